@@ -1,0 +1,25 @@
+"""The errors that a user sees, and how they map to the exit status of the commands.
+
+An `InputError` is about what the user gave: it names the file, the key, what was found and what would be right.
+A `GraphError` is about the graph under test: it would not start, or is not what its file says.
+Neither is a verdict: verdicts are data (see `promises`).
+"""
+
+from __future__ import annotations
+
+EXIT_KEPT = 0
+EXIT_BROKEN = 1
+EXIT_INPUT = 2
+EXIT_PROVED_NOTHING = 3
+
+
+class GraphquakeError(Exception):
+    """Anything that Graphquake reports in one line instead of a traceback."""
+
+
+class InputError(GraphquakeError):
+    """What the user gave is wrong: a graph file, a plan, a case, an option."""
+
+
+class GraphError(GraphquakeError):
+    """The graph under test could not be brought to serve."""

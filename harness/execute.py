@@ -1,0 +1,259 @@
+"""One plan against one live graph: the only place where the two meet.
+
+A run goes through its phases (baseline, plan, heal, recover, steady, drain) and writes down what happens; it judges nothing. It waits
+for what the promises need to be judged, and for nothing else: `recover` ends as soon as every replica is ready and the clients
+have been calm for a while, at the latest when all has to be well; `steady` lasts until the last fault's window is surely over.
+
+Whatever ends a run early (an early verdict, Ctrl-C, an error), its clients are stopped here, and its graph by whoever launched it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from graphquake.harness.errors import GraphError
+from graphquake.harness.faults import bring_back, carry_out
+from graphquake.harness.history import (
+    OK,
+    Event,
+    History,
+    Invalidated,
+    Leaked,
+    PhaseBegan,
+    Request,
+)
+from graphquake.harness.load import Load
+from graphquake.harness.plan import Plan
+from graphquake.harness.target import Leak, Target, replica_name
+
+# How long the load runs before the plan begins: at 40 requests/s enough for a p99 that is no accident of one request.
+BASELINE_S: Final = 1.0
+# How long clients must have been calm, with every replica ready, before `recover` may end.
+CALM_S: Final = 1.0
+# How long `steady` lasts at least, and how far it reaches beyond the last fault's window of excused errors.
+STEADY_S: Final = 2.0
+BEYOND_WINDOW_S: Final = 1.5
+# A graph that is ready but answers nothing right within this time has not started.
+FIRST_ANSWER_S: Final = 15.0
+TICK_S: Final = 0.25
+POLL_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a run stands, for whoever watches it.
+
+    Attributes:
+        now_s: the run's clock.
+        sent, failed: requests so far, without those before the baseline.
+        step: the number of the step that is being done, from 0; -1 outside the plan.
+    """
+
+    phase: str
+    now_s: float
+    step: int
+    sent: int
+    failed: int
+    in_flight: int
+
+
+Watch = Callable[[Progress], None]
+Enough = Callable[[History], bool]
+
+
+async def first_answer(target: Target) -> None:
+    """Wait until the graph has given one right answer.
+
+    Raises:
+        GraphError: if it gives none in time.
+    """
+    begun_s = time.monotonic()
+    async with Load(target.spec, target.entries(), begun_s, []) as load:
+        while True:
+            asked = await load.ask_once()
+            if asked.outcome == OK:
+                return
+            if load.now_s() > FIRST_ANSWER_S:
+                raise GraphError(
+                    f"{target.spec.name}: every replica is ready, but no right answer within "
+                    f"{FIRST_ANSWER_S:g} s: {asked.detail} {asked.message}".rstrip()
+                )
+            await asyncio.sleep(POLL_S)
+
+
+async def execute(
+    target: Target, plan: Plan, *, watch: Watch | None = None, enough: Enough | None = None
+) -> History:
+    """Run a plan against a graph that is ready.
+
+    Args:
+        target: the graph; it is left as the run left it.
+        plan: what to do to it.
+        watch: is told how the run stands, several times a second.
+        enough: asked several times a second whether the history so far is enough; the run then ends at once.
+
+    Returns:
+        What happened.
+    """
+    run = _Run(target, plan)
+    async with asyncio.TaskGroup() as tasks:
+        body = tasks.create_task(run.phases())
+        ticker = tasks.create_task(run.tick(body, watch, enough))
+        body.add_done_callback(lambda _: ticker.cancel())
+    return run.history()
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, target: Target, plan: Plan) -> None:
+        self._target = target
+        self._plan = plan
+        self._zero_s = time.monotonic()
+        self._began = datetime.now(UTC)
+        self._events: list[Event] = []
+        self._requests: list[Request] = []
+        self._phase = "baseline"
+        self._step = -1
+        self._load: Load
+
+    def history(self) -> History:
+        """All that happened so far."""
+        spawned = [replace(event, at_s=event.at_s - self._zero_s) for event in self._target.log]
+        events = sorted([*self._events, *spawned], key=lambda event: event.at_s)
+        host = {"began": self._began.isoformat()}
+        return History(self._target.spec, self._plan, events, list(self._requests), host)
+
+    async def phases(self) -> None:
+        """All phases, in order."""
+        target = self._target
+        async with Load(target.spec, target.entries(), self._zero_s, self._requests) as load:
+            self._load = load
+            try:
+                load.start()
+                self._begin("baseline")
+                await asyncio.sleep(BASELINE_S)
+                self._begin("plan")
+                await self._do_plan()
+                self._begin("heal")
+                await self._heal()
+                self._begin("recover")
+                await self._recover()
+                self._begin("steady")
+                await self._steady()
+                self._begin("drain")
+                await self._drain()
+            except BaseException:
+                # Nobody waits for the requests of a run that was ended.
+                load.abort()
+                raise
+
+    async def tick(
+        self, body: asyncio.Task[None], watch: Watch | None, enough: Enough | None
+    ) -> None:
+        """Tell the watcher how the run stands, and end it as soon as it has shown enough."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if watch is not None:
+                failed = sum(request.failed for request in self._requests)
+                load = self._load
+                sent = len(self._requests)
+                watch(
+                    Progress(self._phase, load.now_s(), self._step, sent, failed, load.in_flight)
+                )
+            if enough is not None and self._phase != "baseline" and enough(self.history()):
+                body.cancel()
+                return
+
+    def _begin(self, phase: str) -> None:
+        self._phase = phase
+        self._events.append(PhaseBegan(self._load.now_s(), phase))
+
+    async def _do_plan(self) -> None:
+        for number, step in enumerate(self._plan.steps):
+            self._step = number
+            done = await carry_out(number, step, self._target, self._load)
+            self._events.append(done)
+            if not done.landed:
+                # What follows would be another plan than the one that was asked for.
+                break
+        self._step = -1
+
+    async def _heal(self) -> None:
+        """Bring back what is dead, all at once."""
+        if self._plan.heal != "all":
+            return
+        dead = [
+            (role, index)
+            for role, index in self._target.spec.replicas()
+            if self._is_down(replica_name(role, index))
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            started = [tasks.create_task(bring_back(self._target, *one)) for one in dead]
+        for (role, index), task in zip(dead, started, strict=True):
+            landed = task.result()
+            if not landed.ok and not self._target.alive(replica_name(role, index)):
+                cause = f"heal could not respawn {role} {index}: {landed.proof}"
+                self._events.append(Invalidated(self._load.now_s(), cause))
+
+    def _is_down(self, replica: str) -> bool:
+        return self._target.ending(replica) or not self._target.alive(replica)
+
+    def _can_serve(self) -> bool:
+        spec = self._target.spec
+        return spec.serves.holds_by(
+            lambda role: any(
+                self._target.alive(replica_name(role, i)) for i in range(spec.role(role).replicas)
+            )
+        )
+
+    async def _recover(self) -> None:
+        until_s = self._load.now_s() + self._target.spec.promises.all_ok_s
+        while self._can_serve() and self._load.now_s() < until_s and not self._is_calm():
+            await asyncio.sleep(POLL_S)
+
+    def _is_calm(self) -> bool:
+        """Whether all that lives is ready, and of the last second's requests all were right."""
+        spec, target = self._target.spec, self._target
+        names = [replica_name(role, index) for role, index in spec.replicas()]
+        if not all(target.ready(name) for name in names if target.alive(name)):
+            return False
+        since_s = max(self._load.now_s() - CALM_S, self._events[-1].at_s)
+        ended = [r for r in self._requests if r.outcome and r.ended_s >= since_s]
+        waiting = [r for r in self._requests if not r.outcome and r.sent_s < since_s - CALM_S]
+        right = sum(r.outcome == OK for r in ended)
+        enough = right >= min(5.0, spec.load.rate_per_s * CALM_S / 2)
+        long_enough = self._load.now_s() - self._events[-1].at_s >= CALM_S
+        return long_enough and enough and not waiting and not any(r.failed for r in ended)
+
+    async def _steady(self) -> None:
+        if not self._can_serve():
+            return
+        now_s = self._load.now_s()
+        faults = [event.at_s for event in self.history().faults()]
+        window_s = self._target.spec.promises.window_s + BEYOND_WINDOW_S
+        until_s = max(now_s + STEADY_S, max(faults, default=0.0) + window_s) + self._plan.stay_s
+        await asyncio.sleep(until_s - now_s)
+
+    async def _drain(self) -> None:
+        """End the load, let every request end, and see what is left that should be gone."""
+        self._load.stop()
+        await self._load.idle()
+        if "no_leak" not in self._target.spec.promises.made:
+            return
+        until_s = self._load.now_s() + self._target.spec.promises.grace_s
+        while leaks := await self._target.leaks():
+            if self._load.now_s() >= until_s:
+                self._events.extend(self._leaked(leak) for leak in leaks)
+                return
+            await asyncio.sleep(POLL_S)
+
+    def _leaked(self, leak: Leak) -> Leaked:
+        return Leaked(self._load.now_s(), leak.kind, leak.what)
+
+

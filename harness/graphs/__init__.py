@@ -1,0 +1,1 @@
+"""Ready-made graph files, and the exact engine that answers behind real Dynamo."""

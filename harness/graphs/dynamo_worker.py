@@ -1,0 +1,253 @@
+"""A real Dynamo worker (Backend SDK) whose model is the exact one of `exact`.
+
+Run it as a module; `--mode` says which role it plays behind a real `dynamo.frontend`:
+
+- `agg` prefills and decodes by itself;
+- `prefill` keeps the KV it made under an unguessable id and serves it once over TCP on loopback;
+- `decode` has only what it fetches: it goes on from those KV bytes and never looks at the prompt.
+
+Promised: the tokens are right for the KV that was there, or the request fails. A fetch that cannot
+end ends with one of the exceptions that make a Dynamo frontend migrate the request, within
+`CONNECT_MAX_S` plus `STALL_MAX_S`. A client that left is noticed at the next token. Migration
+needs nothing special: the frontend sends the prompt and the tokens so far as a new prompt.
+
+Left to the SDK: discovery, the request plane, metrics, SIGTERM and drain. Left to `exact`: which
+token is right. The KV handle carries no checksum on purpose: a wrong transfer must show as a wrong
+answer, since that is what the property test is for.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from dynamo.common.backend.engine import EngineConfig, LLMEngine, LlmRegistration
+from dynamo.common.backend.worker import Worker, WorkerConfig
+from dynamo.common.constants import DisaggregationMode
+from dynamo.llm.exceptions import CannotConnect, ConnectionTimeout, Disconnected, InvalidArgument
+
+from graphquake.harness.graphs import exact
+
+LOOPBACK = "127.0.0.1"
+ID_BYTES = 16
+
+# A loopback connect takes well under 1 ms; a whole KV of 64 tokens is one packet. Only a peer that
+# is stopped, or starved on a busy host, comes near these; both together stay below a 2 s window.
+CONNECT_MAX_S = 0.5
+STALL_MAX_S = 1.0
+
+# A KV that nobody fetches (client gone, decode dead) must not stay: decode comes within
+# milliseconds, and a migrated request makes a new one. It also is what holds up the drain of a
+# terminated prefill worker. 4,096 at 1 KiB each are 4 MiB.
+KV_KEEP_S = 3.0
+KV_KEEP_MAX = 4_096
+
+
+class KvOutbox:
+    """KV waiting to be fetched once, by id, over TCP: the prefill side of a transfer."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[bytes, bytes] = OrderedDict()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits to be fetched."""
+        return not self._held
+
+    async def open(self) -> None:
+        """Listen on a free loopback port; `port` says which."""
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Stop listening and forget all that is held. Safe to call twice, or before `open`."""
+        if self._server is not None:
+            self._server.close()
+        self._held.clear()
+
+    def put(self, kv: bytes) -> dict[str, Any]:
+        """Hold `kv` until it is fetched or too old; returns the handle for `fetch`."""
+        handle_id = secrets.token_bytes(ID_BYTES)
+        self._held[handle_id] = kv
+        asyncio.get_running_loop().call_later(KV_KEEP_S, self._held.pop, handle_id, None)
+        if len(self._held) > KV_KEEP_MAX:
+            self._held.popitem(last=False)
+        return {
+            "kv_host": LOOPBACK,
+            "kv_port": self.port,
+            "kv_id": handle_id.hex(),
+            "kv_bytes": len(kv),
+        }
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer an id with its KV; an unknown id, or a silent peer, with a closed connection."""
+        try:
+            async with asyncio.timeout(STALL_MAX_S):
+                kv = self._held.pop(await reader.readexactly(ID_BYTES), b"")
+                writer.write(kv)
+                await writer.drain()
+        except (OSError, EOFError, TimeoutError):
+            pass
+        finally:
+            writer.close()
+
+
+async def fetch(handle: dict[str, Any]) -> bytes:
+    """Fetch the KV that `handle` names: the decode side of a transfer.
+
+    Raises:
+        CannotConnect: nobody listens there any more.
+        ConnectionTimeout: the peer does not answer within `CONNECT_MAX_S` or `STALL_MAX_S`.
+        Disconnected: the peer went away, or no longer has this KV.
+    """
+    where = f"{handle['kv_host']}:{handle['kv_port']}"
+    try:
+        async with asyncio.timeout(CONNECT_MAX_S):
+            reader, writer = await asyncio.open_connection(handle["kv_host"], handle["kv_port"])
+    except TimeoutError as error:
+        raise ConnectionTimeout(f"KV fetch: no connection to {where}") from error
+    except OSError as error:
+        raise CannotConnect(f"KV fetch: {where} refuses: {error}") from error
+    try:
+        async with asyncio.timeout(STALL_MAX_S):
+            writer.write(bytes.fromhex(handle["kv_id"]))
+            return await reader.readexactly(handle["kv_bytes"])
+    except TimeoutError as error:
+        raise ConnectionTimeout(f"KV fetch: {where} stalls") from error
+    except (OSError, EOFError) as error:
+        raise Disconnected(f"KV fetch: {where} closed early: {error}") from error
+    finally:
+        writer.close()
+
+
+class ExactEngine(LLMEngine):  # type: ignore[misc]  # dynamo ships no types for it
+    """The exact model at a set speed, in one of three roles."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._mode = DisaggregationMode(args.mode)
+        self._model_path: str = args.model_path
+        self._model_name: str = args.model_name
+        self._prefill_s: float = args.prefill_ms / 1000
+        self._token_s: float = args.token_ms / 1000
+        self._outbox = KvOutbox()
+
+    @classmethod
+    async def from_args(cls, argv: list[str] | None = None) -> tuple["ExactEngine", WorkerConfig]:
+        """Parse the command line; how Dynamo connects comes from its own DYN_* variables."""
+        parser = argparse.ArgumentParser(description="The exact model as a Dynamo worker")
+        parser.add_argument("--model-path", required=True)
+        parser.add_argument("--model-name", default="tiny")
+        parser.add_argument("--mode", choices=["agg", "prefill", "decode"], required=True)
+        parser.add_argument("--prefill-ms", type=float, default=10.0, help="per request")
+        parser.add_argument("--token-ms", type=float, default=5.0, help="per generated token")
+        args = parser.parse_args(argv)
+        if not (Path(args.model_path) / "tokenizer.json").is_file():
+            # Dynamo would take it for the name of a model to download.
+            parser.error(f"--model-path: found {args.model_path}, expected a folder with a model")
+        engine = cls(args)
+        config = WorkerConfig(
+            namespace=os.environ.get("DYN_NAMESPACE", "dynamo"),
+            component="prefill" if args.mode == "prefill" else "backend",
+            model_name=args.model_path,
+            served_model_name=args.model_name,
+            disaggregation_mode=engine._mode,
+            enable_kv_routing=False,
+            discovery_backend=os.environ.get("DYN_DISCOVERY_BACKEND", "file"),
+            request_plane=os.environ.get("DYN_REQUEST_PLANE", "tcp"),
+            event_plane=os.environ.get("DYN_EVENT_PLANE", "zmq"),
+        )
+        return engine, config
+
+    async def start(self, worker_id: int) -> EngineConfig:
+        """Open the KV port where the role has one; nothing else takes time here."""
+        del worker_id
+        if self._mode is DisaggregationMode.PREFILL:
+            await self._outbox.open()
+        return EngineConfig(
+            model=self._model_path,
+            served_model_name=self._model_name,
+            llm=LlmRegistration(
+                context_length=4096,
+                kv_cache_block_size=16,
+                total_kv_blocks=16_384,
+                max_num_seqs=256,
+                max_num_batched_tokens=8192,
+            ),
+        )
+
+    async def generate(self, request: Any, context: Any) -> AsyncGenerator[Any, None]:
+        """Answer one request token by token, in the way of this role."""
+        prompt = request["token_ids"]
+        if self._mode is DisaggregationMode.DECODE:
+            cache = exact.KvCache(await fetch(handle_of(request)))
+        else:
+            await asyncio.sleep(self._prefill_s)
+            cache = prefilled(prompt)
+        if self._mode is DisaggregationMode.PREFILL:
+            handle = {"disaggregated_params": self._outbox.put(cache.kv)}
+            yield chunk(cache.next_token(), last=True) | handle
+            return
+        tokens = exact.decode(cache)
+        wanted = (request.get("stop_conditions") or {}).get("max_tokens") or 16
+        for made in range(1, wanted + 1):
+            await asyncio.sleep(self._token_s)
+            if context.is_stopped():
+                yield {"token_ids": [], "index": 0, "finish_reason": "cancelled"}
+                return
+            yield chunk(next(tokens), last=made == wanted)
+
+    async def is_quiescent(self) -> bool:
+        """Whether no KV waits to be fetched: a prefill worker that drains may go."""
+        return self._outbox.empty
+
+    async def cleanup(self) -> None:
+        """Close the KV port."""
+        self._outbox.close()
+
+
+def handle_of(request: Any) -> dict[str, Any]:
+    """The KV handle that the prefill worker put on its answer.
+
+    Raises:
+        InvalidArgument: the request came to a decode worker past every prefill worker.
+    """
+    params = (request.get("prefill_result") or {}).get("disaggregated_params")
+    if not params:
+        raise InvalidArgument("decode: found no prefill_result, expected a KV handle")
+    return dict(params)
+
+
+def prefilled(prompt: list[int]) -> exact.KvCache:
+    """The KV of `prompt`.
+
+    Raises:
+        InvalidArgument: a token of it is none of the model's; no other worker could answer either.
+    """
+    try:
+        return exact.prefill(prompt)
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
+
+
+def chunk(token: int, *, last: bool) -> dict[str, Any]:
+    """One generated token, in the form that the SDK takes."""
+    if last:
+        return {"token_ids": [token], "index": 0, "finish_reason": "length"}
+    return {"token_ids": [token], "index": 0}
+
+
+async def serve() -> None:
+    """Run one worker until the SDK ends it."""
+    engine, config = await ExactEngine.from_args()
+    await Worker(engine, config).run()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve())

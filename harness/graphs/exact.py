@@ -1,0 +1,111 @@
+"""The exact model: a tiny deterministic "LLM" whose every right answer is known beforehand.
+
+It is for checking answers while workers die. A token is a byte of printable ASCII. The KV entry of
+a position is 16 bytes that depend on everything before it, on the token and on the position; the
+next token depends on every byte of every KV entry. So a KV that was flipped, cut, stale or taken
+from another request shows in the text at once, as does a token lost, doubled or out of order.
+
+Promised: the same prompt gives the same text in every process and Python version; all tokens made
+here are lower-case letters, so one token is one character. `decode` works from KV bytes alone: who
+fetched the KV never needs the prompt. Left to `dynamo_worker`: serving, time, transfer, failure.
+
+A chance hit is the one hole: a wrong state gives the right letter once in 26. One wrong token in a
+long answer spreads to all that follow, but a one-token answer is weak evidence.
+
+The model folder `tiny/` beside this file is only what Dynamo needs to tokenize, written as plain
+JSON by a short script: a byte-level BPE without merges. Ids 0 to 255 are GPT-2's byte alphabet
+(token id = byte value; bytes that do not print are mapped to U+0100 onwards, in order), 256 to 260
+special tokens with brackets that no ASCII prompt can spell, 261 to 2047 three letters each ("aaa",
+"aab", …): no prompt tokenizes to these, but Dynamo's mocker draws its answers from 1000 to 1999.
+"""
+
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+
+KV_ENTRY_BYTES = 16
+# 2^16 positions of 16 bytes: 1 MiB of KV for one request, far above any load that is drawn here.
+POSITIONS_MAX = 65_536
+
+_ALPHABET = b"abcdefghijklmnopqrstuvwxyz"
+_NOTHING_BEFORE = bytes(KV_ENTRY_BYTES)
+
+
+class KvCache:
+    """The KV of one request, growing by a token at a time.
+
+    A running digest takes in every KV byte once, so a step costs the same at any length.
+    """
+
+    __slots__ = ("_digest", "_kv")
+
+    def __init__(self, kv: bytes = b"") -> None:
+        """Start from the KV bytes of all positions so far, as made here or fetched.
+
+        Raises:
+            ValueError: if `kv` is no whole number of entries, or too long.
+        """
+        if len(kv) % KV_ENTRY_BYTES or len(kv) > POSITIONS_MAX * KV_ENTRY_BYTES:
+            raise ValueError(
+                f"kv: found {len(kv)} bytes, expected a multiple of {KV_ENTRY_BYTES} "
+                f"for at most {POSITIONS_MAX} positions"
+            )
+        self._kv = bytearray(kv)
+        self._digest = blake2b(kv, digest_size=8)
+
+    @property
+    def kv(self) -> bytes:
+        """All KV bytes so far, `KV_ENTRY_BYTES` for each position, in order."""
+        return bytes(self._kv)
+
+    def extend(self, token: int) -> None:
+        """Append the KV entry of `token` (0..255) at the next position.
+
+        Raises:
+            ValueError: if `token` is no byte value, or the cache is full.
+        """
+        position = len(self._kv) // KV_ENTRY_BYTES
+        if not 0 <= token <= 255:
+            raise ValueError(f"token: found {token}, expected a byte value, 0 to 255")
+        if position >= POSITIONS_MAX:
+            raise ValueError(f"cache: full, expected at most {POSITIONS_MAX} positions")
+        before = self._kv[-KV_ENTRY_BYTES:] or _NOTHING_BEFORE
+        where = position.to_bytes(4, "big")
+        entry = blake2b(b"%b%c%b" % (before, token, where), digest_size=KV_ENTRY_BYTES).digest()
+        self._kv += entry
+        self._digest.update(entry)
+
+    def next_token(self) -> int:
+        """The token that follows: a lower-case letter that every KV byte so far decides."""
+        return _ALPHABET[int.from_bytes(self._digest.digest(), "big") % len(_ALPHABET)]
+
+
+def prefill(tokens: Iterable[int]) -> KvCache:
+    """The KV of a whole prompt of byte values."""
+    cache = KvCache()
+    for token in tokens:
+        cache.extend(token)
+    return cache
+
+
+def decode(cache: KvCache) -> Iterator[int]:
+    """Tokens without end from where `cache` stands; it grows by each token that is taken."""
+    while True:
+        token = cache.next_token()
+        cache.extend(token)
+        yield token
+
+
+def expected(prompt: str, max_tokens: int) -> str:
+    """The one right text of a completion.
+
+    Args:
+        prompt: printable ASCII; each character is a token.
+        max_tokens: how many tokens were asked for; the answer has just as many characters.
+
+    Raises:
+        ValueError: if the prompt has a character that is no single token.
+    """
+    if not prompt.isascii():
+        raise ValueError(f"prompt: found {prompt!r}, expected ASCII, one token a character")
+    tokens = decode(prefill(prompt.encode("ascii")))
+    return bytes(next(tokens) for _ in range(max_tokens)).decode("ascii")

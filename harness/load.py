@@ -1,0 +1,252 @@
+"""The clients: steady load and bursts, open loop.
+
+The schedule is fixed before a run and follows from the load's seed: a send is never skipped because the server is down or slow,
+and nothing is ever sent twice. What became of each request is written into its `Request`; whether that is excused is for the
+promises. The clients watch themselves: how late each request left stands beside it, and how late the event loop ran is kept
+as `lag_s_max`.
+
+Requests are jittered (clients in lockstep hide what happens to those in flight), every connection comes from one pool that closes
+idle ones after a second, before a server would, and a connection that can't be made is tried at the next entry, as the
+balancer in front of several frontends does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+
+from graphquake.harness.answers import MESSAGE_MAX, Checker, body_of
+from graphquake.harness.history import (
+    ERROR,
+    LEFT,
+    OK,
+    REFUSED,
+    SHED,
+    STALLED,
+    TRUNCATED,
+    Request,
+)
+from graphquake.harness.plan import Burst
+from graphquake.harness.spec import GraphSpec
+
+# A shed answer that took longer than this was no quick "too busy", it was a request that waited and failed.
+SHED_WITHIN_S: Final = 1.0
+# Servers close idle connections after 5 s and more; a request must not meet a connection that is just being closed.
+KEEPALIVE_S: Final = 1.0
+READ_BUFFER_BYTES: Final = 1 << 16
+_PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+_HEADERS: Final = {"Content-Type": "application/json"}
+
+
+class Load:
+    """The clients of one run.
+
+    Args:
+        spec: the graph; its `load` says what is sent.
+        entries: base URLs, one for each replica of the entry role.
+        zero_s: `time.monotonic()` at the run's time 0.
+        requests: where every request is written, when it is about to be sent.
+    """
+
+    def __init__(
+        self, spec: GraphSpec, entries: list[str], zero_s: float, requests: list[Request]
+    ) -> None:
+        self._load = spec.load
+        self._urls = [entry.rstrip("/") + _PATHS[spec.load.api] for entry in entries]
+        self._zero_s = zero_s
+        self._requests = requests
+        self._checker = Checker(spec)
+        self._numbers = itertools.count()
+        self._tasks = asyncio.TaskGroup()
+        self._steady: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession
+        self.in_flight = 0
+        self.lag_s_max = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(),
+            read_bufsize=READ_BUFFER_BYTES,
+            skip_auto_headers=("Accept-Encoding", "User-Agent"),
+        )
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        try:
+            await self._tasks.__aexit__(kind, error, trace)
+        finally:
+            await self._session.close()
+
+    def now_s(self) -> float:
+        """The time on the run's clock."""
+        return time.monotonic() - self._zero_s
+
+    def start(self) -> None:
+        """Begin the steady load."""
+        self._steady = self._tasks.create_task(self._send_steadily())
+
+    def stop(self) -> None:
+        """End the steady load; what was sent goes on until it ends."""
+        if self._steady is not None:
+            self._steady.cancel()
+            self._steady = None
+
+    def abort(self) -> None:
+        """End everything at once; what is in flight gets no outcome."""
+        self.stop()
+        for task in tuple(self._running):
+            task.cancel()
+
+    def burst(self, step: int, burst: Burst) -> None:
+        """Send a burst: `burst.requests` requests over `burst.over_s` seconds, beginning now."""
+        self._keep(self._tasks.create_task(self._send_burst(step, burst)))
+
+    async def idle(self) -> None:
+        """Wait until no request is in flight; each ends by its deadline, so this is bounded."""
+        while self.in_flight:
+            await asyncio.sleep(0.01)
+
+    async def ask_once(self) -> Request:
+        """One request outside the schedule, and of no history: is a right answer to be had?"""
+        request = Request(next(self._numbers), "probe", stream=True, intended_s=self.now_s())
+        await self._attempt(request, leaves=False)
+        return request
+
+    async def _send_steadily(self) -> None:
+        begin_s, period_s = self.now_s(), 1.0 / self._load.rate_per_s
+        # Each request has a random place within its own period: the rate is exact, and no two runs of clients march in step.
+        draw = random.Random(self._load.seed)
+        for tick in itertools.count():
+            at_s = begin_s + (tick + draw.random()) * period_s
+            await self._send_at(at_s, "steady", stream=draw.random() < self._load.stream)
+
+    async def _send_burst(self, step: int, burst: Burst) -> None:
+        begin_s = self.now_s()
+        draw = random.Random(f"{self._load.seed}/{step}")
+        for at_s, leaves in _burst_schedule(burst, draw):
+            stream = leaves or draw.random() < self._load.stream
+            await self._send_at(begin_s + at_s, f"burst {step}", stream=stream, leaves=leaves)
+
+    async def _send_at(self, at_s: float, group: str, *, stream: bool, leaves: bool = False) -> None:
+        delay_s = at_s - self.now_s()
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
+            self.lag_s_max = max(self.lag_s_max, self.now_s() - at_s)
+        request = Request(next(self._numbers), group, stream, intended_s=at_s)
+        self._requests.append(request)
+        self._keep(self._tasks.create_task(self._attempt(request, leaves=leaves)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _attempt(self, request: Request, *, leaves: bool) -> None:
+        self.in_flight += 1
+        request.sent_s = request.last_s = self.now_s()
+        request.quiet_from_s = request.quiet_to_s = request.sent_s
+        try:
+            async with asyncio.timeout(self._load.deadline_s):
+                await self._exchange(request, leaves=leaves)
+        except TimeoutError:
+            self._end(request, STALLED, "deadline", f"after {self._load.deadline_s:g} s")
+        except aiohttp.ClientConnectorError as error:
+            self._end(request, REFUSED, "connection refused", str(error.os_error))
+        except (aiohttp.ClientError, OSError) as error:
+            cut = request.stream and request.tokens
+            outcome, detail = (TRUNCATED, "stream cut") if cut else (ERROR, "connection lost")
+            self._end(request, outcome, detail, f"{type(error).__name__}: {error}")
+        finally:
+            # Cancelled: the run is over before the request is; it has no outcome and is judged by nobody.
+            self.in_flight -= 1
+
+    async def _exchange(self, request: Request, *, leaves: bool) -> None:
+        body = json.dumps(body_of(self._load, request.number, stream=request.stream)).encode()
+        async with await self._post(request, body) as response:
+            if response.status != 200:  # noqa: PLR2004
+                message = (await response.read())[:MESSAGE_MAX].decode("utf-8", "replace")
+                quick = self.now_s() - request.sent_s <= SHED_WITHIN_S
+                shed = response.status in self._load.shed and quick
+                outcome = SHED if shed else ERROR
+                self._end(request, outcome, f"HTTP {response.status}", " ".join(message.split()))
+                return
+            received = await self._read(request, response, leaves=leaves)
+            if received is None:
+                self._end(request, LEFT, "left after the first token")
+                response.close()
+                return
+        got = (
+            self._checker.check_stream(request.number, received)
+            if request.stream
+            else self._checker.check_whole(request.number, received)
+        )
+        request.tokens = got.tokens
+        self._end(request, got.outcome, got.detail, got.message)
+
+    async def _post(self, request: Request, body: bytes) -> aiohttp.ClientResponse:
+        """Send to this request's entry; if it takes no connection, to the next ones."""
+        for turn in range(len(self._urls)):
+            url = self._urls[(request.number + turn) % len(self._urls)]
+            try:
+                return await self._session.post(url, data=body, headers=_HEADERS)
+            except aiohttp.ClientConnectorError:
+                if turn == len(self._urls) - 1:
+                    raise
+        raise AssertionError("a graph has at least one entry")
+
+    async def _read(
+        self, request: Request, response: aiohttp.ClientResponse, *, leaves: bool
+    ) -> bytes | None:
+        """All of the body; None if the client left after the first token."""
+        parts: list[bytes] = []
+        async for part in response.content.iter_any():
+            now_s = self.now_s()
+            _heard(request, now_s)
+            request.last_s = now_s
+            parts.append(part)
+            if request.stream and b"data:" in part:
+                request.tokens += 1
+                if request.first_s != request.first_s:  # still NaN: this is the first token
+                    request.first_s = now_s
+                if leaves:
+                    return None
+        return b"".join(parts)
+
+    def _end(self, request: Request, outcome: str, detail: str, message: str = "") -> None:
+        request.ended_s = self.now_s()
+        request.outcome, request.detail = outcome, detail
+        request.message = message[:MESSAGE_MAX]
+        _heard(request, request.ended_s)
+        if outcome == OK and not request.stream:
+            request.first_s = request.ended_s
+
+
+def _heard(request: Request, now_s: float) -> None:
+    """Keep the longest silence, which may be the one that just ended."""
+    if now_s - request.last_s > request.quiet_to_s - request.quiet_from_s:
+        request.quiet_from_s, request.quiet_to_s = request.last_s, now_s
+
+
+def _burst_schedule(burst: Burst, draw: random.Random) -> Iterator[tuple[float, bool]]:
+    """When each request of a burst is sent, in seconds from its begin, and whether its client leaves early."""
+    leaving = round(burst.requests * burst.leave)
+    leaves = [True] * leaving + [False] * (burst.requests - leaving)
+    draw.shuffle(leaves)
+    times = sorted(draw.uniform(0.0, burst.over_s) for _ in leaves)
+    yield from zip(times, leaves, strict=True)

@@ -1,0 +1,181 @@
+"""Reading data that come from outside: TOML graph files, JSON plans and cases.
+
+One small `Table` wraps a parsed table together with the place it came from, hands its values out by kind, and complains
+about what it did not understand. Every complaint is one line: file, key, what was found, what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeVar
+
+from graphquake.harness.errors import InputError
+
+_T = TypeVar("_T")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The tail of an error message about an unknown word: the nearest known one, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    return f"; known: {', '.join(names)}" if names else ""
+
+
+def shown(value: object) -> str:
+    """A found value as an error message shows it: short, strings in double quotes."""
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+class Table:
+    """One table of a file from outside, read key by key.
+
+    Args:
+        source: what the error messages name first (a file name).
+        values: the parsed table.
+        path: the dotted key under which the table stands; empty for the whole file.
+    """
+
+    def __init__(self, source: str, values: Mapping[str, object], path: str = "") -> None:
+        self.source = source
+        self.path = path
+        self.values = values
+        self._taken: set[str] = set()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def keys(self) -> list[str]:
+        """All keys, in the order of the file."""
+        return list(self.values)
+
+    def key_path(self, key: str) -> str:
+        """The dotted path of a key of this table."""
+        return f"{self.path}.{key}" if self.path else key
+
+    def error(self, key: str, said: str) -> InputError:
+        """An error about one key; `said` tells what was found and what would be right."""
+        return InputError(f"{self.source}: {self.key_path(key)}: {said}")
+
+    def _wrong(self, key: str, expected: str) -> InputError:
+        return self.error(key, f"found {shown(self.values[key])}, expected {expected}")
+
+    def _take(self, key: str) -> object:
+        self._taken.add(key)
+        if key not in self.values:
+            raise self.error(key, "is missing")
+        return self.values[key]
+
+    def text(self, key: str, default: str | None = None, *, choices: Iterable[str] = ()) -> str:
+        """A string that is not empty; with `choices`, one of them."""
+        if default is not None and key not in self.values:
+            return default
+        value = self._take(key)
+        allowed = list(choices)
+        if not isinstance(value, str) or not value.strip():
+            raise self._wrong(key, f"one of {', '.join(allowed)}" if allowed else "a text")
+        if allowed and value not in allowed:
+            raise self._wrong(key, f"one of {', '.join(allowed)}")
+        return value
+
+    def number(
+        self, key: str, default: float | None = None, *, at_least: float = 0.0, at_most: float = 1e9
+    ) -> float:
+        """A finite number within bounds (both included)."""
+        if default is not None and key not in self.values:
+            return default
+        value = self._take(key)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not at_least <= float(value) <= at_most:  # type: ignore[arg-type]
+            upper = "" if at_most == 1e9 else f" and at most {at_most:g}"  # noqa: PLR2004
+            raise self._wrong(key, f"a number of at least {at_least:g}{upper}")
+        return float(value)  # type: ignore[arg-type]
+
+    def whole(
+        self, key: str, default: int | None = None, *, at_least: int = 0, at_most: int = 10**9
+    ) -> int:
+        """A whole number within bounds (both included)."""
+        if default is not None and key not in self.values:
+            return default
+        value = self._take(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
+            upper = "" if at_most == 10**9 else f" and at most {at_most}"  # noqa: PLR2004
+            raise self._wrong(key, f"a whole number of at least {at_least}{upper}")
+        return value
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """True or false."""
+        if key not in self.values:
+            return default
+        value = self._take(key)
+        if not isinstance(value, bool):
+            raise self._wrong(key, "true or false")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of strings; empty if the key is absent."""
+        return tuple(self._list(key, str, "a list of texts"))
+
+    def wholes(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers; empty if the key is absent."""
+        return tuple(self._list(key, int, "a list of whole numbers"))
+
+    def _list(self, key: str, kind: type[_T], expected: str) -> list[_T]:
+        if key not in self.values:
+            return []
+        value = self._take(key)
+        if not isinstance(value, list):
+            raise self._wrong(key, expected)
+        items = [item for item in value if isinstance(item, kind) and not isinstance(item, bool)]
+        if len(items) != len(value):
+            raise self._wrong(key, expected)
+        return items
+
+    def table(self, key: str) -> Table:
+        """A table inside this one; an empty one if the key is absent."""
+        if key not in self.values:
+            return Table(self.source, {}, self.key_path(key))
+        value = self._take(key)
+        if not isinstance(value, dict):
+            raise self._wrong(key, "a table")
+        return Table(self.source, value, self.key_path(key))
+
+    def tables(self, key: str) -> list[Table]:
+        """A list of tables; empty if the key is absent."""
+        rows = self._list(key, dict, "a list of tables")
+        return [
+            Table(self.source, row, f"{self.key_path(key)}[{at}]") for at, row in enumerate(rows)
+        ]
+
+    def name_tables(self, key: str) -> dict[str, Table]:
+        """A table of tables whose keys are names."""
+        outer = self.table(key)
+        found = {}
+        for name in outer.keys():
+            if not _NAME.match(name):
+                raise outer.error(name, "is no name (letters, digits, - and _)")
+            found[name] = outer.table(name)
+        return found
+
+    def name_texts(self, key: str) -> dict[str, str]:
+        """A table of texts."""
+        outer = self.table(key)
+        return {name: outer.text(name) for name in outer.keys()}
+
+    def is_false(self, key: str) -> bool:
+        """Whether the key stands there as `false` (a promise that is not made)."""
+        if self.values.get(key) is False:
+            self._taken.add(key)
+            return True
+        return False
+
+    def done(self) -> None:
+        """Raise about the first key that nobody asked for."""
+        for key in self.values:
+            if key not in self._taken:
+                raise self.error(key, f"is not known here{did_you_mean(key, self._taken)}")

@@ -1,0 +1,431 @@
+"""What a graph is: roles, commands, readiness, load and promises, read from one TOML file.
+
+A `GraphSpec` is data, and all of the file: nothing is looked up again later. Reading checks everything that can be checked
+without starting a process; what is wrong is an `InputError` that names file, key, what was found and what would be right.
+Expanding a template needs ports and folders, so it is left to whoever launches (see `expand`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.reading import Table, did_you_mean
+from graphquake.harness.serves import Serves, parse_serves
+
+# Bounds on what a file may ask for; a graph that needs more is not one machine's.
+REPLICAS_MAX: Final = 256
+RATE_MAX_PER_S: Final = 10_000.0
+
+InFlight: TypeAlias = Literal["must survive", "may fail"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """When a replica counts as ready: a GET that answers 200, with `body` (a regular expression) found in it."""
+
+    get: str
+    within_s: float
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the graph itself lists as alive: how often `item` is found in an answer, against the replicas of `roles`."""
+
+    get: str
+    item: str
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """One role of a graph.
+
+    Attributes:
+        command: template of the command line; split as a shell would, run without one.
+        entry: template of the base URL that clients talk to; empty for a role that they don't.
+        children: name -> process name of the child processes that a fault may aim at.
+        dies_with: children whose death takes the replica with it, by design.
+        gpus: how many GPUs each replica gets to itself.
+        stop_s: how long a replica may take to end after SIGTERM before it is killed, in seconds.
+        metrics: template of a URL with Prometheus text; empty if there is none.
+    """
+
+    name: str
+    command: str
+    replicas: int = 1
+    entry: str = ""
+    ready: Ready | None = None
+    listed: Listed | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    children: Mapping[str, str] = field(default_factory=dict)
+    dies_with: tuple[str, ...] = ()
+    gpus: int = 0
+    stop_s: float = 10.0
+    metrics: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """The requests that a run sends all the while.
+
+    Attributes:
+        rate_per_s: steady requests per second; keep it under half of what one replica of each role can do.
+        stream: the share of requests that are streamed, 0 to 1.
+        deadline_s: when a client gives a request up, in seconds.
+        shed: HTTP statuses by which the graph says "too busy"; no failure if they come at once.
+    """
+
+    model: str
+    rate_per_s: float = 10.0
+    prompt_tokens: int = 64
+    max_tokens: int = 32
+    stream: float = 0.5
+    deadline_s: float = 8.0
+    shed: tuple[int, ...] = ()
+    api: str = "completions"
+    seed: int = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """Which promises a graph makes, and their bounds.
+
+    Attributes:
+        made: names of the promises that are judged.
+        stall_s: `ends`: no request goes without a byte for this long while a path was there.
+        oracle: `answers`: `none`, or `module:function` that gives the right text of (prompt, max_tokens).
+        window_s: `error_window`: W, how long after a fault failures are excused.
+        in_flight: whether a request in flight on a victim has to survive.
+        first_ok_s: `recovery`: R1, the first success after healing.
+        all_ok_s: `recovery`: R2, after which nothing fails any more.
+        grace_s: `no_leak`: how long things may take to be gone after the load ended.
+        gauges: `no_leak`: Prometheus gauges that are 0 at rest.
+        extra: promises of the user's own, `module:name`.
+        from_file: the bounds that the file sets (the rest are defaults).
+    """
+
+    made: tuple[str, ...]
+    stall_s: float = 3.0
+    oracle: str = "none"
+    window_s: float = 2.0
+    in_flight: InFlight = "must survive"
+    first_ok_s: float = 3.0
+    all_ok_s: float = 5.0
+    grace_s: float = 5.0
+    gauges: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    from_file: frozenset[str] = frozenset()
+
+    def source(self, bound: str) -> str:
+        """Where a bound comes from: `file` or `default`."""
+        return "file" if bound in self.from_file else "default"
+
+
+BUILT_IN_PROMISES: Final = (
+    "ends", "answers", "error_window", "recovery", "blast_radius", "no_leak",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """A graph as its file describes it.
+
+    Attributes:
+        name: what output and cases call it.
+        path: the file; relative words in it are relative to its folder.
+        document: the file as parsed, to be written beside a history.
+        lease_s: how long the graph may list what is dead; 0 if it has no leases.
+        restart: `always` if the supervisor brings back what died by itself, `never` if only a step or heal does.
+    """
+
+    name: str
+    path: Path
+    document: Mapping[str, Any]
+    serves: Serves
+    roles: tuple[RoleSpec, ...]
+    load: LoadSpec
+    promises: Promises
+    env: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    python: str = sys.executable
+    lease_s: float = 0.0
+    restart: str = "never"
+    restart_delay_s: float = 0.0
+
+    def role(self, name: str) -> RoleSpec:
+        """The role of that name; a KeyError if there is none."""
+        for role in self.roles:
+            if role.name == name:
+                return role
+        raise KeyError(name)
+
+    @property
+    def entry_role(self) -> RoleSpec:
+        """The role that clients talk to."""
+        return next(role for role in self.roles if role.entry)
+
+    @property
+    def shape(self) -> str:
+        """Roles and their numbers of replicas, in one line."""
+        return ", ".join(f"{role.name} {role.replicas}" for role in self.roles)
+
+    def replicas(self) -> list[tuple[str, int]]:
+        """Every (role, index), in the order of the file."""
+        return [(role.name, index) for role in self.roles for index in range(role.replicas)]
+
+
+# ---------------------------------------------------------------------------------------------------------- templates
+
+_WORD: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\{([^{}]*)\}")
+_PLAIN_WORDS: Final = ("python", "model", "run_dir", "graph_dir", "entry", "role", "index")
+
+
+def expand(template: str, value_of: Callable[[str], str]) -> str:
+    """Fill in the words of a template.
+
+    Args:
+        template: with `{word}` for values and `${NAME}` for the environment that Graphquake runs in.
+        value_of: gives the value of a word.
+    """
+    return _WORD.sub(lambda m: os.environ[m[1]] if m[1] else value_of(m[2]), template)
+
+
+def _check_template(table: Table, key: str, template: str, roles: Mapping[str, object]) -> str:
+    for environment, word in _WORD.findall(template):
+        if environment:
+            if environment not in os.environ:
+                raise table.error(key, f"asks for ${{{environment}}}, which is not set in your environment")
+            continue
+        head, _, rest = word.partition(".")
+        is_own_port = head == "port" and rest.isidentifier()
+        is_other_port = head in roles and re.fullmatch(r"port\.[A-Za-z_]\w*", rest)
+        if not (word in _PLAIN_WORDS or is_own_port or is_other_port):
+            words = [*_PLAIN_WORDS, "port.NAME", "ROLE.port.NAME"]
+            raise table.error(key, f'has "{{{word}}}"{did_you_mean(word, words)}')
+    return template
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def _check_regex(table: Table, key: str, text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise table.error(key, f"is no regular expression: {error}") from None
+    return text
+
+
+def _read_ready(table: Table, roles: Mapping[str, object]) -> Ready:
+    get = _check_template(table, "get", table.text("get"), roles)
+    within_s = table.number("within_s", 30.0, at_least=0.1, at_most=3600)
+    body = table.text("body") if "body" in table else ""
+    table.done()
+    return Ready(get, within_s, _check_regex(table, "body", body))
+
+
+def _read_listed(table: Table, roles: Mapping[str, object]) -> Listed:
+    get = _check_template(table, "get", table.text("get"), roles)
+    item = _check_regex(table, "item", table.text("item"))
+    names = table.texts("roles")
+    if not names:
+        raise table.error("roles", "is missing: name the roles whose replicas are listed")
+    for name in names:
+        if name not in roles:
+            raise table.error("roles", f'names "{name}", which is no role{did_you_mean(name, roles)}')
+    table.done()
+    return Listed(get, item, names)
+
+
+def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec:
+    def template(key: str) -> str:
+        return _check_template(table, key, table.text(key), roles) if key in table else ""
+
+    command = _check_template(table, "command", table.text("command"), roles)
+    env = table.name_texts("env")
+    for key, value in env.items():
+        _check_template(table.table("env"), key, value, roles)
+    children = table.name_texts("children")
+    for key in children:
+        if key in ("tree", "process"):
+            raise table.table("children").error(key, "is the name of a scope; choose another")
+    dies_with = table.texts("dies_with")
+    for child in dies_with:
+        if child not in children:
+            raise table.error("dies_with", f'names "{child}", which is none of its children')
+    role = RoleSpec(
+        name=name,
+        command=command,
+        replicas=table.whole("replicas", 1, at_least=1, at_most=REPLICAS_MAX),
+        entry=template("entry"),
+        ready=_read_ready(table.table("ready"), roles) if "ready" in table else None,
+        listed=_read_listed(table.table("listed"), roles) if "listed" in table else None,
+        env=env,
+        children=children,
+        dies_with=dies_with,
+        gpus=table.whole("gpus", 0, at_most=64),
+        stop_s=table.number("stop_s", 10.0, at_most=600),
+        metrics=template("metrics"),
+    )
+    table.done()
+    return role
+
+
+def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """Each role's table, filled up with the keys of the role that it is `like` (one level)."""
+    found = {}
+    for name, table in tables.items():
+        if "like" not in table:
+            found[name] = table
+            continue
+        other = table.text("like")
+        if other not in tables or other == name:
+            rest = [role for role in tables if role != name]
+            raise table.error("like", f'names "{other}", which is no other role{did_you_mean(other, rest)}')
+        if "like" in tables[other]:
+            raise table.error("like", f'names "{other}", which is itself like another role')
+        merged = {**tables[other].values, **table.values}
+        del merged["like"]
+        found[name] = Table(table.source, merged, table.path)
+    return found
+
+
+def _read_load(table: Table) -> LoadSpec:
+    load = LoadSpec(
+        model=table.text("model"),
+        rate_per_s=table.number("rate_per_s", 10.0, at_least=0.1, at_most=RATE_MAX_PER_S),
+        prompt_tokens=table.whole("prompt_tokens", 64, at_least=1, at_most=1_000_000),
+        max_tokens=table.whole("max_tokens", 32, at_least=1, at_most=1_000_000),
+        stream=table.number("stream", 0.5, at_most=1.0),
+        deadline_s=table.number("deadline_s", 8.0, at_least=0.1, at_most=3600),
+        shed=table.wholes("shed"),
+        api=table.text("api", "completions", choices=("completions", "chat")),
+        seed=table.whole("seed", 7),
+    )
+    table.done()
+    return load
+
+
+def _read_promises(table: Table) -> Promises:
+    made = tuple(name for name in BUILT_IN_PROMISES if not table.is_false(name))
+    parts = {name: table.table(name) for name in made}
+    empty = Table(table.source, {})
+
+    def part(name: str) -> Table:
+        return parts.get(name, empty)
+
+    def seconds(name: str, key: str, default: float) -> float:
+        return part(name).number(key, default, at_least=0.0, at_most=3600)
+
+    default = Promises(made)
+    window = part("error_window")
+    survive = window.text("in_flight", default.in_flight, choices=("must survive", "may fail"))
+    promises = Promises(
+        made=made,
+        stall_s=seconds("ends", "stall_s", default.stall_s),
+        oracle=part("answers").text("oracle", default.oracle),
+        window_s=seconds("error_window", "window_s", default.window_s),
+        in_flight="may fail" if survive == "may fail" else "must survive",
+        first_ok_s=seconds("recovery", "first_ok_s", default.first_ok_s),
+        all_ok_s=seconds("recovery", "all_ok_s", default.all_ok_s),
+        grace_s=seconds("no_leak", "grace_s", default.grace_s),
+        gauges=part("no_leak").texts("gauges"),
+        extra=table.texts("extra"),
+        from_file=frozenset(f"{name}.{key}" for name, sub in parts.items() for key in sub.keys()),
+    )
+    for sub in parts.values():
+        sub.done()
+    if promises.oracle != "none" and ":" not in promises.oracle:
+        raise part("answers").error("oracle", f'found "{promises.oracle}", expected "none" or "module:function"')
+    if promises.all_ok_s < promises.first_ok_s:
+        raise part("recovery").error("all_ok_s", f"found {promises.all_ok_s:g}, less than first_ok_s")
+    table.done()
+    return promises
+
+
+def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpec:
+    """A graph from its parsed file.
+
+    Args:
+        source: what the error messages name first.
+        document: the parsed TOML.
+        path: the file, for relative words.
+
+    Raises:
+        InputError: says which key is wrong, what was found and what would be right.
+    """
+    top = Table(source, document)
+    name = top.text("graph")
+    tables = _with_like(top.name_tables("roles"))
+    if not tables:
+        raise top.error("roles", "is missing: a graph has at least one role")
+    roles = tuple(_read_role(role, table, tables) for role, table in tables.items())
+    entries = [role.name for role in roles if role.entry]
+    if len(entries) != 1:
+        raise top.error("roles", f"found {len(entries)} roles with an entry, expected one that clients talk to")
+    try:
+        serves = parse_serves(top.text("serves", " and ".join(tables)), tables)
+    except ValueError as error:
+        raise top.error("serves", str(error)) from None
+    env = top.name_texts("env")
+    for key, value in env.items():
+        _check_template(top.table("env"), key, value, tables)
+    python = top.text("python", sys.executable)
+    spec = GraphSpec(
+        name=name,
+        path=path,
+        document=dict(document),
+        serves=serves,
+        roles=roles,
+        load=_read_load(top.table("load")),
+        promises=_read_promises(top.table("promises")),
+        env=env,
+        versions=top.name_texts("versions"),
+        # A path is relative to the file, a bare name is looked up on the PATH.
+        python=str(path.parent / python) if "/" in python else python,
+        lease_s=top.number("lease_s", 0.0, at_most=3600),
+        restart=top.text("restart", "never", choices=("never", "always")),
+        restart_delay_s=top.number("restart_delay_s", 0.0, at_most=3600),
+    )
+    top.done()
+    return spec
+
+
+def built_in_graphs() -> dict[str, Path]:
+    """The ready-made graphs: name -> file."""
+    folder = Path(str(resources.files("graphquake.harness.graphs")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_graph(name: str) -> GraphSpec:
+    """The graph of that name (a ready-made one) or in that file.
+
+    Raises:
+        InputError: if there is no such graph, or its file is wrong.
+    """
+    built_in = built_in_graphs()
+    path = built_in.get(name) or Path(name)
+    if not path.is_file():
+        if path.suffix == ".toml" or "/" in name:
+            raise InputError(f"{name}: no such file")
+        raise InputError(f'graph "{name}": no ready-made graph and no file{did_you_mean(name, built_in)}')
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path.name}: is no TOML: {error}") from None
+    return read_graph(path.name, document, path.resolve())
+
+
+def with_bounds(spec: GraphSpec, *, window_s: float, in_flight: InFlight) -> GraphSpec:
+    """The same graph with a case's own bounds of `error_window`."""
+    return replace(spec, promises=replace(spec.promises, window_s=window_s, in_flight=in_flight))

@@ -1,0 +1,121 @@
+"""How a graph is reached: the seam between a run and whatever holds the processes.
+
+The supervisor is the target that launches a graph itself. Graphs that others started come later; so nothing but a target
+may assume that it can start, restart or retire a graph, and nothing else may send a signal.
+
+All times are absolute `time.monotonic()` seconds; a run puts them on its own clock (see `history`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from graphquake.harness.history import BecameReady, Died, Spawned
+from graphquake.harness.spec import GraphSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """What a target saw of something that it was asked to do.
+
+    Attributes:
+        ok: whether it took effect.
+        proof: what was seen, in words.
+        at_s: when it took effect.
+    """
+
+    ok: bool
+    proof: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Something that should be gone.
+
+    Attributes:
+        kind: `process`, `socket` or `gauge`.
+        what: what exactly, in words.
+    """
+
+    kind: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the graph itself lists, against what is alive.
+
+    Attributes:
+        listed: how many items it listed; -1 if it did not answer.
+        alive: how many replicas it should list.
+    """
+
+    listed: int
+    alive: int
+
+
+def replica_name(role: str, index: int) -> str:
+    """How a replica is called everywhere: `decode 0`."""
+    return f"{role} {index}"
+
+
+class Target(Protocol):
+    """A live graph.
+
+    Attributes:
+        spec: what the graph is.
+        log: every spawn, first readiness and death so far, in order, on absolute time.
+    """
+
+    spec: GraphSpec
+    log: Sequence[Spawned | BecameReady | Died]
+
+    def entries(self) -> list[str]:
+        """The base URLs that clients talk to, one for each replica of the entry role."""
+        ...
+
+    def alive(self, replica: str) -> bool:
+        """Whether its main process runs."""
+        ...
+
+    def ready(self, replica: str) -> bool:
+        """Whether its present incarnation runs and has passed its readiness probe."""
+        ...
+
+    def ending(self, replica: str) -> bool:
+        """Whether it was sent SIGTERM and its main process still runs."""
+        ...
+
+    async def gone(self, replica: str, within_s: float) -> bool:
+        """Wait until its main process is gone; False if it still runs after `within_s`."""
+        ...
+
+    async def kill(self, replica: str, scope: str, child: int) -> Landed:
+        """SIGKILL, and wait until every process aimed at is gone."""
+        ...
+
+    async def terminate(self, replica: str) -> Landed:
+        """SIGTERM to its main process."""
+        ...
+
+    async def respawn(self, replica: str) -> Landed:
+        """Start a dead replica again."""
+        ...
+
+    async def wait_ready(self, within_s: float) -> bool:
+        """Wait until every replica that lives is ready, and the graph lists at least as many as live.
+
+        Not "just as many": a graph with leases lists what was killed for as long as the lease lasts.
+        """
+        ...
+
+    async def listings(self) -> list[Listing]:
+        """What the graph lists now, one entry for each place where its file says that it lists something."""
+        ...
+
+    async def leaks(self) -> list[Leak]:
+        """What is still there now and should not be, while no load runs."""
+        ...

@@ -1,0 +1,51 @@
+"""What a run says: violations, and the verdict that they make up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Says: TypeAlias = Literal["kept", "broken", "invalid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One place in one history where a promise does not hold.
+
+    Attributes:
+        promise: its name.
+        signature: what makes two violations the same, e.g. `error_window / HTTP 503 / path left`.
+        at_s: when it begins, on the run's clock.
+        seen: what was seen, in words.
+        after: the last fault that had landed by then, as a step; empty if none.
+        request: the number of the request that shows it; -1 if it is not about one.
+    """
+
+    promise: str
+    signature: str
+    at_s: float
+    seen: str
+    after: str = ""
+    request: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run says.
+
+    Attributes:
+        says: kept, broken, or invalid (the run proves nothing).
+        violations: in order of time; empty unless broken.
+        causes: why it is invalid; empty otherwise.
+        weak: less than a quarter of the requests could be judged.
+    """
+
+    says: Says
+    violations: tuple[Violation, ...] = ()
+    causes: tuple[str, ...] = ()
+    weak: bool = False
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """The different signatures, the earliest first."""
+        return tuple(dict.fromkeys(v.signature for v in self.violations))

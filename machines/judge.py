@@ -1,0 +1,376 @@
+"""Decides how many runs a plan needs, and what they say together.
+
+`Judge` is called once for each drawn plan, at the machine's teardown. To Hypothesis it is a pure function of the plan, however noisy the
+graph is: what was said about a plan is remembered, and once a minimal plan M was found in a round, every further answer follows from
+M alone (broken if and only if M embeds in the plan), so Hypothesis shrinks to exactly M without a single live run.
+
+A violation that a known case explains is no news; everything else that a run shows is a finding, which is shrunk, confirmed and kept
+as a case within that one call.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.execute import Enough
+from graphquake.harness.history import History, StepDone
+from graphquake.harness.plan import Plan, Step, Wait, WaitReady
+from graphquake.harness.promises import judge as judge_history
+from graphquake.harness.spec import GraphSpec
+from graphquake.harness.verdict import Violation
+from graphquake.machines.corpus import (
+    EXCUSING,
+    REACH_FACTOR,
+    REACH_SLACK_S,
+    Case,
+    Corpus,
+    Observed,
+    Status,
+    bounds_of,
+    case_id,
+    graph_digest,
+    load_of,
+)
+from graphquake.machines.embedding import embedding_ends, embeds
+from graphquake.machines.journal import Journal
+from graphquake.machines.lab import BudgetSpent, Lab, Outcome
+from graphquake.machines.replay import versions_of
+from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
+from graphquake.machines.tally import Tally
+
+# Full runs of the minimal plan, for the evidence: the others end as soon as they have shown what they were run for.
+EVIDENCE_RUNS: Final = 2
+CONFIRMATIONS: Final = 10
+CONTROLS: Final = 3
+
+
+class PromiseBroken(Exception):
+    """A promise is broken by a plan; the message is the case's headline."""
+
+
+# One class a promise: Hypothesis tells failures apart by type and line.
+_BROKEN: dict[str, type[PromiseBroken]] = {}
+
+
+def broken(promise: str) -> type[PromiseBroken]:
+    """The exception class of a promise."""
+    name = "".join(part.capitalize() for part in promise.split("_")) + "Broken"
+    return _BROKEN.setdefault(promise, type(name, (PromiseBroken,), {}))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A new case, and the runs that show it.
+
+    Attributes:
+        minimal: a full run of the minimal plan; the first failing one if no full run broke it again.
+        original: the run of the plan as it was drawn.
+        others: signatures of further violations that were seen on the way: second findings, not chased.
+        counts: whether it fails the session.
+    """
+
+    case: Case
+    minimal: Outcome
+    original: Outcome
+    others: tuple[str, ...]
+    counts: bool
+    path: Path | None = None
+
+
+@dataclass(slots=True)
+class Judge:
+    """Judges the plans of one search.
+
+    Attributes:
+        lab: where plans are run.
+        corpus: the cases of this graph; findings are kept there.
+        journal: what was drawn and run.
+        strict: an unconfirmed finding fails the session, too.
+        on_finding: told about each finding as soon as it is made.
+    """
+
+    lab: Lab
+    corpus: Corpus
+    journal: Journal
+    strict: bool = False
+    on_finding: Callable[[Finding], None] = lambda finding: None
+    findings: list[Finding] = field(default_factory=list)
+    explained: Counter[str] = field(default_factory=Counter)
+    tally: Tally = field(init=False)
+    results_dir: Path = Path(".graphquake")
+    live_s: float = 0.0
+    weak: int = 0
+    round: int = 0
+    _said: dict[Plan, bool] = field(default_factory=dict)
+    _minimal: tuple[Plan, type[PromiseBroken], str] | None = None
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.spec)
+
+    @property
+    def spec(self) -> GraphSpec:
+        """The graph."""
+        return self.lab.spec
+
+    def new_round(self, number: int) -> None:
+        """A machine begins to draw anew."""
+        self.round = number
+        self._minimal = None
+
+    def __call__(self, plan: Plan) -> None:
+        """Judge one drawn plan.
+
+        Raises:
+            PromiseBroken: if it breaks a promise in a way that no case explains.
+            BudgetSpent: if no run fits into the budget any more.
+        """
+        if self._minimal is not None:
+            minimal, kind, headline = self._minimal
+            if embeds(minimal, plan):
+                raise kind(headline)
+            return
+        if (reason := self._not_run(plan)) is not None:
+            self.journal.draw(self.round, plan, reason)
+            return
+        try:
+            outcome = self._run(plan, "search")
+        except BudgetSpent:
+            self.journal.draw(self.round, plan, "after the budget")
+            raise
+        self.journal.draw(self.round, plan, "run")
+        if outcome.verdict.says == "invalid":
+            self.lab.discard(outcome)
+            return
+        self.tally.add(outcome.history)
+        self.weak += outcome.verdict.weak
+        self._said[plan] = True
+        news = self._news(outcome)
+        if not news:
+            self.lab.discard(outcome)
+            return
+        finding = self._find(plan, outcome, news[0])
+        if finding.counts:
+            kind, headline = broken(finding.case.promise), finding.case.title
+            self._minimal = (finding.case.plan, kind, headline)
+            raise kind(headline)
+
+    def _not_run(self, plan: Plan) -> str | None:
+        """Why a drawn plan is not worth a run; None if it is."""
+        if not plan.faults:
+            return "without a fault"
+        if plan in self._said:
+            return "seen before"
+        for case in self.corpus.of(self.spec):
+            if case.status in EXCUSING and any(_acts(p) == _acts(plan) for p in case.plans()):
+                return f"is case {case.id}"
+        return None
+
+    # ---- runs
+
+    def _run(self, plan: Plan, why: str, enough: Enough | None = None) -> Outcome:
+        outcome = self.lab.run(plan, why, enough=enough)
+        verdict = outcome.verdict
+        what = verdict.causes[0] if verdict.causes else "".join(verdict.signatures[:1])
+        self.journal.run(plan, why, verdict.says, outcome.live_s, what)
+        self.live_s += outcome.live_s
+        return outcome
+
+    def _news(self, outcome: Outcome) -> list[Violation]:
+        """The violations that no case explains."""
+        cases = [case for case in self.corpus.of(self.spec) if case.status in EXCUSING]
+        news, explained = [], set()
+        for violation in outcome.verdict.violations:
+            by = [case.id for case in cases if case.explains(violation, outcome.history)]
+            explained.update(by[:1])
+            if not by:
+                news.append(violation)
+        self.explained.update(explained)
+        return news
+
+    def _shows(self, signature: str, history: History) -> bool:
+        """Whether a history, perhaps of a run that still goes on, has such a violation that no case explains."""
+        cases = [case for case in self.corpus.of(self.spec) if case.status in EXCUSING]
+        return any(
+            violation.signature == signature
+            and not any(case.explains(violation, history) for case in cases)
+            for violation in judge_history(history).violations
+        )
+
+    # ---- findings
+
+    def _find(self, plan: Plan, first: Outcome, violation: Violation) -> Finding:
+        """Shrink, confirm and keep."""
+        chase = _Chase(violation.signature)
+        runs_before, live_before_s = self.journal.live.total(), self.live_s
+
+        def run(candidate: Plan) -> Trial:
+            try:
+                outcome = self._run(candidate, "shrink", partial(self._shows, chase.signature))
+            except BudgetSpent:
+                raise OutOfBudget from None
+            trial = self._trial(outcome, chase)
+            self.lab.discard(outcome)
+            return trial
+
+        shrunk = shrink(
+            self.spec,
+            plan,
+            self._trial(first, chase),
+            run,
+            confirmations=CONFIRMATIONS,
+            controls=CONTROLS,
+        )
+        evidence = self._evidence(shrunk.plan, chase)
+        cost = {
+            "steps": len(plan.steps),
+            "live_runs": self.journal.live.total() - runs_before,
+            "live_s": round(self.live_s - live_before_s),
+            "round": self.round,
+            "draw": len(self.journal.plans) + 1,
+        }
+        finding = self._keep(first, evidence, chase, shrunk, cost)
+        self.findings.append(finding)
+        self.on_finding(finding)
+        return finding
+
+    def _trial(self, outcome: Outcome, chase: _Chase) -> Trial:
+        """What a run says about the signature that is chased; other violations are written down."""
+        news = self._news(outcome) if outcome.verdict.says == "broken" else []
+        chase.saw(outcome.plan, {violation.signature for violation in news})
+        wanted = [v for v in news if v.signature == chase.signature]
+        if not wanted:
+            return Trial("invalid" if outcome.verdict.says == "invalid" else "kept")
+        return Trial("broken", last_step=_last_step(outcome.history, wanted[0].at_s))
+
+    def _evidence(self, minimal: Plan, chase: _Chase) -> list[Outcome]:
+        """Whole runs of the minimal plan that break it, for what a report shows."""
+        shown = []
+        for _ in range(EVIDENCE_RUNS):
+            try:
+                outcome = self._run(minimal, "evidence")
+            except BudgetSpent:
+                break
+            if self._trial(outcome, chase).says == "broken":
+                shown.append(outcome)
+            else:
+                self.lab.discard(outcome)
+        return shown
+
+    def _keep(
+        self,
+        first: Outcome,
+        evidence: list[Outcome],
+        chase: _Chase,
+        shrunk: Shrunk,
+        cost: dict[str, float],
+    ) -> Finding:
+        """Make a case of it, and move the folders of its runs to where the case is looked for."""
+        shown = evidence[0] if evidence else first
+        promise = chase.signature.split(" / ", 1)[0]
+        id_ = case_id(self.spec.name, promise, shrunk.plan)
+        own = {chase.signature, *chase.also(shrunk.plan)}
+        sightings = [*evidence, first]
+        case = Case(
+            id=id_,
+            title=title_of(promise, shrunk.plan, shown.history),
+            status=_status(promise, shrunk),
+            graph={
+                "name": self.spec.name,
+                "shape": self.spec.shape,
+                "digest": graph_digest(self.spec),
+            },
+            promise=promise,
+            signature=chase.signature,
+            also=tuple(sorted(own - {chase.signature})),
+            plan=shrunk.plan,
+            seen=seen_text(promise, shown),
+            reach_s=max(_reach_s(shrunk.plan, outcome, own) for outcome in sightings),
+            bounds=bounds_of(self.spec),
+            load=load_of(self.spec),
+            any_replica=shrunk.any_replica,
+            needed=shrunk.needed_text(),
+            controls=shrunk.controls_text(),
+            shrunk_from=cost,
+            observed=(self._observed(shrunk),),
+        )
+        shown = self._move(shown, self.results_dir / id_ / "minimal")
+        if evidence:
+            first = self._move(first, self.results_dir / id_ / "original")
+        for outcome in evidence[1:]:
+            self.lab.discard(outcome)
+        counts = case.status in ("open", "unshrunk") or self.strict
+        path = self.corpus.keep(case)
+        return Finding(case, shown, first, chase.others(own), counts, path)
+
+    def _observed(self, shrunk: Shrunk) -> Observed:
+        return Observed(
+            on=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            versions=versions_of(self.lab.host),
+            host=self.lab.host.get("host", ""),
+            broke=shrunk.broke,
+            runs=shrunk.runs,
+        )
+
+    def _move(self, outcome: Outcome, to: Path) -> Outcome:
+        if outcome.folder is None or not outcome.folder.is_dir():
+            return outcome
+        shutil.rmtree(to, ignore_errors=True)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(outcome.folder, to)
+        return replace(outcome, folder=to)
+
+
+@dataclass(slots=True)
+class _Chase:
+    """One signature that is shrunk, and what else was seen on the way."""
+
+    signature: str
+    _seen: dict[Plan, set[str]] = field(default_factory=dict)
+
+    def saw(self, plan: Plan, signatures: set[str]) -> None:
+        """A run of that plan showed these."""
+        self._seen.setdefault(plan, set()).update(signatures)
+
+    def also(self, minimal: Plan) -> set[str]:
+        """What the minimal plan itself shows besides: the same bug in other words. A wrong answer never is."""
+        return {one for one in self._seen.get(minimal, ()) if not one.startswith("answers / ")}
+
+    def others(self, own: set[str]) -> tuple[str, ...]:
+        """Second findings: seen on the way, and not shown by the minimal plan."""
+        return tuple(sorted({one for seen in self._seen.values() for one in seen} - own))
+
+
+def _status(promise: str, shrunk: Shrunk) -> Status:
+    if not shrunk.confirmed and promise != "answers":
+        # A wrong answer is a finding at once: the history is the evidence.
+        return "unconfirmed"
+    return "open" if shrunk.complete else "unshrunk"
+
+
+def _reach_s(minimal: Plan, outcome: Outcome, signatures: set[str]) -> float:
+    """How long after the plan's last step its violations began, with a margin."""
+    last = embedding_ends(minimal, outcome.plan)
+    done = [s.at_s for s in outcome.history.of(StepDone) if last is not None and s.number == last]
+    late = [
+        violation.at_s - done[0]
+        for violation in outcome.verdict.violations
+        if done and violation.signature in signatures
+    ]
+    return round(max(late, default=0.0) * REACH_FACTOR + REACH_SLACK_S, 1)
+
+
+def _acts(plan: Plan) -> tuple[Step, ...]:
+    """The steps that do something: a plan that adds only waiting to a case tells nothing new."""
+    return tuple(step for step in plan.steps if not isinstance(step, Wait | WaitReady))
+
+
+def _last_step(history: History, at_s: float) -> int:
+    """The last step that had begun by then; -1 if none had."""
+    return max((step.number for step in history.of(StepDone) if step.begun_s <= at_s), default=-1)

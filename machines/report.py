@@ -1,0 +1,193 @@
+"""Findings, replays and summaries as text: what a user reads.
+
+Calm output: the finding first, numbers with units, at most 30 lines of 100 columns for a finding, nothing that is not known.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.history import History, StepDone
+from graphquake.harness.results import (
+    failed_of,
+    failures_text,
+    since_s,
+    telling_lines,
+    timeline,
+)
+from graphquake.harness.spec import GraphSpec
+from graphquake.machines.corpus import Case
+from graphquake.machines.judge import Finding
+from graphquake.machines.rates import wilson
+
+WIDTH: Final = 100
+LABEL: Final = 12
+LINES_MAX: Final = 30
+
+
+def finding_text(finding: Finding) -> str:
+    """A finding, as a colleague's best bug report would have it."""
+    case, history = finding.case, finding.minimal.history
+    word = "FINDING" if finding.counts else case.status.upper()
+    lines = [_fit(f"{word} {case.id}  {case.title}")]
+    lines += _row("graph", _graph_line(case))
+    lines += _plan_rows(history)
+    lines += _row("promised", promised(history.spec, case.promise))
+    lines += _row("seen", case.seen)
+    lines += [" " * (LABEL + 2) + row for row in timeline(history)]
+    lines += _first_rows(history, case)
+    lines += _log_rows(finding)
+    lines += _evidence_rows(case)
+    if finding.others:
+        lines += _row("also seen", "; ".join(finding.others[:3]))
+    if finding.path is not None:
+        lines += _row("case", f"{_short(finding.path)}   status: {case.status}")
+    if finding.minimal.folder is not None:
+        lines += _row("evidence", _short(finding.minimal.folder.parent))
+    lines += _row(
+        "replay",
+        f"graphquake replay {case.id}      not a bug today?  "
+        f"graphquake mark {case.id} known --why URL",
+    )
+    return "\n".join(lines[:LINES_MAX])
+
+
+def _graph_line(case: Case) -> str:
+    versions = case.observed[-1].versions if case.observed else {}
+    return " · ".join(
+        [
+            case.graph["name"],
+            case.graph.get("shape", ""),
+            *(f"{name} {version}" for name, version in versions.items()),
+            f"{case.load.get('rate_per_s', 0):g} requests/s",
+        ]
+    )
+
+
+def _plan_rows(history: History) -> Iterator[str]:
+    done = {step.number: step for step in history.of(StepDone)}
+    width = max((len(str(step)) for step in history.plan.steps), default=0)
+    label = "plan"
+    for number, step in enumerate(history.plan.steps):
+        seen = done.get(number)
+        proof = f"landed: {seen.proof}" if seen and seen.fault and seen.landed else ""
+        proof = proof or (seen.proof if seen else "not reached")
+        yield _fit(f"  {label:{LABEL}}{number + 1}  {step!s:{width}}  {proof}".rstrip())
+        label = ""
+    for line in history.plan.lines()[len(history.plan.steps) :]:
+        yield f"  {label:{LABEL}}   {line}"
+
+
+def promised(spec: GraphSpec, promise: str) -> str:
+    """A promise in a sentence, with its bound and where that comes from."""
+    p = spec.promises
+
+    def bound(name: str, value: float, key: str) -> str:
+        return f"({name} = {value:g} s, {p.source(f'{promise}.{key}')})"
+
+    sentences = {
+        "ends": f"while a path is up, no request goes without a byte for {p.stall_s:g} s "
+        f"{bound('stall', p.stall_s, 'stall_s')} or reaches its deadline",
+        "answers": f"every completed answer is exact (oracle: {p.oracle})",
+        "error_window": f"while a path is up, no request fails later than {p.window_s:g} s after a fault "
+        f"{bound('W', p.window_s, 'window_s')}",
+        "recovery": f"after heal: a success within {p.first_ok_s:g} s "
+        f"{bound('R1', p.first_ok_s, 'first_ok_s')}, no failure after {p.all_ok_s:g} s "
+        f"{bound('R2', p.all_ok_s, 'all_ok_s')}",
+        "blast_radius": "no process dies but those aimed at",
+        "no_leak": f"{p.grace_s:g} s after the load: no orphan, no LISTEN socket of the dead, no count left",
+    }
+    return sentences.get(promise, promise)
+
+
+def _first_rows(history: History, case: Case) -> list[str]:
+    """The first request that shows the violation."""
+    _, failed = failed_of(history)
+    what = case.signature.split(" / ")
+    first = next((r for r in failed if len(what) > 1 and r.detail == what[1]), None)
+    if first is None:
+        return []
+    return _row(
+        "for one",
+        f"request {first.number}, sent {first.sent_s - since_s(history):+.2f} s, {first.detail} "
+        f"after {first.latency_s * 1e3:.0f} ms: {first.message}",
+        lines=2,
+    )
+
+
+def _log_rows(finding: Finding) -> Iterator[str]:
+    if finding.minimal.folder is None:
+        return
+    label = "logs"
+    for line in telling_lines(finding.minimal.history, finding.minimal.folder):
+        at = f"{line.at_s:+.2f}" if line.at_s is not None else ""
+        yield _fit(f"  {label:{LABEL}}{line.replica:12} {at:>6}  {line.text}")
+        label = ""
+
+
+def _evidence_rows(case: Case) -> Iterator[str]:
+    if case.observed:
+        seen = case.observed[-1]
+        low, high = wilson(seen.broke, seen.runs)
+        interval = f"({low:.0%} to {high:.0%}, 95% Wilson)"
+        yield from _row(
+            "reproduced", f"{seen.broke} of {seen.runs} runs {interval}, all on fresh graphs"
+        )
+    for number, (step, what) in enumerate(case.needed.items()):
+        yield from _row("needed" if number == 0 else "", f'without "{step}": {what}')
+    if case.controls:
+        yield from _row("control", case.controls)
+    cost = case.shrunk_from
+    yield from _row(
+        "cost",
+        f"shrunk from {cost.get('steps', 0):g} steps in {cost.get('live_runs', 0):g} live runs, "
+        f"{cost.get('live_s', 0):.0f} s",
+    )
+
+
+def _row(label: str, text: str, lines: int = 3) -> list[str]:
+    """A labelled row, wrapped to the width."""
+    indent = " " * (LABEL + 2)
+    wrapped = textwrap.wrap(text, WIDTH - len(indent)) or [""]
+    if len(wrapped) > lines:
+        wrapped = wrapped[:lines]
+        wrapped[-1] = wrapped[-1][: WIDTH - len(indent) - 2] + " …"
+    return [f"  {label:{LABEL}}{wrapped[0]}", *(indent + rest for rest in wrapped[1:])]
+
+
+def _fit(line: str) -> str:
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """A table of texts, columns as wide as they need to be; the keys of the first row are its head."""
+    rows = list(rows)
+    if not rows:
+        return []
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    head = "  ".join(f"{key:{width}}" for key, width in widths.items()).rstrip()
+    body = ["  ".join(f"{row[key]:{w}}" for key, w in widths.items()).rstrip() for row in rows]
+    return [head, *body]
+
+
+def title_of(promise: str, history: History) -> str:
+    """The headline of a case: the promise, the plan in short, and what came of it."""
+    plan = "; ".join(str(step) for step in history.plan.steps)
+    return textwrap.shorten(f"{promise} broken by: {plan}", 88, placeholder=" …")
+
+
+def seen_text(history: History, violation_seen: str, promise: str) -> str:
+    """What was seen, in a sentence: counted over requests where the promise is about them."""
+    about_requests = promise in ("error_window", "recovery", "ends", "answers")
+    _, failed = failed_of(history)
+    return failures_text(history) if about_requests and failed else violation_seen

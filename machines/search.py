@@ -1,0 +1,84 @@
+"""A search: rounds of drawing plans until the budget, or the number of findings asked for, is spent.
+
+A round is one run of the machine; it ends at its first finding. Round r has a seed of its own, derived from the session's seed, the graph
+and r, so that the same seed draws the same plans up to the first finding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import Final, Literal, TypeAlias
+
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from graphquake.machines.judge import Judge, PromiseBroken
+from graphquake.machines.lab import BudgetSpent
+from graphquake.machines.machine import STEPS_MAX, PlanMachine, machine_for
+
+Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
+
+# Drawing costs 10 ms and a run 10 s: the budget ends a round, not this.
+PLANS_A_ROUND: Final = 2_000
+# A graph of which every plan was drawn already has nothing left to search.
+IDLE_ROUNDS_MAX: Final = 3
+
+SETTINGS: Final = settings(
+    max_examples=PLANS_A_ROUND,
+    stateful_step_count=STEPS_MAX + 1,
+    deadline=None,
+    # Under CI the default profile sets derandomize, which beats any seed, and drops the database.
+    derandomize=False,
+    database=None,
+    report_multiple_bugs=False,
+    print_blob=True,
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+    verbosity=Verbosity.quiet,
+)
+
+
+def round_seed(session_seed: int, graph: str, number: int) -> int:
+    """The seed of one round."""
+    text = f"{session_seed}/{graph}/{number}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+def search(
+    judge: Judge,
+    session_seed: int,
+    *,
+    findings_max: int,
+    base: type[PlanMachine] = PlanMachine,
+    config: settings = SETTINGS,
+) -> Ended:
+    """Draw and judge plans.
+
+    Args:
+        judge: judges each plan; its lab knows the budget.
+        session_seed: what `--hypothesis-seed` gave.
+        findings_max: stop after so many findings that count.
+        base: the machine, perhaps with rules of the user's own.
+
+    Returns:
+        What ended it.
+    """
+    found = idle = 0
+    for number in itertools.count():
+        judge.new_round(number)
+        runs_before = judge.journal.live.total()
+        machine = machine_for(judge.spec, judge, base)
+        seed(round_seed(session_seed, judge.spec.name, number))(machine)
+        try:
+            run_state_machine_as_test(machine, settings=config)
+        except PromiseBroken:
+            found += 1
+            if found >= findings_max:
+                return "findings"
+        except BudgetSpent:
+            return "budget"
+        idle = idle + 1 if judge.journal.live.total() == runs_before else 0
+        if idle >= IDLE_ROUNDS_MAX:
+            return "exhausted"
+    raise AssertionError("itertools.count ends never")

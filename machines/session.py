@@ -1,0 +1,181 @@
+"""One graph's part of a session: its cases first, then the search, then the summary.
+
+Used by the pytest plugin and by the commands, which differ only in where they print.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.promises import promises_of
+from graphquake.harness.answers import find_oracle
+from graphquake.harness.spec import GraphSpec, built_in_graphs
+from graphquake.machines.corpus import Case, Corpus, as_in
+from graphquake.machines.journal import Journal
+from graphquake.machines.judge import Finding, Judge
+from graphquake.machines.lab import Budget, LiveLab
+from graphquake.machines.machine import PlanMachine
+from graphquake.machines.progress import Reporter
+from graphquake.machines.replay import Replay, recorded, replay, versions_of
+from graphquake.machines.search import search
+from graphquake.machines.summary import GraphSummary
+
+# Replays may take so much of a budget; the rest is for the search.
+REPLAY_SHARE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for.
+
+    Attributes:
+        budget_s: for all graphs together.
+        corpus: the folder of the cases; None is the graph's own.
+    """
+
+    seed: int
+    budget_s: float
+    results_dir: Path
+    findings_max: int = 3
+    corpus: Path | None = None
+    keep_failed: bool = False
+    strict: bool = False
+    strict_known: bool = False
+
+
+def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
+    """Where a graph's cases lie: beside its file; those of the ready-made graphs in the project's own folder.
+
+    An installed graphquake brings its cases, but keeps new ones in the folder from which it was called.
+    """
+    if chosen is not None:
+        return chosen
+    if spec.path not in built_in_graphs().values():
+        return spec.path.parent / "regressions"
+    own = Path(str(resources.files("graphquake.regressions")))
+    return Path.cwd() / "regressions" if "site-packages" in own.parts else own
+
+
+def open_corpus(spec: GraphSpec, chosen: Path | None = None) -> Corpus:
+    """The cases of a graph.
+
+    Raises:
+        InputError: if one of them is damaged or of a newer schema.
+    """
+    return Corpus(corpus_folder(spec, chosen))
+
+
+@dataclass(slots=True)
+class Session:
+    """One graph's part of a session.
+
+    Attributes:
+        say: prints something that stays (a finding).
+        base: the machine that draws the plans.
+    """
+
+    spec: GraphSpec
+    options: Options
+    budget: Budget
+    reporter: Reporter
+    say: Callable[[str], None]
+    base: type[PlanMachine] = PlanMachine
+    summary: GraphSummary = field(init=False)
+    corpus: Corpus = field(init=False)
+
+    def __post_init__(self) -> None:
+        # All that the user could have got wrong shows now, before anything is started.
+        promises_of(self.spec)
+        find_oracle(self.spec)
+        self.corpus = open_corpus(self.spec, self.options.corpus)
+        self.summary = GraphSummary(
+            self.spec.name,
+            self.options.seed,
+            total_s=self.budget.total_s,
+            strict_known=self.options.strict_known,
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where this graph's files go."""
+        return self.options.results_dir / self.spec.name
+
+    def go(self) -> GraphSummary:
+        """Replay the graph's cases, then search until the budget is spent.
+
+        Whatever ends it, Ctrl-C included, the summary says how far it came.
+        """
+        journal = Journal(self.folder / "journal.jsonl")
+        self.reporter.begin(self.spec.name, journal, self.budget)
+        judge: Judge | None = None
+        with ExitStack() as stack:
+            stack.callback(journal.close)
+            stack.callback(self.reporter.clear)
+            lab = stack.enter_context(self._lab(self.spec, self.budget))
+            try:
+                self.summary.versions = versions_of(lab.host)
+                for case in self.corpus.of(self.spec):
+                    self.summary.replays.append(self._replay(case, journal))
+                judge = Judge(lab, self.corpus, journal, self.options.strict, self._found)
+                judge.results_dir = self.options.results_dir
+                self.summary.ended = search(
+                    judge,
+                    self.options.seed,
+                    findings_max=self.options.findings_max,
+                    base=self.base,
+                )
+            finally:
+                self._sum_up(journal, lab, judge)
+        return self.summary
+
+    def _lab(self, spec: GraphSpec, budget: Budget) -> LiveLab:
+        return LiveLab(
+            spec,
+            self.folder / "runs",
+            budget,
+            watch=self.reporter,
+            keep_all=self.options.keep_failed,
+        )
+
+    def _replay(self, case: Case, journal: Journal) -> Replay:
+        with self._lab(as_in(case, self.spec), self.budget.share(REPLAY_SHARE)) as lab:
+            return replay(case, lab, journal)
+
+    def _found(self, finding: Finding) -> None:
+        self.reporter.findings += finding.counts
+        self.reporter.clear()
+        from graphquake.machines.report import finding_text
+
+        self.say("\n" + finding_text(finding) + "\n")
+
+    def _sum_up(self, journal: Journal, lab: LiveLab, judge: Judge | None) -> None:
+        summary = self.summary
+        summary.spent_s = self.budget.spent_s
+        summary.live = dict(journal.live)
+        summary.causes = dict(journal.causes)
+        summary.drawn = dict(journal.drawn)
+        summary.run_s = list(lab.live_s)
+        if judge is not None:
+            summary.tried, summary.not_tried = judge.tally.tried(), judge.tally.not_tried()
+            summary.weak = judge.weak
+            summary.hidden = dict(judge.explained)
+            summary.hidden_text = {case.id: _hides(case) for case in self.corpus}
+            summary.findings = list(judge.findings)
+
+
+def _hides(case: Case) -> str:
+    return f'{case.promise} after "{case.plan.one_line()}" ({case.status} {case.id})'
+
+
+def record(corpus: Corpus, one: Replay, host: dict[str, str]) -> None:
+    """Write what a replay saw into its case."""
+    today = datetime.date.today().isoformat()
+    corpus.keep(recorded(one.case, one.observed(today, host)))
+
+

@@ -1,0 +1,207 @@
+"""The summary of a session: text, JSON and Markdown out of the same numbers.
+
+`summary.json` is for other programs; its form changes only with `schema`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import textwrap
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, EXIT_PROVED_NOTHING
+from graphquake.machines.judge import Finding
+from graphquake.machines.replay import Replay, says
+
+SCHEMA: Final = 1
+WIDTH: Final = 100
+INVALID_SHARE_MAX: Final = 0.2
+INVALID_OF_RUNS_MIN: Final = 5
+
+
+@dataclass(slots=True)
+class GraphSummary:
+    """What one graph's part of a session came to.
+
+    Attributes:
+        live: verdict -> live runs.
+        causes: why runs were invalid, with counts.
+        drawn: what became of the drawn plans, with counts.
+        hidden: case id -> how many runs it explained.
+        run_s: seconds of each live run.
+        ended: what ended the search; empty if there was none.
+    """
+
+    graph: str
+    seed: int
+    spent_s: float = 0.0
+    total_s: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=dict)
+    causes: dict[str, int] = field(default_factory=dict)
+    drawn: dict[str, int] = field(default_factory=dict)
+    tried: list[str] = field(default_factory=list)
+    not_tried: list[str] = field(default_factory=list)
+    hidden: dict[str, int] = field(default_factory=dict)
+    hidden_text: dict[str, str] = field(default_factory=dict)
+    weak: int = 0
+    run_s: list[float] = field(default_factory=list)
+    replays: list[Replay] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    ended: str = ""
+    strict_known: bool = False
+
+    @property
+    def runs(self) -> int:
+        """All live runs."""
+        return sum(self.live.values())
+
+    @property
+    def proved_nothing(self) -> bool:
+        """No run that counts, or too many that don't."""
+        invalid = self.live.get("invalid", 0)
+        valid = self.runs - invalid
+        too_many = self.runs >= INVALID_OF_RUNS_MIN and invalid > INVALID_SHARE_MAX * self.runs
+        return valid == 0 or too_many
+
+    @property
+    def new(self) -> list[Finding]:
+        """The findings that fail the session."""
+        return [finding for finding in self.findings if finding.counts]
+
+    @property
+    def back(self) -> list[Replay]:
+        """The replays that fail it."""
+        perhaps_fixed = [
+            one
+            for one in self.replays
+            if self.strict_known and one.case.status == "known" and one.word == "NOT REPRODUCED"
+        ]
+        return [one for one in self.replays if says(one)[0]] + perhaps_fixed
+
+    @property
+    def exit_status(self) -> int:
+        """As the commands have it: 0 kept, 1 broken, 3 proved nothing."""
+        if self.new or self.back:
+            return EXIT_BROKEN
+        return EXIT_PROVED_NOTHING if self.proved_nothing else EXIT_KEPT
+
+    @property
+    def verdict_line(self) -> str:
+        """The last line: what the exit status rests on."""
+        status = self.exit_status
+        if status == EXIT_PROVED_NOTHING:
+            return f"exit {status}: proved nothing"
+        parts = []
+        if self.new:
+            parts.append(f"{len(self.new)} new finding{'s' * (len(self.new) > 1)}")
+        if self.back:
+            parts.append(f"{len(self.back)} case{'s' * (len(self.back) > 1)} failed")
+        return f"exit {status}: {', '.join(parts) or 'nothing new'}"
+
+    def text(self) -> str:
+        """The summary as it is printed."""
+        versions = "".join(f" · {name} {version}" for name, version in self.versions.items())
+        total = f" of {_duration(self.total_s)}" if self.total_s < 1e6 else ""  # noqa: PLR2004
+        lines = [f"{self.graph} · seed {self.seed} · {_duration(self.spent_s)}{total}{versions}"]
+        lines += _row("runs", self._runs_line())
+        if self.drawn:
+            lines += _row("plans", self._plans_line())
+        if self.tried:
+            lines += _row("tried", " · ".join(self.tried))
+        if self.not_tried:
+            lines += _row("not tried", ", ".join(self.not_tried))
+        for case, count in self.hidden.items():
+            lines += _row(
+                "hidden",
+                f"{self.hidden_text.get(case, case)}: in {count} runs; everything else was judged there",
+            )
+        for one in self.replays:
+            lines += _row("case", f"{one.case.id} {says(one)[1]}: {one.line}{_differs(one)}")
+        for finding in self.findings:
+            lines += _row("FINDING" if finding.counts else finding.case.status, _finding_line(finding))
+        return "\n".join([*lines, self.verdict_line])
+
+    def _runs_line(self) -> str:
+        counts = ", ".join(f"{self.live.get(says, 0)} {says}" for says in ("kept", "broken", "invalid"))
+        causes = "; ".join(f"{count} {cause}" for cause, count in self.causes.items())
+        weak = f", {self.weak} weak (most of it outage)" if self.weak else ""
+        median = f", median {statistics.median(self.run_s):.1f} s" if self.run_s else ""
+        return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{median}"
+
+    def _plans_line(self) -> str:
+        parts = [f"{count} {became}" for became, count in self.drawn.items()]
+        return f"{sum(self.drawn.values())} drawn: {', '.join(parts)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The machine's form."""
+        return {
+            "graph": self.graph,
+            "seed": self.seed,
+            "spent_s": round(self.spent_s, 1),
+            "budget_s": round(self.total_s, 1) if self.total_s < 1e6 else None,  # noqa: PLR2004
+            "versions": self.versions,
+            "runs": self.live,
+            "invalid_causes": self.causes,
+            "run_s_median": round(statistics.median(self.run_s), 2) if self.run_s else None,
+            "plans": self.drawn,
+            "tried": self.tried,
+            "not_tried": self.not_tried,
+            "hidden": self.hidden,
+            "weak": self.weak,
+            "ended": self.ended,
+            "cases": [
+                {"id": r.case.id, "status": r.case.status, "word": r.word, "broke": r.broke,
+                 "runs": r.runs, "says": says(r)[1]}
+                for r in self.replays
+            ],
+            "findings": [
+                {"id": f.case.id, "promise": f.case.promise, "title": f.case.title,
+                 "steps": [str(s) for s in f.case.plan.steps], "status": f.case.status,
+                 "counts": f.counts, "path": str(f.path) if f.path else None}
+                for f in self.findings
+            ],
+            "exit_status": self.exit_status,
+        }  # fmt: skip
+
+
+def _finding_line(finding: Finding) -> str:
+    case = finding.case
+    seen = case.observed[-1] if case.observed else None
+    rate = f"{seen.broke} of {seen.runs} runs" if seen else ""
+    where = f"   {finding.path}" if finding.path else ""
+    return f"{case.id}  {case.promise}  {len(case.plan.steps)} steps  {rate}{where}"
+
+
+def _differs(one: Replay) -> str:
+    return f"; differs: {', '.join(one.differs)}" if one.differs else ""
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60}m{whole % 60:02}s" if whole >= 60 else f"{whole}s"  # noqa: PLR2004
+
+
+def _row(label: str, text: str) -> list[str]:
+    wrapped = textwrap.wrap(text, WIDTH - 14, break_on_hyphens=False) or [""]
+    return [f"  {label:12}{wrapped[0]}", *(" " * 14 + rest for rest in wrapped[1:])]
+
+
+def combined(summaries: list[GraphSummary]) -> int:
+    """The exit status of several graphs: a broken promise beats a search that proved nothing, that beats kept."""
+    found = {one.exit_status for one in summaries}
+    order = (EXIT_BROKEN, EXIT_PROVED_NOTHING)
+    return next((status for status in order if status in found), EXIT_KEPT)
+
+
+def write(summaries: list[GraphSummary], folder: Path) -> None:
+    """Write summary.json and summary.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {"schema": SCHEMA, "exit_status": combined(summaries), "graphs": [s.to_json() for s in summaries]}
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    parts = [f"### {one.graph}\n\n```\n{one.text()}\n```\n" for one in summaries]
+    (folder / "summary.md").write_text("\n".join(parts), encoding="utf-8")
