@@ -30,7 +30,6 @@ from dynamo.common.backend.engine import EngineConfig, LLMEngine, LlmRegistratio
 from dynamo.common.backend.worker import Worker, WorkerConfig
 from dynamo.common.constants import DisaggregationMode
 from dynamo.llm.exceptions import CannotConnect, ConnectionTimeout, Disconnected, InvalidArgument
-
 from graphquake.harness.graphs import exact
 
 LOOPBACK = "127.0.0.1"
@@ -127,7 +126,7 @@ async def fetch(handle: dict[str, Any]) -> bytes:
         writer.close()
 
 
-class ExactEngine(LLMEngine):  # type: ignore[misc]  # dynamo ships no types for it
+class ExactEngine(LLMEngine):
     """The exact model at a set speed, in one of three roles."""
 
     def __init__(self, args: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from hashlib import blake2b
 KV_ENTRY_BYTES = 16
 # 2^16 positions of 16 bytes: 1 MiB of KV for one request, far above any load that is drawn here.
 POSITIONS_MAX = 65_536
-
+TOKEN_MAX = 255
 _ALPHABET = b"abcdefghijklmnopqrstuvwxyz"
 _NOTHING_BEFORE = bytes(KV_ENTRY_BYTES)
 
@@ -64,13 +64,13 @@ class KvCache:
             ValueError: if `token` is no byte value, or the cache is full.
         """
         position = len(self._kv) // KV_ENTRY_BYTES
-        if not 0 <= token <= 255:
-            raise ValueError(f"token: found {token}, expected a byte value, 0 to 255")
+        if not 0 <= token <= TOKEN_MAX:
+            raise ValueError(f"token: found {token}, expected a byte value, 0 to {TOKEN_MAX}")
         if position >= POSITIONS_MAX:
             raise ValueError(f"cache: full, expected at most {POSITIONS_MAX} positions")
-        before = self._kv[-KV_ENTRY_BYTES:] or _NOTHING_BEFORE
-        where = position.to_bytes(4, "big")
-        entry = blake2b(b"%b%c%b" % (before, token, where), digest_size=KV_ENTRY_BYTES).digest()
+        before = bytes(self._kv[-KV_ENTRY_BYTES:]) or _NOTHING_BEFORE
+        here = bytes([token]) + position.to_bytes(4, "big")
+        entry = blake2b(before + here, digest_size=KV_ENTRY_BYTES).digest()
         self._kv += entry
         self._digest.update(entry)
 
