@@ -24,7 +24,9 @@ Oracle: TypeAlias = Callable[[str, int], str]
 MESSAGE_MAX: Final = 200
 _HEX_TO_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
 # What differs between two sightings of the same failure: numbers, ids, addresses.
-_VARYING: Final = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}(?:-[0-9a-f]{4,}){0,4}|\d+(?:[.:]\d+)*", re.I)
+_VARYING: Final = re.compile(
+    r"0x[0-9a-f]+|[0-9a-f]{8,}(?:-[0-9a-f]{4,}){0,4}|\d+(?:[.:]\d+)*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,7 @@ class Checker:
 
     def check_stream(self, number: int, body: bytes) -> Got:
         """Judge the complete body of an event stream that ended without a fault of the connection."""
-        payloads = [
-            line[5:].strip() for line in body.split(b"\n") if line.startswith(b"data:")
-        ]
+        payloads = [line[5:].strip() for line in body.split(b"\n") if line.startswith(b"data:")]
         done = bool(payloads) and payloads[-1] == b"[DONE]"
         try:
             # One call for all chunks: a call for each costs three times as much.
@@ -141,7 +141,9 @@ class Checker:
         if at is None:
             detail = "tokens lost" if len(text) < len(right) else "too many tokens"
             return Got(WRONG, detail, f"got {len(text)} of {len(right)} tokens", len(text))
-        said = f'differs from token {at} on: got "{text[at : at + 8]}", right "{right[at : at + 8]}"'
+        said = (
+            f'differs from token {at} on: got "{text[at : at + 8]}", right "{right[at : at + 8]}"'
+        )
         return Got(WRONG, "wrong tokens", said, len(text))
 
 

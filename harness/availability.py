@@ -9,6 +9,7 @@ Overlapping stretches merge, so two kills one second apart excuse what one kill 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,14 +49,20 @@ def union(stretches: Iterable[Stretch]) -> list[Stretch]:
 
 
 def up_stretches(history: History) -> dict[str, list[Stretch]]:
-    """For each replica, when one of its incarnations was up: from its first readiness until its death."""
+    """For each replica, when one of its incarnations was up: from its first readiness until its death, or SIGTERM.
+
+    What was told to end takes no new work from then on, though its process may live for seconds.
+    """
     end_s = history.end_s
     up: dict[str, list[Stretch]] = {
         replica_name(role, index): [] for role, index in history.spec.replicas()
     }
     died_s = {(e.replica, e.incarnation): e.at_s for e in history.of(Died)}
+    told = [(e.victim, e.at_s) for e in history.faults() if e.step.startswith("terminate ")]
     for event in history.of(BecameReady):
         until_s = died_s.get((event.replica, event.incarnation), end_s)
+        told_s = [at_s for victim, at_s in told if victim == event.replica and event.at_s <= at_s]
+        until_s = min([until_s, *told_s])
         up[event.replica].append(Stretch(event.at_s, max(event.at_s, until_s)))
     return up
 
@@ -124,12 +131,16 @@ def _paths(history: History) -> list[Stretch]:
         for role in history.spec.roles
     }
     # Between two neighbouring edges nobody comes or goes, so one moment in the middle stands for all of them.
-    edges = sorted({e for stretches in by_role.values() for s in stretches for e in (s.begin_s, s.end_s)})
+    edges = sorted(
+        {e for stretches in by_role.values() for s in stretches for e in (s.begin_s, s.end_s)}
+    )
     entry = history.spec.entry_role.name
     paths = []
-    for begin_s, end_s in zip(edges, edges[1:], strict=False):
+    for begin_s, end_s in itertools.pairwise(edges):
         middle = Stretch((begin_s + end_s) / 2, (begin_s + end_s) / 2)
-        roles_up = {role for role, stretches in by_role.items() if any(s.holds(middle) for s in stretches)}
+        roles_up = {
+            role for role, stretches in by_role.items() if any(s.holds(middle) for s in stretches)
+        }
         if entry in roles_up and history.spec.serves.holds(roles_up):
             paths.append(Stretch(begin_s, end_s))
     return union(paths)
@@ -139,7 +150,7 @@ def _gaps(paths: list[Stretch], end_s: float) -> list[Stretch]:
     """What lies between the paths, from the first of them to the end of the history."""
     if not paths:
         return [Stretch(0.0, end_s)]
-    between = [Stretch(a.end_s, b.begin_s) for a, b in zip(paths, paths[1:], strict=False)]
+    between = [Stretch(a.end_s, b.begin_s) for a, b in itertools.pairwise(paths)]
     return [*between, Stretch(paths[-1].end_s, end_s)]
 
 
@@ -147,8 +158,8 @@ def baseline_p99_s(history: History) -> float:
     """The 99th percentile of the latency of what was answered before the plan began; 0 if nothing was."""
     plan_s = history.phase_began_s("plan")
     latencies = sorted(
-        r.latency_s for r in history.requests if r.outcome == OK and (plan_s is None or r.ended_s <= plan_s)
+        r.latency_s
+        for r in history.requests
+        if r.outcome == OK and (plan_s is None or r.ended_s <= plan_s)
     )
     return latencies[math.ceil(0.99 * len(latencies)) - 1] if latencies else 0.0
-
-

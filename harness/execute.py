@@ -163,9 +163,7 @@ class _Run:
                 failed = sum(request.failed for request in self._requests)
                 load = self._load
                 sent = len(self._requests)
-                watch(
-                    Progress(self._phase, load.now_s(), self._step, sent, failed, load.in_flight)
-                )
+                watch(Progress(self._phase, load.now_s(), self._step, sent, failed, load.in_flight))
             if enough is not None and self._phase != "baseline" and enough(self.history()):
                 body.cancel()
                 return
@@ -255,5 +253,3 @@ class _Run:
 
     def _leaked(self, leak: Leak) -> Leaked:
         return Leaked(self._load.now_s(), leak.kind, leak.what)
-
-

@@ -298,5 +298,3 @@ def bound_log(path: Path, most_bytes: int = LOG_MAX_BYTES) -> None:
         end = file.read(half)
     note = f"\n… {size - 2 * half} bytes left out …\n".encode()
     path.write_bytes(begin + note + end)
-
-

@@ -128,5 +128,3 @@ async def _first_line(what: str, argv: list[str]) -> str:
     lines = out.decode("utf-8", "replace").strip().splitlines()
     version = next((line for line in lines if line.startswith("Version: ")), "")
     return version.removeprefix("Version: ") or (lines[0] if lines else "?")
-
-

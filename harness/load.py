@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
-
 from graphquake.harness.answers import MESSAGE_MAX, Checker, body_of
 from graphquake.harness.history import (
     ERROR,
@@ -144,7 +143,9 @@ class Load:
             stream = leaves or draw.random() < self._load.stream
             await self._send_at(begin_s + at_s, f"burst {step}", stream=stream, leaves=leaves)
 
-    async def _send_at(self, at_s: float, group: str, *, stream: bool, leaves: bool = False) -> None:
+    async def _send_at(
+        self, at_s: float, group: str, *, stream: bool, leaves: bool = False
+    ) -> None:
         delay_s = at_s - self.now_s()
         if delay_s > 0:
             await asyncio.sleep(delay_s)

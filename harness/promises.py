@@ -127,9 +127,7 @@ def _too_many(history: History, up: Availability, excused: list[Request]) -> Ite
     spec = history.spec
     with_path = [r for r in excused if up.path_during(Stretch(r.sent_s, r.ended_s))]
     for disturbance in up.disturbances:
-        failed = [
-            r for r in with_path if disturbance.meets(Stretch(r.sent_s, r.ended_s))
-        ]
+        failed = [r for r in with_path if disturbance.meets(Stretch(r.sent_s, r.ended_s))]
         in_flight = [r for r in history.requests if r.sent_s < disturbance.begin_s <= r.ended_s]
         sent = [r for r in history.requests if disturbance.begin_s <= r.sent_s <= disturbance.end_s]
         bursts = sum(r.group != "steady" for r in sent)

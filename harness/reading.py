@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from graphquake.harness.errors import InputError
 
 _T = TypeVar("_T")
+SHOWN_MAX: Final = 60
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 
 
@@ -29,7 +30,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def shown(value: object) -> str:
     """A found value as an error message shows it: short, strings in double quotes."""
     text = f'"{value}"' if isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
 
 
 class Table:
@@ -45,14 +46,14 @@ class Table:
         self.source = source
         self.path = path
         self.values = values
-        self._taken: set[str] = set()
+        self._known: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
-        return key in self.values
+        return self._has(key)
 
-    def keys(self) -> list[str]:
+    def __iter__(self) -> Iterator[str]:
         """All keys, in the order of the file."""
-        return list(self.values)
+        return iter(self.values)
 
     def key_path(self, key: str) -> str:
         """The dotted path of a key of this table."""
@@ -65,15 +66,19 @@ class Table:
     def _wrong(self, key: str, expected: str) -> InputError:
         return self.error(key, f"found {shown(self.values[key])}, expected {expected}")
 
+    def _has(self, key: str) -> bool:
+        """Whether the key is there; from now on it is one that somebody knows."""
+        self._known.add(key)
+        return key in self.values
+
     def _take(self, key: str) -> object:
-        self._taken.add(key)
-        if key not in self.values:
+        if not self._has(key):
             raise self.error(key, "is missing")
         return self.values[key]
 
     def text(self, key: str, default: str | None = None, *, choices: Iterable[str] = ()) -> str:
         """A string that is not empty; with `choices`, one of them."""
-        if default is not None and key not in self.values:
+        if default is not None and not self._has(key):
             return default
         value = self._take(key)
         allowed = list(choices)
@@ -87,7 +92,7 @@ class Table:
         self, key: str, default: float | None = None, *, at_least: float = 0.0, at_most: float = 1e9
     ) -> float:
         """A finite number within bounds (both included)."""
-        if default is not None and key not in self.values:
+        if default is not None and not self._has(key):
             return default
         value = self._take(key)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -100,17 +105,21 @@ class Table:
         self, key: str, default: int | None = None, *, at_least: int = 0, at_most: int = 10**9
     ) -> int:
         """A whole number within bounds (both included)."""
-        if default is not None and key not in self.values:
+        if default is not None and not self._has(key):
             return default
         value = self._take(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
-            upper = "" if at_most == 10**9 else f" and at most {at_most}"  # noqa: PLR2004
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or not at_least <= value <= at_most
+        ):
+            upper = "" if at_most == 10**9 else f" and at most {at_most}"
             raise self._wrong(key, f"a whole number of at least {at_least}{upper}")
         return value
 
     def flag(self, key: str, *, default: bool) -> bool:
         """True or false."""
-        if key not in self.values:
+        if not self._has(key):
             return default
         value = self._take(key)
         if not isinstance(value, bool):
@@ -126,7 +135,7 @@ class Table:
         return tuple(self._list(key, int, "a list of whole numbers"))
 
     def _list(self, key: str, kind: type[_T], expected: str) -> list[_T]:
-        if key not in self.values:
+        if not self._has(key):
             return []
         value = self._take(key)
         if not isinstance(value, list):
@@ -138,7 +147,7 @@ class Table:
 
     def table(self, key: str) -> Table:
         """A table inside this one; an empty one if the key is absent."""
-        if key not in self.values:
+        if not self._has(key):
             return Table(self.source, {}, self.key_path(key))
         value = self._take(key)
         if not isinstance(value, dict):
@@ -156,7 +165,7 @@ class Table:
         """A table of tables whose keys are names."""
         outer = self.table(key)
         found = {}
-        for name in outer.keys():
+        for name in outer:
             if not _NAME.match(name):
                 raise outer.error(name, "is no name (letters, digits, - and _)")
             found[name] = outer.table(name)
@@ -165,17 +174,14 @@ class Table:
     def name_texts(self, key: str) -> dict[str, str]:
         """A table of texts."""
         outer = self.table(key)
-        return {name: outer.text(name) for name in outer.keys()}
+        return {name: outer.text(name) for name in outer}
 
     def is_false(self, key: str) -> bool:
         """Whether the key stands there as `false` (a promise that is not made)."""
-        if self.values.get(key) is False:
-            self._taken.add(key)
-            return True
-        return False
+        return self._has(key) and self.values[key] is False
 
     def done(self) -> None:
         """Raise about the first key that nobody asked for."""
         for key in self.values:
-            if key not in self._taken:
-                raise self.error(key, f"is not known here{did_you_mean(key, self._taken)}")
+            if key not in self._known:
+                raise self.error(key, f"is not known here{did_you_mean(key, self._known)}")

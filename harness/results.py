@@ -15,8 +15,12 @@ BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 TIMELINE_WIDTH: Final = 60
 LOG_LINES_MAX: Final = 4
 LOG_LINE_CHARS: Final = 64
-_TELLING: Final = re.compile(r"\b(WARN|WARNING|ERROR|CRITICAL|FATAL|panicked|Traceback|Exception)\b")
-_STAMP: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\d*(Z|[+-]\d\d:?\d\d)?")
+_TELLING: Final = re.compile(
+    r"\b(WARN|WARNING|ERROR|CRITICAL|FATAL|panicked|Traceback|Exception)\b"
+)
+_STAMP: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\d*(Z|[+-]\d\d:?\d\d)?"
+)
 
 
 def since_s(history: History) -> float:

@@ -50,7 +50,9 @@ def parse_serves(text: str, roles: Collection[str]) -> Serves:
     tokens = _tokens(text)
     ways = _either(tokens, roles)
     if tokens:
-        raise ValueError(f'found "{tokens[0]}" where the expression should end or go on with and, or')
+        raise ValueError(
+            f'found "{tokens[0]}" where the expression should end or go on with and, or'
+        )
     minimal = [way for way in ways if not any(other < way for other in ways)]
     return Serves(text, tuple(dict.fromkeys(minimal)))
 

@@ -204,7 +204,9 @@ def _check_template(table: Table, key: str, template: str, roles: Mapping[str, o
     for environment, word in _WORD.findall(template):
         if environment:
             if environment not in os.environ:
-                raise table.error(key, f"asks for ${{{environment}}}, which is not set in your environment")
+                raise table.error(
+                    key, f"asks for ${{{environment}}}, which is not set in your environment"
+                )
             continue
         head, _, rest = word.partition(".")
         is_own_port = head == "port" and rest.isidentifier()
@@ -242,7 +244,9 @@ def _read_listed(table: Table, roles: Mapping[str, object]) -> Listed:
         raise table.error("roles", "is missing: name the roles whose replicas are listed")
     for name in names:
         if name not in roles:
-            raise table.error("roles", f'names "{name}", which is no role{did_you_mean(name, roles)}')
+            raise table.error(
+                "roles", f'names "{name}", which is no role{did_you_mean(name, roles)}'
+            )
     table.done()
     return Listed(get, item, names)
 
@@ -291,7 +295,9 @@ def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
         other = table.text("like")
         if other not in tables or other == name:
             rest = [role for role in tables if role != name]
-            raise table.error("like", f'names "{other}", which is no other role{did_you_mean(other, rest)}')
+            raise table.error(
+                "like", f'names "{other}", which is no other role{did_you_mean(other, rest)}'
+            )
         if "like" in tables[other]:
             raise table.error("like", f'names "{other}", which is itself like another role')
         merged = {**tables[other].values, **table.values}
@@ -341,14 +347,18 @@ def _read_promises(table: Table) -> Promises:
         grace_s=seconds("no_leak", "grace_s", default.grace_s),
         gauges=part("no_leak").texts("gauges"),
         extra=table.texts("extra"),
-        from_file=frozenset(f"{name}.{key}" for name, sub in parts.items() for key in sub.keys()),
+        from_file=frozenset(f"{name}.{key}" for name, sub in parts.items() for key in sub),
     )
     for sub in parts.values():
         sub.done()
     if promises.oracle != "none" and ":" not in promises.oracle:
-        raise part("answers").error("oracle", f'found "{promises.oracle}", expected "none" or "module:function"')
+        raise part("answers").error(
+            "oracle", f'found "{promises.oracle}", expected "none" or "module:function"'
+        )
     if promises.all_ok_s < promises.first_ok_s:
-        raise part("recovery").error("all_ok_s", f"found {promises.all_ok_s:g}, less than first_ok_s")
+        raise part("recovery").error(
+            "all_ok_s", f"found {promises.all_ok_s:g}, less than first_ok_s"
+        )
     table.done()
     return promises
 
@@ -372,7 +382,9 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
     roles = tuple(_read_role(role, table, tables) for role, table in tables.items())
     entries = [role.name for role in roles if role.entry]
     if len(entries) != 1:
-        raise top.error("roles", f"found {len(entries)} roles with an entry, expected one that clients talk to")
+        raise top.error(
+            "roles", f"found {len(entries)} roles with an entry, expected one that clients talk to"
+        )
     try:
         serves = parse_serves(top.text("serves", " and ".join(tables)), tables)
     except ValueError as error:
@@ -418,7 +430,9 @@ def load_graph(name: str) -> GraphSpec:
     if not path.is_file():
         if path.suffix == ".toml" or "/" in name:
             raise InputError(f"{name}: no such file")
-        raise InputError(f'graph "{name}": no ready-made graph and no file{did_you_mean(name, built_in)}')
+        raise InputError(
+            f'graph "{name}": no ready-made graph and no file{did_you_mean(name, built_in)}'
+        )
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

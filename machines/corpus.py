@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -242,7 +241,9 @@ def read_case(source: str, text: str) -> Case:
     table = Table(source, data)
     schema = table.whole("schema", at_least=1)
     if schema > SCHEMA:
-        raise table.error("schema", f"found {schema}, this graphquake reads up to {SCHEMA}; upgrade it")
+        raise table.error(
+            "schema", f"found {schema}, this graphquake reads up to {SCHEMA}; upgrade it"
+        )
     bounds = table.table("bounds")
     in_flight = {"in_flight": bounds.text("in_flight")} if "in_flight" in bounds else {}
     load = table.table("load")
@@ -284,7 +285,7 @@ def _status(table: Table) -> Status:
 
 
 def _numbers(table: Table) -> dict[str, float]:
-    return {key: table.number(key) for key in table.keys()}
+    return {key: table.number(key) for key in table}
 
 
 def _observed(table: Table) -> Observed:
@@ -352,7 +353,8 @@ class Corpus:
             "w", encoding="utf-8", dir=self.folder, prefix=".case-", delete=False
         ) as file:
             file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, self.path(case))
+        written = Path(file.name)
+        written.chmod(0o644)
+        written.replace(self.path(case))
         self._cases[case.id] = case
         return self.path(case)

@@ -10,7 +10,7 @@ as a case within that one call.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -42,11 +42,14 @@ from graphquake.machines.embedding import embedding_ends, embeds
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import BudgetSpent, Lab, Outcome
 from graphquake.machines.replay import versions_of
+from graphquake.machines.report import seen_text, title_of
 from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
 from graphquake.machines.tally import Tally
 
-# Full runs of the minimal plan, for the evidence: the others end as soon as they have shown what they were run for.
+# Full runs of the minimal plan, for the evidence: the others end as soon as they have shown what they were run for. They stay on
+# at least so long, or as long as a lease: how far a bug reaches is what its case may excuse later.
 EVIDENCE_RUNS: Final = 2
+EVIDENCE_STAY_S: Final = 8.0
 CONFIRMATIONS: Final = 10
 CONTROLS: Final = 3
 
@@ -100,7 +103,7 @@ class Judge:
     corpus: Corpus
     journal: Journal
     strict: bool = False
-    on_finding: Callable[[Finding], None] = lambda finding: None
+    on_finding: Callable[[Finding], None] = lambda _: None
     findings: list[Finding] = field(default_factory=list)
     explained: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(init=False)
@@ -252,9 +255,11 @@ class Judge:
     def _evidence(self, minimal: Plan, chase: _Chase) -> list[Outcome]:
         """Whole runs of the minimal plan that break it, for what a report shows."""
         shown = []
+        stay_s = max(minimal.stay_s, self.spec.lease_s, EVIDENCE_STAY_S)
+        watched = replace(minimal, stay_s=stay_s)
         for _ in range(EVIDENCE_RUNS):
             try:
-                outcome = self._run(minimal, "evidence")
+                outcome = self._run(watched, "evidence")
             except BudgetSpent:
                 break
             if self._trial(outcome, chase).says == "broken":
@@ -311,7 +316,7 @@ class Judge:
 
     def _observed(self, shrunk: Shrunk) -> Observed:
         return Observed(
-            on=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            on=dt.datetime.now(dt.UTC).date().isoformat(),
             versions=versions_of(self.lab.host),
             host=self.lab.host.get("host", ""),
             broke=shrunk.broke,
@@ -336,11 +341,15 @@ class _Chase:
 
     def saw(self, plan: Plan, signatures: set[str]) -> None:
         """A run of that plan showed these."""
-        self._seen.setdefault(plan, set()).update(signatures)
+        self._seen.setdefault(replace(plan, stay_s=0.0), set()).update(signatures)
 
     def also(self, minimal: Plan) -> set[str]:
         """What the minimal plan itself shows besides: the same bug in other words. A wrong answer never is."""
-        return {one for one in self._seen.get(minimal, ()) if not one.startswith("answers / ")}
+        return {
+            one
+            for one in self._seen.get(replace(minimal, stay_s=0.0), ())
+            if not one.startswith("answers / ")
+        }
 
     def others(self, own: set[str]) -> tuple[str, ...]:
         """Second findings: seen on the way, and not shown by the minimal plan."""

@@ -28,7 +28,7 @@ from graphquake.harness.verdict import Verdict
 RUN_GUESS_S: Final = 15.0
 
 
-class BudgetSpent(BaseException):  # noqa: N818 - it is no error, and nothing may catch it by the way
+class BudgetSpent(BaseException):
     """No further run fits into the budget."""
 
 
@@ -155,7 +155,7 @@ class LiveLab:
 
         A graph that does not come to serve makes the run invalid, unless none ever did: then the `GraphError` is the user's.
         """
-        if self.live_s and self.budget.left_s < self.run_s or self.budget.left_s <= 0:
+        if (self.live_s and self.budget.left_s < self.run_s) or self.budget.left_s <= 0:
             raise BudgetSpent
         self._number += 1
         folder = self._folder / f"{self._number:04}"

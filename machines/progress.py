@@ -61,7 +61,10 @@ class Reporter:
         if self.journal is not None and self.budget is not None:
             left_s = int(self.budget.left_s)
             runs = self.journal.live.total()
-            parts += [f"{left_s // 60}m{left_s % 60:02}s left", f"{runs} runs, {self.findings} findings"]
+            parts += [
+                f"{left_s // 60}m{left_s % 60:02}s left",
+                f"{runs} runs, {self.findings} findings",
+            ]
         step = f" {progress.step + 1}/{len(plan.steps)}" if progress.step >= 0 else ""
         rate = progress.sent / progress.now_s if progress.now_s > 0 else 0.0
         parts += [

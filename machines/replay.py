@@ -52,7 +52,9 @@ class Replay:
 
     def observed(self, on: str, host: dict[str, str]) -> Observed:
         """The line that a recorded replay adds to its case."""
-        return Observed(on, versions_of(host), host.get("host", ""), self.broke, self.runs, self.invalid)
+        return Observed(
+            on, versions_of(host), host.get("host", ""), self.broke, self.runs, self.invalid
+        )
 
 
 def versions_of(host: dict[str, str]) -> dict[str, str]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from graphquake.harness.history import History, StepDone
+from graphquake.harness.plan import Plan
+from graphquake.harness.promises import judge
 from graphquake.harness.results import (
     failed_of,
     failures_text,
@@ -20,8 +22,10 @@ from graphquake.harness.results import (
 )
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.corpus import Case
-from graphquake.machines.judge import Finding
 from graphquake.machines.rates import wilson
+
+if TYPE_CHECKING:
+    from graphquake.machines.judge import Finding
 
 WIDTH: Final = 100
 LABEL: Final = 12
@@ -180,14 +184,19 @@ def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
     return [head, *body]
 
 
-def title_of(promise: str, history: History) -> str:
+def title_of(promise: str, plan: Plan, history: History) -> str:
     """The headline of a case: the promise, the plan in short, and what came of it."""
-    plan = "; ".join(str(step) for step in history.plan.steps)
-    return textwrap.shorten(f"{promise} broken by: {plan}", 88, placeholder=" …")
+    steps = "; ".join(str(step) for step in plan.steps)
+    return textwrap.shorten(
+        f"{promise} broken: {steps}: {seen_text(promise, history)}", 84, placeholder=" …"
+    )
 
 
-def seen_text(history: History, violation_seen: str, promise: str) -> str:
+def seen_text(promise: str, history: History) -> str:
     """What was seen, in a sentence: counted over requests where the promise is about them."""
-    about_requests = promise in ("error_window", "recovery", "ends", "answers")
-    _, failed = failed_of(history)
-    return failures_text(history) if about_requests and failed else violation_seen
+    if promise in ("error_window", "recovery", "answers"):
+        return failures_text(history)
+    seen = [v.seen for v in judge(history).violations if v.promise == promise]
+    if not seen:
+        return failures_text(history)
+    return seen[0] + (f" (and {len(seen) - 1} more)" if len(seen) > 1 else "")

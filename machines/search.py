@@ -6,16 +6,18 @@ and r, so that the same seed draws the same plans up to the first finding.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from typing import Final, Literal, TypeAlias
 
-from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
-
+from graphquake.harness.plan import Plan
+from graphquake.harness.spec import GraphSpec
 from graphquake.machines.judge import Judge, PromiseBroken
 from graphquake.machines.lab import BudgetSpent
 from graphquake.machines.machine import STEPS_MAX, PlanMachine, machine_for
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
 
 Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
 
@@ -82,3 +84,26 @@ def search(
         if idle >= IDLE_ROUNDS_MAX:
             return "exhausted"
     raise AssertionError("itertools.count ends never")
+
+
+class _Enough(BaseException):
+    """As many plans as asked for were drawn."""
+
+
+def draw_plans(
+    spec: GraphSpec, session_seed: int, count: int, base: type[PlanMachine] = PlanMachine
+) -> list[Plan]:
+    """The first plans with a fault that a search with this seed would draw, without running any."""
+    drawn: list[Plan] = []
+
+    def note(plan: Plan) -> None:
+        if plan.faults and plan not in drawn:
+            drawn.append(plan)
+        if len(drawn) >= count:
+            raise _Enough
+
+    machine = machine_for(spec, note, base)
+    seed(round_seed(session_seed, spec.name, 0))(machine)
+    with contextlib.suppress(_Enough):
+        run_state_machine_as_test(machine, settings=SETTINGS)
+    return drawn

@@ -5,7 +5,7 @@ Used by the pytest plugin and by the commands, which differ only in where they p
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.promises import promises_of
 from graphquake.harness.answers import find_oracle
+from graphquake.harness.promises import promises_of
 from graphquake.harness.spec import GraphSpec, built_in_graphs
 from graphquake.machines.corpus import Case, Corpus, as_in
 from graphquake.machines.journal import Journal
@@ -23,9 +23,11 @@ from graphquake.machines.lab import Budget, LiveLab
 from graphquake.machines.machine import PlanMachine
 from graphquake.machines.progress import Reporter
 from graphquake.machines.replay import Replay, recorded, replay, versions_of
-from graphquake.machines.search import search
+from graphquake.machines.report import finding_text
+from graphquake.machines.search import draw_plans, search
 from graphquake.machines.summary import GraphSummary
 
+DRY_RUN_PLANS: Final = 10
 # Replays may take so much of a budget; the rest is for the search.
 REPLAY_SHARE: Final = 0.5
 
@@ -76,7 +78,7 @@ class Session:
     """One graph's part of a session.
 
     Attributes:
-        say: prints something that stays (a finding).
+        reporter: shows progress and findings.
         base: the machine that draws the plans.
     """
 
@@ -84,7 +86,6 @@ class Session:
     options: Options
     budget: Budget
     reporter: Reporter
-    say: Callable[[str], None]
     base: type[PlanMachine] = PlanMachine
     summary: GraphSummary = field(init=False)
     corpus: Corpus = field(init=False)
@@ -122,8 +123,14 @@ class Session:
                 self.summary.versions = versions_of(lab.host)
                 for case in self.corpus.of(self.spec):
                     self.summary.replays.append(self._replay(case, journal))
-                judge = Judge(lab, self.corpus, journal, self.options.strict, self._found)
-                judge.results_dir = self.options.results_dir
+                judge = Judge(
+                    lab,
+                    self.corpus,
+                    journal,
+                    results_dir=self.options.results_dir,
+                    strict=self.options.strict,
+                    on_finding=self._found,
+                )
                 self.summary.ended = search(
                     judge,
                     self.options.seed,
@@ -149,10 +156,7 @@ class Session:
 
     def _found(self, finding: Finding) -> None:
         self.reporter.findings += finding.counts
-        self.reporter.clear()
-        from graphquake.machines.report import finding_text
-
-        self.say("\n" + finding_text(finding) + "\n")
+        self.reporter.line(f"\n{finding_text(finding)}\n")
 
     def _sum_up(self, journal: Journal, lab: LiveLab, judge: Judge | None) -> None:
         summary = self.summary
@@ -175,7 +179,17 @@ def _hides(case: Case) -> str:
 
 def record(corpus: Corpus, one: Replay, host: dict[str, str]) -> None:
     """Write what a replay saw into its case."""
-    today = datetime.date.today().isoformat()
+    today = dt.datetime.now(dt.UTC).date().isoformat()
     corpus.keep(recorded(one.case, one.observed(today, host)))
 
 
+def dry_run(
+    spec: GraphSpec, options: Options, say: Callable[[str], None], base: type[PlanMachine]
+) -> None:
+    """Print the plans that a search would begin with; nothing is started and no signal sent."""
+    plans = draw_plans(spec, options.seed, DRY_RUN_PLANS, base)
+    say(f"{spec.name} · seed {options.seed} · {spec.shape} · dry run: nothing is started")
+    for number, plan in enumerate(plans, 1):
+        say(f"plan {number}")
+        for line in plan.lines():
+            say(f"  {line}")

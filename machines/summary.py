@@ -122,11 +122,15 @@ class GraphSummary:
         for one in self.replays:
             lines += _row("case", f"{one.case.id} {says(one)[1]}: {one.line}{_differs(one)}")
         for finding in self.findings:
-            lines += _row("FINDING" if finding.counts else finding.case.status, _finding_line(finding))
+            lines += _row(
+                "FINDING" if finding.counts else finding.case.status, _finding_line(finding)
+            )
         return "\n".join([*lines, self.verdict_line])
 
     def _runs_line(self) -> str:
-        counts = ", ".join(f"{self.live.get(says, 0)} {says}" for says in ("kept", "broken", "invalid"))
+        counts = ", ".join(
+            f"{self.live.get(says, 0)} {says}" for says in ("kept", "broken", "invalid")
+        )
         causes = "; ".join(f"{count} {cause}" for cause, count in self.causes.items())
         weak = f", {self.weak} weak (most of it outage)" if self.weak else ""
         median = f", median {statistics.median(self.run_s):.1f} s" if self.run_s else ""
@@ -200,7 +204,11 @@ def combined(summaries: list[GraphSummary]) -> int:
 def write(summaries: list[GraphSummary], folder: Path) -> None:
     """Write summary.json and summary.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = {"schema": SCHEMA, "exit_status": combined(summaries), "graphs": [s.to_json() for s in summaries]}
+    data = {
+        "schema": SCHEMA,
+        "exit_status": combined(summaries),
+        "graphs": [s.to_json() for s in summaries],
+    }
     text = json.dumps(data, indent=1, ensure_ascii=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     parts = [f"### {one.graph}\n\n```\n{one.text()}\n```\n" for one in summaries]

@@ -40,7 +40,12 @@ class Tally:
 
 def _kinds(history: History) -> Iterator[str]:
     down: set[str] = set()
-    moves = [*history.of(Spawned), *history.of(BecameReady), *history.of(Died), *history.of(StepDone)]
+    moves = [
+        *history.of(Spawned),
+        *history.of(BecameReady),
+        *history.of(Died),
+        *history.of(StepDone),
+    ]
     for event in sorted(moves, key=lambda e: e.at_s):
         if isinstance(event, BecameReady):
             down.discard(event.replica)

@@ -1,0 +1,1 @@
+"""One live graph, one plan, one history. Knows nothing of Hypothesis."""

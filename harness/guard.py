@@ -1,0 +1,317 @@
+"""The guard: parent of all processes of one launched graph, so that none of them outlives its harness.
+
+It is a process of its own, in a session of its own, started as a script and without any package
+(`python -I -S guard.py FD`), so that it is up in some 20 ms. It is a child subreaper: whatever a
+replica leaves behind becomes its child. Its one order-giver is the other end of a socket pair; when
+that end closes, whatever the reason, it kills all its descendants until none is left, and goes.
+
+Promised:
+- an order to spawn is answered by a pid and a pidfd, or by why there is no process: a command that
+  does not exist is an error, not a process that died;
+- every exit of a spawned process is reported once, with the time at which it was seen;
+- nothing that descends from it outlives it. If it is killed itself (SIGKILL), the processes that it
+  spawned die by their death signal; their children are left to `processes.sweep`.
+
+The one hole: a process that the kernel does not let die (in an uninterruptible wait) keeps it waiting.
+
+Messages, one JSON list in a packet each (SOCK_SEQPACKET keeps them apart):
+
+    to the guard      ["spawn", key, argv, env, cwd, log path]      ["end"]
+    from the guard    ["spawned", key, pid, at_ns] + pidfd          ["refused", key, why]
+                      ["exit", key, pid, status, at_ns]
+
+Times are `time.monotonic_ns()`, one clock for all processes of a machine. A status is an exit code, or
+minus a signal's number.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Final, NamedTuple, NoReturn
+
+# Longest packet. The kernel's default socket buffer takes about 200 KiB; arguments and a clean
+# environment need a few.
+PACKET_MAX_BYTES: Final = 1 << 18
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+# How often the survivors are killed anew. SIGCHLD wakes earlier; this is for grandchildren, whose
+# deaths are not told to us until they are our children.
+_KILL_AGAIN_S: Final = 0.002
+_KILL_AGAIN_MAX_S: Final = 0.1
+
+
+# ------------------------------------------------------------------------------------------- /proc
+# It stands here and not in `processes`, which builds on it, since the guard runs without packages.
+
+
+class Stat(NamedTuple):
+    """What /proc says about a process.
+
+    Attributes:
+        start: when it started, in clock ticks since boot. Together with the pid it is unique.
+        comm: its name, at most 15 bytes.
+    """
+
+    state: str
+    ppid: int
+    session: int
+    start: int
+    comm: str
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is more than an entry that its parent has not yet reaped."""
+        return self.state not in "ZX"
+
+
+def stat_of(pid: int) -> Stat | None:
+    """What /proc says about a process; None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    # The name may hold spaces and parentheses: it ends at the last one.
+    head, _, tail = text.rpartition(b")")
+    fields = tail.split()
+    comm = head.partition(b"(")[2].decode("utf-8", "replace")
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]), comm)
+
+
+def pids() -> list[int]:
+    """All processes there are."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of a process, zombies included; none if there is no such process."""
+    found: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        if not os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children"):
+            # A kernel without CONFIG_PROC_CHILDREN.
+            return [other for other in pids() if (stat := stat_of(other)) and stat.ppid == pid]
+    return found
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Children, their children, and so on, parents first, zombies included."""
+    found = children_of(pid)
+    for child in found:  # it grows while we walk it
+        found += children_of(child)
+    return found
+
+
+# ------------------------------------------------------------------------------------------- guard
+
+
+class _Guard:
+    """The life of the guard process."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._pid = os.getpid()
+        self._control = control
+        self._keys: dict[int, str] = {}
+        self._is_heard = True
+        os.set_inheritable(control.fileno(), False)
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._wake_fd, wake_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write_fd, warn_on_full_buffer=False)
+        for number in {signal.SIGCHLD, *_ENDING}:
+            signal.signal(number, _note)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_fd, selectors.EVENT_READ)
+        self._selector.register(control, selectors.EVENT_READ)
+        self._harness_fd = self._watch_harness()
+
+    def _watch_harness(self) -> int:
+        """A pidfd of the harness; -1 if it is gone already.
+
+        Its end of the socket may be held open by a child that it forked; its death is the end all
+        the same.
+        """
+        credentials = self._control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        harness_pid = int.from_bytes(credentials[:4], sys.byteorder, signed=True)
+        try:
+            harness_fd = os.pidfd_open(harness_pid)
+        except OSError:
+            return -1
+        if os.getppid() != harness_pid:  # it died before; the pid may be another's by now
+            return -1
+        self._selector.register(harness_fd, selectors.EVENT_READ)
+        return harness_fd
+
+    def run(self) -> None:
+        """Take orders until there is no one left to give any, then leave nothing behind."""
+        is_wanted = self._harness_fd >= 0
+        while is_wanted:
+            ready = {key.fd for key, _ in self._selector.select()}
+            is_wanted = self._harness_fd not in ready
+            if self._wake_fd in ready:
+                is_wanted &= not self._signals() & _ENDING
+                self._reap()
+            if is_wanted and self._control.fileno() in ready:
+                is_wanted = self._obey()
+        self._kill_all()
+
+    def _signals(self) -> set[int]:
+        """The signals that came since the last look."""
+        try:
+            return set(os.read(self._wake_fd, 4096))
+        except BlockingIOError:
+            return set()
+
+    def _obey(self) -> bool:
+        """Carry out one order; False if it is the last."""
+        try:
+            packet = self._control.recv(PACKET_MAX_BYTES)
+        except ConnectionError:
+            return False
+        match json.loads(packet) if packet else ["end"]:
+            case ["spawn", str(key), list(argv), dict(env), str(cwd), str(log)]:
+                self._spawn(key, argv, env, cwd, log)
+                return True
+        return False
+
+    def _tell(self, *message: str | int, fds: tuple[int, ...] = ()) -> None:
+        if not self._is_heard:
+            return
+        try:
+            socket.send_fds(self._control, [json.dumps(message).encode()], fds)
+        except OSError:
+            # Nobody listens any more: the end of file comes next.
+            self._is_heard = False
+
+    def _spawn(self, key: str, argv: list[str], env: dict[str, str], cwd: str, log: str) -> None:
+        why_fd, why_write_fd = os.pipe2(os.O_CLOEXEC)
+        # No signal of ours may run a handler in the child: it would write to our wake-up pipe.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        at_ns = time.monotonic_ns()
+        pid = os.fork()
+        if pid == 0:
+            self._become(argv, env, cwd, log, why_write_fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.close(why_write_fd)
+        with open(why_fd, "rb") as file:
+            why = file.read()  # empty, and at its end, as soon as exec closed the other side
+        if why:
+            os.waitpid(pid, 0)
+            self._tell("refused", key, why.decode("utf-8", "replace"))
+            return
+        self._keys[pid] = key
+        pidfd = os.pidfd_open(pid)
+        self._tell("spawned", key, pid, at_ns, fds=(pidfd,))
+        os.close(pidfd)
+
+    def _become(
+        self, argv: list[str], env: dict[str, str], cwd: str, log: str, why_fd: int
+    ) -> NoReturn:
+        """In the child: turn into the program that was asked for."""
+        doing = ""
+        try:
+            os.setsid()
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != self._pid:  # the guard died before the death signal was set
+                os._exit(127)
+            doing = f"cannot write {log}"
+            null_fd = os.open(os.devnull, os.O_RDONLY)
+            log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            for fd, standard in ((null_fd, 0), (log_fd, 1), (log_fd, 2)):
+                os.dup2(fd, standard)
+            doing = f"cannot go to {cwd}"
+            os.chdir(cwd)
+            doing = f'cannot run "{argv[0]}"'
+            # Python ignores SIGPIPE, and what started the harness may have ignored others: ignoring
+            # is inherited over exec, as is the mask.
+            for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            os.execvpe(argv[0], argv, env)
+        except (OSError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) else str(error)
+            os.write(why_fd, f"{doing}: {what}".encode("utf-8", "backslashreplace"))
+        finally:
+            os._exit(127)
+
+    def _reap(self) -> bool:
+        """Reap and report what has ended, orphans included; False if there is no child left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            at_ns = time.monotonic_ns()
+            key = self._keys.pop(pid, "")
+            if key:
+                self._tell("exit", key, pid, os.waitstatus_to_exitcode(status), at_ns)
+
+    def _kill_all(self) -> None:
+        """SIGKILL to all descendants, again and again until there is none."""
+        for fd in set(self._selector.get_map()) - {self._wake_fd}:
+            self._selector.unregister(fd)
+        pause_s = _KILL_AGAIN_S
+        while self._reap():
+            for pid in descendants_of(self._pid):
+                _kill(pid)
+            self._selector.select(pause_s)
+            self._signals()
+            pause_s = min(pause_s * 1.2, _KILL_AGAIN_MAX_S)
+
+
+def _note(_number: int, _frame: object) -> None:
+    """The handler of the signals that we read from the wake-up pipe."""
+
+
+def _kill(pid: int) -> None:
+    """SIGKILL to a process that was just seen among our descendants, and still is."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        # Between the look at /proc and the pidfd it may have ended and its pid become another's.
+        if is_descendant(pid, os.getpid()):
+            # A stopped process dies of SIGKILL as it is; SIGCONT first would let it run once more.
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def is_descendant(pid: int, ancestor: int) -> bool:
+    """Whether a process descends from another."""
+    while pid > 1:
+        stat = stat_of(pid)
+        if stat is None:
+            return False
+        if stat.ppid == ancestor:
+            return True
+        pid = stat.ppid
+    return False
+
+
+def main() -> NoReturn:
+    """Run as a script: the argument is the number of the control socket's file descriptor."""
+    _Guard(socket.socket(fileno=int(sys.argv[1]))).run()
+    # Nothing is to be cleaned up, and whoever waits for us waits for all of the graph.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,326 @@
+"""The pytest plugin: `pytest --chaos --graph my.toml`, in any repository.
+
+It is loaded into every pytest of everybody who has graphquake installed, so importing it costs nothing: everything that needs hypothesis,
+aiohttp or numpy is imported when `--chaos` asks for it. Without test files on the command line, pytest collects nothing but one
+item for each graph; with files, their `chaos(…)` classes are collected besides.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from graphquake.harness.spec import GraphSpec
+    from graphquake.machines.machine import PlanMachine
+    from graphquake.machines.progress import Reporter
+    from graphquake.machines.session import Options
+    from graphquake.machines.summary import GraphSummary
+
+BUDGET: Final = "10m"
+_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\Z")
+_SUMMARIES: Final = pytest.StashKey[list["GraphSummary"]]()
+_BUDGETS: Final = pytest.StashKey["Budgets"]()
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `20m` or `1h30m`.
+
+    Raises:
+        ValueError: says what was found and what would be right.
+    """
+    if text.isdigit():
+        return float(text)
+    found = _DURATION.match(text)
+    if not text or not found:
+        raise ValueError(f'found "{text}", expected a duration such as 90s, 20m or 1h30m')
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(hours * 3600 + minutes * 60 + seconds)
+
+
+class Budgets:
+    """Divides a session's budget: each graph gets an equal part of what is left when its turn comes."""
+
+    def __init__(self, total_s: float, graphs: int) -> None:
+        self._total_s, self._graphs, self._begun_s = total_s, graphs, 0.0
+
+    def next(self) -> Any:
+        """The budget of the next graph."""
+        import time  # noqa: PLC0415
+
+        from graphquake.machines.lab import Budget  # noqa: PLC0415
+
+        self._begun_s = self._begun_s or time.monotonic()
+        left_s = max(0.0, self._total_s - (time.monotonic() - self._begun_s))
+        part = Budget(left_s / max(1, self._graphs))
+        self._graphs -= 1
+        return part
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options, all of them under one heading."""
+    group = parser.getgroup("graphquake", "chaos testing of inference-serving graphs")
+    group.addoption(
+        "--chaos", action="store_true", help="search for fault sequences that break promises"
+    )
+    group.addoption(
+        "--graph",
+        action="append",
+        default=[],
+        metavar="NAME|FILE",
+        help="graph to test: a ready-made one or a TOML file; may be given more than once",
+    )
+    group.addoption(
+        "--chaos-budget",
+        default=BUDGET,
+        metavar="T",
+        help=f"live time of all graphs together ({BUDGET})",
+    )
+    group.addoption(
+        "--chaos-max-findings",
+        type=int,
+        default=3,
+        metavar="N",
+        help="stop a graph's search after N new findings (3)",
+    )
+    group.addoption(
+        "--chaos-corpus",
+        metavar="DIR",
+        help="folder of the cases (default: `regressions` beside the graph file)",
+    )
+    group.addoption(
+        "--results-dir",
+        default=".graphquake",
+        metavar="DIR",
+        help="where journals, runs and summaries go (.graphquake)",
+    )
+    group.addoption(
+        "--keep-failed", action="store_true", help="keep the folders of all broken and invalid runs"
+    )
+    group.addoption(
+        "--dry-run",
+        action="store_true",
+        help="draw and print plans and their victims; start nothing",
+    )
+    group.addoption("--strict", action="store_true", help="an unconfirmed finding fails, too")
+    group.addoption(
+        "--strict-known", action="store_true", help="a known case that is perhaps fixed fails"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Registers the marker of our items."""
+    config.addinivalue_line("markers", "chaos: a search on a live graph (graphquake)")
+    config.stash[_SUMMARIES] = []
+
+
+def _input_error(error: Exception) -> None:
+    pytest.exit(str(error), returncode=2)
+
+
+def _graph_names(config: pytest.Config) -> list[str]:
+    return config.getoption("graph") or ["dynamo-disagg"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> bool | None:
+    """With `--chaos` and no files named, our items are the whole collection."""
+    config = session.config
+    if not config.getoption("chaos"):
+        if config.getoption("graph"):
+            _input_error(ValueError("--graph: does nothing without --chaos"))
+        return None
+    given = config.args_source is pytest.Config.ArgsSource.ARGS
+    if given:
+        return None
+    session.items = list(_items(session))
+    session.testscollected = len(session.items)
+    config.hook.pytest_collection_modifyitems(session=session, config=config, items=session.items)
+    config.hook.pytest_collection_finish(session=session)
+    session.testscollected = len(session.items)
+    return True
+
+
+def _items(session: pytest.Session) -> Iterator[pytest.Item]:
+    from graphquake.harness.errors import InputError  # noqa: PLC0415
+    from graphquake.harness.spec import load_graph  # noqa: PLC0415
+
+    config = session.config
+    try:
+        specs = [load_graph(name) for name in _graph_names(config)]
+        budget_s = _budget_s(config)
+        options(config)
+    except InputError as error:
+        _input_error(error)
+        return
+    config.stash[_BUDGETS] = Budgets(budget_s, len(specs))
+    for spec in specs:
+        yield ChaosItem.from_parent(session, name=f"chaos[{spec.name}]", spec=spec)
+
+
+def _budget_s(config: pytest.Config) -> float:
+    from graphquake.harness.errors import InputError  # noqa: PLC0415
+
+    try:
+        return parse_duration(config.getoption("--chaos-budget"))
+    except ValueError as error:
+        raise InputError(f"--chaos-budget: {error}") from None
+
+
+def options(config: pytest.Config) -> Options:
+    """The session's options, from pytest's.
+
+    Raises:
+        InputError: if one of them is wrong.
+    """
+    from graphquake.harness.errors import InputError  # noqa: PLC0415
+    from graphquake.machines.session import Options  # noqa: PLC0415
+
+    findings_max = config.getoption("--chaos-max-findings")
+    if findings_max < 1:
+        raise InputError(f"--chaos-max-findings: found {findings_max}, expected at least 1")
+    seed = config.getoption("--hypothesis-seed", default=None)
+    if seed is None:
+        # Printed with the summary: the next search with it draws the same plans.
+        seed = random.SystemRandom().randrange(1_000_000)
+    try:
+        number = int(seed)
+    except ValueError:
+        raise InputError(f'--hypothesis-seed: found "{seed}", expected a whole number') from None
+    corpus = config.getoption("--chaos-corpus")
+    return Options(
+        seed=number,
+        budget_s=_budget_s(config),
+        results_dir=Path(config.getoption("--results-dir")),
+        findings_max=findings_max,
+        corpus=Path(corpus) if corpus else None,
+        keep_failed=config.getoption("--keep-failed"),
+        strict=config.getoption("--strict"),
+        strict_known=config.getoption("--strict-known"),
+    )
+
+
+class Findings(Exception):
+    """New findings, or cases that failed; the text is the report."""
+
+
+class ProvedNothing(Exception):
+    """A session whose runs say nothing about the graph."""
+
+
+def run_graph(
+    config: pytest.Config, spec: GraphSpec, base: type[PlanMachine] | None = None
+) -> None:
+    """Replay a graph's cases and search, within this graph's part of the budget.
+
+    Raises:
+        Findings: if there is a new one, or a case failed.
+        ProvedNothing: if the runs say nothing about the graph.
+    """
+    from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, GraphquakeError  # noqa: PLC0415
+    from graphquake.machines.machine import PlanMachine  # noqa: PLC0415
+    from graphquake.machines.session import Session, dry_run  # noqa: PLC0415
+
+    reporter = _reporter(config)
+    try:
+        asked = options(config)
+        if config.getoption("--dry-run"):
+            dry_run(spec, asked, reporter.line, base or PlanMachine)
+            return
+        budget = config.stash[_BUDGETS].next()
+        session = Session(spec, asked, budget, reporter, base or PlanMachine)
+        config.stash[_SUMMARIES].append(session.summary)
+        summary = session.go()
+    except GraphquakeError as error:
+        _input_error(error)
+        return
+    if summary.exit_status == EXIT_BROKEN:
+        raise Findings(summary.verdict_line)
+    if summary.exit_status != EXIT_KEPT:
+        raise ProvedNothing(summary.verdict_line)
+
+
+class ChaosItem(pytest.Item):
+    """The search on one graph."""
+
+    def __init__(self, *, spec: GraphSpec, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.spec = spec
+        self.add_marker("chaos")
+
+    def runtest(self) -> None:
+        """See `run_graph`."""
+        run_graph(self.config, self.spec)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """A finding was printed when it was made: here stands which."""
+        if isinstance(excinfo.value, Findings | ProvedNothing):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where the item comes from: its graph file."""
+        return self.spec.path, 0, self.name
+
+
+def _reporter(config: pytest.Config) -> Reporter:
+    from graphquake.machines.progress import Reporter  # noqa: PLC0415
+
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=True)
+    return Reporter()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The summary of each graph, and its files."""
+    config = terminalreporter.config
+    summaries = config.stash.get(_SUMMARIES, [])
+    if not summaries:
+        return
+    from graphquake.machines.summary import write  # noqa: PLC0415
+
+    folder = Path(config.getoption("--results-dir"))
+    write(summaries, folder)
+    terminalreporter.section("graphquake")
+    for summary in summaries:
+        terminalreporter.write_line(summary.text())
+    terminalreporter.write_line(f"files: {folder}/summary.json, summary.md, GRAPH/journal.jsonl")
+
+
+def chaos_class(graph: str, promises: tuple[str, ...], machine: type[PlanMachine] | None) -> type:
+    """See `graphquake.machines.chaos`."""
+
+    class TestChaos:
+        """A search on one graph; skipped unless `--chaos` is given."""
+
+        @pytest.mark.chaos
+        def test_promises(self, request: pytest.FixtureRequest) -> None:
+            """No drawn plan breaks a promise of the graph."""
+            config = request.config
+            if not config.getoption("chaos"):
+                pytest.skip("needs --chaos")
+            from graphquake.harness.errors import InputError  # noqa: PLC0415
+            from graphquake.harness.spec import load_graph  # noqa: PLC0415
+
+            try:
+                spec = load_graph(graph)
+                if _BUDGETS not in config.stash:
+                    config.stash[_BUDGETS] = Budgets(_budget_s(config), _chaos_tests(request))
+            except InputError as error:
+                _input_error(error)
+            extra = (*spec.promises.extra, *promises)
+            spec = replace(spec, promises=replace(spec.promises, extra=extra))
+            run_graph(config, spec, machine)
+
+    return TestChaos
+
+
+def _chaos_tests(request: pytest.FixtureRequest) -> int:
+    return sum(item.get_closest_marker("chaos") is not None for item in request.session.items)

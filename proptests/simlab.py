@@ -1,0 +1,84 @@
+"""A simulated graph: a lab whose runs take no time, with bugs that are known to be there."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Final
+
+from graphquake.harness.execute import Enough
+from graphquake.harness.history import WRONG, Invalidated
+from graphquake.harness.plan import Kill, Plan, Respawn, Terminate, Wait
+from graphquake.harness.promises import judge
+from graphquake.harness.spec import GraphSpec
+from graphquake.machines.embedding import embedding_ends
+from graphquake.machines.lab import BudgetSpent, Outcome
+from made import Made, spec_of
+
+RUN_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """Wrong answers of one kind, soon after a plan that contains `needs`, in a share of the runs."""
+
+    needs: Plan
+    detail: str
+    rate: float = 1.0
+
+
+@dataclass(slots=True)
+class SimLab:
+    """Runs plans in no time; see `graphquake.machines.lab.Lab`.
+
+    Attributes:
+        runs_max: after so many runs the budget is spent.
+        invalid: the share of runs that prove nothing.
+    """
+
+    bugs: list[Bug]
+    seed: int = 0
+    runs_max: int = 10_000
+    invalid: float = 0.0
+    spec: GraphSpec = field(default_factory=spec_of)
+    host: dict[str, str] = field(default_factory=lambda: {"host": "simulated"})
+    runs: list[Plan] = field(default_factory=list)
+    _random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
+        """One simulated run."""
+        del why, enough
+        if len(self.runs) >= self.runs_max:
+            raise BudgetSpent
+        self.runs.append(plan)
+        made = Made(self.spec, plan).steady(0.0, 1.0)
+        at_s, done_s = 1.5, {}
+        for number, step in enumerate(plan.steps):
+            at_s += step.for_s if isinstance(step, Wait) else 0.01
+            made.step(str(step), at_s, number=number)
+            if isinstance(step, Respawn):
+                made.spawn(f"{step.role} {step.index}", at_s, ready_s=at_s + 0.2)
+            if isinstance(step, Terminate):
+                made.dies(f"{step.role} {step.index}", at_s, aimed=True)
+            done_s[number] = at_s
+        dead = {(s.role, s.index) for s in plan.steps if isinstance(s, Kill | Terminate)}
+        for role, index in sorted(dead):
+            made.spawn(f"{role} {index}", at_s + 0.1, ready_s=at_s + 0.3)
+        made.phase("heal", at_s + 0.1).phase("recover", at_s + 0.1).steady(
+            at_s + 1.0, at_s + 12.0, every_s=0.5
+        )
+        for bug in self.bugs:
+            last = embedding_ends(bug.needs, plan)
+            if last is not None and self._random.random() < bug.rate:
+                sent_s = (done_s[last] if done_s else at_s) + 0.5
+                made.ask(sent_s, outcome=WRONG, detail=bug.detail)
+        if self._random.random() < self.invalid:
+            made.events.append(Invalidated(0.0, "simulated"))
+        history = made.history()
+        return Outcome(plan, judge(history), history, RUN_S)
+
+    def discard(self, outcome: Outcome) -> None:
+        """There are no files."""

@@ -1,0 +1,159 @@
+"""What an answer turns out to be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from graphquake.harness.answers import Checker, body_of, masked, prompt_of
+from graphquake.harness.errors import InputError
+from hypothesis import given
+from hypothesis import strategies as st
+from made import spec_of
+
+
+def right(prompt: str, max_tokens: int) -> str:
+    """An oracle: the prompt backwards."""
+    return prompt[::-1][:max_tokens]
+
+
+EXACT = spec_of(
+    load={"model": "tiny", "prompt_tokens": 8, "max_tokens": 8},
+    promises={"answers": {"oracle": "test_answers:right"}},
+)
+LOOSE = spec_of(load={"model": "tiny", "prompt_tokens": 8, "max_tokens": 8})
+
+
+def stream(
+    parts: list[str],
+    *,
+    finish: str | None = "length",
+    done: bool = True,
+    ids: tuple[str, ...] = ("x",),
+) -> bytes:
+    """The body of an event stream."""
+    chunks: list[dict[str, Any]] = [
+        {"id": ids[at % len(ids)], "choices": [{"index": 0, "text": part}]}
+        for at, part in enumerate(parts)
+    ]
+    if finish:
+        chunks.append(
+            {"id": ids[0], "choices": [{"index": 0, "text": "", "finish_reason": finish}]}
+        )
+    lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
+    return "".join([*lines, "data: [DONE]\n\n" if done else ""]).encode()
+
+
+def outcome(body: bytes, *, exact: bool = True) -> tuple[str, str]:
+    """Outcome and detail of request 3."""
+    got = Checker(EXACT if exact else LOOSE).check_stream(3, body)
+    return got.outcome, got.detail
+
+
+ANSWER = right(prompt_of(EXACT.load, 3), 8)
+
+
+@given(st.lists(st.integers(1, 8), max_size=6))
+def test_a_right_answer_is_right_however_it_is_cut_into_chunks(cuts: list[int]) -> None:
+    """Chunks are the server's business."""
+    parts, rest = [], ANSWER
+    for cut in cuts:
+        parts.append(rest[:cut])
+        rest = rest[cut:]
+    assert outcome(stream([*parts, rest])) == ("ok", "")
+
+
+@given(st.integers(0, 7), st.sampled_from(["lost", "twice", "other"]))
+def test_one_wrong_token_is_seen_wherever_it_stands(at: int, how: str) -> None:
+    """Lost, doubled, or another one."""
+    text = {
+        "lost": ANSWER[:at] + ANSWER[at + 1 :],
+        "twice": ANSWER[: at + 1] + ANSWER[at:],
+        "other": ANSWER[:at] + ("#") + ANSWER[at + 1 :],
+    }[how]
+    assert outcome(stream([text]))[0] == "wrong"
+
+
+def test_somebody_elses_answer_is_wrong() -> None:
+    """Right for request 4 is wrong for request 3."""
+    assert outcome(stream([right(prompt_of(EXACT.load, 4), 8)])) == ("wrong", "wrong tokens")
+
+
+def test_an_error_event_before_done_is_no_success() -> None:
+    """Engines send an error and then [DONE], with status 200."""
+    body = b'data: {"error": {"message": "worker gone"}}\n\ndata: [DONE]\n\n'
+    assert outcome(body) == ("error", "error event")
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (stream([ANSWER], done=False), "no [DONE]"),
+        (stream([ANSWER], finish=None), "no finish reason"),
+        (stream([ANSWER])[:-30], "no JSON"),
+        (b"", "no [DONE]"),
+    ],
+)
+def test_an_early_end_is_truncated(body: bytes, detail: str) -> None:
+    """All tokens are no success without the end of the protocol."""
+    assert outcome(body) == ("truncated", detail)
+
+
+def test_one_stream_with_two_ids_is_wrong_even_without_an_oracle() -> None:
+    """Two answers were mixed."""
+    assert outcome(stream(["a", "b"], ids=("x", "y")), exact=False) == ("wrong", "mixed ids")
+
+
+def test_a_length_that_contradicts_its_finish_reason_is_wrong() -> None:
+    """Without an oracle, the tokens that the server claims must fit max_tokens."""
+    answer = {
+        "id": "x",
+        "choices": [{"text": "abc", "finish_reason": "length"}],
+        "usage": {"completion_tokens": 3},
+    }
+    got = Checker(LOOSE).check_whole(3, json.dumps(answer).encode())
+    assert (got.outcome, got.detail) == ("wrong", "wrong length")
+
+
+def test_whole_answers_are_checked_like_streams() -> None:
+    """Not streamed: one JSON body."""
+    answer = {"id": "x", "choices": [{"text": ANSWER, "finish_reason": "length"}]}
+    checker = Checker(EXACT)
+    assert checker.check_whole(3, json.dumps(answer).encode()).outcome == "ok"
+    assert checker.check_whole(4, json.dumps(answer).encode()).outcome == "wrong"
+    assert checker.check_whole(3, b'{"error": "no"}').outcome == "error"
+    assert checker.check_whole(3, b'{"err').outcome == "truncated"
+
+
+@given(st.integers(0, 10**6), st.integers(1, 200))
+def test_prompts_follow_from_seed_and_number_alone(number: int, tokens: int) -> None:
+    """Same question, same prompt; one token a character."""
+    load = spec_of(load={"model": "tiny", "prompt_tokens": tokens}).load
+    prompt = prompt_of(load, number)
+    assert prompt == prompt_of(load, number)
+    assert len(prompt) == tokens
+    assert prompt.isalpha()
+    assert prompt.islower()
+    assert body_of(load, number, stream=True)["stream"] is True
+
+
+def test_prompts_of_different_requests_differ() -> None:
+    """Else a swapped answer would look right."""
+    assert len({prompt_of(EXACT.load, number) for number in range(1000)}) == 1000
+
+
+def test_an_oracle_that_cannot_be_imported_is_an_input_error() -> None:
+    """It names file and key."""
+    spec = spec_of(promises={"answers": {"oracle": "no_such_module:right"}})
+    with pytest.raises(
+        InputError, match=r"made\.toml: promises\.answers\.oracle: no_such_module:right"
+    ):
+        Checker(spec)
+
+
+def test_a_masked_message_has_no_numbers_ids_or_addresses() -> None:
+    """Two sightings of the same failure look alike."""
+    one = masked("instance 7f3a99bc1234 at 127.0.0.1:8123 gone after 31 ms")
+    other = masked("instance 99aa01ff5678 at 127.0.0.1:9000 gone after 7 ms")
+    assert one == other

@@ -1,0 +1,179 @@
+"""The commands: what is wrong is one line and status 2, before anything is started."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, EXIT_KEPT
+from graphquake.harness.history import ERROR, History
+from graphquake.machines.cli import main
+from graphquake.machines.corpus import Case, Corpus, Observed
+from made import Made, plan_of
+
+GRAPH = """
+graph = "toy"
+[roles.server]
+command = "{python} -c pass"
+replicas = 2
+entry = "http://127.0.0.1:{port.http}"
+[load]
+model = "toy"
+"""
+
+
+@pytest.fixture
+def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A graph file in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.toml").write_text(GRAPH)
+    return "toy.toml"
+
+
+def case_of(**changes: object) -> Case:
+    """A known case of the graph."""
+    fields: dict[str, object] = {
+        "id": "abc123", "title": "one of two dead", "status": "known", "why": "a link", "graph": {"name": "toy"},
+        "promise": "error_window", "signature": "error_window / HTTP 503 / path left",
+        "plan": plan_of("kill server 0"), "seen": "all failed", "reach_s": 9.0,
+        "observed": (Observed("2026-01-01", {"dynamo": "1"}, "2 cores, no GPU", 10, 10),),
+    }  # fmt: skip
+    return Case(**(fields | changes))  # type: ignore[arg-type]
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command that fails for its input says: one line."""
+    assert main(arguments) == EXIT_INPUT
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("graphquake: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("graphquake: ").strip()
+
+
+def test_a_graph_file_that_is_not_there(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command that takes one says the same."""
+    for arguments in (["try", "no.toml"], ["run", "p", "--graph", "no.toml"]):
+        assert said(capsys, *arguments) == "no.toml: no such file"
+
+
+def test_an_unknown_key_and_a_wrong_type(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """File, key, found, right."""
+    Path("bad.toml").write_text(GRAPH + "max_token = 3\n")
+    assert (
+        said(capsys, "try", "bad.toml")
+        == 'bad.toml: load.max_token: is not known here; did you mean "max_tokens"?'
+    )
+    Path("bad.toml").write_text(GRAPH + 'max_tokens = "3"\n')
+    assert said(capsys, "try", "bad.toml").startswith(
+        'bad.toml: load.max_tokens: found "3", expected a whole number'
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "right"),
+    [
+        (
+            "kill serve 0",
+            'my.plan: plan step 2, "kill serve 0": toy has no serve; did you mean "server"?',
+        ),
+        ("kill server 2", 'my.plan: plan step 2, "kill server 2": toy has server 0 and server 1'),
+        (
+            "kill server 0 engine",
+            'my.plan: plan step 2, "kill server 0 engine": server has no child "engine"',
+        ),
+        ("respawn server 0", 'my.plan: plan step 2, "respawn server 0": '),
+        ("kil server 0", 'my.plan: step 2: "kil server 0" is no step; did you mean "kill"?'),
+    ],
+)
+def test_a_plan_that_is_not_possible(
+    graph: str, capsys: pytest.CaptureFixture[str], step: str, right: str
+) -> None:
+    """It names the step, and what the graph has."""
+    Path("my.plan").write_text(f"wait 1 s\n{step}\n")
+    assert said(capsys, "run", "my.plan", "--graph", graph).startswith(right)
+
+
+def test_a_plan_that_is_not_there(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the operating system says it."""
+    assert said(capsys, "run", "no.plan", "--graph", graph) == "no.plan: No such file or directory"
+
+
+def test_a_damaged_case_and_one_of_a_newer_schema(
+    graph: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither is guessed at."""
+    Corpus(Path("regressions")).keep(case_of())
+    path = Path("regressions/abc123.json")
+    text = path.read_text()
+    path.write_text(text[:-20])
+    assert "abc123.json: is damaged: no JSON" in said(capsys, "replay", "abc123", "--graph", graph)
+    path.write_text(json.dumps(json.loads(text) | {"schema": 9}))
+    assert "schema: found 9, this graphquake reads up to 1" in said(
+        capsys, "replay", "abc123", "--graph", graph
+    )
+    path.write_text(json.dumps(json.loads(text) | {"steps": ["kill"]}))
+    assert "steps: step 1" in said(capsys, "replay", "abc123", "--graph", graph)
+
+
+def test_a_case_that_nobody_knows(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says which there are."""
+    Corpus(Path("regressions")).keep(case_of())
+    assert 'no case "abc124"' in said(capsys, "replay", "abc124", "--graph", graph)
+
+
+def test_a_known_case_needs_a_reason(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Marking is refused without one, and written with one."""
+    Corpus(Path("regressions")).keep(case_of(status="open", why=""))
+    assert "--why is missing" in said(capsys, "mark", "abc123", "known", "--graph", graph)
+    assert main(["mark", "abc123", "known", "--why", "a link", "--graph", graph]) == EXIT_KEPT
+    case = Corpus(Path("regressions")).get("abc123")
+    assert (case.status, case.why) == ("known", "a link")
+
+
+def test_a_case_survives_its_file(tmp_path: Path) -> None:
+    """What is written is what is read."""
+    case = case_of(
+        also=("ends / deadline / path left",),
+        any_replica=True,
+        needed={"kill server 0": "kept in 3 of 3 runs"},
+    )
+    Corpus(tmp_path).keep(case)
+    assert Corpus(tmp_path).get("abc123") == case
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(
+    graph: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No folder is made either."""
+    Path("my.plan").write_text("kill server 1\n")
+    assert main(["run", "my.plan", "--graph", graph, "--dry-run"]) == EXIT_KEPT
+    assert "kill server 1" in capsys.readouterr().out
+    assert not Path(".graphquake").exists()
+
+
+def test_an_old_history_is_judged_again(
+    graph: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`check` reads what a run left, and says what the promises say now."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    made = (
+        Made(plan=plan_of("kill decode 0"))
+        .steady(0.0, 9.0)
+        .step("kill decode 0", 2.0)
+        .ask(6.0, outcome=ERROR)
+    )
+    history = made.history()
+    history.save(folder)
+    loaded = History.load(folder)
+    assert (loaded.plan, loaded.events) == (history.plan, history.events)
+    assert [r.outcome for r in loaded.requests] == [r.outcome for r in history.requests]
+    assert main(["check", str(folder)]) == EXIT_BROKEN
+    assert "1 × error_window / HTTP 503 / path left" in capsys.readouterr().out
+    assert said(capsys, "check", str(tmp_path)).endswith(
+        "is no folder of a run (it has no events.jsonl)"
+    )
+    (folder / "requests.csv").write_text("number\n1\n")
+    assert "is damaged" in said(capsys, "check", str(folder))

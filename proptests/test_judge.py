@@ -1,0 +1,154 @@
+"""Judging, searching and keeping, on simulated graphs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from graphquake.harness.plan import Plan
+from graphquake.machines.corpus import Case, Corpus
+from graphquake.machines.embedding import embeds
+from graphquake.machines.journal import Journal
+from graphquake.machines.judge import Judge
+from graphquake.machines.search import SETTINGS, Ended, search
+from hypothesis import settings
+from made import plan_of
+from simlab import Bug, SimLab
+
+PAIR = plan_of("kill decode 0", "kill prefill 0")
+SINGLE = plan_of("kill decode 0")
+QUICK = settings(SETTINGS, max_examples=300)
+
+
+def searched(
+    lab: SimLab, folder: Path, *, seed: int = 1, findings_max: int = 1, journal: Path | None = None
+) -> tuple[Judge, Ended]:
+    """One search on a simulated graph."""
+    judge = Judge(lab, Corpus(folder / "cases"), Journal(journal), results_dir=folder / "results")
+    ended = search(judge, seed, findings_max=findings_max, config=QUICK)
+    judge.journal.close()
+    return judge, ended
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bug_is_found_shrunk_confirmed_and_kept(tmp_path: Path, seed: int) -> None:
+    """Two kills in one order: the case on disk is exactly that plan, with ten fresh runs behind it."""
+    judge, ended = searched(SimLab([Bug(PAIR, "wrong tokens")]), tmp_path, seed=seed)
+    assert ended == "findings"
+    (case,) = Corpus(tmp_path / "cases")
+    assert embeds(PAIR, case.plan)
+    assert len(case.plan.steps) == 2
+    assert case.status == "open"
+    assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
+    assert judge.findings[0].case == case
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
+    """At a rate of .3, with plans that are remembered as kept, no search ends in a Flaky error."""
+    lab = SimLab([Bug(SINGLE, "wrong tokens", rate=0.3)], seed=seed, runs_max=400)
+    judge, ended = searched(lab, tmp_path, seed=seed)
+    assert ended in ("findings", "budget")
+    assert all(embeds(SINGLE, finding.case.plan) for finding in judge.findings)
+
+
+def test_the_same_seed_draws_the_same_plans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the first finding; also where CI=true would derandomize."""
+    journals = []
+    for number, ci in enumerate(("", "true")):
+        monkeypatch.setenv("CI", ci)
+        path = tmp_path / f"{number}.jsonl"
+        searched(SimLab([Bug(PAIR, "wrong tokens")]), tmp_path / str(number), seed=7, journal=path)
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        journals.append([row["plan"] for row in rows if "drawn" in row])
+    assert journals[0] == journals[1]
+    assert len(journals[0]) > 1
+
+
+def test_different_seeds_draw_different_plans(tmp_path: Path) -> None:
+    """Else a search would never see anything new."""
+    drawn = [
+        searched(SimLab([], runs_max=20), tmp_path / str(seed), seed=seed)[0].journal.plans
+        for seed in (1, 2)
+    ]
+    assert drawn[0] != drawn[1]
+
+
+def test_a_correct_graph_has_no_finding(tmp_path: Path) -> None:
+    """500 runs, not one false alarm."""
+    judge, ended = searched(SimLab([], runs_max=500), tmp_path)
+    assert ended == "budget"
+    assert judge.journal.live == {"kept": 500}
+    assert not judge.findings
+
+
+def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> None:
+    """A case excuses a violation, not a plan: plans that contain it run, and everything else in them is judged."""
+    first = Bug(SINGLE, "wrong tokens")
+    searched(SimLab([first]), tmp_path, seed=3)
+    second = Bug(plan_of("kill decode 0", "respawn decode 0"), "tokens lost")
+    judge, _ = searched(SimLab([first, second]), tmp_path, seed=4, findings_max=1)
+    (finding,) = judge.findings
+    assert (
+        finding.case.signature == "answers / tokens lost / no path"
+        or "tokens lost" in finding.case.signature
+    )
+    assert finding.case.plan.steps == second.needs.steps
+    assert judge.explained, "the known case was met on the way, and counted"
+
+
+def test_a_known_case_is_no_finding_again(tmp_path: Path) -> None:
+    """The second search goes past it until the budget is spent."""
+    bug = Bug(SINGLE, "wrong tokens")
+    searched(SimLab([bug]), tmp_path, seed=3)
+    judge, ended = searched(SimLab([bug], runs_max=100), tmp_path, seed=4)
+    assert ended == "budget"
+    assert not judge.findings
+    assert sum(judge.explained.values()) >= 20
+
+
+def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> None:
+    """It excuses nothing."""
+    bug = Bug(SINGLE, "wrong tokens")
+    searched(SimLab([bug]), tmp_path, seed=3)
+    corpus = Corpus(tmp_path / "cases")
+    (case,) = corpus
+    corpus.keep(_with_status(case, "fixed"))
+    judge, _ = searched(SimLab([bug]), tmp_path, seed=4)
+    assert [finding.case.id for finding in judge.findings] == [case.id]
+
+
+def test_plans_without_a_fault_or_seen_before_are_not_run(tmp_path: Path) -> None:
+    """A draw costs 10 ms, a run 10 s."""
+    lab = SimLab([], runs_max=200)
+    judge, _ = searched(lab, tmp_path)
+    assert len(lab.runs) == len(set(lab.runs))
+    assert all(plan.faults for plan in lab.runs)
+    assert judge.journal.drawn["without a fault"] > 0
+
+
+def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -> None:
+    """Unshrunk, with the counts that there are; the next search does not begin anew with it."""
+    bug = Bug(PAIR, "wrong tokens")
+    needed = len(_runs_of(bug, tmp_path / "all"))
+    lab = SimLab([bug], runs_max=needed - 8)
+    judge, ended = searched(lab, tmp_path, seed=1)
+    assert ended in ("budget", "findings")
+    (case,) = Corpus(tmp_path / "cases")
+    assert case.status == "unshrunk"
+    assert embeds(PAIR, case.plan)
+    assert judge.findings[0].counts
+
+
+def _runs_of(bug: Bug, folder: Path) -> list[Plan]:
+    lab = SimLab([bug])
+    searched(lab, folder, seed=1)
+    return lab.runs
+
+
+def _with_status(case: Case, status: str) -> Case:
+    return replace(case, status=status)  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""Plans as text and JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from graphquake.harness.errors import InputError
+from graphquake.harness.plan import (
+    HEALS,
+    Burst,
+    Kill,
+    Plan,
+    Respawn,
+    Step,
+    Terminate,
+    Wait,
+    WaitReady,
+    is_fault,
+    parse_plan,
+    parse_step,
+    plan_from_json,
+    read_plan,
+)
+from graphquake.harness.reading import Table
+from hypothesis import given
+from hypothesis import strategies as st
+
+roles = st.from_regex(r"[a-z_][a-z0-9_-]{0,8}", fullmatch=True)
+indices = st.integers(0, 999)
+children = roles.filter(lambda name: name not in ("tree", "process"))
+hundredths = st.integers(0, 60_000).map(lambda n: n / 100)
+steps: st.SearchStrategy[Step] = st.one_of(
+    st.builds(Kill, roles, indices, st.sampled_from(["tree", "process"])),
+    st.builds(Kill, roles, indices, children, indices),
+    st.builds(Terminate, roles, indices),
+    st.builds(Respawn, roles, indices),
+    st.builds(
+        Burst, st.integers(1, 100_000), hundredths, st.integers(0, 100).map(lambda n: n / 100)
+    ),
+    st.builds(Wait, hundredths),
+    st.just(WaitReady()),
+)
+plans = st.builds(
+    Plan,
+    st.lists(steps, max_size=12).map(tuple),
+    st.sampled_from(HEALS),
+    hundredths,
+)
+
+
+@given(plans)
+def test_a_plan_survives_its_text(plan: Plan) -> None:
+    """Text -> plan gives back what plan -> text was made of, and so does JSON."""
+    assert parse_plan("made", plan.lines()) == plan
+    assert read_plan("made", str(plan)) == plan
+
+
+@given(plans)
+def test_a_plan_survives_json(plan: Plan) -> None:
+    """The JSON form holds all of it, and is told from the text form by itself."""
+    text = json.dumps(plan.to_json())
+    assert plan_from_json(Table("made", json.loads(text))) == plan
+    assert read_plan("made", text) == plan
+
+
+@given(plans, plans)
+def test_equal_plans_and_no_others_have_the_same_digest(one: Plan, other: Plan) -> None:
+    """A digest names a plan."""
+    assert (one.digest == other.digest) == (one == other)
+
+
+@given(plans)
+def test_the_control_plan_has_no_fault_and_the_same_load(plan: Plan) -> None:
+    """Without faults and respawns; bursts and waits stay as they were."""
+    control = plan.without_faults()
+    assert not control.faults
+    kept = [step for step in plan.steps if isinstance(step, Burst | Wait | WaitReady)]
+    assert list(control.steps) == kept
+
+
+def test_remarks_and_empty_lines_are_no_steps() -> None:
+    """A case may be commented."""
+    plan = parse_plan("made", ["# why", "", "  kill   decode 0  "])
+    assert plan.steps == (Kill("decode", 0),)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("kil decode 0", 'did you mean "kill"?'),
+        ("kill decode", "is not of the form: kill ROLE INDEX"),
+        ("wait 1", "is not of the form: wait T s"),
+        ("burst 0 over 1 s", "expected a number of requests from 1"),
+        ("burst 5 over 1 s, 120% leave", "expected a share in % from 0 to 100"),
+        ("wait 601 s", "expected seconds from 0 to 600"),
+        ("kill decode 0 tree 1", "takes no index"),
+    ],
+)
+def test_a_wrong_step_says_what_would_be_right(line: str, said: str) -> None:
+    """File, number of the step, what was found, what would be right."""
+    with pytest.raises(InputError) as raised:
+        parse_plan("my.plan", ["wait 1 s", line])
+    assert str(raised.value).startswith("my.plan: step 2: ")
+    assert said in str(raised.value)
+
+
+def test_a_newer_schema_is_not_guessed_at() -> None:
+    """A plan from a later version is an error."""
+    with pytest.raises(InputError, match="schema: found 99, this graphquake reads up to 1"):
+        read_plan("my.json", '{"schema": 99, "steps": []}')
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_plan_or_an_input_error(text: str) -> None:
+    """Nothing from outside brings a traceback."""
+    try:
+        plan = read_plan("any", text)
+    except InputError as error:
+        assert str(error).startswith("any")
+    else:
+        assert read_plan("any", str(plan)) == plan
+
+
+def test_faults_are_what_takes_something_away() -> None:
+    """A respawn or a burst is none."""
+    assert [is_fault(parse_step(s)) for s in ("kill a 0", "terminate a 0", "respawn a 0", "wait 1 s")] == [
+        True, True, False, False,
+    ]  # fmt: skip

@@ -1,0 +1,291 @@
+"""Promises on made histories with known windows."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from graphquake.harness.availability import Stretch, availability, union
+from graphquake.harness.history import (
+    ERROR,
+    LEFT,
+    REFUSED,
+    SHED,
+    STALLED,
+    WRONG,
+    Invalidated,
+    Leaked,
+)
+from graphquake.harness.promises import judge
+from hypothesis import given
+from hypothesis import strategies as st
+from made import Made, plan_of, spec_of
+
+
+def says(made: Made) -> tuple[str, tuple[str, ...]]:
+    """The verdict and its signatures."""
+    verdict = judge(made.history())
+    return verdict.says, verdict.signatures
+
+
+def healthy(**changes: object) -> Made:
+    """Steady and right answers for 12 seconds."""
+    return Made(spec_of(**changes)).steady(0.0, 12.0)
+
+
+def test_a_run_in_which_nothing_fails_is_kept() -> None:
+    """All right answers, nobody dies: kept."""
+    assert says(healthy()) == ("kept", ())
+
+
+@pytest.mark.parametrize(("sent_s", "expected"), [(3.9, "kept"), (4.5, "broken")])
+def test_a_failure_is_excused_only_within_the_window_of_a_fault(
+    sent_s: float, expected: str
+) -> None:
+    """W = 2 s after a kill at 2 s that left a path: what fails at 4 s is excused, what fails at 4.6 s is not."""
+    made = healthy().step("kill decode 0", 2.0).ask(sent_s, outcome=ERROR)
+    assert says(made)[0] == expected
+
+
+def test_the_signature_names_promise_outcome_and_whether_a_path_was_left() -> None:
+    """Two runs of the same bug have the same signature, whatever ids and times they had."""
+    made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=ERROR)
+    assert says(made) == ("broken", ("error_window / HTTP 503 / path left",))
+
+
+def test_a_request_in_flight_at_the_end_of_the_window_has_a_moment_to_notice() -> None:
+    """Its life meets the window and it fails within 0.25 s after it: excused. Later: not."""
+    excused = healthy().step("kill decode 0", 2.0).ask(3.9, 4.2, ERROR)
+    assert says(excused)[0] == "kept"
+    late = healthy().step("kill decode 0", 2.0).ask(3.9, 4.6, ERROR)
+    assert says(late)[0] == "broken"
+
+
+def test_an_outage_is_excused_until_r1_after_its_end() -> None:
+    """All decode workers dead from 2 s to 6 s: failures until 9 s are excused, at 9.6 s no more."""
+
+    def made() -> Made:
+        return (
+            healthy()
+            .step("kill decode 0", 2.0)
+            .step("kill decode 1", 2.0, number=1)
+            .spawn("decode 0", 5.0, ready_s=6.0)
+        )
+
+    assert says(made().ask(5.0, outcome=ERROR).ask(8.5, outcome=ERROR))[0] == "kept"
+    assert says(made().ask(9.5, outcome=ERROR)) == (
+        "broken",
+        ("error_window / HTTP 503 / path left",),
+    )
+
+
+def test_the_only_frontend_killed_is_an_outage() -> None:
+    """Nobody can connect, nobody is to blame."""
+    made = healthy().step("kill frontend 0", 2.0).spawn("frontend 0", 3.0, ready_s=6.0)
+    assert says(made.ask(4.8, 4.81, REFUSED, "connection refused"))[0] == "kept"
+
+
+def test_a_path_exists_only_while_an_entry_is_up_and_every_role_has_a_replica() -> None:
+    """The paths of a history with two outages are exactly the gaps between them."""
+    made = healthy().step("kill prefill 0", 2.0).spawn("prefill 0", 2.5, ready_s=3.0)
+    made.step("kill frontend 0", 5.0, number=1).spawn("frontend 0", 5.5, ready_s=6.0)
+    up = availability(made.history())
+    assert next((p.begin_s, p.end_s) for p in up.paths)[1] == 2.0
+    assert [(p.begin_s, p.end_s) for p in up.paths[1:-1]] == [(3.0, 5.0)]
+    assert up.paths[-1].begin_s == 6.0
+
+
+def test_overlapping_faults_excuse_what_one_long_one_would() -> None:
+    """Kills at 2 s and 3.5 s: one window from 2 s to 5.5 s."""
+    made = healthy().step("kill decode 0", 2.0).spawn("decode 0", 2.5, ready_s=3.0)
+    made.step("kill decode 1", 3.5, number=1)
+    up = availability(made.history())
+    assert [(d.begin_s, d.end_s) for d in up.disturbances] == [(2.0, 5.5)]
+
+
+def test_more_failures_than_were_sent_in_the_window_are_too_many() -> None:
+    """With 20 requests/s and W = 2 s at most 42 excused failures are believed while a path existed."""
+    made = healthy().step("kill decode 0", 2.0)
+    for _ in range(43):
+        made.ask(2.5, outcome=ERROR)
+    assert says(made) == ("broken", ("error_window / too many / path left",))
+
+
+def test_a_burst_in_the_window_may_fail_with_it() -> None:
+    """What a burst sends within the window counts as offered, so its failures are not too many."""
+    made = healthy().step("kill decode 0", 2.0)
+    for _ in range(43):
+        made.ask(2.5, outcome=ERROR, group="burst 1")
+    assert says(made)[0] == "kept"
+
+
+def test_shed_and_left_requests_are_no_failures() -> None:
+    """A quick "too busy" under a burst, and clients that went: kept."""
+    made = healthy().ask(5.0, outcome=SHED, detail="HTTP 429").ask(5.0, outcome=LEFT)
+    assert says(made)[0] == "kept"
+
+
+def test_a_wrong_answer_breaks_answers_at_once_even_in_the_baseline() -> None:
+    """No fault excuses a wrong token."""
+    made = healthy().ask(0.5, outcome=WRONG, detail="wrong tokens")
+    assert says(made) == ("broken", ("answers / wrong tokens / path left",))
+
+
+def test_silence_while_a_path_is_there_breaks_ends() -> None:
+    """No byte for 3.5 s with everybody up; the same silence in an outage is nobody's fault."""
+    assert says(healthy().ask(4.0, 8.0, quiet=(4.2, 7.7)))[1] == ("ends / no byte / path left",)
+    dead = healthy().step("kill prefill 0", 4.0).spawn("prefill 0", 7.0, ready_s=8.0)
+    assert says(dead.ask(4.0, 8.0, quiet=(4.2, 7.7)))[0] == "kept"
+
+
+def test_a_request_that_reaches_its_deadline_is_for_ends_alone() -> None:
+    """One failure is never two findings."""
+    made = (
+        healthy().step("kill decode 0", 2.0).ask(3.0, 11.0, STALLED, "deadline", quiet=(3.0, 11.0))
+    )
+    assert says(made)[1] == ("ends / no byte / path left",)
+
+
+def test_recovery_wants_a_success_within_r1_of_heal() -> None:
+    """Healed at 3 s, R1 = 3 s: a first success at 6.5 s is too late, one at 5.9 s is not."""
+
+    def made(first_ok_s: float) -> Made:
+        start = Made().steady(0.0, 2.0).step("kill frontend 0", 2.0).phase("heal", 3.0)
+        start.spawn("frontend 0", 3.0, ready_s=3.5).phase("recover", 3.0)
+        return start.steady(first_ok_s, 12.0)
+
+    assert says(made(5.8))[0] == "kept"
+    assert says(made(6.5)) == ("broken", ("recovery / no success in time",))
+
+
+def test_nothing_fails_after_r2() -> None:
+    """What is sent later than 5 s after heal and fails is judged by recovery, not twice."""
+    made = healthy().step("kill decode 0", 2.0).phase("heal", 3.0).phase("recover", 3.0)
+    assert says(made.ask(9.0, outcome=ERROR))[1] == ("recovery / HTTP 503 / path left",)
+
+
+def test_nobody_but_the_victim_dies() -> None:
+    """A process that dies by itself breaks blast_radius; one that was aimed at does not."""
+    assert says(healthy().step("kill decode 0", 2.0))[0] == "kept"
+    made = healthy().step("kill decode 0", 2.0).dies("prefill 0", 2.3, status=1)
+    assert says(made)[1] == ("blast_radius / prefill died / exit status 1",)
+
+
+def test_a_replica_that_dies_with_its_child_by_design_is_no_violation() -> None:
+    """dies_with: the engine takes its worker along; a child that is not named there must not."""
+
+    def made(dies_with: list[str]) -> Made:
+        roles = {
+            "frontend": {"command": "f", "entry": "http://127.0.0.1:{port.http}"},
+            "prefill": {"command": "p"},
+            "decode": {
+                "command": "d",
+                "replicas": 2,
+                "children": {"engine": "E"},
+                "dies_with": dies_with,
+            },
+        }
+        return (
+            healthy(roles=roles).step("kill decode 0 engine", 2.0).dies("decode 0", 2.4, status=0)
+        )
+
+    assert says(made(["engine"]))[0] == "kept"
+    assert says(made([]))[1] == ("blast_radius / decode died / exit status 0",)
+
+
+def test_what_is_left_after_drain_breaks_no_leak() -> None:
+    """One leak of each kind, one signature of each kind."""
+    made = healthy()
+    made.events += [
+        Leaked(12.5, "process", "pid 7 of decode 0"),
+        Leaked(12.5, "gauge", "inflight = 3"),
+    ]
+    assert says(made) == ("broken", ("no_leak / process", "no_leak / gauge"))
+
+
+def test_a_baseline_that_fails_makes_the_run_invalid() -> None:
+    """It proves nothing about the faults that came after it."""
+    made = healthy().ask(0.5, outcome=ERROR).step("kill decode 0", 2.0).ask(6.0, outcome=ERROR)
+    verdict = judge(made.history())
+    assert verdict.says == "invalid"
+    assert verdict.causes == ("baseline failed: HTTP 503",)
+
+
+def test_a_fault_that_did_not_land_makes_the_run_invalid() -> None:
+    """Unless its victim was found dead by itself: that is a violation, and it came first."""
+    assert says(healthy().step("kill decode 0", 2.0, landed=False))[0] == "invalid"
+    made = healthy().dies("decode 0", 1.9, status=1).step("kill decode 0", 2.0, landed=False)
+    assert says(made)[1] == ("blast_radius / decode died / exit status 1",)
+
+
+def test_broken_beats_invalid_only_if_it_came_first() -> None:
+    """A violation at 5.1 s stands against a cause at 6 s, not against one at 4 s."""
+    for at_s, expected in ((6.0, "broken"), (4.0, "invalid")):
+        made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=ERROR)
+        made.events.append(Invalidated(at_s, "the harness stumbled"))
+        assert says(made)[0] == expected
+
+
+def test_a_late_client_makes_the_run_invalid() -> None:
+    """More than 2% of the requests left over 0.25 s too late."""
+    made = healthy()
+    for _ in range(10):
+        made.ask(6.0, late_s=0.4)
+    assert says(made)[0] == "invalid"
+
+
+def test_a_run_that_was_mostly_outage_is_weak() -> None:
+    """Less than a quarter of the requests could be judged."""
+    made = Made().steady(0.0, 12.0).step("kill prefill 0", 2.0)
+    assert judge(made.history()).weak
+    assert not judge(healthy().history()).weak
+
+
+def test_a_promise_that_is_not_made_is_not_judged() -> None:
+    """`error_window = false` in the file: failures are nobody's business."""
+    promises = {"error_window": False, "recovery": False}
+    made = healthy(promises=promises).step("kill decode 0", 2.0).ask(7.0, outcome=ERROR)
+    assert says(made)[0] == "kept"
+
+
+def test_the_promises_do_not_depend_on_the_plan_that_was_asked_for() -> None:
+    """A respawn that was asked for and never came up is an outage: availability is read from events."""
+    made = Made(plan=plan_of("kill prefill 0", "respawn prefill 0")).steady(0.0, 12.0)
+    made.step("kill prefill 0", 2.0).step("respawn prefill 0", 2.1, number=1).spawn(
+        "prefill 0", 2.1
+    )
+    up = availability(made.history())
+    assert up.outages[-1].begin_s == 2.0
+    assert up.outages[-1].end_s >= 12.0
+
+
+times = st.floats(0, 100, allow_nan=False)
+stretches = st.lists(st.tuples(times, times).map(lambda ab: Stretch(min(ab), max(ab))), max_size=8)
+
+
+@given(stretches, times)
+def test_a_union_holds_the_same_moments_in_order(parts: list[Stretch], at_s: float) -> None:
+    """A moment is in the union if and only if it is in a part; the union's stretches do not touch."""
+    merged = union(parts)
+    moment = Stretch(at_s, at_s)
+    assert any(s.holds(moment) for s in merged) == any(s.holds(moment) for s in parts)
+    assert all(a.end_s < b.begin_s for a, b in itertools.pairwise(merged))
+
+
+@given(st.lists(st.floats(1.5, 10), max_size=4), st.floats(1.0, 11.5))
+def test_a_failure_is_excused_exactly_within_w_of_some_fault(
+    faults: list[float], sent_s: float
+) -> None:
+    """Against the definition: there is a fault at t with sent <= t + W + notice … and failed >= t."""
+    made = healthy()
+    for number, at_s in enumerate(sorted(faults)):
+        made.step("kill decode 0 process", at_s, number=number)
+    failed_s = sent_s + 0.1
+    made.ask(sent_s, failed_s, ERROR)
+    up = availability(made.history())
+    components = union(Stretch(t, t + 2.0) for t in faults)
+    expected = any(
+        c.begin_s <= failed_s and sent_s <= c.end_s and failed_s <= c.end_s + 0.25
+        for c in components
+    )
+    assert up.excuses(made.requests[-1]) == expected

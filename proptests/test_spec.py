@@ -1,0 +1,165 @@
+"""Graph files: what is read, and what is said about what is wrong."""
+
+from __future__ import annotations
+
+from itertools import chain, combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphquake.harness.errors import InputError
+from graphquake.harness.serves import parse_serves
+from graphquake.harness.spec import built_in_graphs, expand, load_graph
+from hypothesis import given
+from hypothesis import strategies as st
+from made import spec_of
+
+ENTRY = "http://127.0.0.1:{port.http}"
+
+
+def wrong(**changes: Any) -> str:
+    """The error about a graph with these top-level keys."""
+    with pytest.raises(InputError) as raised:
+        spec_of(**changes)
+    return str(raised.value)
+
+
+def roles(**decode: Any) -> dict[str, Any]:
+    """Roles in which decode has these keys."""
+    return {
+        "frontend": {"command": "f", "entry": ENTRY},
+        "prefill": {"command": "p"},
+        "decode": {"command": "d"} | decode,
+    }
+
+
+@pytest.mark.parametrize("name", sorted(built_in_graphs()))
+def test_every_ready_made_graph_can_be_read(name: str) -> None:
+    """It has the name of its file, an entry, and at most 50 lines."""
+    spec = load_graph(name)
+    assert spec.name == name
+    assert spec.entry_role.entry
+    assert len(spec.path.read_text().splitlines()) <= 50
+
+
+def test_there_are_ready_made_graphs() -> None:
+    """The five that the README names."""
+    assert set(built_in_graphs()) >= {
+        "dynamo-agg", "dynamo-disagg", "dynamo-agg-mocker", "dynamo-disagg-mocker", "dynamo-disagg-bootstrap",
+    }  # fmt: skip
+
+
+def test_wrong_values_name_file_key_what_was_found_and_what_would_be_right() -> None:
+    """One error each."""
+    assert wrong(roles=roles(replicas="two")) == (
+        'made.toml: roles.decode.replicas: found "two", expected a whole number of at least 1 and at most 256'
+    )
+    assert wrong(serves="frontend and prefil") == (
+        'made.toml: serves: names "prefil", which is no role; did you mean "prefill"?'
+    )
+    assert wrong(rols={}) == 'made.toml: rols: is not known here; did you mean "roles"?'
+    assert (
+        wrong(lease_s=True)
+        == "made.toml: lease_s: found True, expected a number of at least 0 and at most 3600"
+    )
+    assert wrong(lease_s=float("nan")).startswith("made.toml: lease_s: found nan")
+    assert (
+        wrong(roles=roles(comand="x"))
+        == 'made.toml: roles.decode.comand: is not known here; did you mean "command"?'
+    )
+    assert wrong(roles=roles(like="decod")).startswith(
+        'made.toml: roles.decode.like: names "decod", which is no other'
+    )
+    assert wrong(roles=roles(dies_with=["engine"])).endswith("which is none of its children")
+    assert wrong(roles=roles(ready={"get": "http://x", "body": "("})).startswith(
+        "made.toml: roles.decode.ready.body: is no regular"
+    )
+    assert wrong(promises={"error_windw": {}}).endswith('did you mean "error_window"?')
+    assert wrong(promises={"error_window": {"in_flight": "perhaps"}}).endswith(
+        "expected one of must survive, may fail"
+    )
+    assert wrong(promises={"answers": {"oracle": "exact"}}).endswith(
+        'expected "none" or "module:function"'
+    )
+    assert wrong(load={"model": "tiny", "rate_per_s": 0}).startswith(
+        "made.toml: load.rate_per_s: found 0, expected"
+    )
+    assert wrong(roles={"a": {"command": "x"}}, serves="a").endswith(
+        "expected one that clients talk to"
+    )
+
+
+def test_templates_are_checked_when_the_file_is_read() -> None:
+    """An unknown word, or an environment variable that is not set, is an error before anything is started."""
+    assert 'has "{modl}"; did you mean "model"?' in wrong(roles=roles(command="run {modl}"))
+    said = wrong(env={"HF_HOME": "${NO_SUCH_VARIABLE_HERE}"})
+    assert (
+        said
+        == "made.toml: env.HF_HOME: asks for ${NO_SUCH_VARIABLE_HERE}, which is not set in your environment"
+    )
+
+
+def test_the_users_environment_is_filled_in_where_the_file_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """${NAME} is the environment's, {word} the harness's."""
+    monkeypatch.setenv("GQ_TEST_HOME", "/models")
+    assert expand("${GQ_TEST_HOME}/{model}", {"model": "tiny"}.__getitem__) == "/models/tiny"
+
+
+def test_like_takes_all_keys_of_the_other_role_except_its_own() -> None:
+    """One level."""
+    both = roles(like="prefill", replicas=2)
+    both["prefill"] |= {"env": {"A": "1"}, "stop_s": 3}
+    del both["decode"]["command"]
+    decode = spec_of(roles=both).role("decode")
+    assert (decode.command, decode.replicas, decode.env, decode.stop_s) == ("p", 2, {"A": "1"}, 3.0)
+
+
+def test_a_bound_knows_whether_the_file_gave_it() -> None:
+    """Default or file."""
+    promises = spec_of(promises={"error_window": {"window_s": 4}}).promises
+    assert promises.source("error_window.window_s") == "file"
+    assert promises.source("recovery.first_ok_s") == "default"
+
+
+def test_what_is_no_graph_is_one_clear_error(tmp_path: Path) -> None:
+    """Missing file, no TOML, unknown name."""
+    with pytest.raises(InputError, match="nowhere.toml: no such file"):
+        load_graph(str(tmp_path / "nowhere.toml"))
+    (tmp_path / "bad.toml").write_text("graph = ")
+    with pytest.raises(InputError, match=r"bad\.toml: is no TOML"):
+        load_graph(str(tmp_path / "bad.toml"))
+    with pytest.raises(InputError, match='did you mean "dynamo-disagg"'):
+        load_graph("dynamo-disag")
+
+
+NAMES = ("a", "b", "c", "d")
+expressions = st.recursive(
+    st.sampled_from(NAMES),
+    lambda inner: st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(
+        lambda t: f"({t[0]} {t[1]} {t[2]})"
+    ),
+    max_leaves=8,
+)
+
+
+@given(expressions)
+def test_serves_means_what_python_would_make_of_it(text: str) -> None:
+    """For every set of roles that are up."""
+    serves = parse_serves(text, NAMES)
+    for up in chain.from_iterable(combinations(NAMES, n) for n in range(5)):
+        expected = eval(text, {name: name in up for name in NAMES})  # noqa: S307
+        assert serves.holds(up) == expected
+        assert serves.holds_by(lambda role, up=up: role in up) == expected
+
+
+@given(st.text(alphabet="ab() andor", max_size=20))
+def test_any_text_is_an_expression_or_an_error(text: str) -> None:
+    """Nothing else comes out of the parser."""
+    try:
+        serves = parse_serves(text, ("a", "b"))
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert serves.holds({"a", "b"})
