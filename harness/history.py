@@ -275,14 +275,21 @@ def _event(row: dict[str, Any]) -> Event:
 
 
 def _request(row: Mapping[str, str]) -> Request:
-    times = ("intended_s", "sent_s", "first_s", "last_s", "ended_s", "quiet_from_s", "quiet_to_s")
-    texts = ("group", "outcome", "detail", "message")
     return Request(
         number=int(row["number"]),
+        group=row["group"],
         stream=row["stream"] == "True",
+        intended_s=float(row["intended_s"]),
+        sent_s=float(row["sent_s"]),
+        first_s=float(row["first_s"]),
+        last_s=float(row["last_s"]),
+        ended_s=float(row["ended_s"]),
+        quiet_from_s=float(row["quiet_from_s"]),
+        quiet_to_s=float(row["quiet_to_s"]),
+        outcome=row["outcome"],
+        detail=row["detail"],
+        message=row["message"],
         tokens=int(row["tokens"]),
-        **{name: float(row[name]) for name in times},
-        **{name: row[name] for name in texts},  # type: ignore[arg-type]
     )
 
 

@@ -86,14 +86,14 @@ def _path_for(up: Availability, quiet: Stretch, stall_s: float) -> bool:
 
 
 def answers(history: History, up: Availability) -> Iterator[Violation]:
-    """Every completed answer is exact: no token lost, twice, or somebody else's."""
+    """Every completed answer is exact: no token lost, twice, or somebody else's. No fault and no outage excuses one."""
+    del up
     for request in history.requests:
         if request.outcome == WRONG:
-            life = Stretch(request.sent_s, request.ended_s)
             yield _violation(
                 history,
                 "answers",
-                f"{request.detail} / {_path_word(up, life)}",
+                request.detail,
                 request.ended_s,
                 f"request {request.number}: {request.message}",
                 request.number,

@@ -111,7 +111,7 @@ class Judge:
     live_s: float = 0.0
     weak: int = 0
     round: int = 0
-    _said: dict[Plan, bool] = field(default_factory=dict)
+    _said: set[Plan] = field(default_factory=set)
     _minimal: tuple[Plan, type[PromiseBroken], str] | None = None
 
     def __post_init__(self) -> None:
@@ -134,11 +134,14 @@ class Judge:
             PromiseBroken: if it breaks a promise in a way that no case explains.
             BudgetSpent: if no run fits into the budget any more.
         """
-        if self._minimal is not None:
-            minimal, kind, headline = self._minimal
-            if embeds(minimal, plan):
-                raise kind(headline)
-            return
+        if self._minimal is None:
+            self._judge(plan)
+        # One line for every failure of a round, new or asked for again: to Hypothesis, another line is another failure.
+        if self._minimal is not None and embeds(self._minimal[0], plan):
+            raise self._minimal[1](self._minimal[2])
+
+    def _judge(self, plan: Plan) -> None:
+        """Run a plan if that is worth it, and look at what it shows."""
         if (reason := self._not_run(plan)) is not None:
             self.journal.draw(self.round, plan, reason)
             return
@@ -153,16 +156,15 @@ class Judge:
             return
         self.tally.add(outcome.history)
         self.weak += outcome.verdict.weak
-        self._said[plan] = True
+        self._said.add(plan)
         news = self._news(outcome)
         if not news:
             self.lab.discard(outcome)
             return
         finding = self._find(plan, outcome, news[0])
         if finding.counts:
-            kind, headline = broken(finding.case.promise), finding.case.title
-            self._minimal = (finding.case.plan, kind, headline)
-            raise kind(headline)
+            case = finding.case
+            self._minimal = (case.plan, broken(case.promise), case.title)
 
     def _not_run(self, plan: Plan) -> str | None:
         """Why a drawn plan is not worth a run; None if it is."""
@@ -295,7 +297,7 @@ class Judge:
             signature=chase.signature,
             also=tuple(sorted(own - {chase.signature})),
             plan=shrunk.plan,
-            seen=seen_text(promise, shown),
+            seen=seen_text(promise, shown.history),
             reach_s=max(_reach_s(shrunk.plan, outcome, own) for outcome in sightings),
             bounds=bounds_of(self.spec),
             load=load_of(self.spec),

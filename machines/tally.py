@@ -40,7 +40,7 @@ class Tally:
 
 def _kinds(history: History) -> Iterator[str]:
     down: set[str] = set()
-    moves = [
+    moves: list[Spawned | BecameReady | Died | StepDone] = [
         *history.of(Spawned),
         *history.of(BecameReady),
         *history.of(Died),

@@ -76,7 +76,7 @@ def test_an_unknown_key_and_a_wrong_type(graph: str, capsys: pytest.CaptureFixtu
     [
         (
             "kill serve 0",
-            'my.plan: plan step 2, "kill serve 0": toy has no serve; did you mean "server"?',
+            'my.plan: plan step 2, "kill serve 0": toy has no role "serve"; did you mean "server"?',
         ),
         ("kill server 2", 'my.plan: plan step 2, "kill server 2": toy has server 0 and server 1'),
         (

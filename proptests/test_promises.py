@@ -128,7 +128,7 @@ def test_shed_and_left_requests_are_no_failures() -> None:
 def test_a_wrong_answer_breaks_answers_at_once_even_in_the_baseline() -> None:
     """No fault excuses a wrong token."""
     made = healthy().ask(0.5, outcome=WRONG, detail="wrong tokens")
-    assert says(made) == ("broken", ("answers / wrong tokens / path left",))
+    assert says(made) == ("broken", ("answers / wrong tokens",))
 
 
 def test_silence_while_a_path_is_there_breaks_ends() -> None:
