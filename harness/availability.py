@@ -74,7 +74,8 @@ class Availability:
     Attributes:
         paths: when a request could be served: an entry up, and one replica of every role that it needs.
         outages: the gaps between the paths.
-        disturbances: [t, t + W] for each fault that landed.
+        disturbances: for each fault that landed, from when it began (a process that dies closes its sockets before it is gone)
+            to W after it had landed.
         excused: the union of disturbances, and of outages extended by R1.
         notice_s: how long after an excused stretch a request may still fail that was in flight within it.
     """
@@ -113,7 +114,7 @@ def availability(history: History) -> Availability:
     paths = _paths(history)
     outages = [gap for gap in _gaps(paths, end_s) if gap.end_s > gap.begin_s]
     window_s, first_ok_s = spec.promises.window_s, spec.promises.first_ok_s
-    disturbances = [Stretch(fault.at_s, fault.at_s + window_s) for fault in history.faults()]
+    disturbances = [Stretch(fault.begun_s, fault.at_s + window_s) for fault in history.faults()]
     extended = [Stretch(gap.begin_s, gap.end_s + first_ok_s) for gap in outages]
     return Availability(
         paths=tuple(paths),

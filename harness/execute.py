@@ -28,7 +28,7 @@ from graphquake.harness.history import (
     Request,
 )
 from graphquake.harness.load import Load
-from graphquake.harness.plan import Plan
+from graphquake.harness.plan import Plan, is_fault
 from graphquake.harness.target import Leak, Target, replica_name
 
 # How long the load runs before the plan begins: at 40 requests/s enough for a p99 that is no accident of one request.
@@ -120,6 +120,7 @@ class _Run:
         self._requests: list[Request] = []
         self._phase = "baseline"
         self._step = -1
+        self._landing = False
         self._load: Load
 
     def history(self) -> History:
@@ -164,7 +165,9 @@ class _Run:
                 load = self._load
                 sent = len(self._requests)
                 watch(Progress(self._phase, load.now_s(), self._step, sent, failed, load.in_flight))
-            if enough is not None and self._phase != "baseline" and enough(self.history()):
+            # While a fault is landing, requests fail for it already and nothing is written down about it yet.
+            judgeable = not self._landing and self._phase != "baseline"
+            if enough is not None and judgeable and enough(self.history()):
                 body.cancel()
                 return
 
@@ -174,9 +177,10 @@ class _Run:
 
     async def _do_plan(self) -> None:
         for number, step in enumerate(self._plan.steps):
-            self._step = number
+            self._step, self._landing = number, is_fault(step)
             done = await carry_out(number, step, self._target, self._load)
             self._events.append(done)
+            self._landing = False
             if not done.landed:
                 # What follows would be another plan than the one that was asked for.
                 break

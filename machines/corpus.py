@@ -117,7 +117,10 @@ class Case:
         """
         if violation.signature not in (self.signature, *self.also):
             return False
-        done_s = {step.number: step.at_s for step in history.of(StepDone)}
+        # A fault does its work from when it begins, any other step when it is done.
+        done_s = {
+            step.number: step.begun_s if step.fault else step.at_s for step in history.of(StepDone)
+        }
         for plan in self.plans():
             last = embedding_ends(plan, history.plan)
             if last is None or last not in done_s:

@@ -174,7 +174,7 @@ class Judge:
             return "seen before"
         for case in self.corpus.of(self.spec):
             if case.status in EXCUSING and any(_acts(p) == _acts(plan) for p in case.plans()):
-                return f"is case {case.id}"
+                return f"only case {case.id} itself"
         return None
 
     # ---- runs
@@ -307,6 +307,7 @@ class Judge:
             shrunk_from=cost,
             observed=(self._observed(shrunk),),
         )
+        case = self._with_past(case)
         shown = self._move(shown, self.results_dir / id_ / "minimal")
         if evidence:
             first = self._move(first, self.results_dir / id_ / "original")
@@ -315,6 +316,13 @@ class Judge:
         counts = case.status in ("open", "unshrunk") or self.strict
         path = self.corpus.keep(case)
         return Finding(case, shown, first, chase.others(own), counts, path)
+
+    def _with_past(self, case: Case) -> Case:
+        """A case that was there before (fixed, unconfirmed) keeps what was known about it."""
+        past = next((one for one in self.corpus if one.id == case.id), None)
+        if past is None:
+            return case
+        return replace(case, why=past.why, observed=(*past.observed, *case.observed))
 
     def _observed(self, shrunk: Shrunk) -> Observed:
         return Observed(

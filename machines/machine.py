@@ -140,13 +140,25 @@ class PlanMachine(RuleBasedStateMachine):
         """Requests on top of the steady load."""
         self.add(Burst(requests, over_s, leave))
 
-    @precondition(lambda self: self.has_room and self.waited_s() < WAITS_MAX_S)
+    @precondition(
+        lambda self: (
+            self.has_room
+            and self.waited_s() < WAITS_MAX_S
+            and not (self.steps and isinstance(self.steps[-1], Wait))
+        )
+    )
     @rule(for_s=st.sampled_from(WAITS_S))
     def wait(self, for_s: float) -> None:
         """Let time pass."""
         self.add(Wait(round(min(for_s, WAITS_MAX_S - self.waited_s()), 2)))
 
-    @precondition(lambda self: self.has_room and any(map(is_fault, self.steps)))
+    @precondition(
+        lambda self: (
+            self.has_room
+            and any(map(is_fault, self.steps))
+            and not isinstance(self.steps[-1], WaitReady)
+        )
+    )
     @rule()
     def wait_until_ready(self) -> None:
         """Let the graph recover before the next step."""

@@ -7,6 +7,7 @@ item for each graph; with files, their `chaos(…)` classes are collected beside
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections.abc import Iterator
@@ -108,7 +109,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="draw and print plans and their victims; start nothing",
     )
-    group.addoption("--strict", action="store_true", help="an unconfirmed finding fails, too")
+    # pytest has a --strict of its own (about markers); given with --chaos it means ours, too.
+    with contextlib.suppress(ValueError):
+        group.addoption(
+            "--strict", action="store_true", help="an unconfirmed finding fails, too"
+        )
     group.addoption(
         "--strict-known", action="store_true", help="a known case that is perhaps fixed fails"
     )
@@ -140,7 +145,10 @@ def pytest_collection(session: pytest.Session) -> bool | None:
     if given:
         return None
     session.items = list(_items(session))
-    session.testscollected = len(session.items)
+    collected = pytest.CollectReport(
+        nodeid="chaos", outcome="passed", longrepr=None, result=session.items
+    )
+    config.hook.pytest_collectreport(report=collected)
     config.hook.pytest_collection_modifyitems(session=session, config=config, items=session.items)
     config.hook.pytest_collection_finish(session=session)
     session.testscollected = len(session.items)
@@ -161,7 +169,9 @@ def _items(session: pytest.Session) -> Iterator[pytest.Item]:
         return
     config.stash[_BUDGETS] = Budgets(budget_s, len(specs))
     for spec in specs:
-        yield ChaosItem.from_parent(session, name=f"chaos[{spec.name}]", spec=spec)
+        yield ChaosItem.from_parent(
+            session, name=f"chaos[{spec.name}]", nodeid=f"chaos[{spec.name}]", spec=spec
+        )
 
 
 def _budget_s(config: pytest.Config) -> float:
@@ -201,7 +211,7 @@ def options(config: pytest.Config) -> Options:
         findings_max=findings_max,
         corpus=Path(corpus) if corpus else None,
         keep_failed=config.getoption("--keep-failed"),
-        strict=config.getoption("--strict"),
+        strict=bool(config.getoption("strict")),
         strict_known=config.getoption("--strict-known"),
     )
 

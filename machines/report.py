@@ -38,7 +38,7 @@ def finding_text(finding: Finding) -> str:
     word = "FINDING" if finding.counts else case.status.upper()
     lines = [_fit(f"{word} {case.id}  {case.title}")]
     lines += _row("graph", _graph_line(case))
-    lines += _plan_rows(history)
+    lines += _plan_rows(case.plan, history)
     lines += _row("promised", promised(history.spec, case.promise))
     lines += _row("seen", case.seen)
     lines += [" " * (LABEL + 2) + row for row in timeline(history)]
@@ -71,17 +71,19 @@ def _graph_line(case: Case) -> str:
     )
 
 
-def _plan_rows(history: History) -> Iterator[str]:
-    done = {step.number: step for step in history.of(StepDone)}
-    width = max((len(str(step)) for step in history.plan.steps), default=0)
+def _plan_rows(plan: Plan, history: History) -> Iterator[str]:
+    # What is shown may be a run of a longer plan: where a step's proof is not told apart, there is none.
+    own = history.plan.steps == plan.steps
+    done = {step.number: step for step in history.of(StepDone)} if own else {}
+    width = max((len(str(step)) for step in plan.steps), default=0)
     label = "plan"
-    for number, step in enumerate(history.plan.steps):
+    for number, step in enumerate(plan.steps):
         seen = done.get(number)
         proof = f"landed: {seen.proof}" if seen and seen.fault and seen.landed else ""
-        proof = proof or (seen.proof if seen else "not reached")
+        proof = proof or (seen.proof if seen else "")
         yield _fit(f"  {label:{LABEL}}{number + 1}  {step!s:{width}}  {proof}".rstrip())
         label = ""
-    for line in history.plan.lines()[len(history.plan.steps) :]:
+    for line in plan.lines()[len(plan.steps) :]:
         yield f"  {label:{LABEL}}   {line}"
 
 
@@ -185,11 +187,11 @@ def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def title_of(promise: str, plan: Plan, history: History) -> str:
-    """The headline of a case: the promise, the plan in short, and what came of it."""
+    """The headline of a case: the promise, the plan, and in short what came of it."""
     steps = "; ".join(str(step) for step in plan.steps)
-    return textwrap.shorten(
-        f"{promise} broken: {steps}: {seen_text(promise, history)}", 84, placeholder=" …"
-    )
+    sent, failed = failed_of(history)
+    came = f": {len(failed)} of {len(sent)} requests failed" if failed else ""
+    return textwrap.shorten(f"{promise} broken by {steps}{came}", 84, placeholder=" …")
 
 
 def seen_text(promise: str, history: History) -> str:

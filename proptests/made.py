@@ -72,7 +72,15 @@ class Made:
         self.events.append(Died(at_s, replica, number, 100 + number, status, aimed))
         return self
 
-    def step(self, text: str, at_s: float, *, number: int = 0, landed: bool = True) -> Made:
+    def step(
+        self,
+        text: str,
+        at_s: float,
+        *,
+        number: int = 0,
+        landed: bool = True,
+        begun_s: float | None = None,
+    ) -> Made:
         """A step ended; a kill that landed also ends its victim."""
         step = parse_step(text)
         victim = (
@@ -81,7 +89,7 @@ class Made:
             else ""
         )
         self.events.append(
-            StepDone(at_s, at_s, number, text, landed, "made", is_fault(step), victim)
+            StepDone(at_s, at_s if begun_s is None else begun_s, number, text, landed, "made", is_fault(step), victim)
         )
         if text.startswith("kill ") and landed and len(text.split()) == 3:
             self.dies(victim, at_s, aimed=True)

@@ -53,6 +53,13 @@ def test_the_signature_names_promise_outcome_and_whether_a_path_was_left() -> No
     assert says(made) == ("broken", ("error_window / HTTP 503 / path left",))
 
 
+def test_a_process_that_is_dying_disturbs_before_it_is_gone() -> None:
+    """SIGKILL at 2 s, gone at 2.07 s: its sockets close in between, and what fails then is excused."""
+    made = healthy().step("kill frontend 0", 2.07, begun_s=2.0)
+    made.spawn("frontend 0", 2.2, ready_s=2.4).ask(1.9, 2.03, ERROR, "connection lost")
+    assert says(made)[0] == "kept"
+
+
 def test_a_request_in_flight_at_the_end_of_the_window_has_a_moment_to_notice() -> None:
     """Its life meets the window and it fails within 0.25 s after it: excused. Later: not."""
     excused = healthy().step("kill decode 0", 2.0).ask(3.9, 4.2, ERROR)
