@@ -1,0 +1,165 @@
+"""What was run while one finding is shrunk: every live run, what it said, and what was concluded from it.
+
+The shrinker asks here for runs. A plan that was run before is answered from its counts as far as they reach, and every run counts for
+whatever question comes up later: a run that accepted a candidate is also one of its confirming runs, if it becomes the minimal plan.
+What the answers mean is left to `shrink`.
+
+Further possible work: candidates side by side on several graphs. `Ledger.breaks` is the one place where runs are spent, so a
+version that starts the next ones speculatively, and takes their results in this order, changes nothing for its callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from graphquake.harness.plan import Plan, Step, Wait
+from graphquake.harness.verdict import Says
+from graphquake.machines.embedding import embeds
+
+# An invalid run is repeated so often, one after the other; then the plan is set aside.
+REPEATS_MAX: Final = 2
+# Where two kept runs are enough to reject, the rate is about .9.
+RARE_ACCIDENTS: Final = 2
+
+
+class OutOfBudget(Exception):
+    """No further live run: raised by whoever runs plans for the shrinker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What one fresh live run of a plan says about one signature.
+
+    Attributes:
+        says: `broken` if it showed a violation of the wanted signature that no known case explains; `invalid` if it proves nothing.
+        last_step: index of the last step that had begun when that violation did; -1 if that is not known.
+        blame: for each step of the plan that was run, how much more likely than others of its kind it is to be behind the violation
+            (1 is neutral); empty if nothing is known.
+    """
+
+    says: Says
+    last_step: int = -1
+    blame: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One live run: the plan, what it said, and why it was made."""
+
+    plan: Plan
+    trial: Trial
+    reason: str
+
+
+@dataclass(slots=True)
+class Count:
+    """How often a plan was broken and kept; invalid runs do not count."""
+
+    broke: int = 0
+    kept: int = 0
+
+    @property
+    def runs(self) -> int:
+        """Runs that proved something."""
+        return self.broke + self.kept
+
+
+Run = Callable[[Plan], Trial]
+Progress = Callable[[str, Plan], None]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The live runs of one shrink.
+
+    Attributes:
+        run: makes one fresh live run.
+        progress: told why, and what, before each.
+        journal: all live runs, in order.
+        aside: plans that proved nothing as often as they were tried.
+        eroded: plans that do break, but too seldom to stand for what was found; they count as kept.
+    """
+
+    run: Run
+    progress: Progress | None = None
+    journal: list[Tried] = field(default_factory=list)
+    aside: set[Plan] = field(default_factory=set)
+    eroded: set[Plan] = field(default_factory=set)
+    _counts: dict[Plan, Count] = field(default_factory=dict)
+    _last: dict[Plan, Trial] = field(default_factory=dict)
+
+    def count(self, plan: Plan) -> Count:
+        """What is known of a plan."""
+        return self._counts.setdefault(plan, Count())
+
+    def shown(self, plan: Plan) -> Trial:
+        """The last run of a plan that broke it."""
+        return self._last[plan]
+
+    def fresh(self, plan: Plan, reason: str) -> Trial:
+        """One more live run of a plan; while it is invalid, it is repeated, and at last set aside.
+
+        Raises:
+            OutOfBudget: if there is none left.
+        """
+        for _ in range(1 + REPEATS_MAX):
+            if self.progress is not None:
+                self.progress(reason, plan)
+            trial = self.run(plan)
+            self.journal.append(Tried(plan, trial, reason))
+            if trial.says != "invalid":
+                count = self.count(plan)
+                count.broke += trial.says == "broken"
+                count.kept += trial.says == "kept"
+                break
+        else:
+            self.aside.add(plan)
+        if trial.says == "broken":
+            self._last[plan] = trial
+        return trial
+
+    def breaks(self, plan: Plan, passes: int, reason: str, *, of: int | None = None) -> bool:
+        """Whether a plan breaks the promise: one broken run says yes, so many kept ones say no.
+
+        A plan that was set aside, or whose rate had eroded, is taken for one that does not; see `aside`.
+
+        Args:
+            of: how many passes it will take in the end, if this is only the first part of them.
+        """
+        while not self.is_set_aside(plan):
+            if self.count(plan).broke:
+                return True
+            if self.kept_with_more(plan, of or passes) >= passes:
+                return False
+            self.fresh(plan, reason)
+        return False
+
+    def kept_with_more(self, plan: Plan, passes: int) -> int:
+        """How many kept runs speak against a plan: its own, and those of plans that did all that it does and more.
+
+        What did not break under more load will not under less, so runs of the same steps count fully. Longer waits may be
+        just what hides it: such runs leave one to be made of the plan itself. Further steps may, too; and that a step is
+        still there is owed to kept runs, by accident or not, so these count only where accidents are rare: as one of two.
+        """
+        same = slower = more = 0
+        for other, count in self._counts.items():
+            if count.kept and not count.broke and embeds(plan, other):
+                if len(other.steps) != len(plan.steps):
+                    more += count.kept
+                elif _waits(other) != _waits(plan):
+                    slower += count.kept
+                else:
+                    same += count.kept
+        if passes == RARE_ACCIDENTS and more:
+            slower += 1
+        return same + min(slower, max(0, passes - 1))
+
+    def is_set_aside(self, plan: Plan) -> bool:
+        """Whether nothing more is to be learnt from that plan: it proves nothing, or its rate had eroded."""
+        return plan in self.aside or plan in self.eroded
+
+
+def _waits(plan: Plan) -> list[Step]:
+    return [step for step in plan.steps if isinstance(step, Wait)]

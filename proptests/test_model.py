@@ -1,0 +1,157 @@
+"""What a graph should look like after some steps, and which plans it can do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulated import SPEC, drawn, spec_with
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.plan import (
+    Burst,
+    Kill,
+    Plan,
+    Respawn,
+    Step,
+    Terminate,
+    Wait,
+    WaitReady,
+    parse_plan,
+)
+from graphquake.harness.spec import GraphSpec
+from graphquake.machines.model import Model, check_plan, feasible, mend
+
+WORKERS = spec_with(frontend=1, worker=2)
+aims = st.sampled_from(SPEC.replicas())
+any_steps: st.SearchStrategy[Step] = st.one_of(
+    aims.map(lambda who: Kill(*who)),
+    aims.map(lambda who: Terminate(*who)),
+    aims.map(lambda who: Respawn(*who)),
+    st.sampled_from([Burst(5), Wait(0.5), WaitReady()]),
+)
+any_plans = st.lists(any_steps, max_size=15).map(lambda steps: Plan(tuple(steps)))
+
+
+def plan_of(*lines: str) -> Plan:
+    """A plan from its text."""
+    return parse_plan("test", lines)
+
+
+def after(spec: GraphSpec, *lines: str) -> Model:
+    """A graph after a plan that is possible."""
+    model = Model(spec)
+    for step in plan_of(*lines).steps:
+        assert model.possible(step) is None, step
+        model = model.after(step)
+    return model
+
+
+def can(model: Model, line: str) -> bool:
+    """Whether a step is possible."""
+    return model.possible(plan_of(line).steps[0]) is None
+
+
+@pytest.mark.parametrize("lost", ["kill decode 0", "kill decode 0 process", "terminate decode 0"])
+def test_what_is_lost_can_only_be_brought_back(lost: str) -> None:
+    """Dead or told to end: no further fault, and one respawn."""
+    model = after(SPEC, lost)
+    assert not can(model, "kill decode 0")
+    assert not can(model, "terminate decode 0")
+    assert can(model, "respawn decode 0")
+    assert can(model, "kill decode 1")
+    back = after(SPEC, lost, "respawn decode 0")
+    assert not can(back, "respawn decode 0")
+    assert can(back, "kill decode 0")
+
+
+def test_a_child_takes_its_replica_along_only_if_the_file_says_so() -> None:
+    """The engine is in `dies_with`, the helper is not."""
+    assert can(after(WORKERS, "kill worker 0 engine"), "respawn worker 0")
+    assert can(after(WORKERS, "kill worker 0 helper"), "kill worker 0")
+    assert not can(after(WORKERS, "kill worker 0"), "kill worker 0 engine")
+
+
+def test_a_path_needs_one_of_each_role() -> None:
+    """The last decode takes it away, and so does the only entry."""
+    assert after(SPEC, "kill decode 0", "terminate decode 2").serves()
+    assert not after(SPEC, "kill decode 0", "kill decode 1", "terminate decode 2").serves()
+    assert not after(SPEC, "kill frontend 0").serves()
+    assert after(SPEC, "kill frontend 0", "respawn frontend 0", "wait until ready").serves()
+
+
+def test_what_restarts_by_itself_needs_no_respawn() -> None:
+    """It is gone after the kill, comes back by itself, and no step may do it."""
+    spec = spec_with(restart="always")
+    model = after(spec, "kill decode 0")
+    assert not can(model, "respawn decode 0")
+    assert not can(model, "kill decode 0")
+    assert can(after(spec, "kill decode 0", "wait until ready"), "kill decode 0")
+    assert can(after(spec, "kill decode 0", "wait 2 s"), "kill decode 0")
+
+
+def test_a_slow_restart_takes_its_delay() -> None:
+    """Before it, there is no process to kill."""
+    spec = replace(spec_with(restart="always"), restart_delay_s=5.0)
+    assert not can(after(spec, "kill decode 0", "wait 2 s"), "kill decode 0")
+    assert can(after(spec, "kill decode 0", "wait 6 s"), "kill decode 0")
+
+
+@given(any_plans)
+def test_a_mended_plan_is_feasible_and_loses_no_more_than_it_must(plan: Plan) -> None:
+    """What is feasible is left alone, and mending twice changes nothing."""
+    mended = mend(SPEC, plan)
+    assert feasible(SPEC, mended)
+    assert mend(SPEC, mended) == mended
+    assert (mended == plan) == feasible(SPEC, plan)
+
+
+def test_mending_takes_out_what_became_impossible() -> None:
+    """Without its kill, a respawn has nothing to do; what comes later is judged anew."""
+    broken = plan_of(
+        "respawn decode 0", "kill decode 0", "kill decode 0", "burst 5 over 0.00 s", "kill decode 1"
+    )
+    assert mend(SPEC, broken) == plan_of("kill decode 0", "burst 5 over 0.00 s", "kill decode 1")
+
+
+@given(st.integers(0, 300))
+def test_drawn_plans_are_feasible(seed: int) -> None:
+    """What is drawn from the model is possible by the model, step by step, and passes as a user's plan."""
+    plan = drawn(seed)
+    assert feasible(SPEC, plan)
+    check_plan(SPEC, plan, "test")
+
+
+@given(any_plans)
+def test_a_model_changes_only_by_its_steps(plan: Plan) -> None:
+    """It is data: asking and going on leave the model before as it was."""
+    model = Model(SPEC)
+    seen: list[tuple[Model, Step, str | None]] = []
+    for step in mend(SPEC, plan).steps:
+        seen.append((model, step, model.possible(step)))
+        model = model.after(step)
+    assert all(before.possible(step) == said for before, step, said in seen)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (
+            ["wait 1 s", "wait 1 s", "kill prefill 2"],
+            'plan step 3, "kill prefill 2": my-disagg has prefill 0 and prefill 1',
+        ),
+        (["kill decod 0"], 'plan step 1, "kill decod 0": .*did you mean "decode"'),
+        (["kill worker 0 engin"], 'plan step 1, "kill worker 0 engin": .*did you mean "engine"'),
+        (["respawn prefill 0"], 'plan step 1, "respawn prefill 0": prefill 0 '),
+        (["kill prefill 0", "kill prefill 0"], 'plan step 2, "kill prefill 0": prefill 0 '),
+    ],
+)
+def test_an_impossible_plan_of_a_user_is_turned_down_with_its_step(
+    lines: list[str], said: str
+) -> None:
+    """The number from 1, the step, what is wrong, and what would be right."""
+    spec = spec_with(frontend=1, prefill=2, decode=3, worker=1)
+    with pytest.raises(InputError, match=said):
+        check_plan(spec, plan_of(*lines), "plan.txt")

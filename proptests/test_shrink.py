@@ -1,0 +1,358 @@
+"""The shrinker on simulated bugs: how small, how sure, and at what cost in live runs."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
+
+from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Wait
+from graphquake.machines.embedding import embeds
+from graphquake.machines.model import feasible
+from graphquake.machines.numbers import smallest
+from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
+from graphquake.machines.suspects import PRIORS, suspects
+
+SEEDS = range(10)
+CAP = 120
+BY_NAME = {shape.name: shape for shape in SHAPES}
+
+
+def shrunk(
+    shape: Shape, graph: Simulated, plan: Plan, blame: tuple[float, ...] | None = None
+) -> Shrunk:
+    """One shrink of a plan in which the shape shows."""
+    return shrink(SPEC, plan, broken(shape, plan), graph, blame=blame)
+
+
+@cache
+def all_shrunk(rate: float) -> list[tuple[Shape, Plan, Shrunk]]:
+    """All shapes, ten plans each."""
+    found = []
+    for shape in SHAPES:
+        for seed in SEEDS:
+            plan = failing(shape, seed)
+            found.append(
+                (shape, plan, shrunk(shape, Simulated(shape, seed, rate, runs_max=CAP), plan))
+            )
+    return found
+
+
+def until_held(one: Shrunk) -> int:
+    """How many live runs it took until a plan of the final steps was first seen to break."""
+    size = len(one.plan.steps)
+    held = (t.trial.says == "broken" and len(t.plan.steps) == size for t in one.journal)
+    return next(number for number, is_held in enumerate(held, start=1) if is_held)
+
+
+def share_minimal(rate: float) -> float:
+    """In which share of the shrinks the plan was confirmed and no single step of it is too many."""
+    found = all_shrunk(rate)
+    return sum(one.confirmed and shape.is_step_minimal(one.plan) for shape, _, one in found) / len(
+        found
+    )
+
+
+def test_what_shows_every_time_becomes_step_minimal() -> None:
+    """At rate 1, every plan of every shape; at most 12 live runs (median) until it is held, and 22 with its confirming runs."""
+    assert share_minimal(1.0) == 1.0
+    every = [one for _, _, one in all_shrunk(1.0)]
+    assert all(one.complete and one.confirmed for one in every)
+    assert statistics.median(map(until_held, every)) <= 12
+    confirmed = [
+        sum(not t.reason.startswith(("control", "is it", "with other")) for t in one.journal)
+        for one in every
+    ]
+    assert statistics.median(confirmed) <= 22
+
+
+def test_all_evidence_of_a_pair_takes_few_runs() -> None:
+    """At rate 1, two kills cost at most 26 live runs (median) with controls, removals and other replicas."""
+    pairs = [one for shape, _, one in all_shrunk(1.0) if shape.steps == 2]
+    assert statistics.median(one.live_runs for one in pairs) <= 26
+
+
+@pytest.mark.parametrize(("rate", "least"), [(0.9, 0.95), (0.6, 0.95), (0.3, 0.80)])
+def test_what_shows_now_and_then_becomes_step_minimal(rate: float, least: float) -> None:
+    """Within 120 live runs, though a kept run proves nothing; a plan that was never seen again counts against it."""
+    assert share_minimal(rate) >= least
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.9, 0.6, 0.3])
+def test_what_comes_out_embeds_in_what_went_in(rate: float) -> None:
+    """Hypothesis shrinks to the minimal plan by this alone; and the graph can do every plan that was run."""
+    for _, plan, one in all_shrunk(rate):
+        assert embeds(one.plan, plan)
+        assert all(feasible(SPEC, tried.plan) for tried in one.journal)
+
+
+def test_the_counts_are_those_of_the_journal() -> None:
+    """What is reported of the minimal plan and of each removal was run in this shrink, on just these plans."""
+    for _, _, one in all_shrunk(0.6):
+        own = [tried.trial.says for tried in one.journal if tried.plan == one.plan]
+        assert (one.broke, one.runs) == (own.count("broken"), len(own))
+        assert one.live_runs == len(one.journal)
+        assert len(one.needed) == len(one.plan.steps)
+        assert len(one.needed_text()) == len(one.plan.steps)
+
+
+def test_a_single_kill_takes_few_runs() -> None:
+    """When the history blames the step, one kill is held within 3 live runs, and done within 17."""
+    shape = BY_NAME["single kill"]
+    for seed in SEEDS:
+        plan = failing(shape, seed)
+        blame = tuple(20.0 if step == Kill("decode", 0) else 0.2 for step in plan.steps)
+        one = shrunk(shape, Simulated(shape, seed), plan, blame)
+        assert one.plan.steps == (Kill("decode", 0),)
+        assert until_held(one) <= 3
+        assert one.live_runs <= 17
+        assert (one.broke, one.runs, one.control_broke, one.control_runs) == (10, 10, 0, 3)
+        assert one.any_replica is False
+
+
+def test_a_wrong_prior_costs_at_most_twice_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If kills are taken for the least likely and waits for the most likely, shrinking takes longer and ends at the same."""
+
+    def median_until_held() -> float:
+        costs = []
+        for shape in SHAPES[:8]:
+            for seed in SEEDS:
+                plan = failing(shape, seed)
+                one = shrunk(shape, Simulated(shape, seed), plan)
+                assert shape.is_step_minimal(one.plan)
+                costs.append(until_held(one))
+        return statistics.median(costs)
+
+    right = median_until_held()
+    turned = dict(zip(PRIORS, sorted(PRIORS.values()), strict=True))
+    for kind, prior in turned.items():
+        monkeypatch.setitem(PRIORS, kind, prior)
+    assert median_until_held() <= 2 * right
+
+
+def test_wrong_blame_costs_at_most_twice_the_runs() -> None:
+    """A history that points at a fault that has nothing to do with it loses nothing either."""
+    shape = BY_NAME["pair of kills in order"]
+    guilty = (Kill("prefill", 0), Kill("decode", 1))
+    right: list[int] = []
+    wrong: list[int] = []
+    for seed in SEEDS:
+        plan = failing(shape, seed)
+        innocent = next((step for step in plan.faults if step not in guilty), None)
+        blame = tuple(20.0 if step == innocent else 1.0 for step in plan.steps)
+        for costs, given_blame in ((right, ()), (wrong, blame)):
+            one = shrunk(shape, Simulated(shape, seed), plan, given_blame)
+            assert shape.is_step_minimal(one.plan)
+            costs.append(until_held(one))
+    assert statistics.median(wrong) <= 2 * statistics.median(right)
+
+
+def test_numbers_end_near_their_threshold() -> None:
+    """At rate 1, a burst that has to be over 37 ends at 38 to 42, and numbers that do not matter at their least."""
+    for shape, _, one in all_shrunk(1.0):
+        if shape.name == "burst > 37 with one alive":
+            (burst,) = (step for step in one.plan.steps if isinstance(step, Burst))
+            assert 38 <= burst.requests <= 42
+            assert (burst.over_s, burst.leave) == (0.0, 0.0)
+        assert one.plan.stay_s == 0 or shape.name == "stale lease"
+
+
+def test_a_lower_number_that_breaks_far_less_often_is_not_taken() -> None:
+    """Rate .7 with 20 requests or more, .1 below: the plan that is kept has at least 20 in 95% of the shrinks."""
+    shape = BY_NAME["burst after respawn"]
+
+    def rate(plan: Plan) -> float:
+        return (
+            0.7
+            if max((s.requests for s in plan.steps if isinstance(s, Burst)), default=0) >= 20
+            else 0.1
+        )
+
+    start = Plan((Kill("decode", 0), Wait(0.5), Respawn("decode", 0), Burst(60, 0.5)))
+    ends = [shrunk(shape, Simulated(shape, seed, rate, runs_max=200), start) for seed in range(60)]
+    good = [one for one in ends if one.confirmed and rate(one.plan) == 0.7]
+    assert len(good) >= 0.95 * sum(one.confirmed for one in ends)
+    assert (
+        statistics.median(
+            step.requests for one in good for step in one.plan.steps if isinstance(step, Burst)
+        )
+        <= 30
+    )
+
+
+def test_a_step_without_which_it_breaks_far_less_often_stays() -> None:
+    """Rate .9 with both kills, .1 with one: the plan that is kept has both, and says how seldom it broke without."""
+    shape = BY_NAME["single kill"]
+    start = Plan((Kill("prefill", 0), Wait(1.0), Kill("decode", 0)))
+    both = 0
+    for seed in range(40):
+        graph = Simulated(shape, seed, lambda plan: 0.9 if len(plan.faults) == 2 else 0.1)
+        both += len(shrunk(shape, graph, start).plan.faults) == 2
+    assert both >= 38
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    shape=st.sampled_from(SHAPES),
+    seed=st.integers(0, 5),
+    rate=st.sampled_from([1.0, 0.6]),
+    invalid=st.sampled_from([0.0, 0.3]),
+    runs_max=st.integers(0, 60),
+)
+def test_a_budget_that_ends_anywhere_leaves_the_best_so_far(
+    shape: Shape, seed: int, rate: float, invalid: float, runs_max: int
+) -> None:
+    """What comes out was seen to break, embeds in the original, and no larger plan is handed back than was held."""
+    plan = failing(shape, seed)
+    graph = Simulated(shape, seed, rate, invalid, runs_max)
+    one = shrunk(shape, graph, plan)
+    assert one.live_runs == len(graph.ran) <= runs_max
+    assert embeds(one.plan, plan)
+    assert shape.at_s(one.plan) is not None
+    assert one.confirmed == (one.broke > 0)
+    if not one.complete:
+        assert one.live_runs == runs_max or one.runs < 10
+
+
+def test_more_budget_never_leaves_a_longer_plan() -> None:
+    """At rate 1, with each further run the plan in hand is the same or shorter."""
+    shape = BY_NAME["burst > 37 with one alive"]
+    plan = failing(shape, 3)
+    sizes = [
+        len(shrunk(shape, Simulated(shape, 3, runs_max=runs), plan).plan.steps)
+        for runs in range(60)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_same_runs_give_the_same_journal() -> None:
+    """Nothing is left to chance but what the runs say."""
+    for shape in SHAPES:
+        plan = failing(shape, 1)
+        one, other = (shrunk(shape, Simulated(shape, 1, 0.6), plan) for _ in range(2))
+        assert one == other
+
+
+def test_what_is_not_seen_again_in_six_runs_is_unconfirmed() -> None:
+    """The original plan is handed back with all counts; half of the runs went to the plan as it was drawn."""
+    shape = BY_NAME["single kill"]
+    plan = Plan((Kill("decode", 0), Wait(3.0), Wait(0.5), Kill("prefill", 0)))
+    one = shrunk(shape, Simulated(shape, 0, rate=0.0), plan)
+    assert not one.confirmed
+    assert (one.plan, one.broke, one.live_runs) == (plan, 0, 6)
+    assert [len(tried.plan.steps) for tried in one.journal] == [2, 2, 2, 3, 3, 3]
+
+
+def test_the_plan_as_drawn_gets_its_chance() -> None:
+    """If the violation's time misled the cut, the uncut plan reproduces it."""
+    shape = BY_NAME["pair of kills in order"]
+    plan = Plan((Kill("prefill", 0), Kill("decode", 1), Burst(5)))
+    one = shrink(SPEC, plan, Trial("broken", last_step=0), Simulated(shape, 0))
+    assert one.plan.steps == plan.steps[:2]
+
+
+def test_load_alone_is_said() -> None:
+    """A control run that breaks is recorded, and a plan whose faults all fall away says what it is."""
+    load = Shape(
+        "load alone",
+        lambda _moments, plan: 0.0 if any(isinstance(s, Burst) for s in plan.steps) else None,
+        1,
+    )
+    one = shrunk(load, Simulated(load, 0), Plan((Kill("decode", 0), Burst(20), Kill("prefill", 0))))
+    assert one.plan.steps == (Burst(1),)
+    assert "load alone" in one.controls_text()
+
+
+def test_a_candidate_that_proves_nothing_is_set_aside() -> None:
+    """Three invalid runs, and its step is told as untested; the rest goes on."""
+    shape = BY_NAME["pair of kills in order"]
+    graph = Simulated(shape, 0)
+    bad = (Kill("prefill", 0),)
+
+    def run(plan: Plan) -> Trial:
+        return Trial("invalid") if plan.steps == bad else graph(plan)
+
+    plan = Plan((Kill("prefill", 0), Kill("decode", 1)))
+    one = shrink(SPEC, plan, broken(shape, plan), run)
+    assert one.plan == plan
+    assert one.needed_text()["kill decode 1"] == "untested"
+    assert sum(tried.plan.steps == bad for tried in one.journal) == 3
+    assert one.complete
+
+
+def test_nothing_but_invalid_runs_leaves_it_unconfirmed() -> None:
+    """No exception, and at most three runs of each plan that was tried."""
+    shape = BY_NAME["single kill"]
+    plan = failing(shape, 0)
+    one = shrunk(shape, Simulated(shape, 0, invalid=1.0), plan)
+    assert (one.confirmed, one.broke, one.runs) == (False, 0, 0)
+    assert one.live_runs <= 6
+
+
+def test_other_replicas_are_tried() -> None:
+    """A bug of any decode says so; where a role has one replica, nothing was tried."""
+    anyone = Shape(
+        "any decode",
+        lambda _moments, plan: 0.0 if any(f.role == "decode" for f in plan.faults) else None,
+        1,
+    )
+    plan = Plan((Kill("decode", 2), Kill("frontend", 0)))
+    assert shrunk(anyone, Simulated(anyone, 0), plan).any_replica is True
+    front = Shape(
+        "frontend",
+        lambda _moments, plan: 0.0 if any(f.role == "frontend" for f in plan.faults) else None,
+        1,
+    )
+    assert shrunk(front, Simulated(front, 0), plan).any_replica is None
+
+
+def test_a_long_stay_is_given_up_first_and_kept_where_it_matters() -> None:
+    """A stale lease needs about its 7 s; the other shapes lose theirs."""
+    for shape, _, one in all_shrunk(1.0):
+        if shape.name == "stale lease":
+            assert 7.0 <= one.plan.stay_s <= 7.9
+
+
+def test_errors_of_the_one_who_runs_are_not_swallowed() -> None:
+    """Only a spent budget ends a shrink quietly."""
+    shape = BY_NAME["single kill"]
+    plan = failing(shape, 0)
+
+    def fails(_plan: Plan) -> Trial:
+        raise RuntimeError("the harness broke")
+
+    def spent(_plan: Plan) -> Trial:
+        raise OutOfBudget
+
+    with pytest.raises(RuntimeError):
+        shrink(SPEC, plan, broken(shape, plan), fails)
+    one = shrink(SPEC, plan, broken(shape, plan), spent)
+    assert (one.complete, one.confirmed, one.live_runs) == (False, False, 0)
+
+
+def test_waits_side_by_side_become_one() -> None:
+    """It is the same run in fewer steps."""
+    plan = Plan((Wait(0.5), Kill("decode", 0), Wait(0.25), Burst(5), Wait(0.5)))
+    left = suspects(SPEC, plan).without(frozenset([3])).plan
+    assert left == replace(plan, steps=(Wait(0.5), Kill("decode", 0), Wait(0.75)))
+
+
+@given(threshold=st.integers(1, 400), value=st.integers(1, 400))
+def test_bisection_ends_within_a_tenth_above_the_threshold(threshold: int, value: int) -> None:
+    """And asks for no value twice."""
+    asked: list[float] = []
+
+    def accepts(number: float) -> bool:
+        asked.append(number)
+        return number >= threshold
+
+    if value < threshold:
+        return
+    end = smallest(value, 1, 1, accepts)
+    assert threshold <= end <= max(threshold + 1, threshold * 1.12)
+    assert len(asked) == len(set(asked)) <= 12
