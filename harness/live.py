@@ -20,6 +20,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.execute import Enough, Watch, execute, first_answer
 from graphquake.harness.history import History, bound_log
 from graphquake.harness.plan import Plan
+from graphquake.harness.ports import gpus
 from graphquake.harness.promises import judge
 from graphquake.harness.spec import GraphSpec, expand
 from graphquake.harness.supervisor import Supervisor
@@ -98,14 +99,14 @@ async def describe_host(spec: GraphSpec) -> dict[str, str]:
         GraphError: if one of its version commands fails.
     """
     cores = len(os.sched_getaffinity(0))
-    gpus = len([name for name in os.listdir("/dev") if name[:6] == "nvidia" and name[6:].isdigit()])
+    count = len(gpus())
     found = {
-        "host": f"{cores} cores, {f'{gpus} GPUs' if gpus else 'no GPU'}",
+        "host": f"{cores} cores, {f'{count} GPUs' if count else 'no GPU'}",
         "python": platform.python_version(),
     }
     words = {"python": spec.python, "graph_dir": str(spec.path.parent), "model": spec.load.model}
     for name, command in spec.versions.items():
-        argv = shlex.split(expand(command, lambda word: words.get(word, "")))
+        argv = [expand(word, lambda name: words.get(name, "")) for word in shlex.split(command)]
         found[name] = await _first_line(f"{spec.path.name}: versions.{name}", argv)
     return found
 

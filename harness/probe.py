@@ -1,0 +1,83 @@
+"""Asking a graph about itself over HTTP: is a replica ready, what is listed, what do the gauges say.
+
+Every question has a connection of its own, since what was asked may be dead by the next one, and goes to just the address that
+stands in the graph file: proxies of the environment are not used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+import aiohttp
+
+HTTP_OK: Final = 200
+POLL_S: Final = 0.02
+ANSWER_WITHIN_S: Final = 1.0
+# Longest answer that is looked at: a list of models or a page of metrics.
+ANSWER_MAX_BYTES: Final = 8 << 20
+_SAMPLE: Final = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
+
+
+class Answer(NamedTuple):
+    """What came back: an HTTP status and a text, or status 0 and why nothing did."""
+
+    status: int
+    text: str
+
+
+class Prober:
+    """Asks; to be used as an async context manager."""
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True, limit=0),
+            timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S),
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+
+    async def get(self, url: str) -> Answer:
+        """One GET; never raises for what the other side does."""
+        try:
+            async with self._session.get(url) as response:
+                data = await response.content.read(ANSWER_MAX_BYTES)
+                return Answer(response.status, data.decode("utf-8", "replace"))
+        except TimeoutError:
+            return Answer(0, f"no answer within {ANSWER_WITHIN_S:g} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Answer(0, str(error) or type(error).__name__)
+
+    async def until(self, url: str, body: str) -> None:
+        """Wait until a GET is answered 200, with `body` (a regular expression) found in it."""
+        pattern = re.compile(body)
+        while True:
+            answer = await self.get(url)
+            if answer.status == HTTP_OK and pattern.search(answer.text):
+                return
+            await asyncio.sleep(POLL_S)
+
+
+def gauges_in(text: str, names: Iterable[str]) -> dict[str, float]:
+    """The gauges of those names in Prometheus's text format, each summed over its labels; left out if there is none."""
+    wanted, found = set(names), dict[str, float]()
+    for name, value in _SAMPLE.findall(text):
+        if name in wanted:
+            try:
+                number = float(value)
+            except ValueError:
+                continue
+            if not math.isnan(number):
+                found[name] = found.get(name, 0.0) + number
+    return found
