@@ -101,7 +101,8 @@ class Guard:
             raise GraphError(
                 f"command line and environment take {len(order)} bytes, which is too much"
             )
-        answer = self._orders[key] = self._loop.create_future()
+        answer: asyncio.Future[Child] = self._loop.create_future()
+        self._orders[key] = answer
         while True:
             try:
                 self._socket.send(order)

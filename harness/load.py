@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
+
 from graphquake.harness.answers import MESSAGE_MAX, Checker, body_of
 from graphquake.harness.history import (
     ERROR,

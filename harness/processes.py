@@ -129,7 +129,7 @@ async def ended(pidfd: int, within_s: float) -> bool:
     """Wait until the process of a pidfd has ended; False if it still runs after `within_s`."""
     loop = asyncio.get_running_loop()
     gone = loop.create_future()
-    loop.add_reader(pidfd, lambda: gone.done() or gone.set_result(None))
+    loop.add_reader(pidfd, lambda: None if gone.done() else gone.set_result(None))
     try:
         async with asyncio.timeout(within_s):
             await gone

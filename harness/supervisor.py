@@ -61,7 +61,8 @@ class Supervisor:
     """A graph that was launched from its file; a `Target`. Made by `launch`, for the event loop that it was launched in.
 
     Attributes:
-        spec, log: see `Target`.
+        spec: see `Target`.
+        log: see `Target`.
     """
 
     def __init__(self, spec: GraphSpec, run_dir: Path) -> None:

@@ -67,11 +67,14 @@ class Target(Protocol):
 
     Attributes:
         spec: what the graph is.
-        log: every spawn, first readiness and death so far, in order, on absolute time.
     """
 
     spec: GraphSpec
-    log: Sequence[Spawned | BecameReady | Died]
+
+    @property
+    def log(self) -> Sequence[Spawned | BecameReady | Died]:
+        """Every spawn, first readiness and death so far, in order, on absolute time."""
+        ...
 
     def entries(self) -> list[str]:
         """The base URLs that clients talk to, one for each replica of the entry role."""

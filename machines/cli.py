@@ -30,7 +30,7 @@ from graphquake.harness.plan import Plan, read_plan
 from graphquake.harness.promises import judge
 from graphquake.harness.spec import GraphSpec, built_in_graphs, load_graph
 from graphquake.harness.verdict import Verdict
-from graphquake.machines.corpus import Case, Corpus, as_in, read_case
+from graphquake.machines.corpus import Case, Corpus, Status, as_in, read_case
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import Budget, LiveLab, Outcome
 from graphquake.machines.model import check_plan
@@ -44,7 +44,7 @@ from graphquake.machines.trial import trial_text
 
 NO_BUDGET_S: Final = float("inf")
 RECORD_RUNS_MIN: Final = 5
-MARKS: Final = ("open", "known", "fixed")
+MARKS: Final[tuple[Status, ...]] = ("open", "known", "fixed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,6 +146,8 @@ def _try(arguments: argparse.Namespace) -> int:
 def _read_plan_argument(name: str) -> tuple[str, Plan]:
     if name == "-":
         return "standard input", read_plan("standard input", sys.stdin.read())
+    if " " in name and not Path(name).exists():
+        return "plan", read_plan("plan", name.replace(";", "\n"))
     try:
         return name, read_plan(name, Path(name).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -409,7 +411,7 @@ def _mark(arguments: argparse.Namespace) -> int:
         raise InputError(
             f"mark {case.id} known: --why is missing: a known case says why it is known"
         )
-    status = next(mark for mark in ("open", "known", "fixed") if mark == arguments.status)
+    status: Status = next(mark for mark in MARKS if mark == arguments.status)
     path = corpus.keep(replace(case, status=status, why=why))
     print(f"{path}: {case.status} -> {status}")
     return EXIT_KEPT

@@ -233,7 +233,7 @@ class Judge:
             controls=CONTROLS,
         )
         evidence = self._evidence(shrunk.plan, chase)
-        cost = {
+        cost: dict[str, float] = {
             "steps": len(plan.steps),
             "live_runs": self.journal.live.total() - runs_before,
             "live_s": round(self.live_s - live_before_s),

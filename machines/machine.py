@@ -14,6 +14,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
 from graphquake.harness.plan import (
     Burst,
     Kill,
@@ -27,8 +30,6 @@ from graphquake.harness.plan import (
 )
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.model import Model
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 # Longer plans are mostly outage: with 24 steps, 59% of the plan's time had nothing to judge.
 STEPS_MAX: Final = 10

@@ -111,9 +111,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     # pytest has a --strict of its own (about markers); given with --chaos it means ours, too.
     with contextlib.suppress(ValueError):
-        group.addoption(
-            "--strict", action="store_true", help="an unconfirmed finding fails, too"
-        )
+        group.addoption("--strict", action="store_true", help="an unconfirmed finding fails, too")
     group.addoption(
         "--strict-known", action="store_true", help="a known case that is perhaps fixed fails"
     )
@@ -146,7 +144,7 @@ def pytest_collection(session: pytest.Session) -> bool | None:
         return None
     session.items = list(_items(session))
     collected = pytest.CollectReport(
-        nodeid="chaos", outcome="passed", longrepr=None, result=session.items
+        nodeid="chaos", outcome="passed", longrepr=None, result=[*session.items]
     )
     config.hook.pytest_collectreport(report=collected)
     config.hook.pytest_collection_modifyitems(session=session, config=config, items=session.items)

@@ -5,6 +5,7 @@ Shows what is running, in which phase, how the clients fare, what was found and 
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -59,12 +60,10 @@ class Reporter:
     def _text(self, plan: Plan, why: str, progress: Progress) -> str:
         parts = [self.graph]
         if self.journal is not None and self.budget is not None:
-            left_s = int(self.budget.left_s)
-            runs = self.journal.live.total()
-            parts += [
-                f"{left_s // 60}m{left_s % 60:02}s left",
-                f"{runs} runs, {self.findings} findings",
-            ]
+            if math.isfinite(self.budget.total_s):
+                left_s = int(self.budget.left_s)
+                parts.append(f"{left_s // 60}m{left_s % 60:02}s left")
+            parts.append(f"{self.journal.live.total()} runs, {self.findings} findings")
         step = f" {progress.step + 1}/{len(plan.steps)}" if progress.step >= 0 else ""
         rate = progress.sent / progress.now_s if progress.now_s > 0 else 0.0
         parts += [

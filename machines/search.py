@@ -11,13 +11,14 @@ import hashlib
 import itertools
 from typing import Final, Literal, TypeAlias
 
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
 from graphquake.harness.plan import Plan
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.judge import Judge, PromiseBroken
 from graphquake.machines.lab import BudgetSpent
 from graphquake.machines.machine import STEPS_MAX, PlanMachine, machine_for
-from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
 
 Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import aiohttp
 import uvloop
+
 from graphquake.harness.answers import body_of
 from graphquake.harness.history import OK, Request, StepDone
 from graphquake.harness.live import LiveRun, run_live
@@ -66,8 +67,10 @@ def gaps_ms(runs: list[LiveRun]) -> list[float]:
 
 SERVER = f"""
 import asyncio, json
-chunk = json.dumps({{"id": "x", "object": "text_completion", "model": "tiny", "choices": [{{"index": 0, "text": "a", "finish_reason": None}}]}})
-last = json.dumps({{"id": "x", "object": "text_completion", "model": "tiny", "choices": [{{"index": 0, "text": "", "finish_reason": "length"}}]}})
+def event(text, finish):
+    choice = {{"index": 0, "text": text, "finish_reason": finish}}
+    return json.dumps({{"id": "x", "object": "text_completion", "model": "tiny", "choices": [choice]}})
+chunk, last = event("a", None), event("", "length")
 head = b"HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
 def framed(text):
     data = f"data: {{text}}\\n\\n".encode()

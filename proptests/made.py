@@ -89,7 +89,16 @@ class Made:
             else ""
         )
         self.events.append(
-            StepDone(at_s, at_s if begun_s is None else begun_s, number, text, landed, "made", is_fault(step), victim)
+            StepDone(
+                at_s,
+                at_s if begun_s is None else begun_s,
+                number,
+                text,
+                landed,
+                "made",
+                is_fault(step),
+                victim,
+            )
         )
         if text.startswith("kill ") and landed and len(text.split()) == 3:
             self.dies(victim, at_s, aimed=True)

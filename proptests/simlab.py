@@ -13,6 +13,7 @@ from graphquake.harness.promises import judge
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.embedding import embedding_ends
 from graphquake.machines.lab import BudgetSpent, Outcome
+
 from made import Made, spec_of
 
 RUN_S: Final = 10.0

@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from graphquake.harness.answers import Checker, body_of, masked, prompt_of
-from graphquake.harness.errors import InputError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from graphquake.harness.answers import Checker, body_of, masked, prompt_of
+from graphquake.harness.errors import InputError
+
 from made import spec_of
 
 

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, EXIT_KEPT
 from graphquake.harness.history import ERROR, History
 from graphquake.machines.cli import main
 from graphquake.machines.corpus import Case, Corpus, Observed
+
 from made import Made, plan_of
 
 GRAPH = """

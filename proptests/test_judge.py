@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
 from graphquake.harness.plan import Plan
 from graphquake.machines.corpus import Case, Corpus
 from graphquake.machines.embedding import embeds
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import Judge
 from graphquake.machines.search import SETTINGS, Ended, search
-from hypothesis import settings
+
 from made import plan_of
 from simlab import Bug, SimLab
 

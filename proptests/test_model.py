@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated import SPEC, drawn, spec_with
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.plan import (
@@ -23,6 +22,8 @@ from graphquake.harness.plan import (
 )
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.model import Model, check_plan, feasible, mend
+
+from simulated import SPEC, drawn, spec_with
 
 WORKERS = spec_with(frontend=1, worker=2)
 aims = st.sampled_from(SPEC.replicas())

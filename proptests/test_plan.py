@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from graphquake.harness.errors import InputError
 from graphquake.harness.plan import (
     HEALS,
@@ -23,8 +26,6 @@ from graphquake.harness.plan import (
     read_plan,
 )
 from graphquake.harness.reading import Table
-from hypothesis import given
-from hypothesis import strategies as st
 
 roles = st.from_regex(r"[a-z_][a-z0-9_-]{0,8}", fullmatch=True)
 indices = st.integers(0, 999)

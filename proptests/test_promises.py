@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from graphquake.harness.availability import Stretch, availability, union
 from graphquake.harness.history import (
     ERROR,
@@ -17,8 +20,7 @@ from graphquake.harness.history import (
     Leaked,
 )
 from graphquake.harness.promises import judge
-from hypothesis import given
-from hypothesis import strategies as st
+
 from made import Made, plan_of, spec_of
 
 

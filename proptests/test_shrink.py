@@ -9,7 +9,6 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
 from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Wait
 from graphquake.machines.embedding import embeds
@@ -17,6 +16,8 @@ from graphquake.machines.model import feasible
 from graphquake.machines.numbers import smallest
 from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
 from graphquake.machines.suspects import PRIORS, suspects
+
+from simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
 SEEDS = range(10)
 CAP = 120

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from graphquake.harness.errors import InputError
 from graphquake.harness.serves import parse_serves
 from graphquake.harness.spec import built_in_graphs, expand, load_graph
-from hypothesis import given
-from hypothesis import strategies as st
+
 from made import spec_of
 
 ENTRY = "http://127.0.0.1:{port.http}"
@@ -125,7 +127,7 @@ def test_a_bound_knows_whether_the_file_gave_it() -> None:
 
 def test_what_is_no_graph_is_one_clear_error(tmp_path: Path) -> None:
     """Missing file, no TOML, unknown name."""
-    with pytest.raises(InputError, match="nowhere.toml: no such file"):
+    with pytest.raises(InputError, match=r"nowhere\.toml: no such file"):
         load_graph(str(tmp_path / "nowhere.toml"))
     (tmp_path / "bad.toml").write_text("graph = ")
     with pytest.raises(InputError, match=r"bad\.toml: is no TOML"):

@@ -30,6 +30,7 @@ from dynamo.common.backend.engine import EngineConfig, LLMEngine, LlmRegistratio
 from dynamo.common.backend.worker import Worker, WorkerConfig
 from dynamo.common.constants import DisaggregationMode
 from dynamo.llm.exceptions import CannotConnect, ConnectionTimeout, Disconnected, InvalidArgument
+
 from graphquake.harness.graphs import exact
 
 LOOPBACK = "127.0.0.1"
