@@ -385,8 +385,9 @@ class Supervisor:
         if running is None:
             return _not(f"{replica} was dead already")
         running.aimed = running.told = True
+        sent_s = time.monotonic()
         running.child.send_signal(signal.SIGTERM)
-        return _now(f"SIGTERM sent to pid {running.child.pid}")
+        return Landed(ok=True, proof=f"SIGTERM sent to pid {running.child.pid}", at_s=sent_s)
 
     async def respawn(self, replica: str) -> Landed:
         """See `Target.respawn`."""
@@ -477,10 +478,6 @@ async def _seen(event: asyncio.Event, within_s: float) -> bool:
 
 def _gone_after(what: str, took_s: float) -> str:
     return f"{what} gone {max(0.0, took_s) * 1e3:.1f} ms after SIGKILL"
-
-
-def _now(proof: str) -> Landed:
-    return Landed(ok=True, proof=proof, at_s=time.monotonic())
 
 
 def _not(proof: str) -> Landed:

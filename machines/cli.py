@@ -415,3 +415,7 @@ def _mark(arguments: argparse.Namespace) -> int:
     path = corpus.keep(replace(case, status=status, why=why))
     print(f"{path}: {case.status} -> {status}")
     return EXIT_KEPT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -73,7 +73,7 @@ class Model:
     def _unknown(self, step: Kill | Terminate | Respawn) -> str | None:
         roles = {role.name: role for role in self.spec.roles}
         if step.role not in roles:
-            return f"{self.spec.name} has no {step.role}{did_you_mean(step.role, roles)}"
+            return f'{self.spec.name} has no role "{step.role}"{did_you_mean(step.role, roles)}'
         role = roles[step.role]
         if step.index >= role.replicas:
             have = " and ".join(replica_name(role.name, i) for i in range(min(role.replicas, 4)))

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.plan import Plan
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.judge import Judge, PromiseBroken
@@ -71,7 +73,7 @@ def search(
     for number in itertools.count():
         judge.new_round(number)
         runs_before = judge.journal.live.total()
-        machine = machine_for(judge.spec, judge, base)
+        machine = machine_for(judge.spec, partial(_judge, judge), base)
         seed(round_seed(session_seed, judge.spec.name, number))(machine)
         try:
             run_state_machine_as_test(machine, settings=config)
@@ -81,10 +83,27 @@ def search(
                 return "findings"
         except BudgetSpent:
             return "budget"
+        except _Unusable as unusable:
+            raise unusable.error from None
         idle = idle + 1 if judge.journal.live.total() == runs_before else 0
         if idle >= IDLE_ROUNDS_MAX:
             return "exhausted"
     raise AssertionError("itertools.count ends never")
+
+
+class _Unusable(BaseException):
+    """The graph is not to be had. It goes past Hypothesis, which would take it for a finding and shrink it."""
+
+    def __init__(self, error: GraphquakeError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _judge(judge: Judge, plan: Plan) -> None:
+    try:
+        judge(plan)
+    except GraphquakeError as error:
+        raise _Unusable(error) from None
 
 
 class _Enough(BaseException):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import textwrap
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from graphquake.machines.replay import Replay, says
 
 SCHEMA: Final = 1
 WIDTH: Final = 100
+WORDS: Final = ("kept", "broken", "invalid")
 INVALID_SHARE_MAX: Final = 0.2
 INVALID_OF_RUNS_MIN: Final = 5
 
@@ -43,7 +45,7 @@ class GraphSummary:
     live: dict[str, int] = field(default_factory=dict)
     causes: dict[str, int] = field(default_factory=dict)
     drawn: dict[str, int] = field(default_factory=dict)
-    tried: list[str] = field(default_factory=list)
+    tried: dict[str, int] = field(default_factory=dict)
     not_tried: list[str] = field(default_factory=list)
     hidden: dict[str, int] = field(default_factory=dict)
     hidden_text: dict[str, str] = field(default_factory=dict)
@@ -111,7 +113,8 @@ class GraphSummary:
         if self.drawn:
             lines += _row("plans", self._plans_line())
         if self.tried:
-            lines += _row("tried", " · ".join(self.tried))
+            tried = (f"{kind} × {count}" for kind, count in self.tried.items())
+            lines += _row("tried", " · ".join(tried))
         if self.not_tried:
             lines += _row("not tried", ", ".join(self.not_tried))
         for case, count in self.hidden.items():
@@ -128,13 +131,16 @@ class GraphSummary:
         return "\n".join([*lines, self.verdict_line])
 
     def _runs_line(self) -> str:
-        counts = ", ".join(
-            f"{self.live.get(says, 0)} {says}" for says in ("kept", "broken", "invalid")
-        )
+        counts = ", ".join(f"{self.live.get(word, 0)} {word}" for word in WORDS)
         causes = "; ".join(f"{count} {cause}" for cause, count in self.causes.items())
         weak = f", {self.weak} weak (most of it outage)" if self.weak else ""
-        median = f", median {statistics.median(self.run_s):.1f} s" if self.run_s else ""
-        return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{median}"
+        return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{self._took()}"
+
+    def _took(self) -> str:
+        if not self.run_s:
+            return ""
+        p90_s = sorted(self.run_s)[math.ceil(0.9 * len(self.run_s)) - 1]
+        return f"; median {statistics.median(self.run_s):.1f} s, p90 {p90_s:.1f} s"
 
     def _plans_line(self) -> str:
         parts = [f"{count} {became}" for became, count in self.drawn.items()]
@@ -148,7 +154,7 @@ class GraphSummary:
             "spent_s": round(self.spent_s, 1),
             "budget_s": round(self.total_s, 1) if self.total_s < 1e6 else None,  # noqa: PLR2004
             "versions": self.versions,
-            "runs": self.live,
+            "runs": {word: self.live.get(word, 0) for word in WORDS},
             "invalid_causes": self.causes,
             "run_s_median": round(statistics.median(self.run_s), 2) if self.run_s else None,
             "plans": self.drawn,
@@ -177,7 +183,9 @@ def _finding_line(finding: Finding) -> str:
     seen = case.observed[-1] if case.observed else None
     rate = f"{seen.broke} of {seen.runs} runs" if seen else ""
     where = f"   {finding.path}" if finding.path else ""
-    return f"{case.id}  {case.promise}  {len(case.plan.steps)} steps  {rate}{where}"
+    count = len(case.plan.steps)
+    steps = f"{count} step{'s' * (count != 1)}"
+    return f"{case.id}  {case.promise}  {steps}  {rate}{where}"
 
 
 def _differs(one: Replay) -> str:

@@ -29,9 +29,9 @@ class Tally:
         """Count one run."""
         self.count.update(_kinds(history))
 
-    def tried(self) -> list[str]:
-        """What was tried, most often first, as `kill decode 31`."""
-        return [f"{kind} {count}" for kind, count in self.count.most_common()]
+    def tried(self) -> dict[str, int]:
+        """What was tried and how often, most often first."""
+        return dict(self.count.most_common())
 
     def not_tried(self) -> list[str]:
         """What could be drawn and never landed."""

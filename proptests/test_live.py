@@ -1,0 +1,144 @@
+"""A plan against a live graph: the toy, right and with bugs switched on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from graphquake.harness.errors import GraphError, InputError
+from graphquake.harness.history import OK, History, PhaseBegan, StepDone
+from graphquake.harness.live import describe_host, run_live
+from graphquake.harness.promises import judge
+from graphquake.harness.spec import load_graph, with_bounds
+from graphquake.harness.verdict import Verdict
+
+from made import plan_of
+from toys import in_loop, left_of, toy_spec
+
+KILLS = plan_of(
+    "kill worker 0", "wait 0.20 s", "respawn worker 0", "wait until ready",
+    "burst 20 over 0.20 s, 50% leave", "terminate worker 1",
+)  # fmt: skip
+
+
+def seen(verdict: Verdict) -> set[str]:
+    """The promises that were broken."""
+    return {violation.promise for violation in verdict.violations}
+
+
+@in_loop
+async def test_a_graph_that_keeps_its_promises(tmp_path: Path) -> None:
+    """Every step lands with a proof; every answer is right; the folder holds all of it, and can be judged again."""
+    run = await run_live(toy_spec(tmp_path), KILLS, tmp_path / "run")
+    assert run.verdict.violations == ()
+    assert run.verdict.says == "kept"
+    steps = list(run.history.of(StepDone))
+    assert [step.step for step in steps] == [str(step) for step in KILLS.steps]
+    assert all(step.landed for step in steps)
+    assert [phase.phase for phase in run.history.of(PhaseBegan)] == [
+        "baseline", "plan", "heal", "recover", "steady", "drain",
+    ]  # fmt: skip
+    left = [request for request in run.history.requests if request.outcome == "left"]
+    assert len(left) == 10
+    assert sum(request.outcome == OK for request in run.history.requests) > 50
+    again = History.load(tmp_path / "run")
+    assert judge(again) == run.verdict
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "plan.txt", "graph.json", "events.jsonl", "requests.csv", "verdict.json", "logs",
+    }  # fmt: skip
+    assert left_of(os.getpid()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines", "promise", "signature"),
+    [
+        ({"front": "--panic 1.2"}, ["kill worker 0"], "error_window", "HTTP 503"),
+        ({"front": "--panic 4"}, ["kill worker 0"], "recovery", "HTTP 503"),
+        ({"worker": "--children 1"}, ["kill worker 0 process"], "no_leak", "process"),
+        ({"worker": "--serve-for 1.6"}, ["wait 1.00 s"], "blast_radius", "exit status 1"),
+    ],
+)  # fmt: skip
+@in_loop
+async def test_planted_bugs(
+    tmp_path: Path, changes: dict[str, str], lines: list[str], promise: str, signature: str
+) -> None:
+    """Each breaks the promise that it is about."""
+    spec = toy_spec(tmp_path, **changes)
+    run = await run_live(spec, plan_of(*lines), tmp_path / "run")
+    assert run.verdict.says == "broken"
+    broken = [v for v in run.verdict.violations if v.promise == promise]
+    assert broken
+    assert signature in broken[0].signature
+
+
+@in_loop
+async def test_a_stream_that_is_cut(tmp_path: Path) -> None:
+    """Without a window, and where requests in flight must survive, one cut stream is one too many."""
+    plan = plan_of("burst 20 over 0.00 s", "wait 0.03 s", "kill worker 0")
+    for front, says in (("--forget", "broken"), ("", "kept")):
+        spec = with_bounds(toy_spec(tmp_path, front=front), window_s=0.0, in_flight="must survive")
+        run = await run_live(spec, plan, tmp_path / "run")
+        assert run.verdict.says == says
+        assert seen(run.verdict) <= {"error_window"}
+
+
+@in_loop
+async def test_a_fault_that_does_not_land_proves_nothing(tmp_path: Path) -> None:
+    """A kill of what is dead: the run is invalid, and says why."""
+    plan = plan_of("kill worker 0", "kill worker 0")
+    run = await run_live(toy_spec(tmp_path), plan, tmp_path / "run")
+    assert run.verdict.says == "invalid"
+    assert "worker 0 was dead already" in run.verdict.causes[0]
+
+
+@in_loop
+async def test_heal_none_leaves_the_dead_dead(tmp_path: Path) -> None:
+    """The other worker serves on, and that is judged."""
+    run = await run_live(
+        toy_spec(tmp_path), plan_of("kill worker 0", "heal none"), tmp_path / "run"
+    )
+    assert run.verdict.says == "kept"
+    assert [
+        event.replica for event in run.history.events if type(event).__name__ == "Spawned"
+    ].count("worker 0") == 1
+
+
+@in_loop
+async def test_an_early_end(tmp_path: Path) -> None:
+    """As soon as the history is enough, the run is over; so it is when it is cancelled. Nothing is left either way."""
+    spec = toy_spec(tmp_path)
+    long = plan_of("kill worker 0", "wait 30.00 s")
+    run = await run_live(
+        spec, long, tmp_path / "run", enough=lambda history: any(history.of(StepDone))
+    )
+    assert run.live_s < 10
+    task = asyncio.create_task(run_live(spec, long, tmp_path / "again"))
+    await asyncio.sleep(1.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left_of(os.getpid()) == []
+
+
+@in_loop
+async def test_a_graph_that_never_answers_right(tmp_path: Path) -> None:
+    """It is ready, but every answer is another than its file says."""
+    spec = toy_spec(tmp_path, more="")
+    text = spec.path.read_text().replace("toy:expected", "toys:never")
+    spec.path.write_text(text)
+    with pytest.raises(InputError, match=r"toy\.toml: promises\.answers\.oracle: toys:never"):
+        await run_live(load_graph(str(spec.path)), plan_of(), tmp_path / "run")
+    assert left_of(os.getpid()) == []
+
+
+@in_loop
+async def test_versions(tmp_path: Path) -> None:
+    """Their first line is kept; a command that fails is one error."""
+    spec = toy_spec(tmp_path, more="[versions]\npython = '{python} --version'\n")
+    assert (await describe_host(spec))["python"].startswith("Python 3.")
+    spec = toy_spec(tmp_path, more="[versions]\nit = 'false'\n")
+    with pytest.raises(GraphError, match=r"toy\.toml: versions\.it: failed"):
+        await describe_host(spec)

@@ -1,0 +1,175 @@
+"""`pytest --chaos` as a user runs it: in a process of its own, in a folder of theirs, against the toy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from toys import TOY, left_of, toy_file
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Somebody's project, whose folders have the names of ours."""
+    for name in ("harness", "machines", "proptests"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('not yours')\n")
+    toy_file(tmp_path)
+    return tmp_path
+
+
+def start(project: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    """Begin a pytest in that project."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(TOY.parent), "COLUMNS": "100", **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(project: Path, *arguments: str, **env: str) -> tuple[int, str]:
+    """Status and output of a pytest in that project; nothing of it is left."""
+    with start(project, *arguments, **env) as process:
+        out, _ = process.communicate(timeout=240)
+    assert left_of(process.pid) == []
+    return process.returncode, out
+
+
+CHAOS = ("--chaos", "--graph", "toy.toml")
+
+
+def test_importing_the_plugin_costs_nothing() -> None:
+    """It is loaded by every pytest of everybody."""
+    heavy = "{'hypothesis', 'aiohttp', 'numpy', 'psutil', 'uvloop', 'asyncio'}"
+    code = f"import sys, graphquake.machines.plugin; print({heavy} & set(sys.modules))"
+    argv = [sys.executable, "-c", code]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_without_chaos_nothing_changes(project: Path) -> None:
+    """A project's own tests run as ever; a chaos class is skipped."""
+    (project / "test_own.py").write_text(
+        "from graphquake.machines import chaos\n"
+        "def test_one():\n    pass\n"
+        'TestMine = chaos("toy.toml")\n'
+    )
+    status, out = run(project, "test_own.py")
+    assert (status, "1 passed, 1 skipped" in out) == (0, True), out
+
+
+def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
+    """Also under CI, where Hypothesis's own profile would ignore the seed; nothing is started."""
+    args = (*CHAOS, "--dry-run", "--hypothesis-seed")
+    outs = [run(project, *args, "5"), run(project, *args, "5", CI="true"), run(project, *args, "6")]
+    plans = [re.findall(r"^ .*(?:kill|terminate) .*$", out, re.MULTILINE) for _, out in outs]
+    assert [status for status, _ in outs] == [0, 0, 0], outs[0][1]
+    assert len(plans[0]) > 5
+    assert plans[0] == plans[1] != plans[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--chaos", "--graph", "nowhere.toml"], "nowhere.toml: no such file"),
+        (["--chaos", "--graph", "dynamo-dissag"], 'did you mean "dynamo-disagg"?'),
+        ([*CHAOS, "--chaos-budget", "soon"], '--chaos-budget: found "soon"'),
+        ([*CHAOS, "--chaos-max-findings", "0"], "--chaos-max-findings: found 0, expected at least 1"),
+        ([*CHAOS, "--hypothesis-seed", "x"], '--hypothesis-seed: found "x", expected a whole number'),
+        (["--graph", "toy.toml"], "--graph: does nothing without --chaos"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) -> None:
+    """Status 2, and nothing is started."""
+    status, out = run(project, *arguments)
+    assert (status, says in out) == (2, True), out
+    assert "Traceback" not in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"worker": "--exit-after 0"}, "ended with exit status 1 before it was ready"),
+        ({"worker": "--deaf", "within_s": 0.3}, "not ready within 0.3 s"),
+        ({"more": "[roles.other]\ncommand = 'no-such-program'"}, 'cannot run "no-such-program"'),
+    ],
+)
+def test_a_graph_that_does_not_start_is_one_error(
+    project: Path, changes: dict[str, object], says: str
+) -> None:
+    """It names role and cause; nothing is left running."""
+    toy_file(project, **changes)
+    status, out = run(project, *CHAOS)
+    assert (status, says in out) == (2, True), out
+    assert "toy.toml: roles." in out
+    assert "Traceback" not in out
+
+
+def test_a_correct_graph(project: Path) -> None:
+    """Live runs within the budget, none of them broken; a summary to read, and one for programs."""
+    status, out = run(project, *CHAOS, "--chaos-budget", "25s", "--hypothesis-seed", "1")
+    assert status == 0, out
+    assert "exit 0" in out
+    summary = json.loads((project / ".graphquake" / "summary.json").read_text())
+    (graph,) = summary["graphs"]
+    assert graph["runs"]["broken"] == 0
+    assert graph["runs"]["kept"] >= 3
+    assert (project / ".graphquake" / ".gitignore").read_text() == "*\n"
+
+
+def test_control_c(project: Path) -> None:
+    """The search ends at once, with a summary, and with nothing left."""
+    with start(project, *CHAOS, "--chaos-budget", "5m") as process:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        begun_s = time.monotonic()
+        out, _ = process.communicate(timeout=30)
+    assert time.monotonic() - begun_s < 5
+    assert left_of(process.pid) == []
+    assert process.returncode == 2, out
+    assert "= graphquake =" in out
+    assert "KeyboardInterrupt" in out
+    assert (project / ".graphquake" / "summary.json").exists()
+
+
+def test_a_bug_from_search_to_replay(project: Path) -> None:
+    """Found, shrunk, confirmed, kept beside the graph file; replayed first the next time; marked; excused."""
+    toy_file(project, front="--panic 1.2", more="blast_radius = false")
+    args = (*CHAOS, "--chaos-max-findings", "1", "--hypothesis-seed", "3")
+    status, out = run(project, *args, "--chaos-budget", "3m")
+    assert status == 1, out
+    (path,) = (project / "regressions").glob("*.json")
+    case = json.loads(path.read_text())
+    assert (case["status"], case["promise"]) == ("open", "error_window")
+    assert len(case["steps"]) == 1
+    assert re.match(r"kill worker [01]", case["steps"][0])
+    assert case["observed"][0]["broke"] >= 9
+    assert f"FINDING {case['id']}  error_window broken" in out
+    graphquake = [sys.executable, "-m", "graphquake.machines.cli"]
+    env = {**os.environ, "PYTHONPATH": str(TOY.parent)}
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*graphquake, *arguments],
+            cwd=project, env=env, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    replayed = command("replay", str(path), "--graph", "toy.toml")
+    assert replayed.returncode == 1, replayed.stdout + replayed.stderr
+    assert replayed.stdout.startswith("REPRODUCED")
+    marked = command("mark", str(path), "known", "--why", "planted")
+    assert marked.returncode == 0, marked.stderr
+    status, out = run(project, *CHAOS, "--hypothesis-seed", "3", "--chaos-budget", "25s")
+    assert status == 0, out
+    assert "1 known: broke again" in out
+    assert "hidden" in out

@@ -1,0 +1,221 @@
+"""A toy serving graph for the tests: real processes and sockets, up in a tenth of a second, with faults that can be switched on.
+
+    python toy.py front --port P --workers P,P [--forget] [--panic S]      OpenAI completions, streamed or not; retries on the next worker
+    python toy.py work --port P [--children N] [--exit-after S] [--deaf]   makes the tokens
+    python toy.py idle NAME                                                a child that listens on a port and does nothing
+
+`--forget`: a stream whose worker dies is cut, instead of being finished by another one. `--panic`: after a worker was found dead, every
+request gets a 503 for so long. `--deaf`: the worker never becomes ready. `--detach`: its children leave its session, and their parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, urlsplit
+
+TOKEN_S = 0.004
+WORKER_WITHIN_S = 2.0
+
+
+def expected(prompt: str, max_tokens: int) -> str:
+    """The right answer: letters that depend on the whole prompt."""
+    digest = hashlib.shake_256(prompt.encode()).digest(max_tokens)
+    return "".join(chr(ord("a") + byte % 26) for byte in digest)
+
+
+class Server:
+    """Reads one HTTP request a connection and answers it."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.busy = 0
+        self.turn = 0
+        self.panic_until_s = 0.0
+
+    async def serve(self) -> None:
+        """For ever, or as long as was said."""
+        server = await asyncio.start_server(self.connected, "127.0.0.1", self.arguments.port)
+        async with asyncio.timeout(self.arguments.serve_for):
+            await server.serve_forever()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, one request."""
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            lengths = [line for line in head if line.lower().startswith("content-length:")]
+            body = await reader.readexactly(int(lengths[0].split(":")[1]) if lengths else 0)
+            await self.answer(urlsplit(head[0].split()[1]), body, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def answer(self, url: SplitResult, body: bytes, writer: asyncio.StreamWriter) -> None:
+        """By path."""
+        if url.path == "/health":
+            say(writer, "ready" if not self.arguments.deaf else "starting", kind="text/plain")
+        elif url.path == "/metrics":
+            say(writer, f"# TYPE toy_busy gauge\ntoy_busy {self.busy}\n", kind="text/plain")
+        elif url.path == "/list":
+            alive = [port for port in self.arguments.workers if await is_open(port)]
+            say(writer, json.dumps({"workers": [{"port": port} for port in alive]}))
+        elif url.path == "/tokens":
+            query = parse_qs(url.query)
+            await self.make(query["prompt"][0], int(query["n"][0]), int(query["skip"][0]), writer)
+        else:
+            self.busy += 1
+            try:
+                await self.complete(json.loads(body), writer)
+            finally:
+                self.busy -= 1
+
+    async def make(self, prompt: str, count: int, skip: int, writer: asyncio.StreamWriter) -> None:
+        """What a worker does: tokens, at their pace."""
+        for letter in expected(prompt, count)[skip:]:
+            await asyncio.sleep(TOKEN_S)
+            writer.write(letter.encode())
+            await writer.drain()
+
+    async def complete(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:  # noqa: C901
+        """What the front does: ask one worker after the other until the answer is whole."""
+        prompt, count = asked["prompt"], asked["max_tokens"]
+        text = ""
+        if time.monotonic() < self.panic_until_s:
+            say(writer, '{"message": "panic"}', status="503 Service Unavailable")
+            return
+        if asked.get("stream"):
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+            )
+        for _ in range(2 * len(self.arguments.workers)):
+            port = self.arguments.workers[self.turn % len(self.arguments.workers)]
+            self.turn += 1
+            async for letter in tokens(port, prompt, count, len(text)):
+                text += letter
+                if asked.get("stream"):
+                    writer.write(chunk(letter, None))
+                    await writer.drain()
+            if len(text) == count:
+                break
+            if self.arguments.panic:
+                self.panic_until_s = time.monotonic() + self.arguments.panic
+            if self.arguments.forget and text:
+                return
+        if asked.get("stream"):
+            end = chunk("", "length") if len(text) == count else b'data: {"error": "no worker"}\n\n'
+            writer.write(end + b"data: [DONE]\n\n")
+        elif len(text) == count:
+            say(writer, json.dumps(choice(text, "length", count)))
+        else:
+            say(writer, '{"message": "no worker"}', status="503 Service Unavailable")
+
+
+async def tokens(port: int, prompt: str, count: int, skip: int) -> AsyncIterator[str]:
+    """What one worker makes, until it is done or dies."""
+    try:
+        async with asyncio.timeout(WORKER_WITHIN_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(
+                f"GET /tokens?prompt={prompt}&n={count}&skip={skip} HTTP/1.1\r\n\r\n".encode()
+            )
+            while letter := await reader.read(1):
+                yield letter.decode()
+            writer.close()
+    except (OSError, TimeoutError):
+        return
+
+
+async def is_open(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def choice(text: str, finish: str | None, count: int | None = None) -> dict[str, Any]:
+    """An answer, or a chunk of one."""
+    found: dict[str, Any] = {
+        "id": "toy",
+        "model": "toy",
+        "choices": [{"index": 0, "text": text, "finish_reason": finish}],
+    }
+    return found if count is None else found | {"usage": {"completion_tokens": count}}
+
+
+def chunk(text: str, finish: str | None) -> bytes:
+    """A server-sent event."""
+    return b"data: " + json.dumps(choice(text, finish)).encode() + b"\n\n"
+
+
+def say(
+    writer: asyncio.StreamWriter, text: str, status: str = "200 OK", kind: str = "application/json"
+) -> None:
+    """A whole answer."""
+    body = text.encode()
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    writer.write(head.encode() + body)
+
+
+def idle(name: str) -> None:
+    """Listen on a port under that name, until killed."""
+    ctypes.CDLL(None).prctl(15, name.encode())
+    with socket.create_server(("127.0.0.1", 0)):
+        print(f"{name} is up", flush=True)
+        signal.pause()
+
+
+def start_children(count: int, *, detach: bool) -> None:
+    """Children of the worker; detached ones are orphans in a session of their own, with an empty environment."""
+    for _ in range(count):
+        argv = [sys.executable, __file__, "idle", "toy-engine"]
+        if not detach:
+            subprocess.Popen(argv)
+        elif os.fork() == 0:
+            subprocess.Popen(argv, start_new_session=True)
+            os._exit(0)
+        else:
+            os.wait()
+
+
+def main() -> None:
+    """Be one of the processes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=("front", "work", "idle"))
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--port", type=int)
+    parser.add_argument(
+        "--workers", type=lambda text: [int(port) for port in text.split(",")], default=[]
+    )
+    parser.add_argument("--children", type=int, default=0)
+    parser.add_argument("--exit-after", type=float)
+    parser.add_argument("--serve-for", type=float)
+    parser.add_argument("--panic", type=float, default=0.0)
+    for flag in ("--forget", "--deaf", "--detach"):
+        parser.add_argument(flag, action="store_true")
+    arguments = parser.parse_args()
+    if arguments.role == "idle":
+        idle(arguments.name)
+    start_children(arguments.children, detach=arguments.detach)
+    if arguments.exit_after is not None:
+        time.sleep(arguments.exit_after)
+        sys.exit("toy: cannot go on: out of luck")
+    asyncio.run(Server(arguments).serve())
+
+
+if __name__ == "__main__":
+    main()
