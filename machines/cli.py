@@ -39,7 +39,7 @@ from graphquake.machines.progress import Reporter
 from graphquake.machines.rates import wilson
 from graphquake.machines.replay import Replay, replay
 from graphquake.machines.report import table
-from graphquake.machines.session import corpus_folder, open_corpus, record
+from graphquake.machines.session import corpus_folder, open_corpus, record, results_folder
 from graphquake.machines.trial import trial_text
 
 NO_BUDGET_S: Final = float("inf")
@@ -139,7 +139,7 @@ def _budget(arguments: argparse.Namespace) -> Budget:
 def _try(arguments: argparse.Namespace) -> int:
     spec = load_graph(arguments.graph)
     open_corpus(spec)
-    print(asyncio.run(trial_text(spec, arguments.results_dir / spec.name / "try")))
+    print(asyncio.run(trial_text(spec, results_folder(arguments.results_dir, spec.name, "try"))))
     return EXIT_KEPT
 
 
@@ -164,7 +164,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{spec.name} · {spec.shape} · dry run: nothing is started\n{plan}")
         return EXIT_KEPT
     outcomes: list[Outcome] = []
-    folder = arguments.results_dir / spec.name
+    folder = results_folder(arguments.results_dir, spec.name)
     reporter = Reporter(sys.stderr)
     budget = _budget(arguments)
     journal = Journal()
@@ -345,7 +345,7 @@ def _replay_found(
             continue
         journal = Journal()
         reporter.begin(spec.name, journal, budget)
-        folder = arguments.results_dir / case.id / "replay"
+        folder = results_folder(arguments.results_dir, case.id, "replay")
         runs = arguments.runs or (RECORD_RUNS_MIN if arguments.record else None)
         with LiveLab(as_in(case, spec), folder, budget, watch=reporter) as lab:
             one = replay(case, lab, journal, runs=runs)

@@ -308,16 +308,18 @@ class Corpus:
     """The cases in one folder.
 
     Args:
-        folder: where they lie; it need not exist yet.
+        folder: where they lie, and where new ones go; it need not exist yet.
+        shipped: a folder of cases that came with graphquake; one of the same name in `folder` stands for it.
 
     Raises:
         InputError: if one of them is damaged or of a newer schema.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shipped: Path | None = None) -> None:
         self.folder = folder
         self._cases = {}
-        for path in sorted(folder.glob("*.json")):
+        theirs = sorted(shipped.glob("*.json")) if shipped else []
+        for path in [*theirs, *sorted(folder.glob("*.json"))]:
             try:
                 text = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:

@@ -58,10 +58,9 @@ def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
     """
     if chosen is not None:
         return chosen
-    if spec.path not in built_in_graphs().values():
+    if not _is_ready_made(spec):
         return spec.path.parent / "regressions"
-    own = Path(str(resources.files("graphquake.regressions")))
-    return Path.cwd() / "regressions" if "site-packages" in own.parts else own
+    return Path.cwd() / "regressions" if _is_installed() else _shipped()
 
 
 def open_corpus(spec: GraphSpec, chosen: Path | None = None) -> Corpus:
@@ -70,7 +69,28 @@ def open_corpus(spec: GraphSpec, chosen: Path | None = None) -> Corpus:
     Raises:
         InputError: if one of them is damaged or of a newer schema.
     """
-    return Corpus(corpus_folder(spec, chosen))
+    brought = _is_ready_made(spec) and _is_installed() and chosen is None
+    return Corpus(corpus_folder(spec, chosen), _shipped() if brought else None)
+
+
+def _is_ready_made(spec: GraphSpec) -> bool:
+    return spec.path in built_in_graphs().values()
+
+
+def _shipped() -> Path:
+    return Path(str(resources.files("graphquake.regressions")))
+
+
+def _is_installed() -> bool:
+    return "site-packages" in _shipped().parts
+
+
+def results_folder(root: Path, *names: str) -> Path:
+    """A folder for results, not to be made yet; its root is made, and is nothing that a user wants to commit."""
+    if not root.exists():
+        root.mkdir(parents=True)
+        (root / ".gitignore").write_text("*\n", encoding="ascii")
+    return root.joinpath(*names)
 
 
 @dataclass(slots=True)
@@ -105,7 +125,7 @@ class Session:
     @property
     def folder(self) -> Path:
         """Where this graph's files go."""
-        return self.options.results_dir / self.spec.name
+        return results_folder(self.options.results_dir, self.spec.name)
 
     def go(self) -> GraphSummary:
         """Replay the graph's cases, then search until the budget is spent.
