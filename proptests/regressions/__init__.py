@@ -1,0 +1,1 @@
+"""The cases of the ready-made graphs, one JSON file each."""
