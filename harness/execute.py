@@ -237,9 +237,9 @@ class _Run:
         if not self._can_serve():
             return
         now_s = self._load.now_s()
-        faults = [event.at_s for event in self.history().faults()]
+        last_s = max((event.at_s for event in self.history().faults()), default=now_s)
         window_s = self._target.spec.promises.window_s + BEYOND_WINDOW_S
-        until_s = max(now_s + STEADY_S, max(faults, default=0.0) + window_s) + self._plan.stay_s
+        until_s = max(now_s + STEADY_S, last_s + window_s, last_s + self._plan.stay_s)
         await asyncio.sleep(until_s - now_s)
 
     async def _drain(self) -> None:

@@ -15,7 +15,7 @@ Text form (one step a line; a line that starts with # is a remark):
     wait 0.35 s
     wait until ready                      until every replica that lives is ready and listed
     heal release                          not a step: how the run heals (all, the default; release; none)
-    stay 12.00 s                          not a step: how much longer the steady phase lasts
+    stay 12.00 s                          not a step: how long the run goes on at least after its last fault
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Plan:
     Attributes:
         steps: in order.
         heal: `all` respawns what is dead and releases what is stalled; `release` leaves the dead dead; `none`.
-        stay_s: how much longer than usual the steady phase lasts, in seconds.
+        stay_s: how long the load goes on at least after the last fault, in seconds; it shows what leases hide until they end.
     """
 
     steps: tuple[Step, ...]

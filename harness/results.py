@@ -21,6 +21,8 @@ _TELLING: Final = re.compile(
 _STAMP: Final = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\d*(Z|[+-]\d\d:?\d\d)?"
 )
+# Where a line comes from (spans and modules, each with a colon) says less than the message behind it.
+_SPANS: Final = re.compile(r"^(\w+ )(?:[\w.:{}\[\]-]+: )+")
 
 
 def since_s(history: History) -> float:
@@ -126,4 +128,4 @@ def _telling(name: str, line: str, zero: float | None) -> LogLine | None:
         if at_s is not None and at_s < 0:
             return None
     text = " ".join(line.replace(stamp[0] if stamp else "", "", 1).split())
-    return LogLine(name, at_s, text[:LOG_LINE_CHARS])
+    return LogLine(name, at_s, _SPANS.sub(r"\1", text)[:LOG_LINE_CHARS])

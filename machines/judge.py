@@ -43,6 +43,7 @@ from graphquake.machines.journal import Journal
 from graphquake.machines.lab import BudgetSpent, Lab, Outcome
 from graphquake.machines.replay import versions_of
 from graphquake.machines.report import seen_text, title_of
+from graphquake.machines.shapes import Shapes
 from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
 from graphquake.machines.tally import Tally
 
@@ -112,6 +113,7 @@ class Judge:
     weak: int = 0
     round: int = 0
     _said: set[Plan] = field(default_factory=set)
+    _shapes: Shapes = field(default_factory=Shapes)
     _minimal: tuple[Plan, type[PromiseBroken], str] | None = None
 
     def __post_init__(self) -> None:
@@ -157,6 +159,7 @@ class Judge:
         self.tally.add(outcome.history)
         self.weak += outcome.verdict.weak
         self._said.add(plan)
+        self._shapes.ran(plan)
         news = self._news(outcome)
         if not news:
             self.lab.discard(outcome)
@@ -175,7 +178,7 @@ class Judge:
         for case in self.corpus.of(self.spec):
             if case.status in EXCUSING and any(_acts(p) == _acts(plan) for p in case.plans()):
                 return f"only case {case.id} itself"
-        return None
+        return None if self._shapes.has_turn(plan) else "like one that was run"
 
     # ---- runs
 

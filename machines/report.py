@@ -37,21 +37,21 @@ def finding_text(finding: Finding) -> str:
     case, history = finding.case, finding.minimal.history
     word = "FINDING" if finding.counts else case.status.upper()
     lines = [_fit(f"{word} {case.id}  {case.title}")]
-    lines += _row("graph", _graph_line(case))
+    lines += row("graph", _graph_line(case))
     lines += _plan_rows(case.plan, history)
-    lines += _row("promised", promised(history.spec, case.promise))
-    lines += _row("seen", case.seen)
+    lines += row("promised", promised(history.spec, case.promise))
+    lines += row("seen", case.seen)
     lines += [" " * (LABEL + 2) + row for row in timeline(history)]
     lines += _first_rows(history, case)
     lines += _log_rows(finding)
     lines += _evidence_rows(case)
     if finding.others:
-        lines += _row("also seen", "; ".join(finding.others[:3]))
+        lines += row("also seen", "; ".join(finding.others[:3]))
     if finding.path is not None:
-        lines += _row("case", f"{_short(finding.path)}   status: {case.status}")
+        lines += row("case", f"{short(finding.path)}   status: {case.status}")
     if finding.minimal.folder is not None:
-        lines += _row("evidence", _short(finding.minimal.folder.parent))
-    lines += _row(
+        lines += row("evidence", short(finding.minimal.folder.parent))
+    lines += row(
         "replay",
         f"graphquake replay {case.id}      not a bug today?  "
         f"graphquake mark {case.id} known --why URL",
@@ -116,10 +116,10 @@ def _first_rows(history: History, case: Case) -> list[str]:
     first = next((r for r in failed if len(what) > 1 and r.detail == what[1]), None)
     if first is None:
         return []
-    return _row(
+    return row(
         "for one",
         f"request {first.number}, sent {first.sent_s - since_s(history):+.2f} s, {first.detail} "
-        f"after {first.latency_s * 1e3:.0f} ms: {first.message}",
+        f"after {first.latency_s * 1e3:.0f} ms" + (f": {first.message}" if first.message else ""),
         lines=2,
     )
 
@@ -139,25 +139,30 @@ def _evidence_rows(case: Case) -> Iterator[str]:
         seen = case.observed[-1]
         low, high = wilson(seen.broke, seen.runs)
         interval = f"({low:.0%} to {high:.0%}, 95% Wilson)"
-        yield from _row(
+        yield from row(
             "reproduced", f"{seen.broke} of {seen.runs} runs {interval}, all on fresh graphs"
         )
     for number, (step, what) in enumerate(case.needed.items()):
-        yield from _row("needed" if number == 0 else "", f'without "{step}": {what}')
+        yield from row("needed" if number == 0 else "", f'without "{step}": {what}')
     if case.controls:
-        yield from _row("control", case.controls)
+        yield from row("control", case.controls)
     cost = case.shrunk_from
-    yield from _row(
+    yield from row(
         "cost",
-        f"shrunk from {cost.get('steps', 0):g} steps in {cost.get('live_runs', 0):g} live runs, "
-        f"{cost.get('live_s', 0):.0f} s",
+        f"shrunk from {counted(cost.get('steps', 0), 'step')} in "
+        f"{counted(cost.get('live_runs', 0), 'live run')}, {cost.get('live_s', 0):.0f} s",
     )
 
 
-def _row(label: str, text: str, lines: int = 3) -> list[str]:
+def counted(count: float, what: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count:g} {what}{'s' * (count != 1)}"
+
+
+def row(label: str, text: str, lines: int = 3) -> list[str]:
     """A labelled row, wrapped to the width."""
     indent = " " * (LABEL + 2)
-    wrapped = textwrap.wrap(text, WIDTH - len(indent)) or [""]
+    wrapped = textwrap.wrap(text, WIDTH - len(indent), break_on_hyphens=False) or [""]
     if len(wrapped) > lines:
         wrapped = wrapped[:lines]
         wrapped[-1] = wrapped[-1][: WIDTH - len(indent) - 2] + " …"
@@ -168,7 +173,8 @@ def _fit(line: str) -> str:
     return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """The path, from here where it lies below."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

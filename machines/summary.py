@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from typing import Any, Final
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, EXIT_PROVED_NOTHING
 from graphquake.machines.judge import Finding
 from graphquake.machines.replay import Replay, says
+from graphquake.machines.report import counted, row, short
 
 SCHEMA: Final = 1
 WIDTH: Final = 100
@@ -99,9 +99,9 @@ class GraphSummary:
             return f"exit {status}: proved nothing"
         parts = []
         if self.new:
-            parts.append(f"{len(self.new)} new finding{'s' * (len(self.new) > 1)}")
+            parts.append(counted(len(self.new), "new finding"))
         if self.back:
-            parts.append(f"{len(self.back)} case{'s' * (len(self.back) > 1)} failed")
+            parts.append(counted(len(self.back), "case") + " failed")
         return f"exit {status}: {', '.join(parts) or 'nothing new'}"
 
     def text(self) -> str:
@@ -109,23 +109,23 @@ class GraphSummary:
         versions = "".join(f" · {name} {version}" for name, version in self.versions.items())
         total = f" of {_duration(self.total_s)}" if self.total_s < 1e6 else ""  # noqa: PLR2004
         lines = [f"{self.graph} · seed {self.seed} · {_duration(self.spent_s)}{total}{versions}"]
-        lines += _row("runs", self._runs_line())
+        lines += row("runs", self._runs_line())
         if self.drawn:
-            lines += _row("plans", self._plans_line())
+            lines += row("plans", self._plans_line())
         if self.tried:
             tried = (f"{kind} × {count}" for kind, count in self.tried.items())
-            lines += _row("tried", " · ".join(tried))
+            lines += row("tried", " · ".join(tried))
         if self.not_tried:
-            lines += _row("not tried", ", ".join(self.not_tried))
+            lines += row("not tried", ", ".join(self.not_tried))
         for case, count in self.hidden.items():
-            lines += _row(
+            lines += row(
                 "hidden",
                 f"{self.hidden_text.get(case, case)}: in {count} runs; everything else was judged there",
             )
         for one in self.replays:
-            lines += _row("case", f"{one.case.id} {says(one)[1]}: {one.line}{_differs(one)}")
+            lines += row("case", f"{one.case.id} {says(one)[1]}: {one.line}{_differs(one)}")
         for finding in self.findings:
-            lines += _row(
+            lines += row(
                 "FINDING" if finding.counts else finding.case.status, _finding_line(finding)
             )
         return "\n".join([*lines, self.verdict_line])
@@ -182,9 +182,8 @@ def _finding_line(finding: Finding) -> str:
     case = finding.case
     seen = case.observed[-1] if case.observed else None
     rate = f"{seen.broke} of {seen.runs} runs" if seen else ""
-    where = f"   {finding.path}" if finding.path else ""
-    count = len(case.plan.steps)
-    steps = f"{count} step{'s' * (count != 1)}"
+    where = f"   {short(finding.path)}" if finding.path else ""
+    steps = counted(len(case.plan.steps), "step")
     return f"{case.id}  {case.promise}  {steps}  {rate}{where}"
 
 
@@ -195,11 +194,6 @@ def _differs(one: Replay) -> str:
 def _duration(seconds: float) -> str:
     whole = round(seconds)
     return f"{whole // 60}m{whole % 60:02}s" if whole >= 60 else f"{whole}s"  # noqa: PLR2004
-
-
-def _row(label: str, text: str) -> list[str]:
-    wrapped = textwrap.wrap(text, WIDTH - 14, break_on_hyphens=False) or [""]
-    return [f"  {label:12}{wrapped[0]}", *(" " * 14 + rest for rest in wrapped[1:])]
 
 
 def combined(summaries: list[GraphSummary]) -> int:

@@ -1,0 +1,186 @@
+"""What a user reads, to the letter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from graphquake.harness.history import ERROR
+from graphquake.harness.promises import judge
+from graphquake.machines.corpus import Case, Observed
+from graphquake.machines.judge import Finding
+from graphquake.machines.lab import Outcome
+from graphquake.machines.replay import Replay, Word
+from graphquake.machines.report import counted, finding_text, seen_text, title_of
+from graphquake.machines.summary import GraphSummary, combined, write
+
+from made import Made, plan_of
+
+PLAN = plan_of("kill decode 0", "wait 0.50 s")
+BEGAN = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+
+
+@pytest.fixture
+def finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
+    """Four seconds of failures after a kill, with the logs of two replicas."""
+    monkeypatch.chdir(tmp_path)
+    logs = tmp_path / ".graphquake/3f9a1c/minimal/logs"
+    logs.mkdir(parents=True)
+    (logs / "frontend-0.0.log").write_text(
+        "2026-01-01T00:00:01.000000Z  WARN before: the fault\n"
+        "2026-01-01T00:00:02.250000Z  WARN http: dynamo::pipeline: no instances left to try\n"
+    )
+    (logs / "prefill-0.0.log").write_text("Traceback (most recent call last):\n")
+    made = Made(plan=PLAN).steady(0.0, 2.0).step("kill decode 0", 2.0)
+    made.steady(2.0, 6.0, outcome=ERROR).steady(6.0, 9.0).step("wait 0.50 s", 2.5, number=1)
+    made.phase("heal", 2.5).spawn("decode 0", 2.6, ready_s=3.0).phase("recover", 2.6)
+    history = made.history()
+    history.host["began"] = BEGAN.isoformat()
+    case = Case(
+        id="3f9a1c",
+        title=title_of("error_window", PLAN, history),
+        status="open",
+        why="",
+        graph={"name": "made", "shape": history.spec.shape},
+        promise="error_window",
+        signature="error_window / HTTP 503 / path left",
+        plan=PLAN,
+        seen=seen_text("error_window", history),
+        reach_s=4.0,
+        observed=(Observed("2026-01-01", {"dynamo": "1.6.1"}, "2 cores, no GPU", 7, 10),),
+        needed={"kill decode 0": "kept in 3 of 3 runs"},
+        controls="kept in 3 of 3 runs without the faults",
+        load={"rate_per_s": 20},
+        shrunk_from={"steps": 9, "live_runs": 14, "live_s": 131},
+    )
+    folder = Path.cwd() / ".graphquake/3f9a1c/minimal"
+    outcome = Outcome(PLAN, judge(history), history, 9.0, folder)
+    return Finding(
+        case, outcome, outcome, (), counts=True, path=Path.cwd() / "regressions/3f9a1c.json"
+    )
+
+
+FINDING = """\
+FINDING 3f9a1c  error_window broken by kill decode 0; wait 0.50 s: 80 of 142 requests failed
+  graph       made · frontend 1, prefill 1, decode 2 · dynamo 1.6.1 · 20 requests/s
+  plan        1  kill decode 0  landed: made
+              2  wait 0.50 s    made
+  promised    while a path is up, no request fails later than 2 s after a fault (W = 2 s, default)
+  seen        80 of 142 failed: 80 × HTTP 503; the last one sent at +4.0 s
+                                 ×   +
+              ok    ▄▆▆▆▆▆▆▆▆▆▆▆▆▄                          ▄▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆█
+              fail               ▂▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▂
+                    -2.0 s … +7.0 s, × fault, + healed, full block 27/s
+  for one     request 40, sent +0.00 s, HTTP 503 after 100 ms
+  logs        frontend-0.0  +0.25  WARN no instances left to try
+              prefill-0.0          Traceback (most recent call last):
+  reproduced  7 of 10 runs (40% to 89%, 95% Wilson), all on fresh graphs
+  needed      without "kill decode 0": kept in 3 of 3 runs
+  control     kept in 3 of 3 runs without the faults
+  cost        shrunk from 9 steps in 14 live runs, 131 s
+  case        regressions/3f9a1c.json   status: open
+  evidence    .graphquake/3f9a1c
+  replay      graphquake replay 3f9a1c      not a bug today?  graphquake mark 3f9a1c known --why URL"""
+
+
+def test_a_finding(finding: Finding) -> None:
+    """At most 30 lines of 100 columns."""
+    text = finding_text(finding)
+    assert text == FINDING
+    assert len(text.splitlines()) <= 30
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_finding_with_a_long_plan_stays_short(finding: Finding) -> None:
+    """Whatever it holds."""
+    steps = plan_of(*["kill decode 0", "respawn decode 0"] * 30)
+    long = replace(
+        finding,
+        case=replace(finding.case, plan=steps, needed={str(n): "x" * 300 for n in range(50)}),
+    )
+    lines = finding_text(long).splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 100
+
+
+def replayed(case: Case, word: Word, broke: int, runs: int) -> Replay:
+    """A replay that saw nothing else."""
+    return Replay(case, word, broke, runs, 0, (), (), None)
+
+
+def summary_of(finding: Finding) -> GraphSummary:
+    """A session with everything in it."""
+    known = replace(finding.case, id="aa0001", status="known", why="URL")
+    fixed = replace(finding.case, id="aa0002", status="fixed")
+    return GraphSummary(
+        "made", 7, 600.0, 600.0, {"dynamo": "1.6.1"},
+        live={"kept": 24, "broken": 12, "invalid": 2},
+        causes={"client late": 2},
+        drawn={"run": 31, "without a fault": 20, "seen before": 6, "after the budget": 4},
+        tried={"kill decode": 31, "kill frontend": 9},
+        not_tried=["terminate prefill"],
+        hidden={"aa0001": 5}, hidden_text={"aa0001": 'error_window after "kill decode 0" (known aa0001)'},
+        run_s=[float(n) for n in range(1, 11)],
+        replays=[
+            replayed(known, "REPRODUCED", 1, 1),
+            replayed(fixed, "NOT REPRODUCED", 0, 5),
+        ],
+        findings=[finding], ended="budget",
+    )  # fmt: skip
+
+
+SUMMARY = """\
+made · seed 7 · 10m00s of 10m00s · dynamo 1.6.1
+  runs        38 live: 24 kept, 12 broken, 2 invalid (2 client late); median 5.5 s, p90 9.0 s
+  plans       61 drawn: 31 run, 20 without a fault, 6 seen before, 4 after the budget
+  tried       kill decode × 31 · kill frontend × 9
+  not tried   terminate prefill
+  hidden      error_window after "kill decode 0" (known aa0001): in 5 runs; everything else was
+              judged there
+  case        aa0001 known, broke again: REPRODUCED 1/1
+  case        aa0002 still fixed: NOT REPRODUCED 0/5 (95% sure, if the rate is still at least 70%)
+  FINDING     3f9a1c  error_window  2 steps  7 of 10 runs   regressions/3f9a1c.json
+exit 1: 1 new finding"""
+
+
+def test_a_summary(finding: Finding, tmp_path: Path) -> None:
+    """As text; as JSON with the same numbers; as Markdown with the same text."""
+    summary = summary_of(finding)
+    text = summary.text()
+    assert text == SUMMARY
+    write([summary], tmp_path / "out")
+    data = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (data["schema"], data["exit_status"]) == (1, 1)
+    (graph,) = data["graphs"]
+    assert graph["runs"] == {"kept": 24, "broken": 12, "invalid": 2}
+    assert graph["findings"][0]["steps"] == ["kill decode 0", "wait 0.50 s"]
+    assert text in (tmp_path / "out/summary.md").read_text()
+
+
+def test_what_the_exit_status_rests_on(finding: Finding) -> None:
+    """A finding or a case that is back fails; too many invalid runs, or none at all, prove nothing."""
+    clean = GraphSummary("made", 7, live={"kept": 5})
+    assert (clean.exit_status, clean.verdict_line) == (0, "exit 0: nothing new")
+    assert replace(clean, findings=[replace(finding, counts=False)]).exit_status == 0
+    assert replace(clean, findings=[finding]).exit_status == 1
+    open_case = replayed(finding.case, "REPRODUCED", 3, 3)
+    assert replace(clean, replays=[open_case]).verdict_line == "exit 1: 1 case failed"
+    known = replace(finding.case, status="known", why="URL")
+    gone = replayed(known, "NOT REPRODUCED", 0, 5)
+    assert replace(clean, replays=[gone]).exit_status == 0
+    assert replace(clean, replays=[gone], strict_known=True).exit_status == 1
+    assert replace(clean, live={}).exit_status == 3
+    assert replace(clean, live={"kept": 7, "invalid": 2}).exit_status == 3
+    assert replace(clean, live={"kept": 8, "invalid": 2}).exit_status == 0
+    nothing = replace(clean, live={"invalid": 1})
+    assert combined([clean, nothing]) == 3
+    assert combined([clean, nothing, replace(clean, findings=[finding])]) == 1
+
+
+def test_counting() -> None:
+    """One is no plural."""
+    assert [counted(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
