@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,29 @@ class Journal:
         self.plans.append(plan)
         self._write({"drawn": len(self.plans), "round": round_, "became": became}, plan)
 
-    def run(self, plan: Plan, why: str, says: str, live_s: float, what: str) -> None:
-        """A live run ended; `what` is the first violation's signature or the cause of being invalid."""
+    def run(
+        self,
+        plan: Plan,
+        why: str,
+        says: str,
+        live_s: float,
+        what: str,
+        explained: Sequence[str] = (),
+    ) -> None:
+        """A live run ended.
+
+        Args:
+            what: the signatures that no case explains, or the cause of being invalid.
+            explained: the ids of the cases that explain the others.
+        """
         self.live[says] += 1
         if says == "invalid":
             self.causes[what] += 1
-        row = {"run": self.live.total(), "why": why, "says": says, "live_s": round(live_s, 2)}
-        self._write(row | ({"what": what} if what else {}), plan)
+        row: dict[str, Any] = {"run": self.live.total(), "why": why, "says": says}
+        row |= {"live_s": round(live_s, 2)}
+        row |= {"what": what} if what else {}
+        row |= {"explained by": list(explained)} if explained else {}
+        self._write(row, plan)
 
     def _write(self, row: dict[str, Any], plan: Plan) -> None:
         if self._file is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -185,31 +185,39 @@ class Judge:
     def _run(self, plan: Plan, why: str, enough: Enough | None = None) -> Outcome:
         outcome = self.lab.run(plan, why, enough=enough)
         verdict = outcome.verdict
-        what = verdict.causes[0] if verdict.causes else "".join(verdict.signatures[:1])
-        self.journal.run(plan, why, verdict.says, outcome.live_s, what)
+        news, explained = self._sorted(verdict.violations, outcome.history)
+        what = (
+            verdict.causes[0]
+            if verdict.causes
+            else "; ".join(dict.fromkeys(v.signature for v in news))
+        )
+        self.journal.run(plan, why, verdict.says, outcome.live_s, what, explained)
         self.live_s += outcome.live_s
         return outcome
 
     def _news(self, outcome: Outcome) -> list[Violation]:
         """The violations that no case explains."""
-        cases = [case for case in self.corpus.of(self.spec) if case.status in EXCUSING]
-        news, explained = [], set()
-        for violation in outcome.verdict.violations:
-            by = [case.id for case in cases if case.explains(violation, outcome.history)]
-            explained.update(by[:1])
-            if not by:
-                news.append(violation)
+        news, explained = self._sorted(outcome.verdict.violations, outcome.history)
         self.explained.update(explained)
         return news
 
     def _shows(self, signature: str, history: History) -> bool:
         """Whether a history, perhaps of a run that still goes on, has such a violation that no case explains."""
+        news, _ = self._sorted(judge_history(history).violations, history)
+        return any(violation.signature == signature for violation in news)
+
+    def _sorted(
+        self, violations: Iterable[Violation], history: History
+    ) -> tuple[list[Violation], list[str]]:
+        """The violations that no case explains, and the ids of the cases that explain others."""
         cases = [case for case in self.corpus.of(self.spec) if case.status in EXCUSING]
-        return any(
-            violation.signature == signature
-            and not any(case.explains(violation, history) for case in cases)
-            for violation in judge_history(history).violations
-        )
+        news, explained = [], set()
+        for violation in violations:
+            by = [case.id for case in cases if case.explains(violation, history)]
+            explained.update(by[:1])
+            if not by:
+                news.append(violation)
+        return news, sorted(explained)
 
     # ---- findings
 
