@@ -11,6 +11,7 @@ Promises may be asked about a run that is still going on (an early verdict): the
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
@@ -162,7 +163,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
         yield _violation(
             history,
             "recovery",
-            "no success in time",
+            _instead_of_success(history, up, Stretch(healed_s, late_s)),
             late_s,
             f"no success within {promises.first_ok_s:g} s of heal: {seen}",
         )
@@ -178,6 +179,17 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
                 f"failed: {request.detail}",
                 request.number,
             )
+
+
+def _instead_of_success(history: History, up: Availability, window: Stretch) -> str:
+    """How most requests of a window failed: a late success and late failures are the same bug in two words."""
+    failed = [r for r in _failed(history) if window.begin_s <= r.sent_s <= window.end_s]
+    if not failed:
+        return "no answer"
+    classes = Counter(
+        f"{r.detail} / {_path_word(up, Stretch(r.sent_s, r.ended_s))}" for r in failed
+    )
+    return classes.most_common(1)[0][0]
 
 
 def _path_left(history: History, up: Availability) -> bool:

@@ -164,7 +164,9 @@ def test_recovery_wants_a_success_within_r1_of_heal() -> None:
         return start.steady(first_ok_s, 12.0)
 
     assert says(made(5.8))[0] == "kept"
-    assert says(made(6.5)) == ("broken", ("recovery / no success in time",))
+    assert says(made(6.5)) == ("broken", ("recovery / no answer",))
+    failing = made(6.5).ask(3.6, 3.7, ERROR)
+    assert says(failing) == ("broken", ("recovery / HTTP 503 / path left",))
 
 
 def test_nothing_fails_after_r2() -> None:
