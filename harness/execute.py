@@ -118,6 +118,7 @@ class _Run:
         self._began = datetime.now(UTC)
         self._events: list[Event] = []
         self._requests: list[Request] = []
+        self._exchanges: list[str] = []
         self._phase = "baseline"
         self._step = -1
         self._landing = False
@@ -128,12 +129,16 @@ class _Run:
         spawned = [replace(event, at_s=event.at_s - self._zero_s) for event in self._target.log]
         events = sorted([*self._events, *spawned], key=lambda event: event.at_s)
         host = {"began": self._began.isoformat()}
-        return History(self._target.spec, self._plan, events, list(self._requests), host)
+        return History(
+            self._target.spec, self._plan, events, list(self._requests), self._exchanges, host
+        )
 
     async def phases(self) -> None:
         """All phases, in order."""
         target = self._target
-        async with Load(target.spec, target.entries(), self._zero_s, self._requests) as load:
+        async with Load(
+            target.spec, target.entries(), self._zero_s, self._requests, self._exchanges
+        ) as load:
             self._load = load
             try:
                 load.start()

@@ -8,7 +8,7 @@ begins; what came before (starting the graph) has negative times. On disk a run 
     events.jsonl    one event a line
     requests.csv    one request a line
     verdict.json    what the promises said
-    logs/           a file for each incarnation of each replica, and client.jsonl
+    logs/           a file for each incarnation of each replica; clients.jsonl: what was asked and answered where it went wrong
 
 `History.load` gives back what `History.save` wrote, so an old run can be judged again without being run again.
 """
@@ -28,6 +28,8 @@ from graphquake.harness.spec import GraphSpec, read_graph
 
 # What one folder may hold: a log that a dying process filled with the same line is no evidence past this.
 LOG_MAX_BYTES: Final = 1 << 20
+# The same for what one request said and was told.
+EXCHANGE_MAX_BYTES: Final = 1 << 10
 
 # ------------------------------------------------------------------------------------------------------------- events
 
@@ -179,6 +181,44 @@ class Request:
         return self.ended_s - self.sent_s
 
 
+@dataclass(slots=True)
+class Exchange:
+    """What a client and the graph said to each other in one request, for a reader: no promise looks at it.
+
+    Attributes:
+        entry: the URL that took the request, or refused it last.
+        answer: what came, as it came; HTTP headers left out.
+    """
+
+    asked: bytes = b""
+    entry: str = ""
+    answer: bytearray = field(default_factory=bytearray)
+
+    def line(self, request: Request) -> str:
+        """One line of JSON, long texts without their middle."""
+        return json.dumps(
+            {
+                "number": request.number,
+                "group": request.group,
+                "sent_s": round(request.sent_s, 6),
+                "ended_s": round(request.ended_s, 6),
+                "outcome": request.outcome,
+                "detail": request.detail,
+                "entry": self.entry,
+                "asked": _shorten(self.asked),
+                "answer": _shorten(self.answer),
+            }
+        )
+
+
+def _shorten(said: bytes | bytearray) -> str:
+    """The text; of a long one its begin and its end."""
+    if len(said) > EXCHANGE_MAX_BYTES:
+        half = EXCHANGE_MAX_BYTES // 2
+        said = said[:half] + " … ".encode() + said[-half:]
+    return said.decode("utf-8", "replace")
+
+
 # ------------------------------------------------------------------------------------------------------------ history
 
 _E = TypeVar("_E", Spawned, BecameReady, Died, PhaseBegan, StepDone, Leaked, Invalidated)
@@ -189,6 +229,7 @@ class History:
     """All that happened in one run.
 
     Attributes:
+        exchanges: a line for each request that did not end well, the first ones if there are many. On disk only for a reader.
         host: where it ran (cores, versions), for the record.
     """
 
@@ -196,6 +237,7 @@ class History:
     plan: Plan
     events: list[Event] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    exchanges: list[str] = field(default_factory=list)
     host: dict[str, str] = field(default_factory=dict)
 
     def of(self, kind: type[_E]) -> Iterator[_E]:
@@ -243,6 +285,9 @@ class History:
             writer.writerow(names)
             for request in self.requests:
                 writer.writerow([_cell(getattr(request, name)) for name in names])
+        (folder / "logs").mkdir(exist_ok=True)
+        exchanges = "".join(f"{line}\n" for line in self.exchanges)
+        (folder / "logs" / "clients.jsonl").write_text(exchanges, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> History:
@@ -263,7 +308,7 @@ class History:
                 requests = [_request(row) for row in csv.DictReader(file)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder}: is damaged: {type(error).__name__}: {error}") from None
-        return cls(spec, plan, events, requests, dict(graph["host"]))
+        return cls(spec, plan, events, requests, host=dict(graph["host"]))
 
 
 def _cell(value: object) -> object:

@@ -32,6 +32,7 @@ from graphquake.harness.history import (
     SHED,
     STALLED,
     TRUNCATED,
+    Exchange,
     Request,
 )
 from graphquake.harness.plan import Burst
@@ -41,8 +42,11 @@ from graphquake.harness.spec import GraphSpec
 SHED_WITHIN_S: Final = 1.0
 # Servers close idle connections after 5 s and more; a request must not meet a connection that is just being closed.
 KEEPALIVE_S: Final = 1.0
+# How many exchanges are kept: enough to see what went wrong, and no more than a log may hold.
+EXCHANGES_MAX: Final = 300
 READ_BUFFER_BYTES: Final = 1 << 16
 _PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+_WELL: Final = frozenset({OK, LEFT})
 _HEADERS: Final = {"Content-Type": "application/json"}
 
 
@@ -54,15 +58,22 @@ class Load:
         entries: base URLs, one for each replica of the entry role.
         zero_s: `time.monotonic()` at the run's time 0.
         requests: where every request is written, when it is about to be sent.
+        exchanges: where is written, a line each, what was said in those that did not end well.
     """
 
     def __init__(
-        self, spec: GraphSpec, entries: list[str], zero_s: float, requests: list[Request]
+        self,
+        spec: GraphSpec,
+        entries: list[str],
+        zero_s: float,
+        requests: list[Request],
+        exchanges: list[str] | None = None,
     ) -> None:
         self._load = spec.load
         self._urls = [entry.rstrip("/") + _PATHS[spec.load.api] for entry in entries]
         self._zero_s = zero_s
         self._requests = requests
+        self._exchanges = [] if exchanges is None else exchanges
         self._checker = Checker(spec)
         self._numbers = itertools.count()
         self._tasks = asyncio.TaskGroup()
@@ -163,9 +174,10 @@ class Load:
         self.in_flight += 1
         request.sent_s = request.last_s = self.now_s()
         request.quiet_from_s = request.quiet_to_s = request.sent_s
+        exchange = Exchange()
         try:
             async with asyncio.timeout(self._load.deadline_s):
-                await self._exchange(request, leaves=leaves)
+                await self._ask(request, exchange, leaves=leaves)
         except TimeoutError:
             self._end(request, STALLED, "deadline", f"after {self._load.deadline_s:g} s")
         except aiohttp.ClientConnectorError as error:
@@ -177,22 +189,27 @@ class Load:
         finally:
             # Cancelled: the run is over before the request is; it has no outcome and is judged by nobody.
             self.in_flight -= 1
+        if request.outcome not in _WELL and len(self._exchanges) < EXCHANGES_MAX:
+            self._exchanges.append(exchange.line(request))
 
-    async def _exchange(self, request: Request, *, leaves: bool) -> None:
-        body = json.dumps(body_of(self._load, request.number, stream=request.stream)).encode()
-        async with await self._post(request, body) as response:
+    async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> None:
+        asked = json.dumps(body_of(self._load, request.number, stream=request.stream)).encode()
+        exchange.asked = asked
+        async with await self._post(request, exchange) as response:
             if response.status != 200:  # noqa: PLR2004
-                message = (await response.read())[:MESSAGE_MAX].decode("utf-8", "replace")
+                exchange.answer += await response.read()
+                message = exchange.answer[:MESSAGE_MAX].decode("utf-8", "replace")
                 quick = self.now_s() - request.sent_s <= SHED_WITHIN_S
                 shed = response.status in self._load.shed and quick
                 outcome = SHED if shed else ERROR
                 self._end(request, outcome, f"HTTP {response.status}", " ".join(message.split()))
                 return
-            received = await self._read(request, response, leaves=leaves)
-            if received is None:
+            left = await self._read(request, response, exchange.answer, leaves=leaves)
+            if left:
                 self._end(request, LEFT, "left after the first token")
                 response.close()
                 return
+        received = bytes(exchange.answer)
         got = (
             self._checker.check_stream(request.number, received)
             if request.stream
@@ -201,34 +218,38 @@ class Load:
         request.tokens = got.tokens
         self._end(request, got.outcome, got.detail, got.message)
 
-    async def _post(self, request: Request, body: bytes) -> aiohttp.ClientResponse:
+    async def _post(self, request: Request, exchange: Exchange) -> aiohttp.ClientResponse:
         """Send to this request's entry; if it takes no connection, to the next ones."""
         for turn in range(len(self._urls)):
-            url = self._urls[(request.number + turn) % len(self._urls)]
+            exchange.entry = url = self._urls[(request.number + turn) % len(self._urls)]
             try:
-                return await self._session.post(url, data=body, headers=_HEADERS)
+                return await self._session.post(url, data=exchange.asked, headers=_HEADERS)
             except aiohttp.ClientConnectorError:
                 if turn == len(self._urls) - 1:
                     raise
         raise AssertionError("a graph has at least one entry")
 
     async def _read(
-        self, request: Request, response: aiohttp.ClientResponse, *, leaves: bool
-    ) -> bytes | None:
-        """All of the body; None if the client left after the first token."""
-        parts: list[bytes] = []
+        self,
+        request: Request,
+        response: aiohttp.ClientResponse,
+        answer: bytearray,
+        *,
+        leaves: bool,
+    ) -> bool:
+        """Write all of the body into the answer; true if the client left after the first token."""
         async for part in response.content.iter_any():
             now_s = self.now_s()
             _heard(request, now_s)
             request.last_s = now_s
-            parts.append(part)
+            answer += part
             if request.stream and b"data:" in part:
                 request.tokens += 1
                 if request.first_s != request.first_s:  # still NaN: this is the first token
                     request.first_s = now_s
                 if leaves:
-                    return None
-        return b"".join(parts)
+                    return True
+        return False
 
     def _end(self, request: Request, outcome: str, detail: str, message: str = "") -> None:
         request.ended_s = self.now_s()

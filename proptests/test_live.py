@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -72,6 +73,17 @@ async def test_planted_bugs(
     broken = [v for v in run.verdict.violations if v.promise == promise]
     assert broken
     assert signature in broken[0].signature
+    failed = [request for request in run.history.requests if request.failed]
+    said = (tmp_path / "run" / "logs" / "clients.jsonl").read_text().splitlines()
+    lines_of = {line["number"]: line for line in map(json.loads, said)}
+    assert set(lines_of) == {request.number for request in failed}
+    for request in failed:
+        line = lines_of[request.number]
+        assert line["entry"].startswith("http://127.0.0.1:")
+        assert '"prompt"' in line["asked"]
+        assert line["detail"] == request.detail
+        if request.detail.startswith("HTTP"):
+            assert request.message[:20] in line["answer"]
 
 
 @in_loop
