@@ -35,7 +35,13 @@ def start(project: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509 - there are no threads here
     )
+
+
+def _heed_interrupts() -> None:
+    """A shell that runs these tests in the background has them, and all that they start, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(project: Path, *arguments: str, **env: str) -> tuple[int, str]:
