@@ -1,0 +1,308 @@
+"""The engine of a worker: ranks in processes of their own, and the batch that they work on.
+
+Continuous batching: a sequence joins the batch at the next step and leaves it with its last token, or as soon as nobody takes its
+tokens any more. At most `max_seqs` are in the batch and as many wait; what comes on top is refused. If a rank dies the engine is
+lost: whoever waits for it is told at once. An idle engine takes no CPU.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from graphquake.harness.reference import model
+from graphquake.harness.reference.wire import Call, Gone, Message
+
+START_MAX_S: Final = 60.0
+END_MAX_S: Final = 2.0
+
+
+class EngineError(Exception):
+    """The engine can't do it (any more)."""
+
+
+class EngineFull(Exception):
+    """As many sequences as there may be are in the batch, and as many wait."""
+
+
+@dataclass(slots=True, eq=False)
+class Decoding:
+    """One sequence that is decoded.
+
+    Attributes:
+        kv: of all positions before `token`; given away when it gets its slot.
+        token: the last one, whose KV is not there yet.
+        left: how many tokens are still wanted.
+        out: the tokens made; an error ends it.
+    """
+
+    kv: bytes
+    token: int
+    left: int
+    position: int
+    slot: int = -1
+    out: asyncio.Queue[int | EngineError] = field(default_factory=asyncio.Queue)
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """A prompt whose KV is wanted."""
+
+    tokens: list[int]
+    done: asyncio.Future[tuple[int, bytes]]
+
+
+class Engine:
+    """See the module. Made by `start`.
+
+    Attributes:
+        lost: set as soon as a rank is dead.
+        pids: of the ranks.
+    """
+
+    def __init__(self, max_seqs: int, step_s: float) -> None:
+        self._step_s = step_s
+        self._max_seqs = max_seqs
+        self._ranks: list[asyncio.subprocess.Process] = []
+        self._controls: list[Call] = []
+        self._prompts: deque[Prompt] = deque()
+        self._waiting: deque[Decoding] = deque()
+        self._batch: list[Decoding] = []
+        self._free = list(range(max_seqs))
+        self._work = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.lost = asyncio.Event()
+        self.pids: list[int] = []
+
+    @classmethod
+    async def start(
+        cls,
+        *,
+        tp: int = 1,
+        backend: str = "numpy",
+        devices: Sequence[str] | None = None,
+        seed: int = 1,
+        max_seqs: int = 64,
+        step_s: float = 0.005,
+    ) -> Self:
+        """Start the ranks and wait until they are ready.
+
+        Args:
+            tp: how many.
+            devices: of each rank, for torch; one for all if there is one only.
+            step_s: the least time that a token takes.
+
+        Raises:
+            EngineError: if a rank does not come up; says why.
+        """
+        if model.HEADS % tp:
+            raise EngineError(f"tp: found {tp}, expected a divisor of {model.HEADS}")
+        self = cls(max_seqs, step_s)
+        chosen = list(devices or (["cuda"] if backend == "torch" else ["cpu"]))
+        try:
+            async with asyncio.timeout(START_MAX_S):
+                await self._launch(tp, backend, (chosen * tp)[:tp], seed)
+                for control in self._controls:
+                    said, _ = await control.receive()
+                    if "error" in said:
+                        raise EngineError(said["error"])
+        except (Gone, TimeoutError) as error:
+            await self.close()
+            raise EngineError(f"a rank did not come up: {error}") from None
+        except BaseException:
+            await self.close()
+            raise
+        self._tasks = [asyncio.ensure_future(self._watch(rank)) for rank in self._ranks]
+        self._tasks.append(asyncio.ensure_future(self._run()))
+        return self
+
+    async def _launch(self, tp: int, backend: str, devices: list[str], seed: int) -> None:
+        pairs = [socket.socketpair() for _ in range(tp - 1)]
+        peers = [[ours for ours, _ in pairs], *([theirs] for _, theirs in pairs)]
+        for rank, device in enumerate(devices):
+            ours, theirs = socket.socketpair()
+            passed = [theirs, *peers[rank]]
+            numbers = [one.fileno() for one in passed]
+            for one in passed:
+                one.set_inheritable(True)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "graphquake.harness.reference.rank",
+                "--rank", str(rank), "--tp", str(tp), "--backend", backend, "--device", device,
+                "--seed", str(seed), "--slots", str(self._max_seqs),
+                "--control", str(numbers[0]), "--peers", ",".join(map(str, numbers[1:])),
+                pass_fds=numbers, stdin=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            for one in passed:
+                one.close()
+            self._ranks.append(process)
+            self.pids.append(process.pid)
+            reader, writer = await asyncio.open_connection(sock=ours, limit=model.CONTEXT_MAX << 10)
+            self._controls.append(Call(reader, writer))
+
+    async def close(self) -> None:
+        """End the ranks; whatever is still waited for fails."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._lose()
+        for control in self._controls:
+            control.close()
+        for rank in self._ranks:
+            try:
+                await asyncio.wait_for(rank.wait(), END_MAX_S)
+            except TimeoutError:
+                rank.kill()
+                await rank.wait()
+
+    async def _watch(self, rank: asyncio.subprocess.Process) -> None:
+        await rank.wait()
+        self._lose()
+
+    def _lose(self) -> None:
+        self.lost.set()
+        self._work.set()
+        for sequence in (*self._batch, *self._waiting):
+            sequence.out.put_nowait(EngineError("the engine lost a rank"))
+        for prompt in self._prompts:
+            if not prompt.done.done():
+                prompt.done.set_exception(EngineError("the engine lost a rank"))
+        self._batch.clear()
+        self._waiting.clear()
+        self._prompts.clear()
+
+    # ---------------------------------------------------------------------------------------------------- what is asked
+
+    @property
+    def running(self) -> int:
+        """Sequences in the batch."""
+        return len(self._batch)
+
+    @property
+    def waiting(self) -> int:
+        """Sequences and prompts that wait."""
+        return len(self._waiting) + len(self._prompts)
+
+    async def prefill(self, tokens: list[int]) -> tuple[int, bytes]:
+        """The token that follows a prompt, and the prompt's KV.
+
+        Raises:
+            EngineError: if the engine is lost.
+            EngineFull: if too many wait.
+        """
+        self._check(len(self._prompts))
+        prompt = Prompt(tokens, asyncio.get_running_loop().create_future())
+        self._prompts.append(prompt)
+        self._work.set()
+        return await prompt.done
+
+    async def decode(self, kv: bytes, token: int, count: int) -> AsyncIterator[int]:
+        """The tokens that follow.
+
+        Args:
+            kv: of all positions before `token`.
+            token: the last one.
+            count: how many.
+
+        Raises:
+            EngineError: if the engine is lost.
+            EngineFull: if too many wait.
+        """
+        self._check(len(self._batch) + len(self._waiting))
+        position = len(kv) // model.POSITION_BYTES
+        sequence = Decoding(kv, token, count, position)
+        self._waiting.append(sequence)
+        self._work.set()
+        try:
+            for _ in range(count):
+                made = await sequence.out.get()
+                if isinstance(made, EngineError):
+                    raise made
+                yield made
+        finally:
+            self._drop(sequence)
+
+    def _check(self, asked: int) -> None:
+        if self.lost.is_set():
+            raise EngineError("the engine lost a rank")
+        if asked >= 2 * self._max_seqs:
+            raise EngineFull
+
+    # ------------------------------------------------------------------------------------------------------ the batch
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                self._work.clear()
+                begun_s = loop.time()
+                await self._prefill_next()
+                await self._admit()
+                if self._batch:
+                    await self._step()
+                    # Not less than a step's time, but a prompt that comes meanwhile is not kept waiting for the next.
+                    await asyncio.sleep(max(0.0, begun_s + self._step_s - loop.time()))
+                elif not self._prompts and not self._waiting:
+                    await self._work.wait()
+        except Gone:
+            self._lose()
+
+    async def _prefill_next(self) -> None:
+        while self._prompts and self._prompts[0].done.done():
+            self._prompts.popleft()  # whoever asked has gone
+        if not self._prompts:
+            return
+        prompt = self._prompts[0]
+        answers = await self._ask({"do": "prefill", "tokens": prompt.tokens})
+        if self._prompts and self._prompts[0] is prompt:
+            self._prompts.popleft()
+        if not prompt.done.done():
+            kv = model.join([share for _, share in answers])
+            prompt.done.set_result((answers[0][0]["token"], kv))
+
+    async def _admit(self) -> None:
+        """Give slots to those who wait."""
+        while self._waiting and self._free:
+            sequence = self._waiting.popleft()
+            sequence.slot = self._free.pop()
+            self._batch.append(sequence)
+            shares = model.split(sequence.kv, len(self._controls))
+            sequence.kv = b""
+            for control, share in zip(self._controls, shares, strict=True):
+                await control.send({"do": "load", "slot": sequence.slot}, share)
+
+    async def _step(self) -> None:
+        """One token for each sequence of the batch."""
+        batch = list(self._batch)
+        ((said, _), *_) = await self._ask(
+            {
+                "do": "step",
+                "slots": [one.slot for one in batch],
+                "tokens": [one.token for one in batch],
+                "positions": [one.position for one in batch],
+            },
+        )
+        for sequence, token in zip(batch, said["tokens"], strict=True):
+            sequence.token, sequence.position = token, sequence.position + 1
+            sequence.left -= 1
+            sequence.out.put_nowait(token)
+            if not sequence.left:
+                self._drop(sequence)
+
+    async def _ask(self, message: Message) -> list[tuple[Message, bytes]]:
+        """The same command to all ranks, and what they answer."""
+        for control in self._controls:
+            await control.send(message)
+        return [await control.receive() for control in self._controls]
+
+    def _drop(self, sequence: Decoding) -> None:
+        """It is over: its slot is free. Safe to call twice."""
+        if sequence in self._batch:
+            self._batch.remove(sequence)
+            self._free.append(sequence.slot)
+        elif sequence in self._waiting:
+            self._waiting.remove(sequence)

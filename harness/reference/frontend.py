@@ -1,0 +1,327 @@
+"""The frontend: an OpenAI API, and processors behind it.
+
+It counts what is in flight, refuses what is too much (429) or can't be served (503), and goes on with another processor where one
+dies in mid-answer: what was sent so far becomes part of the prompt. A client that leaves cancels everything behind its request.
+
+Run it as a module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from aiohttp import web
+
+from graphquake.harness.reference.membership import Instance
+from graphquake.harness.reference.node import Node, main
+from graphquake.harness.reference.wire import Call, Gone, Message, call
+
+SILENCE_MAX_S: Final = 2.5
+DEADLINE_S: Final = 30.0
+TOKENS_MAX: Final = 2048
+PROMPT_MAX: Final = 2048
+BODY_MAX_BYTES: Final = 1 << 20
+RETRY_S: Final = 0.02
+# How long a request looks for a processor before it is refused.
+NOBODY_MAX_S: Final = 0.5
+SERVING_ROLES: Final = ("processor", "prefill", "decode", "agg")
+_STATUS: Final = {"busy": 429, "unavailable": 503, "deadline": 504}
+
+
+class Refused(Exception):
+    """An answer that is none, with its HTTP status."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Frontend(Node):
+    """Speaks HTTP to clients."""
+
+    role = "frontend"
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        super().__init__(arguments)
+        self.model: str = arguments.model
+        self._max_in_flight: int = arguments.max_in_flight
+        self._turn = itertools.count()
+        self._runner: web.AppRunner
+
+    @classmethod
+    def options(cls, parser: argparse.ArgumentParser) -> None:
+        """See `Node.options`."""
+        parser.add_argument("--model", default="reference")
+        parser.add_argument("--max-in-flight", type=int, default=512, help="requests; more: 429")
+
+    async def listen(self) -> None:
+        """See `Node.listen`."""
+        app = web.Application(client_max_size=BODY_MAX_BYTES)
+        app.add_routes(
+            [
+                web.post("/v1/completions", self.completions),
+                web.post("/v1/chat/completions", self.chat),
+                web.get("/v1/models", self.models),
+                web.get("/health", self.show_health),
+                web.get("/metrics", self.show_metrics),
+            ]
+        )
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=512).start()
+
+    def deafen(self) -> None:
+        """See `Node.deafen`: `close` does it, together with the connections."""
+
+    async def close(self) -> None:
+        """See `Node.close`."""
+        await self._runner.cleanup()
+
+    def health(self) -> str:
+        """See `Node.health`."""
+        roles = {one.role for one in self.listed()}
+        if "processor" not in roles:
+            return "no processor is listed"
+        if "agg" in roles or {"prefill", "decode"} <= roles:
+            return ""
+        return "workers are missing"
+
+    def listed(self) -> list[Instance]:
+        """All that a request may need."""
+        return [one for role in SERVING_ROLES for one in self.directory.of_role(role)]
+
+    # ---------------------------------------------------------------------------------------------------------- pages
+
+    async def show_health(self, request: web.Request) -> web.Response:
+        """Whether it can serve, and with whom."""
+        del request
+        status, why = self._health()
+        listed = [one.said for one in self.listed()]
+        return web.json_response({"status": why.strip(), "instances": listed}, status=status)
+
+    async def show_metrics(self, request: web.Request) -> web.Response:
+        """Prometheus text."""
+        del request
+        return web.Response(text=self._metrics()[1])
+
+    async def models(self, request: web.Request) -> web.Response:
+        """The one model; an empty list while it can't be served."""
+        del request
+        data = [] if self.health() else [{"id": self.model, "object": "model"}]
+        return web.json_response({"object": "list", "data": data})
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        """See OpenAI's API."""
+        return await self.answer(request, "text_completion")
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """See OpenAI's API."""
+        return await self.answer(request, "chat.completion")
+
+    # -------------------------------------------------------------------------------------------------------- answers
+
+    async def answer(self, request: web.Request, kind: str) -> web.StreamResponse:
+        """One request, from its body to its last byte."""
+        if self.draining:
+            return _error(503, "draining")
+        if self.in_flight >= self._max_in_flight:
+            return _error(429, "too many requests")
+        self.enter()
+        try:
+            body = await _body_of(request)
+            prompt, count = _prompt_of(body, kind), _count_of(body)
+            texts = self.generate(prompt, count)
+            answer = _Answer(kind, self.model)
+            if body.get("stream"):
+                return await self.stream(request, texts, answer)
+            text = "".join([part async for part in texts])
+            usage = {"prompt_tokens": len(prompt), "completion_tokens": len(text)}
+            return web.json_response(answer.whole(text) | {"usage": usage})
+        except Refused as refused:
+            return _error(refused.status, str(refused))
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """A request begins."""
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """A request ends, however it did."""
+        self.in_flight -= 1
+
+    async def stream(
+        self, request: web.Request, texts: AsyncIterator[str], answer: _Answer
+    ) -> web.StreamResponse:
+        """Server-sent events, a token each; before the first one, refusals are still statuses."""
+        first = await anext(texts)
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+        )
+        await response.prepare(request)
+        await response.write(answer.event(first))
+        try:
+            async for part in texts:
+                await response.write(answer.event(part))
+            await response.write(answer.event("", finish="length") + b"data: [DONE]\n\n")
+        except Refused as refused:
+            error = {"error": {"message": str(refused), "code": refused.status}}
+            await response.write(f"data: {json.dumps(error)}\n\n".encode())
+        await response.write_eof()
+        return response
+
+    async def generate(self, prompt: str, count: int) -> AsyncIterator[str]:
+        """The text that follows a prompt, a token at a time, whichever processors it takes.
+
+        Raises:
+            Refused: if it comes to no end.
+        """
+        until_s = time.monotonic() + DEADLINE_S
+        nobody_until_s = time.monotonic() + NOBODY_MAX_S
+        done = ""
+        while len(done) < count:
+            message = {
+                "do": "generate",
+                "prompt": prompt + done,
+                "max_tokens": count - len(done),
+                "deadline_s": until_s - time.monotonic(),
+            }
+            try:
+                async for text in self.asked(message):
+                    done += text
+                    nobody_until_s = time.monotonic() + NOBODY_MAX_S
+                    yield text
+            except Gone as gone:
+                if time.monotonic() >= min(until_s, nobody_until_s + SILENCE_MAX_S):
+                    raise Refused(503, f"no processor answers: {gone}") from None
+                await asyncio.sleep(RETRY_S)
+
+    async def asked(self, message: Message) -> AsyncIterator[str]:
+        """What one processor makes of a request.
+
+        Raises:
+            Gone: if it breaks off; another one may go on.
+            Refused: if it says no.
+        """
+        processors = self.directory.of_role("processor")
+        if not processors:
+            raise Refused(503, "no processor is listed")
+        opened = await self.reach(processors, message)
+        try:
+            while True:
+                said = await _said(opened)
+                if "finish" in said:
+                    return
+                if "error" in said:
+                    if said["error"] == "draining":
+                        raise Gone("draining")
+                    raise Refused(_STATUS[said["error"]], str(said.get("why", said["error"])))
+                yield said["text"]
+        finally:
+            opened.close()
+
+    async def reach(self, processors: list[Instance], message: Message) -> Call:
+        """Call a processor, in turn; the next one if it is not there.
+
+        Raises:
+            Gone: if none takes the call.
+        """
+        turn = next(self._turn)
+        gone = Gone("no processor")
+        for number in range(len(processors)):
+            try:
+                chosen = processors[(turn + number) % len(processors)]
+                return await call(chosen.port, message)
+            except Gone as error:
+                gone = error
+        raise gone
+
+
+async def _said(opened: Call) -> Message:
+    try:
+        async with asyncio.timeout(SILENCE_MAX_S):
+            return (await opened.receive())[0]
+    except TimeoutError:
+        raise Gone("the processor is silent") from None
+
+
+class _Answer:
+    """The form of an answer."""
+
+    def __init__(self, kind: str, model: str) -> None:
+        self._kind = kind
+        self._model = model
+        self._id = f"gq-{secrets.token_hex(8)}"
+        self._created = int(time.time())
+
+    def _with(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": kind,
+            "created": self._created,
+            "model": self._model,
+            "choices": [{"index": 0, **choice}],
+        }
+
+    def whole(self, text: str) -> dict[str, Any]:
+        """An answer that is not streamed."""
+        said: dict[str, Any] = {"text": text}
+        if self._kind == "chat.completion":
+            said = {"message": {"role": "assistant", "content": text}}
+        return self._with(self._kind, said | {"finish_reason": "length"})
+
+    def event(self, text: str, finish: str | None = None) -> bytes:
+        """One event of a stream."""
+        kind, said = self._kind, {"text": text}
+        choice: dict[str, Any] = said
+        if kind == "chat.completion":
+            kind, choice = "chat.completion.chunk", {"delta": {"content": text}}
+        chunk = self._with(kind, choice | {"finish_reason": finish})
+        return f"data: {json.dumps(chunk, separators=(',', ':'))}\n\n".encode()
+
+
+def _error(status: int, why: str) -> web.Response:
+    return web.json_response({"error": {"message": why, "code": status}}, status=status)
+
+
+async def _body_of(request: web.Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except ValueError:
+        raise Refused(400, "the body is no JSON") from None
+    if not isinstance(body, dict):
+        raise Refused(400, "the body is no JSON object")
+    return body
+
+
+def _prompt_of(body: dict[str, Any], kind: str) -> str:
+    if kind == "chat.completion":
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise Refused(400, "messages: expected a list of at least one")
+        prompt = "".join(str(one.get("content", "")) for one in messages if isinstance(one, dict))
+    else:
+        prompt = body.get("prompt", "")
+    if not isinstance(prompt, str) or not prompt.isascii() or not 0 < len(prompt) <= PROMPT_MAX:
+        raise Refused(400, f"prompt: expected 1 to {PROMPT_MAX} characters of ASCII")
+    return prompt
+
+
+def _count_of(body: dict[str, Any]) -> int:
+    count = body.get("max_tokens", 16)
+    if not isinstance(count, int) or not 0 < count <= TOKENS_MAX:
+        raise Refused(400, f"max_tokens: expected a whole number from 1 to {TOKENS_MAX}")
+    return count
+
+
+if __name__ == "__main__":
+    main(Frontend)

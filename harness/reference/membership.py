@@ -1,0 +1,160 @@
+"""Both ends of the registry: being listed, and knowing who is.
+
+A member renews its lease at every registry, three times a lease, whatever became of the last attempt. A reader keeps what a
+registry last said while that registry is away, and for one lease after it is back, since a registry that was restarted knows nobody
+yet: a list that is out of date does less harm than an empty one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Self
+
+from graphquake.harness.reference.wire import Gone, ask, call
+
+# How long what is dead stays listed.
+LEASE_S: Final = 1.5
+RENEW_EVERY_S: Final = LEASE_S / 3
+ANSWER_MAX_S: Final = 0.3
+# Between two attempts at a registry that is away.
+RETRY_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One process that serves.
+
+    Attributes:
+        id: of this incarnation alone.
+        name: of the replica: `decode 0`.
+        port: on loopback.
+    """
+
+    id: str
+    role: str
+    name: str
+    port: int
+
+    @classmethod
+    def of(cls, said: dict[str, Any]) -> Self:
+        """From what `said` gave."""
+        return cls(**said)
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """As it goes over the wire."""
+        return asdict(self)
+
+
+class Member:
+    """Keeps an instance listed.
+
+    Args:
+        registries: their ports.
+    """
+
+    def __init__(self, instance: Instance, registries: Sequence[int]) -> None:
+        self.instance = instance
+        self._registries = registries
+        self._renewals: list[asyncio.Task[None]] = []
+        self._joined = asyncio.Event()
+
+    @property
+    def joined(self) -> bool:
+        """Whether any registry has listed it; true if there is none."""
+        return self._joined.is_set() or not self._registries
+
+    async def join(self) -> None:
+        """Be listed by at least one registry; go on renewing everywhere."""
+        self._renewals = [asyncio.ensure_future(self._renew(port)) for port in self._registries]
+        await self._joined.wait()
+
+    async def leave(self) -> None:
+        """Be listed no more."""
+        for renewal in self._renewals:
+            renewal.cancel()
+        leaving = {"do": "leave", "id": self.instance.id}
+        asked = (ask(port, leaving, ANSWER_MAX_S) for port in self._registries)
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    async def _renew(self, port: int) -> None:
+        renewing = {"do": "renew", "instance": self.instance.said}
+        while True:
+            try:
+                await ask(port, renewing, ANSWER_MAX_S)
+            except Gone:
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._joined.set()
+                await asyncio.sleep(RENEW_EVERY_S)
+
+
+@dataclass(slots=True)
+class _View:
+    """What one registry says: the instances by id, and since when it is connected."""
+
+    instances: dict[str, Instance] = field(default_factory=dict)
+    since_s: float = 0.0
+
+
+class Directory:
+    """Knows who is listed."""
+
+    def __init__(self, registries: Sequence[int]) -> None:
+        self._views = {port: _View() for port in registries}
+        self._watches: list[asyncio.Task[None]] = []
+
+    def open(self) -> None:
+        """Begin to watch."""
+        self._watches = [asyncio.ensure_future(self._watch(port)) for port in self._views]
+
+    def close(self) -> None:
+        """Watch no more."""
+        for watch in self._watches:
+            watch.cancel()
+
+    def of_role(self, role: str) -> list[Instance]:
+        """The instances of a role that any registry lists, by name."""
+        found = {
+            key: one
+            for view in self._views.values()
+            for key, one in view.instances.items()
+            if one.role == role
+        }
+        return sorted(found.values(), key=lambda one: (one.name, one.id))
+
+    async def _watch(self, port: int) -> None:
+        while True:
+            try:
+                watched = await call(port, {"do": "watch"})
+            except Gone:
+                await asyncio.sleep(RETRY_S)
+                continue
+            view = self._views[port]
+            view.since_s = time.monotonic()
+            try:
+                while True:
+                    message, _ = await self._heard(watched.receive())
+                    self.learn(view, [Instance.of(said) for said in message["instances"]])
+            except Gone:
+                await asyncio.sleep(RETRY_S)
+            finally:
+                watched.close()
+
+    async def _heard(self, receiving: Any) -> Any:
+        """A registry that has been silent for longer than it may be is taken for gone."""
+        try:
+            async with asyncio.timeout(LEASE_S):
+                return await receiving
+        except TimeoutError:
+            raise Gone("the registry is silent") from None
+
+    def learn(self, view: _View, instances: Sequence[Instance]) -> None:
+        """Take over a registry's list."""
+        found = {one.id: one for one in instances}
+        if time.monotonic() - view.since_s < LEASE_S:
+            found = view.instances | found
+        view.instances = found

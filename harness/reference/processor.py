@@ -1,0 +1,267 @@
+"""The processor: tokens in, tokens out, whoever dies meanwhile.
+
+It turns a prompt into tokens, has a prefill worker compute the KV and a decode worker go on from it (or one `agg` worker do both), and
+sends each token on as it comes. If a worker dies, hangs or refuses, the request migrates: the tokens so far become part of the
+prompt of the next attempt, so no token is lost or sent twice, and since decoding is greedy the text is the same.
+
+Routing: of the instances that are listed and not avoided, the one with the fewest requests of ours; among equals in turn. Who failed is
+avoided for one lease, since the registry lists the dead for as long; but before a request fails for want of others, those are tried.
+
+Run it as a module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from graphquake.harness.reference.membership import LEASE_S, Instance
+from graphquake.harness.reference.node import Node, main
+from graphquake.harness.reference.wire import Call, Gone, Message, call
+
+# A worker that gives no token for so long is taken for dead: three hundred times what a token takes, and less than a client bears.
+SILENCE_MAX_S: Final = 1.0
+# Attempts follow each other at this distance, doubled each time up to the maximum; the deadline bounds their number.
+BACKOFF_S: Final = 0.01
+BACKOFF_MAX_S: Final = 0.2
+# How long a request waits for an instance where none is listed: a moment of nobody is over when a respawned one joins.
+NOBODY_MAX_S: Final = 0.5
+AVOID_S: Final = LEASE_S
+
+
+class Unavailable(Exception):
+    """There is nobody to serve this request."""
+
+
+class Busy(Exception):
+    """Everybody is full."""
+
+
+class Failed(Exception):
+    """An attempt came to nothing; another one may do better."""
+
+
+class Processor(Node):
+    """Tokenizes, routes, retries, migrates."""
+
+    role = "processor"
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        super().__init__(arguments)
+        self._max_in_flight: int = arguments.max_in_flight
+        self._avoided: dict[str, float] = {}
+        self._busy: Counter[str] = Counter()
+        self._turn = itertools.count()
+
+    @classmethod
+    def options(cls, parser: argparse.ArgumentParser) -> None:
+        """See `Node.options`."""
+        parser.add_argument("--max-in-flight", type=int, default=512, help="requests; more: busy")
+
+    # ---------------------------------------------------------------------------------------------------------- calls
+
+    async def on_call(self, call: Call, message: Message) -> None:
+        """See `Node.on_call`."""
+        if self.draining:
+            await call.send({"error": "draining"})
+            return
+        if self.in_flight >= self._max_in_flight:
+            await call.send({"error": "busy"})
+            return
+        self.enter()
+        try:
+            async with asyncio.timeout(message["deadline_s"]):
+                tokens = self.tokenize(message["prompt"])
+                async for token in self.generate(tokens, message["max_tokens"]):
+                    await call.send({"text": self.detokenize(token)})
+            await call.send({"finish": "length"})
+        except Unavailable as error:
+            await call.send({"error": "unavailable", "why": str(error)})
+        except Busy:
+            await call.send({"error": "busy"})
+        except TimeoutError:
+            await call.send({"error": "deadline"})
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """A request begins."""
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """A request ends, however it did."""
+        self.in_flight -= 1
+
+    def tokenize(self, prompt: str) -> list[int]:
+        """A token a byte."""
+        return list(prompt.encode())
+
+    def detokenize(self, token: int) -> str:
+        """The text of one token."""
+        return chr(token)
+
+    # ----------------------------------------------------------------------------------------------------- generating
+
+    async def generate(self, prompt: Sequence[int], count: int) -> AsyncIterator[int]:
+        """The tokens that follow a prompt, through as many attempts as it takes.
+
+        Raises:
+            Unavailable: if there is nobody who could.
+            Busy: if all who could are full, and no token was sent yet.
+        """
+        done: list[int] = []
+        backoff_s = BACKOFF_S
+        while len(done) < count:
+            try:
+                async for token in self.attempt([*prompt, *done], count - len(done)):
+                    done.append(token)
+                    yield token
+                    backoff_s = BACKOFF_S
+            except Busy:
+                if not done:
+                    raise
+                await asyncio.sleep(backoff_s)
+            except Failed:
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+
+    async def attempt(self, tokens: list[int], count: int) -> AsyncIterator[int]:
+        """One attempt, with those who are chosen now.
+
+        Raises:
+            Failed: if it broke off.
+        """
+        if self.directory.of_role("agg"):
+            asked = {"do": "generate", "tokens": tokens, "count": count}
+            async for said in self.asked("agg", asked, count):
+                yield said["token"]
+            return
+        (first,) = [
+            said async for said in self.asked("prefill", {"do": "prefill", "tokens": tokens}, 1)
+        ]
+        yield first["token"]
+        if count == 1:
+            return
+        try:
+            async for said in self.asked(
+                "decode", {"do": "decode", **first, "count": count - 1}, count - 1
+            ):
+                yield said["token"]
+        except KvLost:
+            self.avoid_port(first["port"])
+            raise
+
+    async def asked(self, role: str, message: Message, answers: int) -> AsyncIterator[Message]:
+        """What an instance of a role says to a message.
+
+        Args:
+            answers: how many it has to say.
+
+        Raises:
+            Failed: if it says fewer, or is silent for too long.
+            Busy: if it is full.
+        """
+        async with self.chosen(role) as instance:
+            try:
+                opened = await call(instance.port, message)
+            except Gone as gone:
+                self.avoid(instance)
+                raise Failed(str(gone)) from None
+            try:
+                for _ in range(answers):
+                    said = await self.said(opened, instance)
+                    yield said
+            finally:
+                opened.close()
+
+    async def said(self, opened: Call, instance: Instance) -> Message:
+        """The next answer of an instance.
+
+        Raises:
+            Failed, Busy: see `asked`.
+        """
+        try:
+            async with asyncio.timeout(SILENCE_MAX_S):
+                said, _ = await opened.receive()
+        except (Gone, TimeoutError) as error:
+            self.avoid(instance)
+            raise Failed(f"{instance.name}: {error or 'silent'}") from None
+        match said.get("error"):
+            case None:
+                return said
+            case "full":
+                raise Busy
+            case "kv":
+                raise KvLost(said["why"])
+            case why:
+                self.avoid(instance)
+                raise Failed(f"{instance.name}: {why}")
+
+    # -------------------------------------------------------------------------------------------------------- routing
+
+    @asynccontextmanager
+    async def chosen(self, role: str) -> AsyncIterator[Instance]:
+        """An instance of a role, counted as busy meanwhile.
+
+        Raises:
+            Unavailable: if none is listed.
+        """
+        instance = await self.choose(role)
+        self._busy[instance.id] += 1
+        try:
+            yield instance
+        finally:
+            self._busy[instance.id] -= 1
+            if not self._busy[instance.id]:
+                del self._busy[instance.id]
+
+    async def choose(self, role: str) -> Instance:
+        """The instance that is asked next.
+
+        Raises:
+            Unavailable: if none is listed, for a while.
+        """
+        until_s = time.monotonic() + NOBODY_MAX_S
+        while not (listed := self.directory.of_role(role)):
+            if time.monotonic() >= until_s:
+                raise Unavailable(f"no {role} is listed")
+            await asyncio.sleep(BACKOFF_S)
+        able = [one for one in listed if not self.is_avoided(one)] or listed
+        turn = next(self._turn)
+        ordered = able[turn % len(able) :] + able[: turn % len(able)]
+        return min(ordered, key=lambda one: self._busy[one.id])
+
+    def avoid(self, instance: Instance) -> None:
+        """It failed: others first, for a while."""
+        self._avoided[instance.id] = time.monotonic() + AVOID_S
+
+    def avoid_port(self, port: int) -> None:
+        """The same, of whoever is listed with a port."""
+        for one in self.directory.of_role("prefill"):
+            if one.port == port:
+                self.avoid(one)
+
+    def is_avoided(self, instance: Instance) -> bool:
+        """Whether it failed a short while ago."""
+        return self._avoided.get(instance.id, 0.0) > time.monotonic()
+
+    async def work(self) -> None:
+        """See `Node.work`: forget whom there is no more reason to avoid."""
+        while True:
+            await asyncio.sleep(AVOID_S)
+            now_s = time.monotonic()
+            self._avoided = {key: until for key, until in self._avoided.items() if until > now_s}
+
+
+class KvLost(Failed):
+    """The KV could not be fetched: not the fault of who tried."""
+
+
+if __name__ == "__main__":
+    main(Processor)

@@ -1,0 +1,184 @@
+"""How the processes of the reference graph talk: one TCP connection a call, frames of JSON and bytes on it.
+
+A call opens with one message of the caller; the other side answers with one or more. Closing the connection is all there is to
+cancelling: a handler whose caller has hung up is cancelled at once, so nobody works for a client who left. The death of a process
+closes its connections, so it is seen as soon as the kernel says so; a process that hangs is up to whoever waits.
+
+The same port answers `GET` for probes and metrics: no frame can begin with those letters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+LOOPBACK: Final = "127.0.0.1"
+# A loopback connect takes well under 1 ms; only a peer that is stopped, or a full backlog, comes near this.
+CONNECT_MAX_S: Final = 0.5
+# The longest message: the KV of a whole context.
+FRAME_MAX_BYTES: Final = 1 << 26
+PROBE_MAX_S: Final = 2.0
+_HEAD: Final = struct.Struct(">II")
+_HTTP: Final = b"GET "
+
+Message: TypeAlias = dict[str, Any]
+Page: TypeAlias = Callable[[], tuple[int, str]]
+
+
+class Gone(Exception):
+    """The other side went away, could not be reached, or talks nonsense."""
+
+
+class Call:
+    """One connection, seen from either side."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, message: Message, body: bytes = b"") -> None:
+        """Send one message.
+
+        Raises:
+            Gone: if the other side is.
+        """
+        head = json.dumps(message, separators=(",", ":")).encode()
+        try:
+            self._writer.write(_HEAD.pack(len(head), len(body)) + head + body)
+            await self._writer.drain()
+        except OSError as error:
+            raise Gone(str(error)) from None
+
+    async def receive(self) -> tuple[Message, bytes]:
+        """The next message and its bytes.
+
+        Raises:
+            Gone: if there is none.
+        """
+        try:
+            return await _read_frame(self._reader, await self._reader.readexactly(_HEAD.size))
+        except (OSError, EOFError) as error:
+            raise Gone(str(error)) from None
+
+    async def hung_up(self) -> None:
+        """Wait until the other side closes; for a side that awaits no further message."""
+        with suppress(OSError):
+            await self._reader.read(1)
+
+    def close(self) -> None:
+        """Hang up. Safe to call twice."""
+        self._writer.close()
+
+
+async def _read_frame(reader: asyncio.StreamReader, head: bytes) -> tuple[Message, bytes]:
+    message_bytes, body_bytes = _HEAD.unpack(head)
+    if message_bytes + body_bytes > FRAME_MAX_BYTES:
+        raise Gone(f"a frame of {message_bytes + body_bytes} bytes")
+    message: Message = json.loads(await reader.readexactly(message_bytes))
+    return message, await reader.readexactly(body_bytes)
+
+
+async def call(port: int, message: Message, body: bytes = b"") -> Call:
+    """Open a connection and send the first message.
+
+    Raises:
+        Gone: if nobody takes the call.
+    """
+    try:
+        async with asyncio.timeout(CONNECT_MAX_S):
+            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    except (OSError, TimeoutError) as error:
+        raise Gone(f"port {port}: {error or 'no answer'}") from None
+    opened = Call(reader, writer)
+    try:
+        await opened.send(message, body)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+async def ask(port: int, message: Message, within_s: float) -> tuple[Message, bytes]:
+    """One message there, one back.
+
+    Raises:
+        Gone: if there is no answer within that time, in seconds.
+    """
+    opened = await call(port, message)
+    try:
+        async with asyncio.timeout(within_s):
+            return await opened.receive()
+    except TimeoutError:
+        raise Gone(f"port {port}: no answer within {within_s:g} s") from None
+    finally:
+        opened.close()
+
+
+class Server:
+    """Takes calls on one port.
+
+    Args:
+        on_call: handles one call; is cancelled when the caller hangs up.
+        pages: what `GET` answers, by path: status and text.
+    """
+
+    def __init__(
+        self,
+        on_call: Callable[[Call, Message], Awaitable[None]],
+        pages: Mapping[str, Page],
+    ) -> None:
+        self._on_call = on_call
+        self._pages = pages
+        self._server: asyncio.Server
+
+    async def open(self, port: int) -> None:
+        """Begin to listen on loopback."""
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, port, backlog=512)
+
+    def close(self) -> None:
+        """Take no more calls; those that run go on."""
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        caller = Call(reader, writer)
+        try:
+            head = await reader.readexactly(len(_HTTP))
+            if head == _HTTP:
+                await self._show(reader, writer)
+                return
+            head += await reader.readexactly(_HEAD.size - len(head))
+            message, _ = await _read_frame(reader, head)
+            await self._handle(caller, message)
+        except (OSError, EOFError, Gone, ValueError, TimeoutError):
+            pass  # the caller went, or is none of ours
+        finally:
+            caller.close()
+
+    async def _handle(self, caller: Call, message: Message) -> None:
+        handler = asyncio.ensure_future(self._on_call(caller, message))
+        hung_up = asyncio.ensure_future(caller.hung_up())
+        try:
+            await asyncio.wait((handler, hung_up), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hung_up.cancel()
+            handler.cancel()
+            # Whatever the handler holds has to be given back before the call is over.
+            with suppress(asyncio.CancelledError, Gone):
+                await handler
+
+    async def _show(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(PROBE_MAX_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            path = head.split(b" ", 1)[0].decode("latin-1")
+            page = self._pages.get(path)
+            status, text = (404, "no such page\n") if page is None else page()
+            said = {200: "OK", 404: "Not Found"}.get(status, "Service Unavailable")
+            writer.write(
+                f"HTTP/1.1 {status} {said}\r\nContent-Type: text/plain\r\n"
+                f"Content-Length: {len(text.encode())}\r\nConnection: close\r\n\r\n{text}".encode()
+            )
+            await writer.drain()

@@ -1,0 +1,196 @@
+"""A worker: an engine on its ranks, in one of three modes.
+
+- `prefill` computes the KV of a prompt, keeps it under an unguessable id, and hands it over once;
+- `decode` fetches a KV and goes on from there; it never sees the prompt;
+- `agg` does both by itself.
+
+The KV that was handed over carries no checksum on purpose: a wrong transfer must show as a wrong answer. A worker whose engine lost
+a rank can't serve: it ends at once, so that all who wait for it see their connections close.
+
+Run it as a module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from graphquake.harness.reference.engine import Engine, EngineError, EngineFull
+from graphquake.harness.reference.node import Lost, Node, main
+from graphquake.harness.reference.wire import Call, Gone, Message, ask
+
+# A KV that nobody fetches (client gone, decode worker dead) must not stay. Decode comes within milliseconds.
+KV_KEEP_S: Final = 2.0
+KV_KEEP_MAX: Final = 1024
+# The peer of a fetch is stopped, or starved on a busy host, if it takes longer.
+FETCH_MAX_S: Final = 0.5
+
+
+class Worker(Node):
+    """Prefill, decode, or both."""
+
+    role = "worker"
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        super().__init__(arguments)
+        self._arguments = arguments
+        self._held: OrderedDict[str, bytes] = OrderedDict()
+        self.engine: Engine
+
+    @classmethod
+    def listed_as(cls, arguments: argparse.Namespace) -> str:
+        """See `Node.listed_as`."""
+        mode: str = arguments.mode
+        return mode
+
+    @classmethod
+    def options(cls, parser: argparse.ArgumentParser) -> None:
+        """See `Node.options`."""
+        parser.add_argument("--mode", choices=["prefill", "decode", "agg"], required=True)
+        parser.add_argument("--tp", type=int, default=1, help="ranks of the engine")
+        parser.add_argument("--backend", choices=["numpy", "torch"], default="numpy")
+        parser.add_argument(
+            "--devices", default="", help="of the ranks, with commas: cuda:0,cuda:1"
+        )
+        parser.add_argument("--seed", type=int, default=1, help="of the weights")
+        parser.add_argument("--max-num-seqs", type=int, default=64, help="sequences in a batch")
+        parser.add_argument("--step-ms", type=float, default=5.0, help="least time of a token")
+
+    async def open(self) -> None:
+        """See `Node.open`."""
+        options = self._arguments
+        try:
+            self.engine = await Engine.start(
+                tp=options.tp,
+                backend=options.backend,
+                devices=[one for one in options.devices.split(",") if one] or None,
+                seed=options.seed,
+                max_seqs=options.max_num_seqs,
+                step_s=options.step_ms / 1000,
+            )
+        except EngineError as error:
+            raise Lost(str(error)) from None
+
+    async def work(self) -> None:
+        """See `Node.work`."""
+        await self.engine.lost.wait()
+        raise Lost("the engine lost a rank")
+
+    async def close(self) -> None:
+        """See `Node.close`."""
+        await self.engine.close()
+
+    def health(self) -> str:
+        """See `Node.health`."""
+        return "the engine lost a rank" if self.engine.lost.is_set() else ""
+
+    def is_drained(self) -> bool:
+        """See `Node.is_drained`: a KV that is still to be fetched is work, too."""
+        return self.in_flight == 0 and not self._held
+
+    def metrics(self) -> dict[str, float]:
+        """See `Node.metrics`."""
+        return {
+            "reference_in_flight": self.in_flight,
+            "reference_running": self.engine.running,
+            "reference_waiting": self.engine.waiting,
+            "reference_kv_held": len(self._held),
+        }
+
+    # ---------------------------------------------------------------------------------------------------------- calls
+
+    async def on_call(self, call: Call, message: Message) -> None:
+        """See `Node.on_call`."""
+        if message["do"] == "fetch":
+            await self.hand_over(call, message["kv"])
+            return
+        if self.draining:
+            await call.send({"error": "draining"})
+            return
+        self.enter()
+        try:
+            match message["do"]:
+                case "prefill":
+                    await self.prefill(call, message)
+                case "decode":
+                    await self.decode(call, message)
+                case "generate":
+                    await self.generate(call, message)
+        except EngineFull:
+            await call.send({"error": "full"})
+        except EngineError as error:
+            raise Gone(str(error)) from None
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """A request begins."""
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """A request ends, however it did."""
+        self.in_flight -= 1
+
+    async def prefill(self, call: Call, message: Message) -> None:
+        """Compute the KV of a prompt; answer with the first token and where the KV is."""
+        token, kv = await self.engine.prefill(message["tokens"])
+        await call.send({"token": token, "kv": self.hold(kv), "port": self.port})
+
+    async def decode(self, call: Call, message: Message) -> None:
+        """Fetch a KV; answer with the tokens that follow."""
+        try:
+            kv = await self.fetch(message)
+        except Gone as gone:
+            await call.send({"error": "kv", "why": str(gone)})
+            return
+        await self.stream(call, self.engine.decode(kv, message["token"], message["count"]))
+
+    async def generate(self, call: Call, message: Message) -> None:
+        """Prefill and decode here."""
+        token, kv = await self.engine.prefill(message["tokens"])
+        await call.send({"token": token})
+        await self.stream(call, self.engine.decode(kv, token, message["count"] - 1))
+
+    async def stream(self, call: Call, tokens: AsyncIterator[int]) -> None:
+        """Send each token as it comes."""
+        async for token in tokens:
+            await call.send({"token": token})
+
+    # ----------------------------------------------------------------------------------------------- handing KV over
+
+    def hold(self, kv: bytes) -> str:
+        """Keep a KV until it is fetched or too old; the id to fetch it by."""
+        key = secrets.token_hex(8)
+        self._held[key] = kv
+        asyncio.get_running_loop().call_later(KV_KEEP_S, self._held.pop, key, None)
+        if len(self._held) > KV_KEEP_MAX:
+            self._held.popitem(last=False)
+        return key
+
+    async def hand_over(self, call: Call, key: str) -> None:
+        """Give a KV away."""
+        kv = self._held.pop(key, None)
+        if kv is None:
+            await call.send({"error": "no such KV"})
+        else:
+            await call.send({"kv": key}, kv)
+
+    async def fetch(self, message: Message) -> bytes:
+        """Get the KV that a prefill worker holds.
+
+        Raises:
+            Gone: if it can't be had.
+        """
+        said: dict[str, Any]
+        said, kv = await ask(message["port"], {"do": "fetch", "kv": message["kv"]}, FETCH_MAX_S)
+        if "error" in said:
+            raise Gone(said["error"])
+        return kv
+
+
+if __name__ == "__main__":
+    main(Worker)
