@@ -11,7 +11,7 @@ import asyncio
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -200,7 +200,7 @@ class Engine:
         self._work.set()
         return await prompt.done
 
-    async def decode(self, kv: bytes, token: int, count: int) -> AsyncIterator[int]:
+    async def decode(self, kv: bytes, token: int, count: int) -> AsyncGenerator[int]:
         """The tokens that follow.
 
         Args:

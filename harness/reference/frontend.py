@@ -14,7 +14,8 @@ import itertools
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
 from aiohttp import web
@@ -29,8 +30,8 @@ TOKENS_MAX: Final = 2048
 PROMPT_MAX: Final = 2048
 BODY_MAX_BYTES: Final = 1 << 20
 RETRY_S: Final = 0.02
-# How long a request looks for a processor before it is refused.
-NOBODY_MAX_S: Final = 0.5
+# How long a request goes on looking for a processor since its last token, before it is refused.
+NOBODY_MAX_S: Final = 3.0
 SERVING_ROLES: Final = ("processor", "prefill", "decode", "agg")
 _STATUS: Final = {"busy": 429, "unavailable": 503, "deadline": 504}
 
@@ -139,11 +140,11 @@ class Frontend(Node):
         try:
             body = await _body_of(request)
             prompt, count = _prompt_of(body, kind), _count_of(body)
-            texts = self.generate(prompt, count)
             answer = _Answer(kind, self.model)
-            if body.get("stream"):
-                return await self.stream(request, texts, answer)
-            text = "".join([part async for part in texts])
+            async with aclosing(self.generate(prompt, count)) as texts:
+                if body.get("stream"):
+                    return await self.stream(request, texts, answer)
+                text = "".join([part async for part in texts])
             usage = {"prompt_tokens": len(prompt), "completion_tokens": len(text)}
             return web.json_response(answer.whole(text) | {"usage": usage})
         except Refused as refused:
@@ -160,7 +161,7 @@ class Frontend(Node):
         self.in_flight -= 1
 
     async def stream(
-        self, request: web.Request, texts: AsyncIterator[str], answer: _Answer
+        self, request: web.Request, texts: AsyncGenerator[str], answer: _Answer
     ) -> web.StreamResponse:
         """Server-sent events, a token each; before the first one, refusals are still statuses."""
         first = await anext(texts)
@@ -179,14 +180,14 @@ class Frontend(Node):
         await response.write_eof()
         return response
 
-    async def generate(self, prompt: str, count: int) -> AsyncIterator[str]:
+    async def generate(self, prompt: str, count: int) -> AsyncGenerator[str]:
         """The text that follows a prompt, a token at a time, whichever processors it takes.
 
         Raises:
             Refused: if it comes to no end.
         """
         until_s = time.monotonic() + DEADLINE_S
-        nobody_until_s = time.monotonic() + NOBODY_MAX_S
+        give_up_s = time.monotonic() + NOBODY_MAX_S
         done = ""
         while len(done) < count:
             message = {
@@ -196,16 +197,17 @@ class Frontend(Node):
                 "deadline_s": until_s - time.monotonic(),
             }
             try:
-                async for text in self.asked(message):
-                    done += text
-                    nobody_until_s = time.monotonic() + NOBODY_MAX_S
-                    yield text
+                async with aclosing(self.asked(message)) as texts:
+                    async for text in texts:
+                        done += text
+                        give_up_s = time.monotonic() + NOBODY_MAX_S
+                        yield text
             except Gone as gone:
-                if time.monotonic() >= min(until_s, nobody_until_s + SILENCE_MAX_S):
+                if time.monotonic() >= min(until_s, give_up_s):
                     raise Refused(503, f"no processor answers: {gone}") from None
                 await asyncio.sleep(RETRY_S)
 
-    async def asked(self, message: Message) -> AsyncIterator[str]:
+    async def asked(self, message: Message) -> AsyncGenerator[str]:
         """What one processor makes of a request.
 
         Raises:

@@ -17,8 +17,8 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 from graphquake.harness.reference.membership import LEASE_S, Instance
@@ -77,9 +77,10 @@ class Processor(Node):
         self.enter()
         try:
             async with asyncio.timeout(message["deadline_s"]):
-                tokens = self.tokenize(message["prompt"])
-                async for token in self.generate(tokens, message["max_tokens"]):
-                    await call.send({"text": self.detokenize(token)})
+                prompt = self.tokenize(message["prompt"])
+                async with aclosing(self.generate(prompt, message["max_tokens"])) as tokens:
+                    async for token in tokens:
+                        await call.send({"text": self.detokenize(token)})
             await call.send({"finish": "length"})
         except Unavailable as error:
             await call.send({"error": "unavailable", "why": str(error)})
@@ -108,7 +109,7 @@ class Processor(Node):
 
     # ----------------------------------------------------------------------------------------------------- generating
 
-    async def generate(self, prompt: Sequence[int], count: int) -> AsyncIterator[int]:
+    async def generate(self, prompt: Sequence[int], count: int) -> AsyncGenerator[int]:
         """The tokens that follow a prompt, through as many attempts as it takes.
 
         Raises:
@@ -119,10 +120,11 @@ class Processor(Node):
         backoff_s = BACKOFF_S
         while len(done) < count:
             try:
-                async for token in self.attempt([*prompt, *done], count - len(done)):
-                    done.append(token)
-                    yield token
-                    backoff_s = BACKOFF_S
+                async with aclosing(self.attempt([*prompt, *done], count - len(done))) as tokens:
+                    async for token in tokens:
+                        done.append(token)
+                        yield token
+                        backoff_s = BACKOFF_S
             except Busy:
                 if not done:
                     raise
@@ -131,7 +133,7 @@ class Processor(Node):
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 
-    async def attempt(self, tokens: list[int], count: int) -> AsyncIterator[int]:
+    async def attempt(self, tokens: list[int], count: int) -> AsyncGenerator[int]:
         """One attempt, with those who are chosen now.
 
         Raises:
@@ -139,25 +141,25 @@ class Processor(Node):
         """
         if self.directory.of_role("agg"):
             asked = {"do": "generate", "tokens": tokens, "count": count}
-            async for said in self.asked("agg", asked, count):
-                yield said["token"]
+            async with aclosing(self.asked("agg", asked, count)) as answers:
+                async for said in answers:
+                    yield said["token"]
             return
-        (first,) = [
-            said async for said in self.asked("prefill", {"do": "prefill", "tokens": tokens}, 1)
-        ]
+        asked = {"do": "prefill", "tokens": tokens}
+        (first,) = [said async for said in self.asked("prefill", asked, 1)]
         yield first["token"]
         if count == 1:
             return
+        asked = {**first, "do": "decode", "count": count - 1}
         try:
-            async for said in self.asked(
-                "decode", {"do": "decode", **first, "count": count - 1}, count - 1
-            ):
-                yield said["token"]
+            async with aclosing(self.asked("decode", asked, count - 1)) as answers:
+                async for said in answers:
+                    yield said["token"]
         except KvLost:
             self.avoid_port(first["port"])
             raise
 
-    async def asked(self, role: str, message: Message, answers: int) -> AsyncIterator[Message]:
+    async def asked(self, role: str, message: Message, answers: int) -> AsyncGenerator[Message]:
         """What an instance of a role says to a message.
 
         Args:

@@ -16,7 +16,8 @@ import argparse
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
 from graphquake.harness.reference.engine import Engine, EngineError, EngineFull
@@ -155,10 +156,11 @@ class Worker(Node):
         await call.send({"token": token})
         await self.stream(call, self.engine.decode(kv, token, message["count"] - 1))
 
-    async def stream(self, call: Call, tokens: AsyncIterator[int]) -> None:
+    async def stream(self, call: Call, tokens: AsyncGenerator[int]) -> None:
         """Send each token as it comes."""
-        async for token in tokens:
-            await call.send({"token": token})
+        async with aclosing(tokens):
+            async for token in tokens:
+                await call.send({"token": token})
 
     # ----------------------------------------------------------------------------------------------- handing KV over
 
