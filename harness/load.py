@@ -193,8 +193,8 @@ class Load:
             self._exchanges.append(exchange.line(request))
 
     async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> None:
-        asked = json.dumps(body_of(self._load, request.number, stream=request.stream)).encode()
-        exchange.asked = asked
+        body = body_of(self._load, request.number, stream=request.stream)
+        exchange.asked = json.dumps(body).encode()
         async with await self._post(request, exchange) as response:
             if response.status != 200:  # noqa: PLR2004
                 exchange.answer += await response.read()

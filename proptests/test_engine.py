@@ -103,6 +103,8 @@ async def test_who_leaves_gives_its_slot_back() -> None:
     engine = await Engine.start(max_seqs=2, step_s=0.01)
     try:
         token, kv = await engine.prefill([1, 2, 3])
+        with pytest.raises(EngineError, match=r"expected whole positions"):
+            await anext(engine.decode(kv[:-1], token, 1))
         endless = [engine.decode(kv, token, 2000) for _ in range(4)]
         firsts = [asyncio.ensure_future(anext(one)) for one in endless]
         await asyncio.wait(firsts[:2])

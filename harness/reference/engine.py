@@ -213,7 +213,9 @@ class Engine:
             EngineFull: if too many wait.
         """
         self._check(len(self._batch) + len(self._waiting))
-        position = len(kv) // model.POSITION_BYTES
+        position, rest = divmod(len(kv), model.POSITION_BYTES)
+        if rest:
+            raise EngineError(f"KV: found {len(kv)} bytes, expected whole positions")
         sequence = Decoding(kv, token, count, position)
         self._waiting.append(sequence)
         self._work.set()
@@ -244,7 +246,7 @@ class Engine:
                 await self._admit()
                 if self._batch:
                     await self._step()
-                    # Not less than a step's time, but a prompt that comes meanwhile is not kept waiting for the next.
+                    # What comes meanwhile waits for the next step, as it would behind a real one.
                     await asyncio.sleep(max(0.0, begun_s + self._step_s - loop.time()))
                 elif not self._prompts and not self._waiting:
                     await self._work.wait()

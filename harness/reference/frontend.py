@@ -152,14 +152,6 @@ class Frontend(Node):
         finally:
             self.leave()
 
-    def enter(self) -> None:
-        """A request begins."""
-        self.in_flight += 1
-
-    def leave(self) -> None:
-        """A request ends, however it did."""
-        self.in_flight -= 1
-
     async def stream(
         self, request: web.Request, texts: AsyncGenerator[str], answer: _Answer
     ) -> web.StreamResponse:

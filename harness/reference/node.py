@@ -90,6 +90,14 @@ class Node:
 
     # -------------------------------------------------------------------------------------------------- one life of it
 
+    def enter(self) -> None:
+        """A request begins."""
+        self.in_flight += 1
+
+    def leave(self) -> None:
+        """A request ends, however it did."""
+        self.in_flight -= 1
+
     async def listen(self) -> None:
         """Take calls."""
         self._server = Server(self.on_call, {"/health": self._health, "/metrics": self._metrics})

@@ -91,14 +91,6 @@ class Processor(Node):
         finally:
             self.leave()
 
-    def enter(self) -> None:
-        """A request begins."""
-        self.in_flight += 1
-
-    def leave(self) -> None:
-        """A request ends, however it did."""
-        self.in_flight -= 1
-
     def tokenize(self, prompt: str) -> list[int]:
         """A token a byte."""
         return list(prompt.encode())

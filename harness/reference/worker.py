@@ -128,14 +128,6 @@ class Worker(Node):
         finally:
             self.leave()
 
-    def enter(self) -> None:
-        """A request begins."""
-        self.in_flight += 1
-
-    def leave(self) -> None:
-        """A request ends, however it did."""
-        self.in_flight -= 1
-
     async def prefill(self, call: Call, message: Message) -> None:
         """Compute the KV of a prompt; answer with the first token and where the KV is."""
         token, kv = await self.engine.prefill(message["tokens"])
