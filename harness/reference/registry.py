@@ -48,7 +48,7 @@ class Registry(Node):
                 self.renew(Instance.of(message["instance"]))
                 await call.send({"ok": True})
             case "leave":
-                self.leave(message["id"])
+                self.remove(message["id"])
                 await call.send({"ok": True})
             case "watch":
                 await self._tell(call)
@@ -60,7 +60,7 @@ class Registry(Node):
         if is_news:
             self._tell_all()
 
-    def leave(self, instance_id: str) -> None:
+    def remove(self, instance_id: str) -> None:
         """End a lease before its time."""
         if self.leases.pop(instance_id, None):
             self._tell_all()
