@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graphquake.harness.history import OK, BecameReady, Died, History, Request
+from graphquake.harness.history import OK, BecameReady, Died, History, Request, Resumed
 from graphquake.harness.target import replica_name
 
 # A request that was in flight may need this long, or one baseline p99 if that is longer, to notice that its worker is gone.
@@ -49,7 +49,7 @@ def union(stretches: Iterable[Stretch]) -> list[Stretch]:
 
 
 def up_stretches(history: History) -> dict[str, list[Stretch]]:
-    """For each replica, when one of its incarnations was up: from its first readiness until its death, or SIGTERM.
+    """For each replica, when one of its incarnations was up: from its first readiness until its death, or SIGTERM; not while stalled.
 
     What was told to end takes no new work from then on, though its process may live for seconds.
     """
@@ -59,12 +59,38 @@ def up_stretches(history: History) -> dict[str, list[Stretch]]:
     }
     died_s = {(e.replica, e.incarnation): e.at_s for e in history.of(Died)}
     told = [(e.victim, e.at_s) for e in history.faults() if e.step.startswith("terminate ")]
+    stalls = _stalls(history)
     for event in history.of(BecameReady):
         until_s = died_s.get((event.replica, event.incarnation), end_s)
         told_s = [at_s for victim, at_s in told if victim == event.replica and event.at_s <= at_s]
         until_s = min([until_s, *told_s])
-        up[event.replica].append(Stretch(event.at_s, max(event.at_s, until_s)))
+        life = Stretch(event.at_s, max(event.at_s, until_s))
+        up[event.replica] += _without(life, stalls[event.replica])
     return up
+
+
+def _stalls(history: History) -> dict[str, list[Stretch]]:
+    """When each replica was stalled: from when its stall began until it was seen to go on."""
+    found: dict[str, list[Stretch]] = {
+        replica_name(role, index): [] for role, index in history.spec.replicas()
+    }
+    for fault in history.faults():
+        if fault.step.startswith("stall "):
+            ends_s = (e.at_s for e in history.of(Resumed) if e.replica == fault.victim)
+            until_s = min((s for s in ends_s if s >= fault.at_s), default=history.end_s)
+            found[fault.victim].append(Stretch(fault.begun_s, max(fault.at_s, until_s)))
+    return found
+
+
+def _without(life: Stretch, gaps: list[Stretch]) -> list[Stretch]:
+    """What is left of a stretch without some others."""
+    left, begin_s = [], life.begin_s
+    for gap in union(gaps):
+        if gap.meets(life):
+            if gap.begin_s > begin_s:
+                left.append(Stretch(begin_s, gap.begin_s))
+            begin_s = gap.end_s
+    return [*left, Stretch(begin_s, life.end_s)] if begin_s <= life.end_s else left
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +101,7 @@ class Availability:
         paths: when a request could be served: an entry up, and one replica of every role that it needs.
         outages: the gaps between the paths.
         disturbances: for each fault that landed, from when it began (a process that dies closes its sockets before it is gone)
-            to W after it had landed.
+            to W after it had landed; and W from the end of each stall.
         excused: the union of disturbances, and of outages extended by R1.
         notice_s: how long after an excused stretch a request may still fail that was in flight within it.
     """
@@ -114,7 +140,7 @@ def availability(history: History) -> Availability:
     paths = _paths(history)
     outages = [gap for gap in _gaps(paths, end_s) if gap.end_s > gap.begin_s]
     window_s, first_ok_s = spec.promises.window_s, spec.promises.first_ok_s
-    disturbances = [Stretch(fault.begun_s, fault.at_s + window_s) for fault in history.faults()]
+    disturbances = [Stretch(begun_s, at_s + window_s) for begun_s, at_s in history.disturbed()]
     extended = [Stretch(gap.begin_s, gap.end_s + first_ok_s) for gap in outages]
     return Availability(
         paths=tuple(paths),

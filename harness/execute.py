@@ -26,9 +26,10 @@ from graphquake.harness.history import (
     Leaked,
     PhaseBegan,
     Request,
+    Resumed,
 )
 from graphquake.harness.load import Load
-from graphquake.harness.plan import Plan, is_fault
+from graphquake.harness.plan import Plan, Stall, is_fault
 from graphquake.harness.target import Leak, Target, replica_name
 
 # How long the load runs before the plan begins: at 40 requests/s enough for a p99 that is no accident of one request.
@@ -181,15 +182,29 @@ class _Run:
         self._events.append(PhaseBegan(self._load.now_s(), phase))
 
     async def _do_plan(self) -> None:
+        async with asyncio.TaskGroup() as stalls:
+            await self._do_steps(stalls)
+
+    async def _do_steps(self, stalls: asyncio.TaskGroup) -> None:
         for number, step in enumerate(self._plan.steps):
             self._step, self._landing = number, is_fault(step)
             done = await carry_out(number, step, self._target, self._load)
             self._events.append(done)
             self._landing = False
+            if isinstance(step, Stall) and done.landed:
+                stalls.create_task(self._end_stall(step))
             if not done.landed:
                 # What follows would be another plan than the one that was asked for.
                 break
         self._step = -1
+
+    async def _end_stall(self, stall: Stall) -> None:
+        await asyncio.sleep(stall.for_s)
+        replica = replica_name(stall.role, stall.index)
+        resumed = await self._target.resume(replica)
+        self._events.append(Resumed(resumed.at_s - self._zero_s, replica, resumed.proof))
+        if not resumed.ok:
+            self._events.append(Invalidated(self._load.now_s(), f"{replica}: {resumed.proof}"))
 
     async def _heal(self) -> None:
         """Bring back what is dead, all at once."""
@@ -242,7 +257,7 @@ class _Run:
         if not self._can_serve():
             return
         now_s = self._load.now_s()
-        last_s = max((event.at_s for event in self.history().faults()), default=now_s)
+        last_s = max((at_s for _, at_s in self.history().disturbed()), default=now_s)
         window_s = self._target.spec.promises.window_s + BEYOND_WINDOW_S
         until_s = max(now_s + STEADY_S, last_s + window_s, last_s + self._plan.stay_s)
         await asyncio.sleep(until_s - now_s)

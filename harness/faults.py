@@ -1,8 +1,8 @@
 """Carries out one step, and proves that it landed.
 
-A step ends when it has taken effect, not when its consequence is over: a kill when the processes are gone, a respawn when there is
-a new pid, a burst when it was started. So a kill can fall into a burst, or into somebody's start-up. What was seen is written into
-a `StepDone`; a fault that could not be shown to have landed makes its run prove nothing.
+A step ends when it has taken effect, not when its consequence is over: a kill when the processes are gone, a stall when they are
+stopped, a respawn when there is a new pid, a burst when it was started. So a kill can fall into a burst, or into somebody's start-up.
+What was seen is written into a `StepDone`; a fault that could not be shown to have landed makes its run prove nothing.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Final
 from graphquake.harness.history import StepDone
 from graphquake.harness.load import Load
 from graphquake.harness.plan import (
+    Aimed,
     Burst,
     Kill,
     Respawn,
+    Stall,
     Step,
     Terminate,
     Wait,
@@ -46,7 +48,7 @@ async def carry_out(number: int, step: Step, target: Target, load: Load) -> Step
     landed = await _do(number, step, target, load)
     victim = ""
     proof = landed.proof
-    if isinstance(step, Kill | Terminate | Respawn):
+    if isinstance(step, Aimed):
         victim = replica_name(step.role, step.index)
     if is_fault(step) and landed.ok:
         proof = f"{proof}, {in_flight} requests in flight"
@@ -60,6 +62,8 @@ async def _do(number: int, step: Step, target: Target, load: Load) -> Landed:
             return await target.kill(replica_name(step.role, step.index), step.scope, step.child)
         case Terminate():
             return await target.terminate(replica_name(step.role, step.index))
+        case Stall():
+            return await target.stall(replica_name(step.role, step.index))
         case Respawn():
             return await bring_back(target, step.role, step.index)
         case Burst():

@@ -101,6 +101,19 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """A replica that had been stalled was let go on.
+
+    Attributes:
+        proof: what was seen of it.
+    """
+
+    at_s: float
+    replica: str
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
 class Leaked:
     """Something was still there after the load had ended and its grace was over."""
 
@@ -118,11 +131,11 @@ class Invalidated:
 
 
 Event: TypeAlias = (
-    Spawned | BecameReady | Died | PhaseBegan | StepDone | Leaked | Invalidated
+    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Leaked | Invalidated
 )  # fmt: skip
 _EVENT_KINDS: Final[dict[str, Callable[..., Event]]] = {
     kind.__name__: kind
-    for kind in (Spawned, BecameReady, Died, PhaseBegan, StepDone, Leaked, Invalidated)
+    for kind in (Spawned, BecameReady, Died, PhaseBegan, StepDone, Resumed, Leaked, Invalidated)
 }
 
 # ----------------------------------------------------------------------------------------------------------- requests
@@ -221,7 +234,7 @@ def _shorten(said: bytes | bytearray) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ history
 
-_E = TypeVar("_E", Spawned, BecameReady, Died, PhaseBegan, StepDone, Leaked, Invalidated)
+_E = TypeVar("_E", Spawned, BecameReady, Died, PhaseBegan, StepDone, Resumed, Leaked, Invalidated)
 
 
 @dataclass(slots=True)
@@ -259,6 +272,11 @@ class History:
     def faults(self) -> list[StepDone]:
         """The faults that landed."""
         return [step for step in self.of(StepDone) if step.fault and step.landed]
+
+    def disturbed(self) -> list[tuple[float, float]]:
+        """When something happened to the graph for which requests may fail: each fault, and each end of a stall; from when to when."""
+        ends = [(event.at_s, event.at_s) for event in self.of(Resumed)]
+        return sorted([*((fault.begun_s, fault.at_s) for fault in self.faults()), *ends])
 
     def ended(self) -> list[Request]:
         """The requests that came to an end, by the time of it."""

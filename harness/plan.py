@@ -10,6 +10,7 @@ Text form (one step a line; a line that starts with # is a remark):
     kill decode 0 process                 … to its main process only
     kill decode 0 engine 1                … to the second of its child processes that the graph file calls "engine"
     terminate prefill 0                   SIGTERM to the main process; the step ends when the signal is sent
+    stall decode 0 for 2.00 s             SIGSTOP to all of it, SIGCONT so much later; the step ends when all of it is stopped
     respawn decode 0                      start it again; the step ends when there is a new pid
     burst 40 over 0.50 s, 25% leave       40 requests more; a quarter of the clients go after the first token
     wait 0.35 s
@@ -77,6 +78,21 @@ class Terminate:
 
 
 @dataclass(frozen=True, slots=True, order=True)
+class Stall:
+    """SIGSTOP to a replica and all its descendants, SIGCONT `for_s` later. The step ends when all of them are stopped.
+
+    The plan goes on meanwhile; it is over when its stalls are. Longer than a lease, and a zombie returns.
+    """
+
+    role: str
+    index: int
+    for_s: float
+
+    def __str__(self) -> str:
+        return f"stall {self.role} {self.index} for {self.for_s:.2f} s"
+
+
+@dataclass(frozen=True, slots=True, order=True)
 class Respawn:
     """Start a dead replica again. The step ends when it has a new pid; being ready is another matter."""
 
@@ -124,14 +140,17 @@ class WaitReady:
         return "wait until ready"
 
 
-Step: TypeAlias = Kill | Terminate | Respawn | Burst | Wait | WaitReady
-Fault: TypeAlias = Kill | Terminate
-FAULTS: Final = (Kill, Terminate)
+Fault: TypeAlias = Kill | Terminate | Stall
+# What is done to one replica.
+Aimed: TypeAlias = Fault | Respawn
+Step: TypeAlias = Aimed | Burst | Wait | WaitReady
+# The verbs of the faults, as plans and graph files spell them.
+FAULTS: Final[dict[str, type[Fault]]] = {"kill": Kill, "terminate": Terminate, "stall": Stall}
 
 
 def is_fault(step: Step) -> bool:
     """Whether a step takes something away from the graph."""
-    return isinstance(step, FAULTS)
+    return isinstance(step, Fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +159,7 @@ class Plan:
 
     Attributes:
         steps: in order.
-        heal: `all` respawns what is dead and releases what is stalled; `release` leaves the dead dead; `none`.
+        heal: `all` respawns what is dead; `release` leaves the dead dead, `none` all as it is. A stall ends by itself before.
         stay_s: how long the load goes on at least after the last fault, in seconds; it shows what leases hide until they end.
     """
 
@@ -167,7 +186,7 @@ class Plan:
     @property
     def faults(self) -> tuple[Fault, ...]:
         """The steps that take something away."""
-        return tuple(step for step in self.steps if isinstance(step, FAULTS))
+        return tuple(step for step in self.steps if isinstance(step, Fault))
 
     @property
     def digest(self) -> str:
@@ -222,6 +241,11 @@ _VERBS: Final[dict[str, tuple[str, str, Callable[[re.Match[str]], Step]]]] = {
         rf"terminate {_ROLE}",
         "terminate ROLE INDEX",
         lambda m: Terminate(m["role"], int(m["index"])),
+    ),
+    "stall": (
+        rf"stall {_ROLE} for (?P<for>{_SECONDS}) s",
+        "stall ROLE INDEX for T s",
+        lambda m: Stall(m["role"], int(m["index"]), _number(m["for"], 0.01, WAIT_MAX_S, "seconds")),
     ),
     "respawn": (
         rf"respawn {_ROLE}",

@@ -95,6 +95,12 @@ def runs(pid: int) -> bool:
     return stat is not None and stat.runs
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal."""
+    stat = stat_of(pid)
+    return stat is not None and stat.state == "T"
+
+
 def send_signal(pid: int, number: signal.Signals, still: Callable[[], bool]) -> bool:
     """Signal a process through a pidfd, if `still` holds once the pidfd is open. Whether it was sent."""
     with suppress(ProcessLookupError), opened(pid) as pidfd:
@@ -141,19 +147,30 @@ async def ended(pidfd: int, within_s: float) -> bool:
 
 
 async def kill_all(find: Callable[[], Collection[int]], within_s: float) -> tuple[int, bool]:
-    """SIGKILL to whatever `find` finds, again and again until it finds nothing that runs.
+    """SIGKILL to whatever `find` finds, until it finds nothing that runs; see `signal_until`."""
+    return await signal_until(find, signal.SIGKILL, runs, within_s)
+
+
+async def signal_until(
+    find: Callable[[], Collection[int]],
+    number: signal.Signals,
+    lacks: Callable[[int], bool],
+    within_s: float,
+) -> tuple[int, bool]:
+    """A signal to whatever `find` finds, and then to what it finds besides, until nothing lacks its effect.
 
     Args:
         find: the pids of the moment, each checked anew before it is signalled.
+        lacks: whether a process does not show the effect yet.
 
     Returns:
-        How many processes were signalled, and whether all of them are gone.
+        How many processes were signalled, and whether all of them show it.
     """
     until_s = time.monotonic() + within_s
     signalled: set[int] = set()
-    while found := [pid for pid in find() if runs(pid)]:
-        for pid in set(found) - signalled:
-            if send_signal(pid, signal.SIGKILL, partial(_finds, find, pid)):
+    while found := [pid for pid in find() if lacks(pid)]:
+        for pid in found:
+            if pid not in signalled and send_signal(pid, number, partial(_finds, find, pid)):
                 signalled.add(pid)
         if time.monotonic() > until_s:
             return len(signalled), False

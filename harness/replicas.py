@@ -30,6 +30,7 @@ class Incarnation:
         key: unique within the graph; the guard reports its exit under it, and its processes carry it as a mark.
         aimed: whether a step went for it.
         told: whether it was sent SIGTERM.
+        stalled: whether it was stopped and not yet resumed.
         status: how it ended: an exit code, or minus the signal's number; None while it runs.
         ended_s: when, on the monotonic clock.
     """
@@ -40,6 +41,7 @@ class Incarnation:
     child: Child
     aimed: bool = False
     told: bool = False
+    stalled: bool = False
     status: int | None = None
     ended_s: float = float("nan")
     ready: asyncio.Event = field(default_factory=asyncio.Event)

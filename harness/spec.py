@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from graphquake.harness.errors import InputError
+from graphquake.harness.plan import FAULTS
 from graphquake.harness.reading import Table, did_you_mean
 from graphquake.harness.serves import Serves, parse_serves
 
@@ -145,6 +146,7 @@ class GraphSpec:
         path: the file; relative words in it are relative to its folder.
         document: the file as parsed, to be written beside a history.
         lease_s: how long the graph may list what is dead; 0 if it has no leases.
+        faults: the kinds of fault that are drawn; a graph that promises nothing under stalls leaves them out.
         restart: `always` if the supervisor brings back what died by itself, `never` if only a step or heal does.
     """
 
@@ -159,6 +161,7 @@ class GraphSpec:
     versions: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
     lease_s: float = 0.0
+    faults: tuple[str, ...] = tuple(FAULTS)
     restart: str = "never"
     restart_delay_s: float = 0.0
 
@@ -363,6 +366,18 @@ def _read_promises(table: Table) -> Promises:
     return promises
 
 
+def _read_faults(table: Table) -> tuple[str, ...]:
+    found = table.texts("faults") if "faults" in table else tuple(FAULTS)
+    for verb in found:
+        if verb not in FAULTS:
+            raise table.error(
+                "faults", f'names "{verb}", which is no fault{did_you_mean(verb, FAULTS)}'
+            )
+    if not found:
+        raise table.error("faults", f"is empty, expected some of {', '.join(FAULTS)}")
+    return found
+
+
 def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpec:
     """A graph from its parsed file.
 
@@ -406,6 +421,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         # A path is relative to the file, a bare name is looked up on the PATH.
         python=str(path.parent / python) if "/" in python else python,
         lease_s=top.number("lease_s", 0.0, at_most=3600),
+        faults=_read_faults(top),
         restart=top.text("restart", "never", choices=("never", "always")),
         restart_delay_s=top.number("restart_delay_s", 0.0, at_most=3600),
     )

@@ -33,6 +33,7 @@ from graphquake.harness.processes import (
     REPLICA,
     command_of,
     is_called,
+    is_stopped,
     kill_all,
     marked,
     marks_of,
@@ -41,6 +42,7 @@ from graphquake.harness.processes import (
     ports_of,
     runs,
     signal_and_see,
+    signal_until,
     this_owner,
 )
 from graphquake.harness.replicas import Incarnation, Layout, Replica
@@ -50,6 +52,8 @@ from graphquake.harness.target import Landed, Leak, Listing
 # Longest that a SIGKILL may take to be seen: a process that gives back many GiB, or a GPU, takes its time.
 KILL_WITHIN_S: Final = 5.0
 SWEEP_WITHIN_S: Final = 2.0
+# A process stops at once, unless the kernel is at work for it; on a busy host some milliseconds.
+SWITCH_WITHIN_S: Final = 2.0
 # How long a graph of which every replica is ready may take to list them.
 LISTED_WITHIN_S: Final = 10.0
 LOG_LINES: Final = 5
@@ -302,7 +306,7 @@ class Supervisor:
     def ready(self, replica: str) -> bool:
         """See `Target.ready`."""
         running = self._replicas[replica].running
-        return running is not None and running.ready.is_set()
+        return running is not None and running.ready.is_set() and not running.stalled
 
     def ending(self, replica: str) -> bool:
         """See `Target.ending`."""
@@ -389,6 +393,40 @@ class Supervisor:
         running.child.send_signal(signal.SIGTERM)
         return Landed(ok=True, proof=f"SIGTERM sent to pid {running.child.pid}", at_s=sent_s)
 
+    async def stall(self, replica: str) -> Landed:
+        """See `Target.stall`."""
+        running = self._replicas[replica].running
+        if running is None:
+            return _not(f"{replica} was dead already")
+        running.stalled = True
+        return await self._switch(running, signal.SIGSTOP)
+
+    async def resume(self, replica: str) -> Landed:
+        """See `Target.resume`."""
+        running = self._replicas[replica].running
+        if running is None or not running.stalled:
+            return Landed(ok=True, proof="it had died", at_s=time.monotonic())
+        landed = await self._switch(running, signal.SIGCONT)
+        running.stalled = not landed.ok
+        return landed
+
+    async def _switch(self, running: Incarnation, number: signal.Signals) -> Landed:
+        """Stop all processes of an incarnation, or let them go on."""
+        begun_s = time.monotonic()
+        is_stop = number == signal.SIGSTOP
+        count, done = await signal_until(
+            lambda: self._processes(running),
+            number,
+            lambda pid: runs(pid) and is_stopped(pid) != is_stop,
+            SWITCH_WITHIN_S,
+        )
+        at_s = time.monotonic()
+        took = f"{(at_s - begun_s) * 1e3:.1f} ms after {number.name}"
+        state = "stopped (state T)" if is_stop else "no longer stopped"
+        if not done:
+            return _not(f"not all processes of {running.key} {state} {took}")
+        return Landed(ok=True, proof=f"{count} processes {state} {took}", at_s=at_s)
+
     async def respawn(self, replica: str) -> Landed:
         """See `Target.respawn`."""
         place = self._replicas[replica]
@@ -409,7 +447,9 @@ class Supervisor:
         def all_ready() -> bool:
             coming = any(not task.done() for task in self._restarts.values())
             running = [one.running for one in self._replicas.values()]
-            return not coming and all(one.ready.is_set() for one in running if one is not None)
+            return not coming and all(
+                one.ready.is_set() and not one.stalled for one in running if one is not None
+            )
 
         while await self._until(all_ready, until_s - time.monotonic()):
             if await self._are_listed():

@@ -85,7 +85,7 @@ class Target(Protocol):
         ...
 
     def ready(self, replica: str) -> bool:
-        """Whether its present incarnation runs and has passed its readiness probe."""
+        """Whether its present incarnation runs, has passed its readiness probe, and is not stalled."""
         ...
 
     def ending(self, replica: str) -> bool:
@@ -102,6 +102,14 @@ class Target(Protocol):
 
     async def terminate(self, replica: str) -> Landed:
         """SIGTERM to its main process."""
+        ...
+
+    async def stall(self, replica: str) -> Landed:
+        """SIGSTOP to all its processes, and wait until every one is stopped."""
+        ...
+
+    async def resume(self, replica: str) -> Landed:
+        """SIGCONT to all its processes, and wait until none is stopped; one that died meanwhile is as good."""
         ...
 
     async def respawn(self, replica: str) -> Landed:

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.history import History, StepDone
-from graphquake.harness.plan import HEALS, Kill, Plan, Respawn, Step, Terminate, plan_from_json
+from graphquake.harness.plan import HEALS, Aimed, Plan, Step, plan_from_json
 from graphquake.harness.reading import Table, did_you_mean
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Violation
@@ -168,7 +168,7 @@ def relabellings(plan: Plan) -> Iterator[Plan]:
     """The same plan with the replicas of each role permuted, beyond those that it names by one; bounded."""
     named: dict[str, set[int]] = {}
     for step in plan.steps:
-        if isinstance(step, Kill | Terminate | Respawn):
+        if isinstance(step, Aimed):
             named.setdefault(step.role, set()).add(step.index)
     # One replica more than the plan names, so that "kill decode 0" also becomes "kill decode 1"; then two more, …
     pools = {
@@ -185,7 +185,7 @@ def relabellings(plan: Plan) -> Iterator[Plan]:
 
 
 def _relabelled(step: Step, to: Mapping[tuple[str, int], int]) -> Step:
-    if isinstance(step, Kill | Terminate | Respawn):
+    if isinstance(step, Aimed):
         return replace(step, index=to[(step.role, step.index)])
     return step
 

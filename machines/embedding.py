@@ -1,15 +1,16 @@
 """One plan within another.
 
 A plan M embeds in a plan P if P does all that M does, in that order, and at least as much of it: a subsequence, with bursts at least as
-large and, in each gap, waits that sum up to at least as much. Embedding over-approximates: a bug may need a *short* wait. It serves
-two things only, and nothing else may rest on it: Hypothesis's free shrinking towards M, and what a known case may explain.
+large, stalls at least as long and, in each gap, waits that sum up to at least as much. Embedding over-approximates: a bug may need a
+*short* wait. It serves two things only, and nothing else may rest on it: Hypothesis's free shrinking towards M, and what a known case may
+explain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphquake.harness.plan import Burst, Plan, Step, Wait
+from graphquake.harness.plan import Burst, Plan, Stall, Step, Wait
 
 # Waits are held at 10 ms; sums of them are compared with a little slack against rounding.
 SLACK_S = 1e-6
@@ -69,4 +70,7 @@ def _covers(large: Step, small: Step) -> bool:
             and large.over_s >= small.over_s
             and large.leave >= small.leave
         )
+    if isinstance(small, Stall) and isinstance(large, Stall):
+        same = (large.role, large.index) == (small.role, small.index)
+        return same and large.for_s >= small.for_s
     return large == small

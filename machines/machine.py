@@ -18,10 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from graphquake.harness.plan import (
+    FAULTS,
     Burst,
+    Fault,
     Kill,
     Plan,
     Respawn,
+    Stall,
     Step,
     Terminate,
     Wait,
@@ -42,6 +45,9 @@ BURSTS_OVER_S: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
 LEAVES: Final = (0.0, 0.0, 0.25, 0.5, 1.0)
 # A stale lease shows itself when it ends: the run outlasts it by this.
 BEYOND_LEASE_S: Final = 2.0
+
+STALLS_S: Final = (0.2, 0.6, 1.2)
+STALL_BEYOND_LEASE_S: Final = 1.0
 
 Judge = Callable[[Plan], None]
 
@@ -74,11 +80,18 @@ class PlanMachine(RuleBasedStateMachine):
         """Whether one more fault may be drawn."""
         return self.has_room and sum(map(is_fault, self.steps)) < FAULTS_MAX
 
+    @property
+    def faults(self) -> set[type[Fault]]:
+        """The kinds of fault that the graph file lets be drawn."""
+        return {FAULTS[verb] for verb in self.spec.faults}
+
     def targets(self, make: Callable[[str, int], Step]) -> list[tuple[str, int]]:
         """The replicas at which a step of that kind may aim."""
         found = []
         for role, index in self.spec.replicas():
             step = make(role, index)
+            if isinstance(step, Fault) and type(step) not in self.faults:
+                return []
             if self.model.possible(step) is None and (
                 not self.keeps_path or self.model.after(step).serves()
             ):
@@ -124,6 +137,14 @@ class PlanMachine(RuleBasedStateMachine):
     def terminate(self, data: st.DataObject) -> None:
         """SIGTERM to a replica."""
         self.add(Terminate(*self.pick(data, self.targets(Terminate))))
+
+    @precondition(lambda self: self.may_fault() and self.targets(_stall))
+    @rule(data=st.data())
+    def stall(self, data: st.DataObject) -> None:
+        """SIGSTOP to a replica for a while; where there are leases, one time in four for longer than they last."""
+        role, index = self.pick(data, self.targets(_stall))
+        beyond = [self.spec.lease_s + STALL_BEYOND_LEASE_S] if self.spec.lease_s else []
+        self.add(Stall(role, index, data.draw(st.sampled_from([*STALLS_S, *beyond]))))
 
     @precondition(lambda self: self.has_room and self.targets(Respawn))
     @rule(data=st.data())
@@ -184,6 +205,11 @@ class PlanMachine(RuleBasedStateMachine):
         """Judge the plan, unless it was not drawn to its end."""
         if sys.exc_info()[0] is None:
             type(self).judge(self.plan())
+
+
+def _stall(role: str, index: int) -> Stall:
+    """The stall by which targets are looked for: how long it takes is no matter."""
+    return Stall(role, index, STALLS_S[0])
 
 
 def machine_for(

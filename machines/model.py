@@ -13,9 +13,11 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.plan import (
     PROCESS,
     TREE,
+    Aimed,
     Kill,
     Plan,
     Respawn,
+    Stall,
     Step,
     Terminate,
     Wait,
@@ -36,6 +38,7 @@ class Model:
     Attributes:
         dead: replicas whose process is gone.
         ending: replicas that were sent SIGTERM.
+        stalled: replicas that are stopped, with the seconds until they go on, at most.
         coming: dead replicas that the supervisor brings back by itself (`restart = "always"`).
     """
 
@@ -43,10 +46,15 @@ class Model:
     dead: frozenset[str] = field(default=frozenset())
     ending: frozenset[str] = field(default=frozenset())
     coming: frozenset[str] = field(default=frozenset())
+    stalled: frozenset[tuple[str, float]] = field(default=frozenset())
 
     def lives(self, replica: str) -> bool:
         """Whether a replica runs and was not told to end."""
         return replica not in self.dead | self.ending | self.coming
+
+    def works(self, replica: str) -> bool:
+        """Whether a replica lives and is not stalled."""
+        return self.lives(replica) and replica not in dict(self.stalled)
 
     def serves(self) -> bool:
         """Whether a request could be served: an entry and one replica of each role that it needs live."""
@@ -55,11 +63,11 @@ class Model:
         )
 
     def _role_lives(self, role: str) -> bool:
-        return any(self.lives(replica_name(role, i)) for i in range(self.spec.role(role).replicas))
+        return any(self.works(replica_name(role, i)) for i in range(self.spec.role(role).replicas))
 
     def possible(self, step: Step) -> str | None:
         """Why a step is not possible now; None if it is."""
-        if not isinstance(step, Kill | Terminate | Respawn):
+        if not isinstance(step, Aimed):
             return None
         if (unknown := self._unknown(step)) is not None:
             return unknown
@@ -68,9 +76,13 @@ class Model:
             if self.spec.restart == "always":
                 return f"{self.spec.name} brings back what died by itself (restart = always)"
             return f"{replica} lives" if self.lives(replica) else None
-        return None if self.lives(replica) else f"{replica} does not live any more"
+        if not self.lives(replica):
+            return f"{replica} does not live any more"
+        # Of what is stopped, only all of it can be killed: the rest would not see that a part is gone.
+        ends_all = isinstance(step, Kill) and step.scope == TREE
+        return None if ends_all or self.works(replica) else f"{replica} is stalled"
 
-    def _unknown(self, step: Kill | Terminate | Respawn) -> str | None:
+    def _unknown(self, step: Aimed) -> str | None:
         roles = {role.name: role for role in self.spec.roles}
         if step.role not in roles:
             return f'{self.spec.name} has no role "{step.role}"{did_you_mean(step.role, roles)}'
@@ -85,14 +97,22 @@ class Model:
 
     def after(self, step: Step) -> Self:
         """The model after a step that is possible."""
-        if isinstance(step, Wait | WaitReady):
-            enough = (
-                isinstance(step, WaitReady) or step.for_s >= self.spec.restart_delay_s + RESPAWN_S
+        if isinstance(step, WaitReady):
+            return replace(self, coming=frozenset(), stalled=frozenset())
+        if isinstance(step, Wait):
+            enough = step.for_s >= self.spec.restart_delay_s + RESPAWN_S
+            left = {(who, round(left_s - step.for_s, 2)) for who, left_s in self.stalled}
+            return replace(
+                self,
+                coming=frozenset() if enough else self.coming,
+                stalled=frozenset(one for one in left if one[1] > 0),
             )
-            return replace(self, coming=frozenset()) if enough else self
-        if not isinstance(step, Kill | Terminate | Respawn):
+        if not isinstance(step, Aimed):
             return self
-        replica = frozenset([replica_name(step.role, step.index)])
+        name = replica_name(step.role, step.index)
+        replica = frozenset([name])
+        if isinstance(step, Stall):
+            return replace(self, stalled=self.stalled | {(name, step.for_s)})
         if isinstance(step, Respawn):
             return replace(self, dead=self.dead - replica, ending=self.ending - replica)
         if isinstance(step, Terminate) and self.spec.restart != "always":
@@ -103,9 +123,10 @@ class Model:
             *self.spec.role(step.role).dies_with,
         ):
             return self
+        stalled = frozenset(one for one in self.stalled if one[0] != name)
         if self.spec.restart == "always":
-            return replace(self, coming=self.coming | replica)
-        return replace(self, dead=self.dead | replica)
+            return replace(self, coming=self.coming | replica, stalled=stalled)
+        return replace(self, dead=self.dead | replica, stalled=stalled)
 
 
 def mend(spec: GraphSpec, plan: Plan) -> Plan:

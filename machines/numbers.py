@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from graphquake.harness.plan import Burst, Plan, Step, Wait
+from graphquake.harness.plan import Burst, Plan, Stall, Step, Wait
 
 # How exactly a threshold is looked for: a share of the value.
 WITHIN: Final = 0.10
@@ -53,6 +53,8 @@ class Number:
                 new = replace(step, over_s=round(value, 2))
             case Burst(), "leave":
                 new = replace(step, leave=round(value, 2))
+            case Stall(), _:
+                new = replace(step, for_s=round(value, 2))
             case _:
                 new = Wait(round(value, 2))
         return replace(plan, steps=(*plan.steps[: self.place], new, *plan.steps[self.place + 1 :]))
@@ -63,7 +65,7 @@ def numbers(plan: Plan) -> Iterator[Number]:
     if plan.stay_s:
         yield Number(-1, "stay_s", 0.1, 0.0, seldom=True)
     for place, step in enumerate(plan.steps):
-        if isinstance(step, Wait):
+        if isinstance(step, Wait | Stall):
             # A wait of nothing is no wait: without the step, the plan was kept.
             yield Number(place, "for_s", 0.01, 0.05)
     for place, step in enumerate(plan.steps):

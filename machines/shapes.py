@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Terminate, Wait
+from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Stall, Terminate, Wait
 
 Shape: TypeAlias = tuple[str, ...]
 
@@ -26,7 +26,7 @@ def shape_of(plan: Plan) -> Shape:
     shape = []
     for step in plan.steps:
         match step:
-            case Kill() | Terminate() | Respawn():
+            case Kill() | Terminate() | Stall() | Respawn():
                 of_role = [index for role, index in met if role == step.role]
                 number = met.setdefault((step.role, step.index), len(of_role))
                 scope = step.scope if isinstance(step, Kill) else ""

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from graphquake.harness.plan import Kill, Plan, Respawn, Step, Terminate
+from graphquake.harness.plan import Aimed, Plan, Step
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.estimates import cautious, chance_of_fewer, on_the_way
 from graphquake.machines.ledger import Count, Ledger, OutOfBudget, Progress, Run, Trial
@@ -385,7 +385,7 @@ def _other_replicas(spec: GraphSpec, plan: Plan) -> Plan:
     """The plan with every replica that it names exchanged for the next one of its role."""
 
     def other(step: Step) -> Step:
-        if isinstance(step, Kill | Terminate | Respawn):
+        if isinstance(step, Aimed):
             return replace(step, index=(step.index + 1) % spec.role(step.role).replicas)
         return step
 

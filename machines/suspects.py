@@ -23,7 +23,19 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
-from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Step, Terminate, Wait, WaitReady
+from graphquake.harness.plan import (
+    Aimed,
+    Burst,
+    Fault,
+    Kill,
+    Plan,
+    Respawn,
+    Stall,
+    Step,
+    Terminate,
+    Wait,
+    WaitReady,
+)
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.model import Model
 
@@ -31,6 +43,7 @@ from graphquake.machines.model import Model
 PRIORS: Final[dict[type[Step], float]] = {
     Kill: 0.40,
     Terminate: 0.40,
+    Stall: 0.40,
     Respawn: 0.25,
     Burst: 0.12,
     Wait: 0.04,
@@ -69,7 +82,7 @@ class Suspects:
             faults.append(
                 last.get((step.role, step.index), -1) if isinstance(step, Respawn) else -1
             )
-            if isinstance(step, Kill | Terminate):
+            if isinstance(step, Fault):
                 last[step.role, step.index] = place
         object.__setattr__(self, "_faults", tuple(faults))
 
@@ -178,7 +191,7 @@ def pairs(plan: Plan) -> Iterator[tuple[int, int]]:
     """Steps that may undo one another: neighbours at the same replica, and neighbouring waits."""
     acts: dict[tuple[str, int] | str, list[int]] = {}
     for place, step in enumerate(plan.steps):
-        if isinstance(step, Kill | Terminate | Respawn):
+        if isinstance(step, Aimed):
             acts.setdefault((step.role, step.index), []).append(place)
         elif isinstance(step, Wait):
             acts.setdefault("waits", []).append(place)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from graphquake.harness.history import BecameReady, Died, History, Spawned, StepDone
-from graphquake.harness.plan import Burst, Kill, Terminate, parse_step
+from graphquake.harness.plan import Burst, Fault, parse_step
 from graphquake.harness.spec import GraphSpec
 
 OVERLAP = "kill while another recovers"
@@ -15,7 +15,7 @@ BURST_ON_PART = "burst on a part of the graph"
 
 def drawable(spec: GraphSpec) -> list[str]:
     """Every kind of fault that can be drawn for a graph, by role: `kill decode`."""
-    return [f"{verb} {role.name}" for verb in ("kill", "terminate") for role in spec.roles]
+    return [f"{verb} {role.name}" for verb in spec.faults for role in spec.roles]
 
 
 class Tally:
@@ -53,7 +53,7 @@ def _kinds(history: History) -> Iterator[str]:
             down.add(event.replica)
         elif event.landed:
             step = parse_step(event.step)
-            if isinstance(step, Kill | Terminate):
+            if isinstance(step, Fault):
                 yield f"{type(step).__name__.lower()} {step.role}"
                 if down - {event.victim}:
                     yield OVERLAP

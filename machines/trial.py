@@ -63,7 +63,7 @@ async def trial_text(spec: GraphSpec, folder: Path) -> str:
 
 def _steps(spec: GraphSpec) -> Iterator[str]:
     roles = ", ".join(role.name for role in spec.roles)
-    yield f"kill, terminate, respawn: {roles}"
+    yield f"{', '.join(spec.faults)}, respawn: {roles}"
     for role in spec.roles:
         for child, process in role.children.items():
             yield f"kill {role.name} N {child}: child processes named {process}"

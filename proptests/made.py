@@ -85,7 +85,7 @@ class Made:
         step = parse_step(text)
         victim = (
             " ".join(text.split()[1:3])
-            if text.split(maxsplit=1)[0] in ("kill", "terminate", "respawn")
+            if text.split(maxsplit=1)[0] in ("kill", "terminate", "stall", "respawn")
             else ""
         )
         self.events.append(

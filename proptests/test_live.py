@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from graphquake.harness.availability import availability
 from graphquake.harness.errors import GraphError, InputError
-from graphquake.harness.history import OK, History, PhaseBegan, StepDone
+from graphquake.harness.history import OK, History, PhaseBegan, Resumed, StepDone
 from graphquake.harness.live import describe_host, run_live
 from graphquake.harness.promises import judge
 from graphquake.harness.spec import load_graph, with_bounds
@@ -154,3 +155,30 @@ async def test_versions(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path, more="[versions]\nit = 'false'\n")
     with pytest.raises(GraphError, match=r"toy\.toml: versions\.it: failed"):
         await describe_host(spec)
+
+
+@in_loop
+async def test_a_stall_lasts_as_long_as_it_says(tmp_path: Path) -> None:
+    """The plan goes on beside it, and is over when it is."""
+    plan = plan_of("stall worker 0 for 0.60 s", "wait 0.10 s", "kill worker 1")
+    run = await run_live(toy_spec(tmp_path), plan, tmp_path / "run")
+    stall, _, kill = run.history.of(StepDone)
+    (resumed,) = run.history.of(Resumed)
+    assert stall.landed
+    assert stall.fault
+    assert 0.6 <= resumed.at_s - stall.at_s < 0.8
+    assert stall.at_s < kill.at_s < resumed.at_s
+    healed_s = run.history.phase_began_s("heal")
+    assert healed_s is not None
+    assert healed_s >= resumed.at_s
+    (outage,) = [gap for gap in availability(run.history).outages if gap.begin_s < healed_s]
+    assert outage.end_s == pytest.approx(resumed.at_s)
+    assert judge(History.load(tmp_path / "run")) == run.verdict
+
+
+@in_loop
+async def test_a_graph_that_hangs_with_a_stalled_replica_is_found_out(tmp_path: Path) -> None:
+    """Requests that wait for who is stopped, while another could serve, get no byte for too long."""
+    spec = toy_spec(tmp_path, front="--patience 9")
+    run = await run_live(spec, plan_of("stall worker 0 for 4.00 s"), tmp_path / "run")
+    assert seen(run.verdict) == {"ends"}

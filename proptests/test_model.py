@@ -14,6 +14,7 @@ from graphquake.harness.plan import (
     Kill,
     Plan,
     Respawn,
+    Stall,
     Step,
     Terminate,
     Wait,
@@ -30,6 +31,7 @@ aims = st.sampled_from(SPEC.replicas())
 any_steps: st.SearchStrategy[Step] = st.one_of(
     aims.map(lambda who: Kill(*who)),
     aims.map(lambda who: Terminate(*who)),
+    aims.map(lambda who: Stall(*who, 1.0)),
     aims.map(lambda who: Respawn(*who)),
     st.sampled_from([Burst(5), Wait(0.5), WaitReady()]),
 )
@@ -156,3 +158,19 @@ def test_an_impossible_plan_of_a_user_is_turned_down_with_its_step(
     spec = spec_with(frontend=1, prefill=2, decode=3, worker=1)
     with pytest.raises(InputError, match=said):
         check_plan(spec, plan_of(*lines), "plan.txt")
+
+
+def test_what_is_stalled_serves_again_when_the_stall_is_over() -> None:
+    """Waits use a stall up; meanwhile only all of it can be killed."""
+    stalled = after(SPEC, "stall frontend 0 for 1.00 s", "wait 0.60 s")
+    assert not stalled.serves()
+    assert can(stalled, "kill frontend 0")
+    for line in ("kill frontend 0 process", "terminate frontend 0", "stall frontend 0 for 1.00 s"):
+        assert not can(stalled, line), line
+    assert not can(stalled, "respawn frontend 0")
+    for step in ("wait 0.40 s", "wait until ready"):
+        (done,) = plan_of(step).steps
+        assert stalled.after(done).serves()
+        assert stalled.after(done).possible(plan_of("terminate frontend 0").steps[0]) is None
+    back = after(SPEC, "stall decode 0 for 9.00 s", "kill decode 0", "respawn decode 0")
+    assert can(back, "stall decode 0 for 1.00 s")

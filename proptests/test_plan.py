@@ -15,6 +15,7 @@ from graphquake.harness.plan import (
     Kill,
     Plan,
     Respawn,
+    Stall,
     Step,
     Terminate,
     Wait,
@@ -35,6 +36,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Kill, roles, indices, st.sampled_from(["tree", "process"])),
     st.builds(Kill, roles, indices, children, indices),
     st.builds(Terminate, roles, indices),
+    st.builds(Stall, roles, indices, hundredths.filter(bool)),
     st.builds(Respawn, roles, indices),
     st.builds(
         Burst, st.integers(1, 100_000), hundredths, st.integers(0, 100).map(lambda n: n / 100)

@@ -358,3 +358,36 @@ async def test_what_a_harness_and_its_guard_left_is_swept(tmp_path: Path) -> Non
         for process in left.values():
             process.kill()
             process.wait()
+
+
+@in_loop
+async def test_a_stall_stops_all_of_a_replica_and_ends(tmp_path: Path) -> None:
+    """Every process is in state T while it lasts, and in none of them after it; the replica is not ready meanwhile."""
+    spec = toy_spec(tmp_path, worker="--children 2")
+    async with Supervisor.launch(spec, tmp_path / "run") as target:
+        family = [pids_of(target)["worker 0"], *children_of(pids_of(target)["worker 0"])]
+        assert len(family) == 3
+        landed = await target.stall("worker 0")
+        assert landed.ok
+        assert landed.proof.startswith("3 processes stopped (state T)")
+        assert {stat.state for pid in family if (stat := stat_of(pid))} == {"T"}
+        assert not target.ready("worker 0")
+        assert target.alive("worker 0")
+        assert not await target.wait_ready(0.1)
+        landed = await target.resume("worker 0")
+        assert landed.ok
+        assert "T" not in {stat.state for pid in family if (stat := stat_of(pid))}
+        assert await target.wait_ready(2.0)
+        await target.stall("worker 0")
+        assert (await target.kill("worker 0", "tree", 0)).ok
+        assert not any(map(runs, family))
+        assert (await target.resume("worker 0")).proof == "it had died"
+
+
+@in_loop
+async def test_what_is_stalled_does_not_outlive_its_graph(tmp_path: Path) -> None:
+    """A stopped process ends with the rest."""
+    spec = toy_spec(tmp_path, worker="--children 2")
+    async with Supervisor.launch(spec, tmp_path / "run") as target:
+        assert (await target.stall("worker 0")).ok
+    assert left_of(os.getpid()) == []

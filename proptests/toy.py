@@ -5,7 +5,8 @@
     python toy.py idle NAME                                                a child that listens on a port and does nothing
 
 `--forget`: a stream whose worker dies is cut, instead of being finished by another one. `--panic`: after a worker was found dead, every
-request gets a 503 for so long. `--deaf`: the worker never becomes ready. `--detach`: its children leave its session, and their parent.
+request gets a 503 for so long. `--patience`: how long a worker may take, in seconds. `--deaf`: the worker never becomes ready.
+`--detach`: its children leave its session, and their parent.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 TOKEN_S = 0.004
-WORKER_WITHIN_S = 2.0
 
 
 def expected(prompt: str, max_tokens: int) -> str:
@@ -102,7 +102,7 @@ class Server:
         for _ in range(2 * len(self.arguments.workers)):
             port = self.arguments.workers[self.turn % len(self.arguments.workers)]
             self.turn += 1
-            async for letter in tokens(port, prompt, count, len(text)):
+            async for letter in tokens(port, prompt, count, len(text), self.arguments.patience):
                 text += letter
                 if asked.get("stream"):
                     writer.write(chunk(letter, None))
@@ -122,10 +122,12 @@ class Server:
             say(writer, '{"message": "no worker"}', status="503 Service Unavailable")
 
 
-async def tokens(port: int, prompt: str, count: int, skip: int) -> AsyncIterator[str]:
+async def tokens(
+    port: int, prompt: str, count: int, skip: int, within_s: float
+) -> AsyncIterator[str]:
     """What one worker makes, until it is done or dies."""
     try:
-        async with asyncio.timeout(WORKER_WITHIN_S):
+        async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(
                 f"GET /tokens?prompt={prompt}&n={count}&skip={skip} HTTP/1.1\r\n\r\n".encode()
@@ -205,6 +207,7 @@ def main() -> None:
     parser.add_argument("--exit-after", type=float)
     parser.add_argument("--serve-for", type=float)
     parser.add_argument("--panic", type=float, default=0.0)
+    parser.add_argument("--patience", type=float, default=1.0)
     for flag in ("--forget", "--deaf", "--detach"):
         parser.add_argument(flag, action="store_true")
     arguments = parser.parse_args()
