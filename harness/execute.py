@@ -31,18 +31,21 @@ from graphquake.harness.history import (
 from graphquake.harness.load import Load
 from graphquake.harness.plan import Plan, Stall, is_fault
 from graphquake.harness.target import Leak, Target, replica_name
+from graphquake.harness.views import Views
 
 # How long the load runs before the plan begins: at 40 requests/s enough for a p99 that is no accident of one request.
 BASELINE_S: Final = 1.0
 # How long clients must have been calm, with every replica ready, before `recover` may end.
 CALM_S: Final = 1.0
 # How long `steady` lasts at least, and how far it reaches beyond the last fault's window of excused errors.
-STEADY_S: Final = 2.0
-BEYOND_WINDOW_S: Final = 1.5
+STEADY_S: Final = 1.0
+BEYOND_WINDOW_S: Final = 1.0
 # A graph that is ready but answers nothing right within this time has not started.
 FIRST_ANSWER_S: Final = 15.0
 TICK_S: Final = 0.25
 POLL_S: Final = 0.05
+# How often the graph is asked what it says about itself.
+LOOK_EVERY_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,10 @@ async def execute(
     run = _Run(target, plan)
     async with asyncio.TaskGroup() as tasks:
         body = tasks.create_task(run.phases())
-        ticker = tasks.create_task(run.tick(body, watch, enough))
-        body.add_done_callback(lambda _: ticker.cancel())
+        beside = [tasks.create_task(run.tick(body, watch, enough))]
+        if "views_agree" in target.spec.promises.made:
+            beside.append(tasks.create_task(run.look()))
+        body.add_done_callback(lambda _: [task.cancel() for task in beside])
     return run.history()
 
 
@@ -121,8 +126,10 @@ class _Run:
         self._requests: list[Request] = []
         self._exchanges: list[str] = []
         self._phase = "baseline"
+        self._phase_s = 0.0
         self._step = -1
         self._landing = False
+        self._views = Views()
         self._load: Load
 
     def history(self) -> History:
@@ -177,9 +184,17 @@ class _Run:
                 body.cancel()
                 return
 
+    async def look(self) -> None:
+        """See again and again what the graph says about itself."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            views = await self._target.views()
+            if self._phase != "drain":
+                self._events += self._views.news(views, time.monotonic() - self._zero_s)
+
     def _begin(self, phase: str) -> None:
-        self._phase = phase
-        self._events.append(PhaseBegan(self._load.now_s(), phase))
+        self._phase, self._phase_s = phase, self._load.now_s()
+        self._events.append(PhaseBegan(self._phase_s, phase))
 
     async def _do_plan(self) -> None:
         async with asyncio.TaskGroup() as stalls:
@@ -245,12 +260,12 @@ class _Run:
         names = [replica_name(role, index) for role, index in spec.replicas()]
         if not all(target.ready(name) for name in names if target.alive(name)):
             return False
-        since_s = max(self._load.now_s() - CALM_S, self._events[-1].at_s)
+        since_s = max(self._load.now_s() - CALM_S, self._phase_s)
         ended = [r for r in self._requests if r.outcome and r.ended_s >= since_s]
         waiting = [r for r in self._requests if not r.outcome and r.sent_s < since_s - CALM_S]
         right = sum(r.outcome == OK for r in ended)
         enough = right >= min(5.0, spec.load.rate_per_s * CALM_S / 2)
-        long_enough = self._load.now_s() - self._events[-1].at_s >= CALM_S
+        long_enough = self._load.now_s() - self._phase_s >= CALM_S
         return long_enough and enough and not waiting and not any(r.failed for r in ended)
 
     async def _steady(self) -> None:
@@ -261,6 +276,8 @@ class _Run:
         window_s = self._target.spec.promises.window_s + BEYOND_WINDOW_S
         until_s = max(now_s + STEADY_S, last_s + window_s, last_s + self._plan.stay_s)
         await asyncio.sleep(until_s - now_s)
+        while self._views.undecided(self.history(), self._load.now_s()):
+            await asyncio.sleep(POLL_S)
 
     async def _drain(self) -> None:
         """End the load, let every request end, and see what is left that should be gone."""

@@ -114,6 +114,24 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What the graph said about itself changed, or what it should have said did.
+
+    Attributes:
+        observer: the replica that was asked.
+        what: `listing` (how many it lists) or `readiness` (1 or 0).
+        says: its answer; -1 if it gave none.
+        holds: what would be right; 0 with `says` 0 if it can't be asked any more.
+    """
+
+    at_s: float
+    observer: str
+    what: str
+    says: int
+    holds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Leaked:
     """Something was still there after the load had ended and its grace was over."""
 
@@ -131,11 +149,21 @@ class Invalidated:
 
 
 Event: TypeAlias = (
-    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Leaked | Invalidated
+    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Seen | Leaked | Invalidated
 )  # fmt: skip
 _EVENT_KINDS: Final[dict[str, Callable[..., Event]]] = {
     kind.__name__: kind
-    for kind in (Spawned, BecameReady, Died, PhaseBegan, StepDone, Resumed, Leaked, Invalidated)
+    for kind in (
+        Spawned,
+        BecameReady,
+        Died,
+        PhaseBegan,
+        StepDone,
+        Resumed,
+        Seen,
+        Leaked,
+        Invalidated,
+    )
 }
 
 # ----------------------------------------------------------------------------------------------------------- requests
@@ -234,7 +262,9 @@ def _shorten(said: bytes | bytearray) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ history
 
-_E = TypeVar("_E", Spawned, BecameReady, Died, PhaseBegan, StepDone, Resumed, Leaked, Invalidated)
+_E = TypeVar(
+    "_E", Spawned, BecameReady, Died, PhaseBegan, StepDone, Resumed, Seen, Leaked, Invalidated
+)
 
 
 @dataclass(slots=True)

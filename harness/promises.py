@@ -32,7 +32,9 @@ from graphquake.harness.history import (
 )
 from graphquake.harness.plan import PROCESS, TREE, Kill, parse_step
 from graphquake.harness.spec import GraphSpec
-from graphquake.harness.verdict import Verdict, Violation
+from graphquake.harness.throughput import throughput
+from graphquake.harness.verdict import Verdict, Violation, violation_in
+from graphquake.harness.views import views_agree
 
 Promise: TypeAlias = Callable[[History, Availability], Iterable[Violation]]
 
@@ -42,15 +44,6 @@ JUDGED_SHARE_MIN: Final = 0.25
 # 40 requests/s stayed under 0.1 s while four processes started).
 LATE_S: Final = 0.25
 LATE_SHARE_MAX: Final = 0.02
-
-
-def _violation(
-    history: History, promise: str, what: str, at_s: float, seen: str, request: int = -1
-) -> Violation:
-    after = [step for step in history.faults() if step.at_s <= at_s]
-    return Violation(
-        promise, f"{promise} / {what}", at_s, seen, after[-1].step if after else "", request
-    )
 
 
 def _path_word(up: Availability, life: Stretch) -> str:
@@ -68,7 +61,7 @@ def ends(history: History, up: Availability) -> Iterator[Violation]:
         silent = quiet.end_s - quiet.begin_s >= stall_s and _path_for(up, quiet, stall_s)
         late = request.outcome == STALLED and up.path_during(life)
         if silent or late:
-            yield _violation(
+            yield violation_in(
                 history,
                 "ends",
                 "no byte / path left" if silent else "deadline / path left",
@@ -91,7 +84,7 @@ def answers(history: History, up: Availability) -> Iterator[Violation]:
     del up
     for request in history.requests:
         if request.outcome == WRONG:
-            yield _violation(
+            yield violation_in(
                 history,
                 "answers",
                 request.detail,
@@ -111,7 +104,7 @@ def error_window(history: History, up: Availability) -> Iterator[Violation]:
             excused.append(request)
             continue
         life = Stretch(request.sent_s, request.ended_s)
-        yield _violation(
+        yield violation_in(
             history,
             "error_window",
             f"{request.detail} / {_path_word(up, life)}",
@@ -137,7 +130,7 @@ def _too_many(history: History, up: Availability, excused: list[Request]) -> Ite
         # The schedule is jittered by up to one interval at either end.
         allowed = may_fail + spec.load.rate_per_s * length_s + 2 + bursts
         if len(failed) > allowed:
-            yield _violation(
+            yield violation_in(
                 history,
                 "error_window",
                 "too many / path left",
@@ -160,7 +153,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
     late_s = healed_s + promises.first_ok_s
     if (first_s is None or first_s > late_s) and history.end_s >= late_s:
         seen = "none was seen" if first_s is None else f"it came after {first_s - healed_s:.1f} s"
-        yield _violation(
+        yield violation_in(
             history,
             "recovery",
             _instead_of_success(history, up, Stretch(healed_s, late_s)),
@@ -170,7 +163,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
     for request in _failed(history):
         if _is_recoverys(history, request):
             life = Stretch(request.sent_s, request.ended_s)
-            yield _violation(
+            yield violation_in(
                 history,
                 "recovery",
                 f"{request.detail} / {_path_word(up, life)}",
@@ -214,7 +207,7 @@ def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
             continue
         how = f"signal {-death.status}" if death.status < 0 else f"exit status {death.status}"
         role = death.replica.split(" ", 1)[0]
-        yield _violation(
+        yield violation_in(
             history,
             "blast_radius",
             f"{role} died / {how}",
@@ -238,7 +231,7 @@ def no_leak(history: History, up: Availability) -> Iterator[Violation]:
     """After drain: no orphan, no LISTEN socket of the dead, no count that did not go back to 0."""
     del up
     for leak in history.of(Leaked):
-        yield _violation(history, "no_leak", leak.kind, leak.at_s, leak.what)
+        yield violation_in(history, "no_leak", leak.kind, leak.at_s, leak.what)
 
 
 BUILT_IN: Final[dict[str, Promise]] = {
@@ -246,7 +239,9 @@ BUILT_IN: Final[dict[str, Promise]] = {
     "answers": answers,
     "error_window": error_window,
     "recovery": recovery,
+    "throughput": throughput,
     "blast_radius": blast_radius,
+    "views_agree": views_agree,
     "no_leak": no_leak,
 }
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
+from graphquake.harness.bounds import InFlight, Promises, read_promises
 from graphquake.harness.errors import InputError
 from graphquake.harness.plan import FAULTS
 from graphquake.harness.reading import Table, did_you_mean
@@ -25,8 +26,6 @@ from graphquake.harness.serves import Serves, parse_serves
 # Bounds on what a file may ask for; a graph that needs more is not one machine's.
 REPLICAS_MAX: Final = 256
 RATE_MAX_PER_S: Final = 10_000.0
-
-InFlight: TypeAlias = Literal["must survive", "may fail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,46 +94,6 @@ class LoadSpec:
     shed: tuple[int, ...] = ()
     api: str = "completions"
     seed: int = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Promises:
-    """Which promises a graph makes, and their bounds.
-
-    Attributes:
-        made: names of the promises that are judged.
-        stall_s: `ends`: no request goes without a byte for this long while a path was there.
-        oracle: `answers`: `none`, or `module:function` that gives the right text of (prompt, max_tokens).
-        window_s: `error_window`: W, how long after a fault failures are excused.
-        in_flight: whether a request in flight on a victim has to survive.
-        first_ok_s: `recovery`: R1, the first success after healing.
-        all_ok_s: `recovery`: R2, after which nothing fails any more.
-        grace_s: `no_leak`: how long things may take to be gone after the load ended.
-        gauges: `no_leak`: Prometheus gauges that are 0 at rest.
-        extra: promises of the user's own, `module:name`.
-        from_file: the bounds that the file sets (the rest are defaults).
-    """
-
-    made: tuple[str, ...]
-    stall_s: float = 3.0
-    oracle: str = "none"
-    window_s: float = 2.0
-    in_flight: InFlight = "must survive"
-    first_ok_s: float = 3.0
-    all_ok_s: float = 5.0
-    grace_s: float = 5.0
-    gauges: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    from_file: frozenset[str] = frozenset()
-
-    def source(self, bound: str) -> str:
-        """Where a bound comes from: `file` or `default`."""
-        return "file" if bound in self.from_file else "default"
-
-
-BUILT_IN_PROMISES: Final = (
-    "ends", "answers", "error_window", "recovery", "blast_radius", "no_leak",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,47 +284,6 @@ def _read_load(table: Table) -> LoadSpec:
     return load
 
 
-def _read_promises(table: Table) -> Promises:
-    made = tuple(name for name in BUILT_IN_PROMISES if not table.is_false(name))
-    parts = {name: table.table(name) for name in made}
-    empty = Table(table.source, {})
-
-    def part(name: str) -> Table:
-        return parts.get(name, empty)
-
-    def seconds(name: str, key: str, default: float) -> float:
-        return part(name).number(key, default, at_least=0.0, at_most=3600)
-
-    default = Promises(made)
-    window = part("error_window")
-    survive = window.text("in_flight", default.in_flight, choices=("must survive", "may fail"))
-    promises = Promises(
-        made=made,
-        stall_s=seconds("ends", "stall_s", default.stall_s),
-        oracle=part("answers").text("oracle", default.oracle),
-        window_s=seconds("error_window", "window_s", default.window_s),
-        in_flight="may fail" if survive == "may fail" else "must survive",
-        first_ok_s=seconds("recovery", "first_ok_s", default.first_ok_s),
-        all_ok_s=seconds("recovery", "all_ok_s", default.all_ok_s),
-        grace_s=seconds("no_leak", "grace_s", default.grace_s),
-        gauges=part("no_leak").texts("gauges"),
-        extra=table.texts("extra"),
-        from_file=frozenset(f"{name}.{key}" for name, sub in parts.items() for key in sub),
-    )
-    for sub in parts.values():
-        sub.done()
-    if promises.oracle != "none" and ":" not in promises.oracle:
-        raise part("answers").error(
-            "oracle", f'found "{promises.oracle}", expected "none" or "module:function"'
-        )
-    if promises.all_ok_s < promises.first_ok_s:
-        raise part("recovery").error(
-            "all_ok_s", f"found {promises.all_ok_s:g}, less than first_ok_s"
-        )
-    table.done()
-    return promises
-
-
 def _read_faults(table: Table) -> tuple[str, ...]:
     found = table.texts("faults") if "faults" in table else tuple(FAULTS)
     for verb in found:
@@ -415,7 +333,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         serves=serves,
         roles=roles,
         load=_read_load(top.table("load")),
-        promises=_read_promises(top.table("promises")),
+        promises=read_promises(top.table("promises")),
         env=env,
         versions=top.name_texts("versions"),
         # A path is relative to the file, a bare name is looked up on the PATH.

@@ -47,7 +47,7 @@ from graphquake.harness.processes import (
 )
 from graphquake.harness.replicas import Incarnation, Layout, Replica
 from graphquake.harness.spec import GraphSpec
-from graphquake.harness.target import Landed, Leak, Listing
+from graphquake.harness.target import Landed, Leak, View
 
 # Longest that a SIGKILL may take to be seen: a process that gives back many GiB, or a GPU, takes its time.
 KILL_WITHIN_S: Final = 5.0
@@ -124,7 +124,7 @@ class Supervisor:
         if not await self.wait_ready(LISTED_WITHIN_S):
             raise GraphError(
                 f"{self.spec.name}: every replica is ready, but not listed within {LISTED_WITHIN_S:g} s: "
-                + ", ".join(f"{one.listed} of {one.alive}" for one in await self.listings())
+                + ", ".join(f"{one.says} of {one.holds}" for one in await self._listings())
             )
 
     async def _first_ready(self, replica: Replica) -> None:
@@ -458,20 +458,41 @@ class Supervisor:
         return False
 
     async def _are_listed(self) -> bool:
-        return all(one.listed >= one.alive for one in await self.listings())
+        return all(one.says >= one.holds for one in await self._listings())
 
-    async def listings(self) -> list[Listing]:
-        """See `Target.listings`."""
-        found = []
-        for replica in self._replicas.values():
-            listed = replica.role.listed
-            if listed is None or not self.ready(replica.name):
-                continue
-            names = [one.name for role in listed.roles for one in self._layout.of_role(role)]
-            answer = await self._prober.get(self._layout.fill(replica, listed.get))
-            count = len(re.findall(listed.item, answer.text)) if answer.status == HTTP_OK else -1
-            found.append(Listing(count, sum(map(self.ready, names))))
-        return found
+    async def views(self) -> list[View]:
+        """See `Target.views`."""
+        readiness = asyncio.gather(
+            *map(self._readiness, filter(self._works, self._replicas.values()))
+        )
+        return [*await self._listings(), *(one for one in await readiness if one)]
+
+    def _works(self, replica: Replica) -> bool:
+        return self.ready(replica.name) and not self.ending(replica.name)
+
+    async def _listings(self) -> list[View]:
+        asked = (one for one in self._replicas.values() if one.role.listed and self._works(one))
+        return await asyncio.gather(*map(self._listing, asked))
+
+    async def _listing(self, replica: Replica) -> View:
+        listed = replica.role.listed
+        assert listed is not None
+        answer = await self._prober.get(self._layout.fill(replica, listed.get))
+        count = len(re.findall(listed.item, answer.text)) if answer.status else -1
+        names = [one for role in listed.roles for one in self._layout.of_role(role)]
+        return View(replica.name, "listing", count, sum(map(self._works, names)))
+
+    async def _readiness(self, replica: Replica) -> View | None:
+        probe = replica.role.ready
+        if probe is None:
+            return None
+        answer = await self._prober.get(self._layout.fill(replica, probe.get))
+        says = answer.status == HTTP_OK and re.search(probe.body, answer.text) is not None
+        # Whom clients talk to is ready as long as it could serve them.
+        holds = not replica.role.entry or self.spec.serves.holds_by(
+            lambda role: any(map(self._works, self._layout.of_role(role)))
+        )
+        return View(replica.name, "readiness", int(says), int(holds))
 
     async def leaks(self) -> list[Leak]:
         """See `Target.leaks`: processes without a replica, ports that they listen on, gauges that are not 0."""

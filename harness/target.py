@@ -45,16 +45,20 @@ class Leak:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """What the graph itself lists, against what is alive.
+class View:
+    """What the graph says about itself, against what is.
 
     Attributes:
-        listed: how many items it listed; -1 if it did not answer.
-        alive: how many replicas it should list.
+        observer: the replica that was asked.
+        what: `listing` or `readiness`.
+        says: how many items it listed, whatever the HTTP status (-1 if there was no answer), or whether it says that it is ready.
+        holds: how many replicas it should list, or whether it should be ready.
     """
 
-    listed: int
-    alive: int
+    observer: str
+    what: str
+    says: int
+    holds: int
 
 
 def replica_name(role: str, index: int) -> str:
@@ -123,8 +127,8 @@ class Target(Protocol):
         """
         ...
 
-    async def listings(self) -> list[Listing]:
-        """What the graph lists now, one entry for each place where its file says that it lists something."""
+    async def views(self) -> list[View]:
+        """What the graph says now, wherever its file says that a replica lists something or can be asked whether it is ready."""
         ...
 
     async def leaks(self) -> list[Leak]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from graphquake.harness.history import History
+
 Says: TypeAlias = Literal["kept", "broken", "invalid"]
 
 
@@ -27,6 +29,23 @@ class Violation:
     seen: str
     after: str = ""
     request: int = -1
+
+
+def violation_in(
+    history: History, promise: str, what: str, at_s: float, seen: str, request: int = -1
+) -> Violation:
+    """A violation, with the last fault before it.
+
+    Args:
+        what: the rest of its signature.
+        at_s: when it begins.
+        seen: what was seen, in words.
+        request: the number of the request that shows it, if one does.
+    """
+    after = [step for step in history.faults() if step.at_s <= at_s]
+    return Violation(
+        promise, f"{promise} / {what}", at_s, seen, after[-1].step if after else "", request
+    )
 
 
 @dataclass(frozen=True, slots=True)

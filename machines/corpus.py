@@ -197,7 +197,7 @@ def case_id(graph: str, promise: str, plan: Plan) -> str:
 
 def bounds_of(spec: GraphSpec) -> dict[str, float | str]:
     """The bounds under which a graph's promises are judged, as a case keeps them."""
-    names = ("window_s", "in_flight", "stall_s", "first_ok_s", "all_ok_s", "grace_s")
+    names = ("window_s", "in_flight", "stall_s", "first_ok_s", "all_ok_s", "agree_s", "grace_s")
     return {name: getattr(spec.promises, name) for name in names}
 
 
@@ -224,7 +224,7 @@ def graph_digest(spec: GraphSpec) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- reading
 
-_BOUNDS: Final = ("window_s", "stall_s", "first_ok_s", "all_ok_s", "grace_s")
+_BOUNDS: Final = ("window_s", "stall_s", "first_ok_s", "all_ok_s", "agree_s", "grace_s")
 _LOAD: Final = ("rate_per_s", "stream", "deadline_s")
 _LOAD_WHOLE: Final = ("prompt_tokens", "max_tokens", "seed")
 

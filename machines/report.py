@@ -103,6 +103,9 @@ def promised(spec: GraphSpec, promise: str) -> str:
         "recovery": f"after heal: a success within {p.first_ok_s:g} s "
         f"{bound('R1', p.first_ok_s, 'first_ok_s')}, no failure after {p.all_ok_s:g} s "
         f"{bound('R2', p.all_ok_s, 'all_ok_s')}",
+        "throughput": "while steady: nearly nothing is shed, as many requests end as begin, latency is about the baseline's",
+        "views_agree": f"no list and no probe says for {p.agree_s:g} s what is not so "
+        f"{bound('within', p.agree_s, 'within_s')}",
         "blast_radius": "no process dies but those aimed at",
         "no_leak": f"{p.grace_s:g} s after the load: no orphan, no LISTEN socket of the dead, no count left",
     }

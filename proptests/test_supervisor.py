@@ -55,8 +55,9 @@ async def test_a_graph_comes_and_goes(tmp_path: Path) -> None:
         assert all(target.alive(name) and target.ready(name) for name in names)
         ready = [event.replica for event in target.log if isinstance(event, BecameReady)]
         assert sorted(ready) == names
-        (listing,) = await target.listings()
-        assert (listing.listed, listing.alive) == (2, 2)
+        assert {(one.observer, one.what, one.says, one.holds) for one in await target.views()} == {
+            ("front 0", "listing", 2, 2), *((name, "readiness", 1, 1) for name in names),
+        }  # fmt: skip
         assert await target.leaks() == []
         ports = ports_of(target)
         assert are_open(ports) == ports

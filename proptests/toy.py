@@ -5,7 +5,8 @@
     python toy.py idle NAME                                                a child that listens on a port and does nothing
 
 `--forget`: a stream whose worker dies is cut, instead of being finished by another one. `--panic`: after a worker was found dead, every
-request gets a 503 for so long. `--patience`: how long a worker may take, in seconds. `--deaf`: the worker never becomes ready.
+request gets a 503 for so long. `--patience`: how long a worker may take, in seconds. `--overlook`: once
+a worker was missing, the list leaves the first one out. `--deaf`: the worker never becomes ready.
 `--detach`: its children leave its session, and their parent.
 """
 
@@ -43,6 +44,7 @@ class Server:
         self.busy = 0
         self.turn = 0
         self.panic_until_s = 0.0
+        self.was_alone = False
 
     async def serve(self) -> None:
         """For ever, or as long as was said."""
@@ -69,7 +71,9 @@ class Server:
         elif url.path == "/metrics":
             say(writer, f"# TYPE toy_busy gauge\ntoy_busy {self.busy}\n", kind="text/plain")
         elif url.path == "/list":
-            alive = [port for port in self.arguments.workers if await is_open(port)]
+            known = self.arguments.workers[int(self.arguments.overlook and self.was_alone) :]
+            alive = [port for port in known if await is_open(port)]
+            self.was_alone |= len(alive) < len(self.arguments.workers)
             say(writer, json.dumps({"workers": [{"port": port} for port in alive]}))
         elif url.path == "/tokens":
             query = parse_qs(url.query)
@@ -208,7 +212,7 @@ def main() -> None:
     parser.add_argument("--serve-for", type=float)
     parser.add_argument("--panic", type=float, default=0.0)
     parser.add_argument("--patience", type=float, default=1.0)
-    for flag in ("--forget", "--deaf", "--detach"):
+    for flag in ("--forget", "--overlook", "--deaf", "--detach"):
         parser.add_argument(flag, action="store_true")
     arguments = parser.parse_args()
     if arguments.role == "idle":

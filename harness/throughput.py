@@ -1,0 +1,62 @@
+"""The promise `throughput`: once all is well again, the graph does as much as before.
+
+Failures are for other promises; this one is about a graph that refuses politely, falls behind, or became slow, and stays so. It is judged
+over the steady load of the steady phase, as far as no fault's window reaches into it, and only where everything that was dead is back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from graphquake.harness.availability import Availability, Stretch
+from graphquake.harness.history import OK, SHED, History, Request
+from graphquake.harness.verdict import Violation, violation_in
+
+# Fewer requests than these say nothing about a share of them, or about a percentile.
+SHED_MIN: Final = 3
+COUNTED_MIN: Final = 50
+LATENCIES_MIN: Final = 200
+SLACK_S: Final = 0.05
+
+
+def throughput(history: History, up: Availability) -> Iterator[Violation]:
+    """While steady: nearly nothing is shed, as many requests end as begin, and latency is about the baseline's."""
+    begun_s, ended_s = history.phase_began_s("steady"), history.phase_began_s("drain")
+    if begun_s is None or ended_s is None or history.plan.heal != "all":
+        return
+    begin_s = max([begun_s, *(x.end_s for x in up.excused)])
+    window = Stretch(begin_s, ended_s)
+    sent = [r for r in history.requests if r.group == "steady" and _begins_in(window, r)]
+    bounds = history.spec.promises
+    shed = [r for r in sent if r.outcome == SHED]
+    if len(shed) >= SHED_MIN and len(shed) > (1 - bounds.success) * len(sent):
+        seen = f"{len(shed)} of {len(sent)} requests were shed"
+        yield violation_in(history, "throughput", "shed", shed[0].ended_s, seen, shed[0].number)
+    done = [
+        r for r in history.requests if r.outcome and window.begin_s <= r.ended_s <= window.end_s
+    ]
+    if len(sent) >= COUNTED_MIN and len(done) < bounds.goodput * len(sent):
+        seen = f"{len(done)} requests ended in {ended_s - begin_s:.1f} s in which {len(sent)} began"
+        yield violation_in(history, "throughput", "falls behind", begin_s, seen)
+    yield from _slower(history, window, [r for r in sent if r.outcome == OK])
+
+
+def _begins_in(window: Stretch, request: Request) -> bool:
+    return window.begin_s <= request.sent_s <= window.end_s
+
+
+def _slower(history: History, window: Stretch, steady: Sequence[Request]) -> Iterator[Violation]:
+    plan_s = history.phase_began_s("plan")
+    baseline = [r for r in history.requests if r.outcome == OK and plan_s and r.ended_s <= plan_s]
+    if len(steady) < LATENCIES_MIN or not baseline:
+        return
+    before_s, after_s = _p90_s(baseline), _p90_s(steady)
+    if after_s > history.spec.promises.slower * before_s + SLACK_S:
+        seen = f"the p90 of the latency is {after_s:.2f} s, {before_s:.2f} s before the plan"
+        yield violation_in(history, "throughput", "slower", window.begin_s, seen)
+
+
+def _p90_s(requests: Sequence[Request]) -> float:
+    return sorted(r.latency_s for r in requests)[math.ceil(0.9 * len(requests)) - 1]

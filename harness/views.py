@@ -1,0 +1,87 @@
+"""What a graph says about itself, against what is; and the promise `views_agree`.
+
+Wherever the graph file knows of a list or a readiness probe, it is asked again and again while a run goes on. That the two differ for a
+while is as it must be, since the graph learns of things later than the supervisor: what is dead may stay listed for a lease. What differs
+for longer, with nothing changing meanwhile, is a graph that lies: healthy without a route, or deaf to workers that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from graphquake.harness.availability import Availability
+from graphquake.harness.history import History, Seen
+from graphquake.harness.target import View
+from graphquake.harness.verdict import Violation, violation_in
+
+
+@dataclass(slots=True)
+class Views:
+    """What was seen last, to tell what is news."""
+
+    _last: dict[tuple[str, str], Seen] = field(default_factory=dict)
+
+    def news(self, views: Sequence[View], at_s: float) -> list[Seen]:
+        """What is to be written down of a look that was taken at that time: what changed since the last one."""
+        now = {(one.observer, one.what): one for one in views}
+        found = []
+        for key in self._last.keys() | now.keys():
+            # Whoever can't be asked, since it is dead, says nothing wrong.
+            says, holds = (now[key].says, now[key].holds) if key in now else (0, 0)
+            last = self._last.get(key)
+            if last is None or (last.says, last.holds) != (says, holds):
+                self._last[key] = Seen(at_s, *key, says, holds)
+                found.append(self._last[key])
+        return found
+
+    def undecided(self, history: History, now_s: float) -> bool:
+        """Whether something differs, and not yet for so long that it is broken."""
+        return any(
+            seen.says != seen.holds and now_s < seen.at_s + _bound_s(history, seen)
+            for seen in self._last.values()
+        )
+
+
+def views_agree(history: History, up: Availability) -> Iterator[Violation]:
+    """No list and no probe says for longer than `within_s` what is not so; what is gone may be listed for a lease more."""
+    del up
+    stretches: dict[tuple[str, str], Seen] = {}
+    broken = set[Seen]()
+    until_s = history.phase_began_s("drain") or history.end_s
+    for seen in [*history.of(Seen), None]:
+        for key, first in list(stretches.items()):
+            now_s = until_s if seen is None else seen.at_s
+            if now_s >= first.at_s + _bound_s(history, first) and first not in broken:
+                broken.add(first)
+                yield _violation(history, first)
+            if seen is not None and key == (seen.observer, seen.what) and not _alike(first, seen):
+                del stretches[key]
+        if seen is not None and seen.says != seen.holds:
+            stretches.setdefault((seen.observer, seen.what), seen)
+
+
+def _alike(first: Seen, later: Seen) -> bool:
+    """Whether something differs in the same direction, and nothing changed that it should have followed."""
+    return first.holds == later.holds and (
+        (first.says > first.holds) == (later.says > later.holds) and later.says != later.holds
+    )
+
+
+def _bound_s(history: History, seen: Seen) -> float:
+    more = history.spec.lease_s if seen.says > seen.holds else 0.0
+    return history.spec.promises.agree_s + more
+
+
+def _violation(history: History, seen: Seen) -> Violation:
+    role = seen.observer.rpartition(" ")[0]
+    if seen.what == "listing":
+        how = "lists too many" if seen.says > seen.holds else "lists too few"
+        text = f"{seen.observer} lists {max(seen.says, 0)} where {seen.holds} are alive"
+    else:
+        how = "ready without a path" if seen.says > seen.holds else "not ready"
+        text = f"{seen.observer} says that it is {'ready' if seen.says else 'not ready'}"
+    text += f", for {_bound_s(history, seen):g} s and longer"
+    return violation_in(
+        history, "views_agree", f"{role} {how}", seen.at_s + _bound_s(history, seen), text
+    )

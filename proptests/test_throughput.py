@@ -1,0 +1,68 @@
+"""What is steady does as much as before: what is refused, what piles up, what became slow."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphquake.harness.history import OK, SHED
+from graphquake.harness.promises import judge
+
+from made import Made, plan_of
+
+STEADY_S = 5.0
+
+
+def recovered(every_s: float = 0.05, latency_s: float = 0.1, end_s: float = 15.0) -> Made:
+    """A kill at 1.5 s, all well since, and a steady phase with requests of that latency."""
+    made = Made(plan=plan_of("kill decode 0")).steady(0.0, STEADY_S).step("kill decode 0", 1.5)
+    made.spawn("decode 0", 1.6, ready_s=2.0).phase("heal", 1.6).phase("recover", 1.6)
+    for number in range(round((end_s - STEADY_S) / every_s)):
+        sent_s = STEADY_S + number * every_s
+        made.ask(sent_s, sent_s + latency_s)
+    return made.phase("steady", STEADY_S).phase("drain", end_s)
+
+
+def signatures(made: Made) -> tuple[str, ...]:
+    """What is broken."""
+    return judge(made.history()).signatures
+
+
+def test_a_graph_that_does_as_much_as_before_is_kept() -> None:
+    """Twice the requests, half as slow again."""
+    assert signatures(recovered(every_s=0.025, latency_s=0.14)) == ()
+
+
+@pytest.mark.parametrize(("shed", "expected"), [(2, ()), (3, ("throughput / shed",))])
+def test_what_is_shed_while_steady(shed: int, expected: tuple[str, ...]) -> None:
+    """Of 200 requests 1% may be refused."""
+    made = recovered()
+    for number in range(shed):
+        made.ask(8.0 + number, outcome=SHED, detail="HTTP 429")
+    assert signatures(made) == expected
+    for request in made.requests:
+        if request.outcome == SHED:
+            request.outcome, request.group = OK, "burst 1"
+    assert signatures(made) == ()
+
+
+@pytest.mark.parametrize(("latency_s", "expected"), [(0.19, ()), (0.21, ("throughput / slower",))])
+def test_what_became_slow(latency_s: float, expected: tuple[str, ...]) -> None:
+    """One and a half times the baseline's 0.1 s, and 50 ms."""
+    assert signatures(recovered(latency_s=latency_s)) == expected
+
+
+def test_what_falls_behind() -> None:
+    """Each request takes longer than the one before: fewer end than begin."""
+    made = recovered()
+    for request in made.requests:
+        if request.sent_s > STEADY_S:
+            request.ended_s = request.sent_s + 0.1 + (request.sent_s - STEADY_S) * 0.3
+    assert "throughput / falls behind" in signatures(made)
+
+
+def test_a_steady_phase_without_those_who_died_is_not_judged() -> None:
+    """With the dead left dead there is no promise of the same throughput."""
+    made = recovered(latency_s=0.5)
+    assert signatures(made) == ("throughput / slower",)
+    made.plan = plan_of("kill decode 0", "heal release")
+    assert signatures(made) == ()

@@ -1,0 +1,92 @@
+"""What a graph says about itself: when that it differs is a broken promise, and when a run waits to see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from graphquake.harness.history import Seen
+from graphquake.harness.live import run_live
+from graphquake.harness.promises import judge
+from graphquake.harness.target import View
+from graphquake.harness.views import Views
+
+from made import Made, plan_of, spec_of
+from toys import in_loop, toy_spec
+
+# within_s is 5 s by default, the lease of `spec_of` 10 s.
+
+
+def signatures(*seen: Seen, end_s: float = 30.0) -> tuple[str, ...]:
+    """What a run that is otherwise right breaks when it saw that."""
+    made = Made(spec_of()).steady(0.0, end_s)
+    made.events += seen
+    return judge(made.phase("drain", end_s).history()).signatures
+
+
+def listing(at_s: float, says: int, holds: int) -> Seen:
+    """What the frontend listed."""
+    return Seen(at_s, "frontend 0", "listing", says, holds)
+
+
+@pytest.mark.parametrize(
+    ("until_s", "says", "holds", "expected"),
+    [
+        (8.9, 1, 2, ()),
+        (9.1, 1, 2, ("views_agree / frontend lists too few",)),
+        (9.1, -1, 2, ("views_agree / frontend lists too few",)),
+        (18.9, 3, 2, ()),
+        (19.1, 3, 2, ("views_agree / frontend lists too many",)),
+    ],
+)
+def test_a_list_may_be_wrong_for_as_long_as_it_takes_to_learn(
+    until_s: float, says: int, holds: int, expected: tuple[str, ...]
+) -> None:
+    """Wrong from 4 s on: five seconds are allowed, and a lease more for who is gone."""
+    assert signatures(listing(4.0, says, holds), listing(until_s, 2, 2)) == expected
+
+
+def test_what_changes_meanwhile_begins_anew() -> None:
+    """Each change of what is so gives the graph its time to learn of it; another wrong answer does not."""
+    assert signatures(listing(4.0, 1, 2), listing(8.0, 1, 3), listing(12.0, 3, 3)) == ()
+    assert signatures(listing(4.0, 1, 2), listing(8.0, 0, 2), listing(12.0, 2, 2)) != ()
+
+
+def test_a_run_that_ends_has_shown_as_much_as_it_lasted() -> None:
+    """Wrong to the end: broken once its time was over by then."""
+    assert signatures(listing(4.0, 1, 2), end_s=8.0) == ()
+    assert signatures(listing(4.0, 1, 2), end_s=10.0) != ()
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"), [(1, "frontend ready without a path"), (0, "frontend not ready")]
+)
+def test_readiness_that_lies(says: int, expected: str) -> None:
+    """Both ways."""
+    seen = Seen(4.0, "frontend 0", "readiness", says, 1 - says)
+    assert signatures(seen) == (f"views_agree / {expected}",)
+
+
+def test_views_tell_what_is_news() -> None:
+    """The first look and each change; whoever can't be asked any more says nothing wrong."""
+    views = Views()
+    look = View("frontend 0", "listing", 2, 2)
+    assert views.news([look], 0.5) == [listing(0.5, 2, 2)]
+    assert views.news([look], 1.0) == []
+    apart = View("frontend 0", "listing", 3, 2)
+    assert views.news([apart], 1.5) == [listing(1.5, 3, 2)]
+    history = Made(spec_of()).history()
+    assert views.undecided(history, 16.4)
+    assert not views.undecided(history, 16.6)
+    assert views.news([], 2.0) == [listing(2.0, 0, 0)]
+    assert not views.undecided(history, 2.0)
+
+
+@in_loop
+async def test_a_frontend_that_is_never_told_is_found_out(tmp_path: Path) -> None:
+    """It lists a worker less than there are; the run waits until that is certain."""
+    spec = toy_spec(tmp_path, front="--overlook", more="[promises.views_agree]\nwithin_s = 1.0")
+    run = await run_live(spec, plan_of("kill worker 0"), tmp_path / "run")
+    assert run.verdict.signatures == ("views_agree / front lists too few",)
+    assert any(seen.says < seen.holds for seen in run.history.of(Seen))
