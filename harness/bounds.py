@@ -7,6 +7,9 @@ from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.reading import Table
 
+# Less could be an accident of the two moments at which the graph was looked at.
+AGREE_MIN_S: Final = 1.0
+
 InFlight: TypeAlias = Literal["must survive", "may fail"]
 
 BUILT_IN_PROMISES: Final = (
@@ -87,7 +90,9 @@ def read_promises(table: Table) -> Promises:
         success=part("throughput").number("success", default.success, at_most=1.0),
         goodput=part("throughput").number("goodput", default.goodput, at_most=1.0),
         slower=part("throughput").number("slower", default.slower, at_least=1.0, at_most=1000.0),
-        agree_s=seconds("views_agree", "within_s", default.agree_s),
+        agree_s=part("views_agree").number(
+            "within_s", default.agree_s, at_least=AGREE_MIN_S, at_most=3600
+        ),
         grace_s=seconds("no_leak", "grace_s", default.grace_s),
         gauges=part("no_leak").texts("gauges"),
         extra=table.texts("extra"),

@@ -189,6 +189,11 @@ class Plan:
         return tuple(step for step in self.steps if isinstance(step, Fault))
 
     @property
+    def disturbs(self) -> bool:
+        """Whether it does anything to the graph: a fault, or more load."""
+        return any(isinstance(step, Fault | Burst) for step in self.steps)
+
+    @property
     def digest(self) -> str:
         """Twelve hex digits that name this plan."""
         return hashlib.sha256(str(self).encode()).hexdigest()[:12]

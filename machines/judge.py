@@ -171,8 +171,8 @@ class Judge:
 
     def _not_run(self, plan: Plan) -> str | None:
         """Why a drawn plan is not worth a run; None if it is."""
-        if not plan.faults:
-            return "without a fault"
+        if not plan.disturbs:
+            return "only waits"
         if plan in self._said:
             return "seen before"
         for case in self.corpus.of(self.spec):

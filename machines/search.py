@@ -113,11 +113,11 @@ class _Enough(BaseException):
 def draw_plans(
     spec: GraphSpec, session_seed: int, count: int, base: type[PlanMachine] = PlanMachine
 ) -> list[Plan]:
-    """The first plans with a fault that a search with this seed would draw, without running any."""
+    """The first plans worth a run that a search with this seed would draw, without running any."""
     drawn: list[Plan] = []
 
     def note(plan: Plan) -> None:
-        if plan.faults and plan not in drawn:
+        if plan.disturbs and plan not in drawn:
             drawn.append(plan)
         if len(drawn) >= count:
             raise _Enough

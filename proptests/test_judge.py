@@ -128,7 +128,7 @@ def test_plans_without_a_fault_or_seen_before_are_not_run(tmp_path: Path) -> Non
     judge, _ = searched(lab, tmp_path)
     assert len(lab.runs) == len(set(lab.runs))
     assert all(plan.faults for plan in lab.runs)
-    assert judge.journal.drawn["without a fault"] > 0
+    assert judge.journal.drawn["only waits"] > 0
 
 
 def test_live_runs_go_to_plans_of_different_shapes(tmp_path: Path) -> None:

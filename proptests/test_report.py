@@ -120,7 +120,7 @@ def summary_of(finding: Finding) -> GraphSummary:
         "made", 7, 600.0, 600.0, {"dynamo": "1.6.1"},
         live={"kept": 24, "broken": 12, "invalid": 2},
         causes={"client late": 2},
-        drawn={"run": 31, "without a fault": 20, "seen before": 6, "after the budget": 4},
+        drawn={"run": 31, "only waits": 20, "seen before": 6, "after the budget": 4},
         tried={"kill decode": 31, "kill frontend": 9},
         not_tried=["terminate prefill"],
         hidden={"aa0001": 5}, hidden_text={"aa0001": 'error_window after "kill decode 0" (known aa0001)'},
@@ -136,7 +136,7 @@ def summary_of(finding: Finding) -> GraphSummary:
 SUMMARY = """\
 made · seed 7 · 10m00s of 10m00s · dynamo 1.6.1
   runs        38 live: 24 kept, 12 broken, 2 invalid (2 client late); median 5.5 s, p90 9.0 s
-  plans       61 drawn: 31 run, 20 without a fault, 6 seen before, 4 after the budget
+  plans       61 drawn: 31 run, 20 only waits, 6 seen before, 4 after the budget
   tried       kill decode × 31 · kill frontend × 9
   not tried   terminate prefill
   hidden      error_window after "kill decode 0" (known aa0001): in 5 runs; everything else was

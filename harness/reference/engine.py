@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 from graphquake.harness.reference import model
 from graphquake.harness.reference.wire import Call, Gone, Message
@@ -63,7 +63,10 @@ class Engine:
     Attributes:
         lost: set as soon as a rank is dead.
         pids: of the ranks.
+        rank_program: what Python runs as a rank.
     """
+
+    rank_program: ClassVar[tuple[str, ...]] = ("-m", "graphquake.harness.reference.rank")
 
     def __init__(self, max_seqs: int, step_s: float) -> None:
         self._step_s = step_s
@@ -131,7 +134,7 @@ class Engine:
             for one in passed:
                 one.set_inheritable(True)
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "graphquake.harness.reference.rank",
+                sys.executable, *self.rank_program,
                 "--rank", str(rank), "--tp", str(tp), "--backend", backend, "--device", device,
                 "--seed", str(seed), "--slots", str(self._max_seqs),
                 "--control", str(numbers[0]), "--peers", ",".join(map(str, numbers[1:])),

@@ -114,7 +114,7 @@ class Rank:
                     send_frame(self._control, {"tokens": tokens})
 
 
-def main() -> None:
+def main(kind: type[Rank] = Rank) -> None:
     """Run one rank until its worker is gone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rank", type=int, required=True)
@@ -143,7 +143,7 @@ def main() -> None:
         reducer(backend, peers, options.rank),
     )
     with suppress(EOFError, ConnectionError):
-        Rank(shard, control).run()
+        kind(shard, control).run()
 
 
 if __name__ == "__main__":
