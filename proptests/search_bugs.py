@@ -1,8 +1,9 @@
 """Are the planted bugs found? `tox -e bugs`.
 
-For each bug a search of its own, from a seed: how many live runs until its first failure, what it was shrunk to against the plan by hand, and what
-that took. A search stops at its first finding; one that breaks another promise than the bug's fails the row. Row 0 is the graph without a bug, where
-any finding fails. Two searches go side by side. What is done is kept in `results.json`, and not done again by the next call.
+For each bug a search of its own, from a seed: how many live runs until its first failure, what it was shrunk to against the plan by hand,
+and what that took. A search stops at its first finding; one that breaks another promise than the bug's fails the row. Row 0 is the graph
+without a bug, where any finding fails. Two searches go side by side. What is done is kept in `results.json`, and not done again by the
+next call.
 """
 
 from __future__ import annotations
@@ -168,11 +169,11 @@ def table(rows: list[Row]) -> str:
         )
     bugs = [row for row in rows if row.bug != NO_BUG]
     hits = [row for row in bugs if row.plan]
-    lines += [
-        "",
-        f"{sum(row.found for row in bugs)} of {len(bugs)} searches found their bug within {SEARCH_RUNS_MAX} live runs; "
-        f"{sum(row.is_minimal for row in hits)} of {len(hits)} plans are as short as the one by hand.",
-    ]
+    found, short = sum(row.found for row in bugs), sum(row.is_minimal for row in hits)
+    lines.append(
+        f"\n{found} of {len(bugs)} searches found their bug within {SEARCH_RUNS_MAX} live runs; "
+        f"{short} of {len(hits)} plans are as short as the one by hand."
+    )
     return "\n".join(lines)
 
 
