@@ -27,6 +27,11 @@ class Serves:
     text: str
     any_of: tuple[frozenset[str], ...]
 
+    @property
+    def roles(self) -> frozenset[str]:
+        """Every role that some way to serve needs."""
+        return frozenset[str]().union(*self.any_of)
+
     def holds(self, roles_up: Collection[str]) -> bool:
         """Whether a request can be served while just these roles have a replica up."""
         up = frozenset(roles_up)

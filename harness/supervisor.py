@@ -462,6 +462,12 @@ class Supervisor:
 
     async def views(self) -> list[View]:
         """See `Target.views`."""
+        # While somebody is away who is no part of a path, such as a registry, nobody can learn what became of others.
+        path = self.spec.serves.roles | {self.spec.entry_role.name}
+        if not all(
+            self._works(one) for one in self._replicas.values() if one.role.name not in path
+        ):
+            return []
         readiness = asyncio.gather(
             *map(self._readiness, filter(self._works, self._replicas.values()))
         )

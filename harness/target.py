@@ -128,7 +128,10 @@ class Target(Protocol):
         ...
 
     async def views(self) -> list[View]:
-        """What the graph says now, wherever its file says that a replica lists something or can be asked whether it is ready."""
+        """What the graph says now, wherever its file says that a replica lists something or can be asked whether it is ready.
+
+        Nothing while a replica is away that is no part of a path, e.g. a registry: nobody can learn then what became of others.
+        """
         ...
 
     async def leaks(self) -> list[Leak]:

@@ -2,7 +2,8 @@
 
 Wherever the graph file knows of a list or a readiness probe, it is asked again and again while a run goes on. That the two differ for a
 while is as it must be, since the graph learns of things later than the supervisor: what is dead may stay listed for a lease. What differs
-for longer, with nothing changing meanwhile, is a graph that lies: healthy without a route, or deaf to workers that are there.
+for longer, with nothing changing meanwhile and no registry away, is a graph that lies: healthy without a route, or deaf to workers that
+are there.
 """
 
 from __future__ import annotations

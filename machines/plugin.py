@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from graphquake.machines.summary import GraphSummary
 
 BUDGET: Final = "10m"
+# What is searched if no graph is named.
+OWN_GRAPH: Final = "reference"
+DYNAMO_GRAPH: Final = "dynamo-disagg"
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\Z")
 _SUMMARIES: Final = pytest.StashKey[list["GraphSummary"]]()
 _BUDGETS: Final = pytest.StashKey["Budgets"]()
@@ -75,7 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME|FILE",
-        help="graph to test: a ready-made one or a TOML file; may be given more than once",
+        help="graph to test: a ready-made one or a TOML file; may be given more than once (reference and dynamo-disagg)",
     )
     group.addoption(
         "--chaos-budget",
@@ -128,7 +132,22 @@ def _input_error(error: Exception) -> None:
 
 
 def _graph_names(config: pytest.Config) -> list[str]:
-    return config.getoption("graph") or ["dynamo-disagg"]
+    return config.getoption("graph") or [OWN_GRAPH, *([DYNAMO_GRAPH] if _has_dynamo() else [])]
+
+
+def _has_dynamo() -> bool:
+    try:
+        metadata.version("ai-dynamo")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Says what of the default is left out."""
+    if config.getoption("chaos") and not config.getoption("graph") and not _has_dynamo():
+        return f"{DYNAMO_GRAPH} is left out: pip install 'graphquake[dynamo]'"
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)
