@@ -10,6 +10,7 @@ drawing and its use), and below 32768, since Dynamo reads one of its ports as a 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import socket
@@ -30,6 +31,7 @@ class Reservations:
 
     def __init__(self) -> None:
         self._names: list[socket.socket] = []
+        self._turn = itertools.count()
         # A generator of its own: drawing ports must not disturb anybody's seed.
         self._random = random.SystemRandom()
 
@@ -46,13 +48,18 @@ class Reservations:
                 self._names.pop().close()
         raise GraphError(f"no free TCP port between {FIRST_PORT} and {_end_port()}")
 
-    def gpus(self, count: int) -> list[str]:
+    def gpus(self, count: int, *, share: bool = False) -> list[str]:
         """So many GPUs, as CUDA_VISIBLE_DEVICES names them.
 
+        Args:
+            share: others may have them as well; each call begins where the one before it ended.
+
         Raises:
-            GraphError: if there are not as many left.
+            GraphError: if there are not as many left, or as many at all.
         """
         there = gpus()
+        if share and len(there) >= count:
+            return [there[next(self._turn) % len(there)] for _ in range(count)]
         found: list[str] = []
         for gpu in there:
             if len(found) < count and self._reserve(f"gpu-{gpu}"):
@@ -60,6 +67,7 @@ class Reservations:
         if len(found) < count:
             raise GraphError(
                 f"asks for {count} GPUs; this machine shows {len(there)}, of which {len(found)} are free"
+                f"{' (replicas can share them: --share-gpus)' if len(there) >= count else ''}"
             )
         return found
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.guardlink import Child
-from graphquake.harness.ports import Reservations
+from graphquake.harness.ports import Reservations, gpus
 from graphquake.harness.spec import GraphSpec, RoleSpec, expand
 from graphquake.harness.target import replica_name
 
@@ -124,7 +124,8 @@ class Layout:
             role = replica.role
             try:
                 replica.ports = {name: reservations.port() for name in sorted(names[role.name])}
-                replica.gpus = reservations.gpus(role.gpus) if role.gpus else []
+                if role.gpus and not (role.cpu_ok and not gpus()):
+                    replica.gpus = reservations.gpus(role.gpus, share=self.spec.share_gpus)
             except GraphError as error:
                 raise GraphError(f"{self.spec.path.name}: roles.{role.name}: {error}") from None
 
@@ -183,7 +184,7 @@ class Layout:
             "TMPDIR": str(self.run_dir / "tmp"),
             "LANG": "C.UTF-8",
         }
-        if replica.gpus:
+        if replica.role.gpus:
             found["CUDA_VISIBLE_DEVICES"] = ",".join(replica.gpus)
         for name, template in {**self.spec.env, **replica.role.env}.items():
             found[name] = self.fill(replica, template)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphquake.harness.bounds import InFlight, Promises, read_promises
+from graphquake.harness.deployments import DEPLOYMENTS, deployment, is_deployment
 from graphquake.harness.errors import InputError
 from graphquake.harness.plan import FAULTS
 from graphquake.harness.reading import Table, did_you_mean
@@ -56,6 +57,7 @@ class RoleSpec:
         children: name -> process name of the child processes that a fault may aim at.
         dies_with: children whose death takes the replica with it, by design.
         gpus: how many GPUs each replica gets to itself.
+        cpu_ok: on a machine without any GPU it runs without them.
         stop_s: how long a replica may take to end after SIGTERM before it is killed, in seconds.
         metrics: template of a URL with Prometheus text; empty if there is none.
     """
@@ -70,6 +72,7 @@ class RoleSpec:
     children: Mapping[str, str] = field(default_factory=dict)
     dies_with: tuple[str, ...] = ()
     gpus: int = 0
+    cpu_ok: bool = False
     stop_s: float = 10.0
     metrics: str = ""
 
@@ -105,6 +108,7 @@ class GraphSpec:
         path: the file; relative words in it are relative to its folder.
         document: the file as parsed, to be written beside a history.
         lease_s: how long the graph may list what is dead; 0 if it has no leases.
+        share_gpus: replicas may be given the same GPUs; of the command line, not of the file.
         faults: the kinds of fault that are drawn; a graph that promises nothing under stalls leaves them out.
         restart: `always` if the supervisor brings back what died by itself, `never` if only a step or heal does.
     """
@@ -120,6 +124,7 @@ class GraphSpec:
     versions: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
     lease_s: float = 0.0
+    share_gpus: bool = False
     faults: tuple[str, ...] = tuple(FAULTS)
     restart: str = "never"
     restart_delay_s: float = 0.0
@@ -240,6 +245,7 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
         children=children,
         dies_with=dies_with,
         gpus=table.whole("gpus", 0, at_most=64),
+        cpu_ok=table.flag("cpu_ok", default=False),
         stop_s=table.number("stop_s", 10.0, at_most=600),
         metrics=template("metrics"),
     )
@@ -354,18 +360,22 @@ def built_in_graphs() -> dict[str, Path]:
 
 
 def load_graph(name: str) -> GraphSpec:
-    """The graph of that name (a ready-made one) or in that file.
+    """The graph of that name (a ready-made one, or a deployment: see `deployments`) or in that file.
 
     Raises:
         InputError: if there is no such graph, or its file is wrong.
     """
     built_in = built_in_graphs()
+    if is_deployment(name):
+        base = built_in["reference"]
+        document = deployment(name, tomllib.loads(base.read_text(encoding="utf-8")))
+        return read_graph(name, document, base)
     path = built_in.get(name) or Path(name)
     if not path.is_file():
         if path.suffix == ".toml" or "/" in name:
             raise InputError(f"{name}: no such file")
         raise InputError(
-            f'graph "{name}": no ready-made graph and no file{did_you_mean(name, built_in)}'
+            f'graph "{name}": no ready-made graph and no file{did_you_mean(name, [*built_in, *DEPLOYMENTS])}'
         )
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))

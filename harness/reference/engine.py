@@ -8,6 +8,7 @@ lost: whoever waits for it is told at once. An idle engine takes no CPU.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from collections import deque
@@ -97,7 +98,8 @@ class Engine:
 
         Args:
             tp: how many.
-            devices: of each rank, for torch; one for all if there is one only.
+            backend: `numpy`, `torch`, or `auto`: torch if CUDA_VISIBLE_DEVICES names a GPU.
+        devices: of each rank, for torch; one for all if there is one only. `cuda` is one GPU after the other, in turn.
             step_s: the least time that a token takes.
 
         Raises:
@@ -106,6 +108,8 @@ class Engine:
         if model.HEADS % tp:
             raise EngineError(f"tp: found {tp}, expected a divisor of {model.HEADS}")
         self = cls(max_seqs, step_s)
+        if backend == "auto":
+            backend = "torch" if os.environ.get("CUDA_VISIBLE_DEVICES") else "numpy"
         chosen = list(devices or (["cuda"] if backend == "torch" else ["cpu"]))
         try:
             async with asyncio.timeout(START_MAX_S):

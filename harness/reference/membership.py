@@ -137,20 +137,13 @@ class Directory:
             view.since_s = time.monotonic()
             try:
                 while True:
-                    message, _ = await self._heard(watched.receive())
+                    # A registry that has been silent for longer is taken for gone.
+                    message, _ = await watched.receive(LEASE_S)
                     self.learn(view, [Instance.of(said) for said in message["instances"]])
             except Gone:
                 await asyncio.sleep(RETRY_S)
             finally:
                 watched.close()
-
-    async def _heard(self, receiving: Any) -> Any:
-        """A registry that has been silent for longer than it may be is taken for gone."""
-        try:
-            async with asyncio.timeout(LEASE_S):
-                return await receiving
-        except TimeoutError:
-            raise Gone("the registry is silent") from None
 
     def learn(self, view: _View, instances: Sequence[Instance]) -> None:
         """Take over a registry's list."""

@@ -46,12 +46,13 @@ class Backend:
     Args:
         name: `numpy` or `torch`.
         device: for torch: `cpu`, `cuda`, `cuda:1`.
+        rank: of the engine; chooses among several GPUs if `device` is `cuda`.
 
     Raises:
         RuntimeError: if there is no torch, or no such device; says what to do.
     """
 
-    def __init__(self, name: str = "numpy", device: str = "cuda") -> None:
+    def __init__(self, name: str = "numpy", device: str = "cuda", rank: int = 0) -> None:
         self._device = device
         self._torch: Any = None
         if name == "numpy":
@@ -66,6 +67,8 @@ class Backend:
             raise RuntimeError(
                 f"device {device}: torch sees no GPU; use --devices cpu or --backend numpy"
             )
+        if device == "cuda":
+            self._device = f"cuda:{rank % torch.cuda.device_count()}"
         self._torch = torch
 
     def array(self, values: np.ndarray[Any, Any]) -> Array:

@@ -25,7 +25,7 @@ from graphquake.harness.reference.membership import LEASE_S, Instance
 from graphquake.harness.reference.node import Node, main
 from graphquake.harness.reference.wire import Call, Gone, Message, call
 
-# A worker that gives no token for so long is taken for dead: three hundred times what a token takes, and less than a client bears.
+# A worker that gives no sign of life for so long is taken for dead: four beats, and less than a client bears.
 SILENCE_MAX_S: Final = 1.0
 # Attempts follow each other at this distance, doubled each time up to the maximum; the deadline bounds their number.
 BACKOFF_S: Final = 0.01
@@ -181,11 +181,10 @@ class Processor(Node):
             Failed, Busy: see `asked`.
         """
         try:
-            async with asyncio.timeout(SILENCE_MAX_S):
-                said, _ = await opened.receive()
-        except (Gone, TimeoutError) as error:
+            said, _ = await opened.receive(SILENCE_MAX_S)
+        except Gone as gone:
             self.avoid(instance)
-            raise Failed(f"{instance.name}: {error or 'silent'}") from None
+            raise Failed(f"{instance.name}: {gone}") from None
         match said.get("error"):
             case None:
                 return said

@@ -126,11 +126,11 @@ def main(kind: type[Rank] = Rank) -> None:
     parser.add_argument("--control", type=int, required=True, help="a file descriptor")
     parser.add_argument("--peers", default="", help="file descriptors, with commas")
     options = parser.parse_args()
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"gq-rank-{options.rank}".encode(), 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, b"gq-rank", 0, 0, 0)
     control = socket.socket(fileno=options.control)
     peers = [socket.socket(fileno=int(one)) for one in options.peers.split(",") if one]
     try:
-        backend = model.Backend(options.backend, options.device)
+        backend = model.Backend(options.backend, options.device, options.rank)
     except RuntimeError as error:
         send_frame(control, {"error": str(error)})
         sys.exit(1)

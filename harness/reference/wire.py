@@ -2,7 +2,8 @@
 
 A call opens with one message of the caller; the other side answers with one or more. Closing the connection is all there is to
 cancelling: a handler whose caller has hung up is cancelled at once, so nobody works for a client who left. The death of a process
-closes its connections, so it is seen as soon as the kernel says so; a process that hangs is up to whoever waits.
+closes its connections, so it is seen as soon as the kernel says so. While a call is worked on its server sends beats, so that one that
+hangs can be told from one that has much to do: waiting for the busy as for the dead makes every overload last.
 
 The same port answers `GET` for probes and metrics: no frame can begin with those letters.
 """
@@ -26,6 +27,9 @@ _HEAD: Final = struct.Struct(">II")
 _HTTP: Final = b"GET "
 
 Message: TypeAlias = dict[str, Any]
+# What a server says while it works on a call and has nothing else to say.
+BEAT: Final[Message] = {"beat": True}
+BEAT_EVERY_S: Final = 0.25
 Page: TypeAlias = Callable[[], tuple[int, str]]
 
 
@@ -53,14 +57,25 @@ class Call:
         except OSError as error:
             raise Gone(str(error)) from None
 
-    async def receive(self) -> tuple[Message, bytes]:
+    async def receive(self, silence_s: float | None = None) -> tuple[Message, bytes]:
         """The next message and its bytes.
+
+        Args:
+            silence_s: how long the other side may show no sign of life; for ever if none is given. It may take longer than
+                that to answer: as long as a server works on a call it sends a beat now and then.
 
         Raises:
             Gone: if there is none.
         """
         try:
-            return await _read_frame(self._reader, await self._reader.readexactly(_HEAD.size))
+            while True:
+                async with asyncio.timeout(silence_s):
+                    head = await self._reader.readexactly(_HEAD.size)
+                    message, body = await _read_frame(self._reader, head)
+                if message != BEAT:
+                    return message, body
+        except TimeoutError:
+            raise Gone("silent") from None
         except (OSError, EOFError) as error:
             raise Gone(str(error)) from None
 
@@ -72,6 +87,13 @@ class Call:
     def close(self) -> None:
         """Hang up. Safe to call twice."""
         self._writer.close()
+
+
+async def _beat(caller: Call) -> None:
+    with suppress(Gone):
+        while True:
+            await asyncio.sleep(BEAT_EVERY_S)
+            await caller.send(BEAT)
 
 
 async def _read_frame(reader: asyncio.StreamReader, head: bytes) -> tuple[Message, bytes]:
@@ -161,10 +183,12 @@ class Server:
     async def _handle(self, caller: Call, message: Message) -> None:
         handler = asyncio.ensure_future(self._on_call(caller, message))
         hung_up = asyncio.ensure_future(caller.hung_up())
+        beating = asyncio.ensure_future(_beat(caller))
         try:
             await asyncio.wait((handler, hung_up), return_when=asyncio.FIRST_COMPLETED)
         finally:
             hung_up.cancel()
+            beating.cancel()
             handler.cancel()
             # Whatever the handler holds has to be given back before the call is over.
             with suppress(asyncio.CancelledError, Gone):

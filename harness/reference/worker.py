@@ -53,7 +53,12 @@ class Worker(Node):
         """See `Node.options`."""
         parser.add_argument("--mode", choices=["prefill", "decode", "agg"], required=True)
         parser.add_argument("--tp", type=int, default=1, help="ranks of the engine")
-        parser.add_argument("--backend", choices=["numpy", "torch"], default="numpy")
+        parser.add_argument(
+            "--backend",
+            choices=["numpy", "torch", "auto"],
+            default="numpy",
+            help="auto: torch if CUDA_VISIBLE_DEVICES names a GPU",
+        )
         parser.add_argument(
             "--devices", default="", help="of the ranks, with commas: cuda:0,cuda:1"
         )
