@@ -75,6 +75,7 @@ class Load:
         self._requests = requests
         self._exchanges = [] if exchanges is None else exchanges
         self._checker = Checker(spec)
+        self._checking = asyncio.Lock()
         self._numbers = itertools.count()
         self._tasks = asyncio.TaskGroup()
         self._steady: asyncio.Task[None] | None = None
@@ -131,7 +132,7 @@ class Load:
 
     async def idle(self) -> None:
         """Wait until no request is in flight; each ends by its deadline, so this is bounded."""
-        while self.in_flight:
+        while self.in_flight or self._checking.locked():
             await asyncio.sleep(0.01)
 
     async def ask_once(self) -> Request:
@@ -175,9 +176,10 @@ class Load:
         request.sent_s = request.last_s = self.now_s()
         request.quiet_from_s = request.quiet_to_s = request.sent_s
         exchange = Exchange()
+        is_whole = False
         try:
             async with asyncio.timeout(self._load.deadline_s):
-                await self._ask(request, exchange, leaves=leaves)
+                is_whole = await self._ask(request, exchange, leaves=leaves)
         except TimeoutError:
             self._end(request, STALLED, "deadline", f"after {self._load.deadline_s:g} s")
         except aiohttp.ClientConnectorError as error:
@@ -189,10 +191,13 @@ class Load:
         finally:
             # Cancelled: the run is over before the request is; it has no outcome and is judged by nobody.
             self.in_flight -= 1
+        if is_whole:
+            await self._check(request, bytes(exchange.answer))
         if request.outcome not in _WELL and len(self._exchanges) < EXCHANGES_MAX:
             self._exchanges.append(exchange.line(request))
 
-    async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> None:
+    async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
+        """Send and read. Whether the answer came to an end by itself, and is to be checked."""
         body = body_of(self._load, request.number, stream=request.stream)
         exchange.asked = json.dumps(body).encode()
         async with await self._post(request, exchange) as response:
@@ -203,20 +208,22 @@ class Load:
                 shed = response.status in self._load.shed and quick
                 outcome = SHED if shed else ERROR
                 self._end(request, outcome, f"HTTP {response.status}", " ".join(message.split()))
-                return
+                return False
             left = await self._read(request, response, exchange.answer, leaves=leaves)
             if left:
                 self._end(request, LEFT, "left after the first token")
                 response.close()
-                return
-        received = bytes(exchange.answer)
-        got = (
-            self._checker.check_stream(request.number, received)
-            if request.stream
-            else self._checker.check_whole(request.number, received)
-        )
+                return False
+        return True
+
+    async def _check(self, request: Request, received: bytes) -> None:
+        ended_s = self.now_s()
+        check = self._checker.check_stream if request.stream else self._checker.check_whole
+        # One at a time: after a stall a hundred answers come at once, an oracle may take milliseconds for each, and others are to be sent.
+        async with self._checking:
+            got = check(request.number, received)
         request.tokens = got.tokens
-        self._end(request, got.outcome, got.detail, got.message)
+        self._end(request, got.outcome, got.detail, got.message, at_s=ended_s)
 
     async def _post(self, request: Request, exchange: Exchange) -> aiohttp.ClientResponse:
         """Send to this request's entry; if it takes no connection, to the next ones."""
@@ -251,8 +258,15 @@ class Load:
                     return True
         return False
 
-    def _end(self, request: Request, outcome: str, detail: str, message: str = "") -> None:
-        request.ended_s = self.now_s()
+    def _end(
+        self,
+        request: Request,
+        outcome: str,
+        detail: str,
+        message: str = "",
+        at_s: float | None = None,
+    ) -> None:
+        request.ended_s = self.now_s() if at_s is None else at_s
         request.outcome, request.detail = outcome, detail
         request.message = message[:MESSAGE_MAX]
         _heard(request, request.ended_s)
