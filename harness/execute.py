@@ -152,6 +152,7 @@ class _Run:
                 load.start()
                 self._begin("baseline")
                 await asyncio.sleep(BASELINE_S)
+                target.settled()
                 self._begin("plan")
                 await self._do_plan()
                 self._begin("heal")

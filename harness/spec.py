@@ -359,8 +359,11 @@ def built_in_graphs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def load_graph(name: str) -> GraphSpec:
+def load_graph(name: str, *, share_gpus: bool = False) -> GraphSpec:
     """The graph of that name (a ready-made one, or a deployment: see `deployments`) or in that file.
+
+    Args:
+        share_gpus: replicas may be given the same GPUs where there are not enough of them.
 
     Raises:
         InputError: if there is no such graph, or its file is wrong.
@@ -369,7 +372,7 @@ def load_graph(name: str) -> GraphSpec:
     if is_deployment(name):
         base = built_in["reference"]
         document = deployment(name, tomllib.loads(base.read_text(encoding="utf-8")))
-        return read_graph(name, document, base)
+        return replace(read_graph(name, document, base), share_gpus=share_gpus)
     path = built_in.get(name) or Path(name)
     if not path.is_file():
         if path.suffix == ".toml" or "/" in name:
@@ -381,7 +384,7 @@ def load_graph(name: str) -> GraphSpec:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name}: is no TOML: {error}") from None
-    return read_graph(path.name, document, path.resolve())
+    return replace(read_graph(path.name, document, path.resolve()), share_gpus=share_gpus)
 
 
 def with_bounds(spec: GraphSpec, *, window_s: float, in_flight: InFlight) -> GraphSpec:

@@ -15,13 +15,15 @@ import itertools
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 from graphquake.harness.errors import GraphError
+from graphquake.harness.gpus import MIB, memory_by_pid
 from graphquake.harness.guard import children_of, descendants_of, stat_of
 from graphquake.harness.guardlink import Guard
 from graphquake.harness.history import BecameReady, Died, Spawned
@@ -57,6 +59,8 @@ SWITCH_WITHIN_S: Final = 2.0
 # How long a graph of which every replica is ready may take to list them.
 LISTED_WITHIN_S: Final = 10.0
 LOG_LINES: Final = 5
+# What an allocator may keep besides; of three engines on a H100, each of 0.5 GiB, less than that was seen.
+GPU_SLACK_BYTES: Final = 64 * MIB
 SAID_MAX: Final = 160
 _graphs = itertools.count(1)
 
@@ -83,6 +87,9 @@ class Supervisor:
         self._is_closing = False
         self._failure: BaseException | None = None
         self._user: asyncio.Task[object] | None = None
+        # Every process so far, as far as it was met; and what all of them held of GPUs when the graph had settled.
+        self._met: set[int] = set()
+        self._gpu_bytes: int | None = None
         self._prober: Prober
         self._guard: Guard
 
@@ -329,6 +336,7 @@ class Supervisor:
         begun_s = time.monotonic()
         running.aimed = True
         family = self._families()
+        self._met.update(family)
         # What hides its marks is known only as long as its parents live: so all are looked up before anyone dies.
         others = {
             pid: stat.start
@@ -500,9 +508,34 @@ class Supervisor:
         )
         return View(replica.name, "readiness", int(says), int(holds))
 
+    def settled(self) -> None:
+        """See `Target.settled`."""
+        if any(one.gpus for one in self._replicas.values()):
+            self._gpu_bytes = self._gpu_memory().total()
+
+    def _gpu_memory(self) -> Counter[int]:
+        """What processes of this graph, those that are gone included, hold of GPUs."""
+        self._met.update(self._families())
+        held = memory_by_pid()
+        return Counter({pid: held[pid] for pid in self._met if held[pid]})
+
+    def _gpu_leaks(self) -> Iterator[Leak]:
+        if self._gpu_bytes is None:
+            return
+        held = self._gpu_memory()
+        for pid in [pid for pid in held if not runs(pid)]:
+            mib = held.pop(pid) // MIB
+            yield Leak("gpu memory", f"pid {pid} is gone and still holds {mib} MiB of a GPU")
+        more = held.total() - self._gpu_bytes
+        if more > GPU_SLACK_BYTES:
+            yield Leak(
+                "gpu memory",
+                f"{held.total() // MIB} MiB of GPUs are held, {more // MIB} MiB more than at first",
+            )
+
     async def leaks(self) -> list[Leak]:
-        """See `Target.leaks`: processes without a replica, ports that they listen on, gauges that are not 0."""
-        found = []
+        """See `Target.leaks`: processes without a replica, ports that they listen on, GPU memory, gauges that are not 0."""
+        found = list(self._gpu_leaks())
         live = {one.running.key for one in self._replicas.values() if one.running}
         for pid, key in self._families().items():
             if key in live:

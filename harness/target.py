@@ -36,7 +36,7 @@ class Leak:
     """Something that should be gone.
 
     Attributes:
-        kind: `process`, `socket` or `gauge`.
+        kind: `process`, `socket`, `gpu memory` or `gauge`.
         what: what exactly, in words.
     """
 
@@ -132,6 +132,10 @@ class Target(Protocol):
 
         Nothing while a replica is away that is no part of a path, e.g. a registry: nobody can learn then what became of others.
         """
+        ...
+
+    def settled(self) -> None:
+        """Note what the graph holds (GPU memory) now that it has served for a while: more than that at rest is a leak."""
         ...
 
     async def leaks(self) -> list[Leak]:

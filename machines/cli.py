@@ -90,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--graph", required=True, metavar="NAME|FILE")
     run.add_argument("--runs", type=int, default=1, metavar="N")
+    for made in (tried, run):
+        made.add_argument(
+            "--share-gpus", action="store_true", help="replicas may be given the same GPUs"
+        )
     run.add_argument("--json", action="store_true", help="verdicts and violations as JSON")
     run.add_argument(
         "--dry-run", action="store_true", help="print the plan and its victims; start nothing"
@@ -137,7 +141,7 @@ def _budget(arguments: argparse.Namespace) -> Budget:
 
 
 def _try(arguments: argparse.Namespace) -> int:
-    spec = load_graph(arguments.graph)
+    spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
     open_corpus(spec)
     print(asyncio.run(trial_text(spec, results_folder(arguments.results_dir, spec.name, "try"))))
     return EXIT_KEPT
@@ -155,7 +159,7 @@ def _read_plan_argument(name: str) -> tuple[str, Plan]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    spec = load_graph(arguments.graph)
+    spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
     source, plan = _read_plan_argument(arguments.plan)
     check_plan(spec, plan, source)
     if arguments.runs < 1:

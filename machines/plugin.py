@@ -82,6 +82,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="graph to test: a ready-made one or a TOML file; may be given more than once (reference and dynamo-disagg)",
     )
     group.addoption(
+        "--share-gpus",
+        action="store_true",
+        help="replicas may be given the same GPUs where there are not enough",
+    )
+    group.addoption(
         "--chaos-budget",
         default=BUDGET,
         metavar="T",
@@ -178,7 +183,8 @@ def _items(session: pytest.Session) -> Iterator[pytest.Item]:
 
     config = session.config
     try:
-        specs = [load_graph(name) for name in _graph_names(config)]
+        share = config.getoption("share_gpus")
+        specs = [load_graph(name, share_gpus=share) for name in _graph_names(config)]
         budget_s = _budget_s(config)
         options(config)
     except InputError as error:
@@ -337,7 +343,7 @@ def chaos_class(graph: str, promises: tuple[str, ...], machine: type[PlanMachine
             from graphquake.harness.spec import load_graph  # noqa: PLC0415
 
             try:
-                spec = load_graph(graph)
+                spec = load_graph(graph, share_gpus=request.config.getoption("share_gpus"))
                 if _BUDGETS not in config.stash:
                     config.stash[_BUDGETS] = Budgets(_budget_s(config), _chaos_tests(request))
             except InputError as error:

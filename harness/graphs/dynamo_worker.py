@@ -1,4 +1,4 @@
-"""A real Dynamo worker (Backend SDK) whose model is the exact one of `exact`.
+"""A real Dynamo worker (Backend SDK) with an engine whose every right answer is known: see `engines`.
 
 Run it as a module; `--mode` says which role it plays behind a real `dynamo.frontend`:
 
@@ -11,7 +11,7 @@ end ends with one of the exceptions that make a Dynamo frontend migrate the requ
 `CONNECT_MAX_S` plus `STALL_MAX_S`. A client that left is noticed at the next token. Migration
 needs nothing special: the frontend sends the prompt and the tokens so far as a new prompt.
 
-Left to the SDK: discovery, the request plane, metrics, SIGTERM and drain. Left to `exact`: which
+Left to the SDK: discovery, the request plane, metrics, SIGTERM and drain. Left to the engine: which
 token is right. The KV handle carries no checksum on purpose: a wrong transfer must show as a wrong
 answer, since that is what the property test is for.
 """
@@ -22,6 +22,7 @@ import os
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from dynamo.common.backend.worker import Worker, WorkerConfig
 from dynamo.common.constants import DisaggregationMode
 from dynamo.llm.exceptions import CannotConnect, ConnectionTimeout, Disconnected, InvalidArgument
 
-from graphquake.harness.graphs import exact
+from graphquake.harness.graphs import engines
 
 LOOPBACK = "127.0.0.1"
 ID_BYTES = 16
@@ -127,47 +128,46 @@ async def fetch(handle: dict[str, Any]) -> bytes:
         writer.close()
 
 
-class ExactEngine(LLMEngine):
-    """The exact model at a set speed, in one of three roles."""
+class DynamoWorker(LLMEngine):
+    """An engine in one of three roles."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._mode = DisaggregationMode(args.mode)
         self._model_path: str = args.model_path
         self._model_name: str = args.model_name
-        self._prefill_s: float = args.prefill_ms / 1000
-        self._token_s: float = args.token_ms / 1000
+        self._engine = engines.engine_of(args)
         self._outbox = KvOutbox()
 
     @classmethod
-    async def from_args(cls, argv: list[str] | None = None) -> tuple["ExactEngine", WorkerConfig]:
+    async def from_args(cls, argv: list[str] | None = None) -> tuple["DynamoWorker", WorkerConfig]:
         """Parse the command line; how Dynamo connects comes from its own DYN_* variables."""
-        parser = argparse.ArgumentParser(description="The exact model as a Dynamo worker")
+        parser = argparse.ArgumentParser(description="A Dynamo worker whose answers are known")
         parser.add_argument("--model-path", required=True)
         parser.add_argument("--model-name", default="tiny")
         parser.add_argument("--mode", choices=["agg", "prefill", "decode"], required=True)
-        parser.add_argument("--prefill-ms", type=float, default=10.0, help="per request")
-        parser.add_argument("--token-ms", type=float, default=5.0, help="per generated token")
+        engines.add_options(parser)
         args = parser.parse_args(argv)
         if not (Path(args.model_path) / "tokenizer.json").is_file():
             # Dynamo would take it for the name of a model to download.
             parser.error(f"--model-path: found {args.model_path}, expected a folder with a model")
-        engine = cls(args)
+        worker = cls(args)
         config = WorkerConfig(
             namespace=os.environ.get("DYN_NAMESPACE", "dynamo"),
             component="prefill" if args.mode == "prefill" else "backend",
             model_name=args.model_path,
             served_model_name=args.model_name,
-            disaggregation_mode=engine._mode,
+            disaggregation_mode=worker._mode,
             enable_kv_routing=False,
             discovery_backend=os.environ.get("DYN_DISCOVERY_BACKEND", "file"),
             request_plane=os.environ.get("DYN_REQUEST_PLANE", "tcp"),
             event_plane=os.environ.get("DYN_EVENT_PLANE", "zmq"),
         )
-        return engine, config
+        return worker, config
 
     async def start(self, worker_id: int) -> EngineConfig:
-        """Open the KV port where the role has one; nothing else takes time here."""
+        """Start the engine, and open the KV port where the role has one."""
         del worker_id
+        await self._engine.start()
         if self._mode is DisaggregationMode.PREFILL:
             await self._outbox.open()
         return EngineConfig(
@@ -184,32 +184,40 @@ class ExactEngine(LLMEngine):
 
     async def generate(self, request: Any, context: Any) -> AsyncGenerator[Any, None]:
         """Answer one request token by token, in the way of this role."""
-        prompt = request["token_ids"]
         if self._mode is DisaggregationMode.DECODE:
-            cache = exact.KvCache(await fetch(handle_of(request)))
+            handle = handle_of(request)
+            first, kv = handle["token"], await fetch(handle)
         else:
-            await asyncio.sleep(self._prefill_s)
-            cache = prefilled(prompt)
+            first, kv = await self._prefill(request["token_ids"])
         if self._mode is DisaggregationMode.PREFILL:
-            handle = {"disaggregated_params": self._outbox.put(cache.kv)}
-            yield chunk(cache.next_token(), last=True) | handle
+            handle = self._outbox.put(kv) | {"token": first}
+            yield chunk(first, last=True) | {"disaggregated_params": handle}
             return
-        tokens = exact.decode(cache)
         wanted = (request.get("stop_conditions") or {}).get("max_tokens") or 16
-        for made in range(1, wanted + 1):
-            await asyncio.sleep(self._token_s)
-            if context.is_stopped():
-                yield {"token_ids": [], "index": 0, "finish_reason": "cancelled"}
-                return
-            yield chunk(next(tokens), last=made == wanted)
+        made = 0
+        async with aclosing(self._engine.decode(kv, first, wanted)) as tokens:
+            async for token in tokens:
+                made += 1
+                if context.is_stopped():
+                    yield {"token_ids": [], "index": 0, "finish_reason": "cancelled"}
+                    return
+                yield chunk(token, last=made == wanted)
+
+    async def _prefill(self, prompt: list[int]) -> tuple[int, bytes]:
+        try:
+            return await self._engine.prefill(prompt)
+        except ValueError as error:
+            # A token of it is none of the model's; no other worker could answer either.
+            raise InvalidArgument(str(error)) from error
 
     async def is_quiescent(self) -> bool:
         """Whether no KV waits to be fetched: a prefill worker that drains may go."""
         return self._outbox.empty
 
     async def cleanup(self) -> None:
-        """Close the KV port."""
+        """Close the KV port and end the engine."""
         self._outbox.close()
+        await self._engine.close()
 
 
 def handle_of(request: Any) -> dict[str, Any]:
@@ -224,18 +232,6 @@ def handle_of(request: Any) -> dict[str, Any]:
     return dict(params)
 
 
-def prefilled(prompt: list[int]) -> exact.KvCache:
-    """The KV of `prompt`.
-
-    Raises:
-        InvalidArgument: a token of it is none of the model's; no other worker could answer either.
-    """
-    try:
-        return exact.prefill(prompt)
-    except ValueError as error:
-        raise InvalidArgument(str(error)) from error
-
-
 def chunk(token: int, *, last: bool) -> dict[str, Any]:
     """One generated token, in the form that the SDK takes."""
     if last:
@@ -245,8 +241,8 @@ def chunk(token: int, *, last: bool) -> dict[str, Any]:
 
 async def serve() -> None:
     """Run one worker until the SDK ends it."""
-    engine, config = await ExactEngine.from_args()
-    await Worker(engine, config).run()
+    worker, config = await DynamoWorker.from_args()
+    await Worker(worker, config).run()
 
 
 if __name__ == "__main__":
