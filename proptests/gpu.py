@@ -1,7 +1,7 @@
 """What there is to be seen on a machine with a GPU only: `python proptests/gpu.py`.
 
-Runs a few plans on each GPU graph and says of each: the verdict, how long start, respawn and run took, how many tokens came in a second. Then a
-graph whose prefill worker keeps GPU memory, which has to be found out. Ends with status 1 if anything is not as it should be.
+Runs a few plans on each GPU graph and says of each: the verdict, how long start, respawn and run took, how many tokens came in a second.
+Then a graph whose prefill worker keeps GPU memory, which has to be found out. Ends with status 1 if anything is not as it should be.
 """
 
 from __future__ import annotations
