@@ -63,6 +63,12 @@ def deployment(name: str, reference: Mapping[str, Any]) -> dict[str, Any]:
         command = like["command"].replace(
             "--mode prefill", f"--mode {mode} --tp {tp} --backend auto"
         )
-        of_all[role] = like | {"command": command, "replicas": replicas, "gpus": tp, "cpu_ok": True}
+        of_all[role] = like | {
+            "command": command,
+            "replicas": replicas,
+            "gpus": tp,
+            "cpu_ok": True,
+            "preload": ["torch"],
+        }
     serves = " and ".join(["frontend", "processor", *workers])
     return {**reference, "graph": name, "serves": serves, "roles": of_all}

@@ -16,7 +16,7 @@ The one hole: a process that the kernel does not let die (in an uninterruptible 
 
 Messages, one JSON list in a packet each (SOCK_SEQPACKET keeps them apart):
 
-    to the guard      ["spawn", key, argv, env, cwd, log path]      ["end"]
+    to the guard      ["spawn", key, argv, env, cwd, log path, modules to preload]      ["end"]
     from the guard    ["spawned", key, pid, at_ns] + pidfd          ["refused", key, why]
                       ["exit", key, pid, status, at_ns]
 
@@ -118,6 +118,20 @@ def descendants_of(pid: int) -> list[int]:
 # ------------------------------------------------------------------------------------------- guard
 
 
+# key, argv, env, cwd, log
+_Order = tuple[str, list[str], dict[str, str], str, str]
+
+
+class _Zygote:
+    """What the guard knows of a zygote."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self.is_ready = False
+        self.is_alive = True
+        self.waiting: list[_Order] = []
+
+
 class _Guard:
     """The life of the guard process."""
 
@@ -126,6 +140,7 @@ class _Guard:
         self._control = control
         self._keys: dict[int, str] = {}
         self._is_heard = True
+        self._zygotes: dict[tuple[str, ...], _Zygote] = {}
         os.set_inheritable(control.fileno(), False)
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._wake_fd, wake_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -165,6 +180,7 @@ class _Guard:
                 self._reap()
             if is_wanted and self._control.fileno() in ready:
                 is_wanted = self._obey()
+            self._hear_zygotes(ready)
         self._kill_all()
 
     def _signals(self) -> set[int]:
@@ -181,10 +197,62 @@ class _Guard:
         except ConnectionError:
             return False
         match json.loads(packet) if packet else ["end"]:
-            case ["spawn", str(key), list(argv), dict(env), str(cwd), str(log)]:
-                self._spawn(key, argv, env, cwd, log)
+            case ["spawn", str(key), list(argv), dict(env), str(cwd), str(log), list(preload)]:
+                if preload:
+                    self._ask_zygote(tuple(preload), (key, argv, env, cwd, log))
+                else:
+                    self._spawn(key, argv, env, cwd, log)
                 return True
         return False
+
+    # A zygote (see `zygote`) has imported what takes long; orders that come before it has wait for it.
+
+    def _ask_zygote(self, preload: tuple[str, ...], order: _Order) -> None:
+        zygote = self._zygotes.get(preload)
+        if zygote is None:
+            zygote = self._zygotes[preload] = _Zygote(self._start_zygote(preload, order))
+            self._selector.register(zygote.control, selectors.EVENT_READ)
+        if zygote.is_ready:
+            self._fork(zygote, order)
+        else:
+            zygote.waiting.append(order)
+
+    def _start_zygote(self, preload: tuple[str, ...], order: _Order) -> socket.socket:
+        _, argv, env, cwd, log = order
+        # Its copies belong to other replicas; which ones, their sessions tell.
+        env = {name: value for name, value in env.items() if name != "GRAPHQUAKE_REPLICA"}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        os.set_inheritable(theirs.fileno(), True)
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
+        # It says in the log of the first replica what goes wrong with it.
+        self._spawn("", [argv[0], script, str(theirs.fileno()), *preload], env, cwd, log)
+        theirs.close()
+        return ours
+
+    def _hear_zygotes(self, ready: set[int]) -> None:
+        for zygote in self._zygotes.values():
+            if zygote.control.fileno() in ready and not zygote.is_ready:
+                zygote.is_ready = True
+                # Said once; if it said nothing it is dead, and what is asked of it is refused.
+                self._selector.unregister(zygote.control)
+                zygote.is_alive = bool(zygote.control.recv(PACKET_MAX_BYTES))
+                for order in zygote.waiting:
+                    self._fork(zygote, order)
+
+    def _fork(self, zygote: _Zygote, order: _Order) -> None:
+        key, *rest = order
+        at_ns, answer = time.monotonic_ns(), b""
+        try:
+            if zygote.is_alive:
+                zygote.control.send(json.dumps(rest).encode())
+                answer = zygote.control.recv(PACKET_MAX_BYTES)
+        except OSError:
+            pass
+        if answer:
+            self._spawned(key, int(answer), at_ns)
+        else:
+            # Slower, and it says itself what it can't import.
+            self._spawn(*order)
 
     def _tell(self, *message: str | int, fds: tuple[int, ...] = ()) -> None:
         if not self._is_heard:
@@ -209,7 +277,13 @@ class _Guard:
             why = file.read()  # empty, and at its end, as soon as exec closed the other side
         if why:
             os.waitpid(pid, 0)
-            self._tell("refused", key, why.decode("utf-8", "replace"))
+            if key:
+                self._tell("refused", key, why.decode("utf-8", "replace"))
+            return
+        self._spawned(key, pid, at_ns)
+
+    def _spawned(self, key: str, pid: int, at_ns: int) -> None:
+        if not key:
             return
         self._keys[pid] = key
         pidfd = os.pidfd_open(pid)

@@ -85,18 +85,25 @@ class Guard:
         return self._process.pid
 
     async def spawn(
-        self, key: str, argv: Sequence[str], env: Mapping[str, str], cwd: str, log: str
+        self,
+        key: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        log: str,
+        preload: Sequence[str] = (),
     ) -> Child:
         """Start a process.
 
         Args:
             key: unique; its exit is told with it.
             log: the file that gets its output.
+            preload: modules; it is then a copy of a process that has imported them (`argv` is a Python's, with `-m`).
 
         Raises:
             GraphError: says why there is no process.
         """
-        order = json.dumps(["spawn", key, list(argv), dict(env), cwd, log]).encode()
+        order = json.dumps(["spawn", key, list(argv), dict(env), cwd, log, list(preload)]).encode()
         if len(order) > guard.PACKET_MAX_BYTES // 2:
             raise GraphError(
                 f"command line and environment take {len(order)} bytes, which is too much"

@@ -219,7 +219,8 @@ def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
 def _dies_with_a_child(history: History, death: Died) -> bool:
     dies_with = history.spec.role(death.replica.rsplit(" ", 1)[0]).dies_with
     for fault in history.faults():
-        if fault.victim != death.replica or fault.at_s > death.at_s:
+        # The kill has landed when the child is gone; what dies with it may be gone first.
+        if fault.victim != death.replica or fault.begun_s > death.at_s:
             continue
         step = parse_step(fault.step)
         if isinstance(step, Kill) and step.scope not in (TREE, PROCESS) and step.scope in dies_with:

@@ -57,6 +57,7 @@ class RoleSpec:
         children: name -> process name of the child processes that a fault may aim at.
         dies_with: children whose death takes the replica with it, by design.
         gpus: how many GPUs each replica gets to itself.
+        preload: Python modules that take seconds to import; replicas are then forked from a process that has imported them.
         cpu_ok: on a machine without any GPU it runs without them.
         stop_s: how long a replica may take to end after SIGTERM before it is killed, in seconds.
         metrics: template of a URL with Prometheus text; empty if there is none.
@@ -73,6 +74,7 @@ class RoleSpec:
     dies_with: tuple[str, ...] = ()
     gpus: int = 0
     cpu_ok: bool = False
+    preload: tuple[str, ...] = ()
     stop_s: float = 10.0
     metrics: str = ""
 
@@ -245,12 +247,20 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
         children=children,
         dies_with=dies_with,
         gpus=table.whole("gpus", 0, at_most=64),
+        preload=_read_preload(table, command),
         cpu_ok=table.flag("cpu_ok", default=False),
         stop_s=table.number("stop_s", 10.0, at_most=600),
         metrics=template("metrics"),
     )
     table.done()
     return role
+
+
+def _read_preload(table: Table, command: str) -> tuple[str, ...]:
+    found = table.texts("preload")
+    if found and not command.startswith("{python} -m "):
+        raise table.error("preload", 'is for a command that begins with "{python} -m "')
+    return found
 
 
 def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:

@@ -50,6 +50,7 @@ from graphquake.harness.processes import (
 from graphquake.harness.replicas import Incarnation, Layout, Replica
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.target import Landed, Leak, View
+from graphquake.harness.zygote import NAME as ZYGOTE
 
 # Longest that a SIGKILL may take to be seen: a process that gives back many GiB, or a GPU, takes its time.
 KILL_WITHIN_S: Final = 5.0
@@ -221,7 +222,7 @@ class Supervisor:
         env = self._layout.environment(replica) | {OWNER: str(self._owner), REPLICA: key}
         argv, cwd = self._layout.command(replica), str(self._layout.run_dir)
         try:
-            child = await self._guard.spawn(key, argv, env, cwd, str(log))
+            child = await self._guard.spawn(key, argv, env, cwd, str(log), self._preload(replica))
         except GraphError as error:
             raise GraphError(f"{self._place(replica)}: {error}") from None
         incarnation = replica.now = Incarnation(number, key, log, child)
@@ -230,6 +231,11 @@ class Supervisor:
         self.log.append(Spawned(child.at_s, replica.name, number, child.pid))
         self._watches[key] = self._go(self._watch(replica, incarnation))
         return incarnation
+
+    def _preload(self, replica: Replica) -> tuple[str, ...]:
+        """What is worth importing beforehand: nothing if it would have been for a GPU that is not there."""
+        role = replica.role
+        return () if role.gpus and not replica.gpus else role.preload
 
     def _go(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do something beside; if it fails, the graph can no longer be used."""
@@ -278,6 +284,8 @@ class Supervisor:
         """Every process of the graph, and the key of the incarnation that it belongs to; no key if nothing tells."""
         found = {}
         for child in children_of(self._guard.pid):
+            if (stat := stat_of(child)) and stat.comm == ZYGOTE:
+                continue
             key = self._mains.get(child) or marks_of(child).get(REPLICA, "")
             if not key and (stat := stat_of(child)):
                 key = self._mains.get(stat.session, "")

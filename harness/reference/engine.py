@@ -16,11 +16,13 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
-from graphquake.harness.reference import model
+from graphquake.harness.reference import model, rank
+from graphquake.harness.reference.forked import Forked, Process
 from graphquake.harness.reference.wire import Call, Gone, Message
 
 START_MAX_S: Final = 60.0
 END_MAX_S: Final = 2.0
+RANK_PROGRAM: Final = ("-m", "graphquake.harness.reference.rank")
 
 
 class EngineError(Exception):
@@ -67,12 +69,12 @@ class Engine:
         rank_program: what Python runs as a rank.
     """
 
-    rank_program: ClassVar[tuple[str, ...]] = ("-m", "graphquake.harness.reference.rank")
+    rank_program: ClassVar[tuple[str, ...]] = RANK_PROGRAM
 
     def __init__(self, max_seqs: int, step_s: float) -> None:
         self._step_s = step_s
         self._max_seqs = max_seqs
-        self._ranks: list[asyncio.subprocess.Process] = []
+        self._ranks: list[Process] = []
         self._controls: list[Call] = []
         self._prompts: deque[Prompt] = deque()
         self._waiting: deque[Decoding] = deque()
@@ -124,32 +126,43 @@ class Engine:
         except BaseException:
             await self.close()
             raise
-        self._tasks = [asyncio.ensure_future(self._watch(rank)) for rank in self._ranks]
+        self._tasks = [asyncio.ensure_future(self._watch(one)) for one in self._ranks]
         self._tasks.append(asyncio.ensure_future(self._run()))
         return self
 
     async def _launch(self, tp: int, backend: str, devices: list[str], seed: int) -> None:
         pairs = [socket.socketpair() for _ in range(tp - 1)]
         peers = [[ours for ours, _ in pairs], *([theirs] for _, theirs in pairs)]
-        for rank, device in enumerate(devices):
+        for number, device in enumerate(devices):
             ours, theirs = socket.socketpair()
-            passed = [theirs, *peers[rank]]
+            passed = [theirs, *peers[number]]
             numbers = [one.fileno() for one in passed]
             for one in passed:
                 one.set_inheritable(True)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, *self.rank_program,
-                "--rank", str(rank), "--tp", str(tp), "--backend", backend, "--device", device,
+            arguments = [
+                "--rank", str(number), "--tp", str(tp), "--backend", backend, "--device", device,
                 "--seed", str(seed), "--slots", str(self._max_seqs),
                 "--control", str(numbers[0]), "--peers", ",".join(map(str, numbers[1:])),
-                pass_fds=numbers, stdin=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
+            ]  # fmt: skip
+            process = await self._start_rank(arguments, numbers)
             for one in passed:
                 one.close()
             self._ranks.append(process)
             self.pids.append(process.pid)
             reader, writer = await asyncio.open_connection(sock=ours, limit=model.CONTEXT_MAX << 10)
             self._controls.append(Call(reader, writer))
+
+    async def _start_rank(self, arguments: list[str], fds: list[int]) -> Process:
+        if "torch" in sys.modules and self.rank_program == RANK_PROGRAM:
+            # A worker that was forked with torch in it hands it on: importing it anew takes seconds.
+            return Forked.start(lambda: rank.main(argv=arguments), fds)
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *self.rank_program,
+            *arguments,
+            pass_fds=fds,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
 
     async def close(self) -> None:
         """End the ranks; whatever is still waited for fails."""
@@ -159,15 +172,15 @@ class Engine:
         self._lose()
         for control in self._controls:
             control.close()
-        for rank in self._ranks:
+        for process in self._ranks:
             try:
-                await asyncio.wait_for(rank.wait(), END_MAX_S)
+                await asyncio.wait_for(process.wait(), END_MAX_S)
             except TimeoutError:
-                rank.kill()
-                await rank.wait()
+                process.kill()
+                await process.wait()
 
-    async def _watch(self, rank: asyncio.subprocess.Process) -> None:
-        await rank.wait()
+    async def _watch(self, process: Process) -> None:
+        await process.wait()
         self._lose()
 
     def _lose(self) -> None:

@@ -60,7 +60,7 @@ class Frontend(Node):
     def options(cls, parser: argparse.ArgumentParser) -> None:
         """See `Node.options`."""
         parser.add_argument("--model", default="reference")
-        parser.add_argument("--max-in-flight", type=int, default=512, help="requests; more: 429")
+        parser.add_argument("--max-in-flight", type=int, default=64, help="requests; more: 429")
 
     async def listen(self) -> None:
         """See `Node.listen`."""

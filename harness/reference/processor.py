@@ -62,7 +62,7 @@ class Processor(Node):
     @classmethod
     def options(cls, parser: argparse.ArgumentParser) -> None:
         """See `Node.options`."""
-        parser.add_argument("--max-in-flight", type=int, default=512, help="requests; more: busy")
+        parser.add_argument("--max-in-flight", type=int, default=128, help="requests; more: busy")
 
     # ---------------------------------------------------------------------------------------------------------- calls
 

@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -114,7 +115,7 @@ class Rank:
                     send_frame(self._control, {"tokens": tokens})
 
 
-def main(kind: type[Rank] = Rank) -> None:
+def main(kind: type[Rank] = Rank, argv: Sequence[str] | None = None) -> None:
     """Run one rank until its worker is gone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rank", type=int, required=True)
@@ -125,7 +126,7 @@ def main(kind: type[Rank] = Rank) -> None:
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--control", type=int, required=True, help="a file descriptor")
     parser.add_argument("--peers", default="", help="file descriptors, with commas")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     ctypes.CDLL(None).prctl(_PR_SET_NAME, b"gq-rank", 0, 0, 0)
     control = socket.socket(fileno=options.control)
     peers = [socket.socket(fileno=int(one)) for one in options.peers.split(",") if one]

@@ -1,0 +1,82 @@
+"""A process that has imported what takes seconds (torch), and turns copies of itself into replicas within milliseconds.
+
+Run by the guard as a script (`python zygote.py FD MODULE...`), for roles whose graph file says `preload`. Each order is answered with the
+pid of a process that has become the guard's own child, in a session of its own, and runs the module that was asked for as `python -m`
+would. What was imported must not have started threads or touched a GPU: neither survives a fork.
+
+Messages, one JSON value in a packet each: `0` from here, once, when everything is imported; then `[argv, env, cwd, log path]` to here, and
+the pid back. /proc goes on showing the zygote's environment for its copies: whose they are is told by their sessions, not by marks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import time
+from typing import Final, NoReturn
+
+NAME: Final = "gq-zygote"
+PACKET_MAX_BYTES: Final = 1 << 18
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+
+
+def main() -> None:
+    """Import, then fork whenever the guard says so, until it is gone."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    guard = os.getppid()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    os.set_inheritable(control.fileno(), False)
+    for module in sys.argv[2:]:
+        importlib.import_module(module)
+    control.send(b"0")
+    while packet := control.recv(PACKET_MAX_BYTES):
+        read, write = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            # The copy is a child of this process in the middle; as that ends at once, it becomes one of the guard.
+            copy = os.fork()
+            if copy:
+                os.write(write, str(copy).encode())
+                os._exit(0)
+            control.close()
+            os.close(read)
+            os.close(write)
+            while os.getppid() != guard:
+                time.sleep(0.0002)
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            prctl(_PR_SET_NAME, b"python", 0, 0, 0)
+            _become(*json.loads(packet))
+        os.close(write)
+        pid = os.read(read, 32)
+        os.close(read)
+        os.waitpid(middle, 0)
+        control.send(pid)
+
+
+def _become(argv: list[str], env: dict[str, str], cwd: str, log: str) -> NoReturn:
+    """Turn into what was asked for; whatever ends it ends this process in the way that Python would."""
+    os.setsid()
+    null_fd = os.open(os.devnull, os.O_RDONLY)
+    log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for fd, standard in ((null_fd, 0), (log_fd, 1), (log_fd, 2)):
+        os.dup2(fd, standard)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = argv[2:]
+    sys.path[0] = cwd
+    runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
+    sys.exit()
+
+
+if __name__ == "__main__":
+    main()
