@@ -18,6 +18,7 @@ FILE = """
 graph = "toy"
 serves = "front and worker"
 restart = "{restart}"
+faults = {faults}
 
 [roles.front]
 command = "{{python}} {toy} front --port {{port.http}} --workers {{worker.port.http}} {front}"
@@ -53,10 +54,12 @@ def toy_file(folder: Path, **changes: Any) -> Path:
     """Write a graph file of the toy: 1 front, 2 workers.
 
     Args:
-        changes: `front` and `worker` are further arguments of their commands, `within_s` how long they may take, `more` further lines.
+        changes: `front` and `worker` are further arguments of their commands, `within_s` how long they may take, `faults` the kinds
+            that are drawn, `more` further promises.
     """
     words = {
         "toy": TOY, "front": "", "worker": "", "restart": "never", "within_s": 10, "more": "",
+        "faults": '["kill", "terminate", "stall"]',
     }  # fmt: skip
     path = folder / "toy.toml"
     path.write_text(FILE.format(**words | changes))
