@@ -77,7 +77,7 @@ async def _do(number: int, step: Step, target: Target, load: Load) -> Landed:
 
 
 async def bring_back(target: Target, role: str, index: int) -> Landed:
-    """Start a replica again; one that was told to end gets the time that its file allows to do so, then it is killed."""
+    """Start a replica again; one that is to end gets the time that its file allows to do so, then it is killed."""
     replica = replica_name(role, index)
     stop_s = target.spec.role(role).stop_s
     drained = ""
@@ -86,7 +86,7 @@ async def bring_back(target: Target, role: str, index: int) -> Landed:
             drained = "after it had ended, "
         else:
             await target.kill(replica, "tree", 0)
-            drained = f"after SIGKILL, since SIGTERM did not end it in {stop_s:g} s, "
+            drained = f"after SIGKILL, since it had not ended in {stop_s:g} s, "
     landed = await target.respawn(replica)
     return Landed(landed.ok, drained + landed.proof, landed.at_s)
 

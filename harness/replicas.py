@@ -29,7 +29,7 @@ class Incarnation:
     Attributes:
         key: unique within the graph; the guard reports its exit under it, and its processes carry it as a mark.
         aimed: whether a step went for it.
-        told: whether it was sent SIGTERM.
+        told: whether it is to end: it was sent SIGTERM, or lost a child that it dies with.
         stalled: whether it was stopped and not yet resumed.
         status: how it ended: an exit code, or minus the signal's number; None while it runs.
         ended_s: when, on the monotonic clock.

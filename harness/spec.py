@@ -57,7 +57,7 @@ class RoleSpec:
         children: name -> process name of the child processes that a fault may aim at.
         dies_with: children whose death takes the replica with it, by design.
         gpus: how many GPUs each replica gets to itself.
-        preload: Python modules that take seconds to import; replicas are then forked from a process that has imported them.
+        preload: as the graph's, for this role besides.
         cpu_ok: on a machine without any GPU it runs without them.
         stop_s: how long a replica may take to end after SIGTERM before it is killed, in seconds.
         metrics: template of a URL with Prometheus text; empty if there is none.
@@ -110,6 +110,7 @@ class GraphSpec:
         path: the file; relative words in it are relative to its folder.
         document: the file as parsed, to be written beside a history.
         lease_s: how long the graph may list what is dead; 0 if it has no leases.
+        preload: Python modules that take long to import; replicas are forked from a process that has imported them.
         share_gpus: replicas may be given the same GPUs; of the command line, not of the file.
         faults: the kinds of fault that are drawn; a graph that promises nothing under stalls leaves them out.
         restart: `always` if the supervisor brings back what died by itself, `never` if only a step or heal does.
@@ -126,6 +127,7 @@ class GraphSpec:
     versions: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
     lease_s: float = 0.0
+    preload: tuple[str, ...] = ()
     share_gpus: bool = False
     faults: tuple[str, ...] = tuple(FAULTS)
     restart: str = "never"
@@ -247,20 +249,22 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
         children=children,
         dies_with=dies_with,
         gpus=table.whole("gpus", 0, at_most=64),
-        preload=_read_preload(table, command),
+        preload=table.texts("preload"),
         cpu_ok=table.flag("cpu_ok", default=False),
         stop_s=table.number("stop_s", 10.0, at_most=600),
         metrics=template("metrics"),
     )
     table.done()
+    if role.preload:
+        _check_preload(table, role)
     return role
 
 
-def _read_preload(table: Table, command: str) -> tuple[str, ...]:
-    found = table.texts("preload")
-    if found and not command.startswith("{python} -m "):
-        raise table.error("preload", 'is for a command that begins with "{python} -m "')
-    return found
+def _check_preload(table: Table, role: RoleSpec) -> None:
+    """A copy of a Python can become a module or a script, and nothing else."""
+    if not re.match(r"\{python\} (-m\s|[^-])", role.command):
+        begins = 'begins with "{python} -m MODULE" or "{python} SCRIPT"'
+        raise table.error("preload", f"is for a command that {begins}; {role.name}'s does not")
 
 
 def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
@@ -355,11 +359,14 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         # A path is relative to the file, a bare name is looked up on the PATH.
         python=str(path.parent / python) if "/" in python else python,
         lease_s=top.number("lease_s", 0.0, at_most=3600),
+        preload=top.texts("preload"),
         faults=_read_faults(top),
         restart=top.text("restart", "never", choices=("never", "always")),
         restart_delay_s=top.number("restart_delay_s", 0.0, at_most=3600),
     )
     top.done()
+    for role in roles if spec.preload else ():
+        _check_preload(top, role)
     return spec
 
 

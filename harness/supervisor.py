@@ -233,9 +233,10 @@ class Supervisor:
         return incarnation
 
     def _preload(self, replica: Replica) -> tuple[str, ...]:
-        """What is worth importing beforehand: nothing if it would have been for a GPU that is not there."""
+        """What is worth importing beforehand: not what would have been for a GPU that is not there."""
         role = replica.role
-        return () if role.gpus and not replica.gpus else role.preload
+        own = () if role.gpus and not replica.gpus else role.preload
+        return (*self.spec.preload, *own)
 
     def _go(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do something beside; if it fails, the graph can no longer be used."""
@@ -390,6 +391,7 @@ class Supervisor:
             )
         _, pid = sorted(found)[number]
         begun_s = time.monotonic()
+        running.told |= scope in replica.role.dies_with
         gone = await signal_and_see(
             pid, signal.SIGKILL, lambda: pid in self._processes(running), KILL_WITHIN_S
         )

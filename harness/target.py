@@ -93,7 +93,7 @@ class Target(Protocol):
         ...
 
     def ending(self, replica: str) -> bool:
-        """Whether it was sent SIGTERM and its main process still runs."""
+        """Whether it is to end (by SIGTERM, or with a child that it dies with) and its main process still runs."""
         ...
 
     async def gone(self, replica: str, within_s: float) -> bool:

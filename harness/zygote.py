@@ -1,8 +1,8 @@
 """A process that has imported what takes seconds (torch), and turns copies of itself into replicas within milliseconds.
 
 Run by the guard as a script (`python zygote.py FD MODULE...`), for roles whose graph file says `preload`. Each order is answered with the
-pid of a process that has become the guard's own child, in a session of its own, and runs the module that was asked for as `python -m`
-would. What was imported must not have started threads or touched a GPU: neither survives a fork.
+pid of a process that has become the guard's own child, in a session of its own, and runs the module or the script that was asked for as
+`python` would. What was imported must not have started threads or touched a GPU: neither survives a fork.
 
 Messages, one JSON value in a packet each: `0` from here, once, when everything is imported; then `[argv, env, cwd, log path]` to here, and
 the pid back. /proc goes on showing the zygote's environment for its copies: whose they are is told by their sessions, not by marks.
@@ -72,9 +72,12 @@ def _become(argv: list[str], env: dict[str, str], cwd: str, log: str) -> NoRetur
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    sys.argv = argv[2:]
-    sys.path[0] = cwd
-    runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
+    if argv[1] == "-m":
+        sys.argv, sys.path[0] = argv[2:], cwd
+        runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[0] = argv[1:], os.path.dirname(os.path.abspath(argv[1]))
+        runpy.run_path(argv[1], run_name="__main__")
     sys.exit()
 
 

@@ -6,7 +6,6 @@ Modelled on dynamo 308 and 1889: GPU memory that nobody gives back.
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +34,5 @@ class Hoard(rank.Rank):
 
 
 if __name__ == "__main__":
-    if "--rank" in sys.argv:
-        rank.main(Hoard)
-    else:
-        Engine.rank_program = (__file__,)
-        main(Worker)
+    Engine.rank_kind = Hoard
+    main(Worker)

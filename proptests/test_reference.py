@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from graphquake.harness.history import OK
+from graphquake.harness.history import OK, BecameReady
 from graphquake.harness.live import run_live
 from graphquake.harness.reference.model import expected
 from graphquake.harness.spec import load_graph
@@ -87,3 +87,12 @@ async def test_a_client_that_leaves_ends_the_work_for_it(tmp_path: Path) -> None
                 break
             await asyncio.sleep(0.05)
         assert leaks == []
+
+
+@in_loop
+async def test_a_worker_that_dies_with_its_rank_is_healed(tmp_path: Path) -> None:
+    """It may end a moment after its rank: heal waits for that, and brings it back."""
+    run = await run_live(load_graph("reference"), plan_of("kill decode 1 rank"), tmp_path)
+    assert run.verdict.says == "kept", run.verdict
+    incarnations = [e.incarnation for e in run.history.of(BecameReady) if e.replica == "decode 1"]
+    assert incarnations == [0, 1]

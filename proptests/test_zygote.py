@@ -28,6 +28,7 @@ def preloading(*modules: str) -> GraphSpec:
     """The reference graph, its workers with modules to preload."""
     right = load_graph("reference")
     document = tomllib.loads(right.path.read_text(encoding="utf-8"))
+    document["preload"] = []
     document["roles"]["prefill"]["preload"] = list(modules)
     return read_graph("preloading.toml", document, right.path)
 
@@ -89,6 +90,21 @@ def test_it_is_for_python_modules() -> None:
     """Something else can not be forked from a Python."""
     right = load_graph("reference")
     document = tomllib.loads(right.path.read_text(encoding="utf-8"))
-    document["roles"]["registry"] |= {"preload": ["torch"], "command": "registry --port {port.rpc}"}
+    document["roles"]["registry"] |= {"command": "registry --port {port.rpc}"}
+    with pytest.raises(
+        InputError, match=r"wrong.toml: preload: .*begins with.*registry's does not"
+    ):
+        read_graph("wrong.toml", document, right.path)
+    document["preload"] = []
+    document["roles"]["registry"] |= {"preload": ["torch"]}
     with pytest.raises(InputError, match=r"roles\.registry\.preload.*begins with"):
         read_graph("wrong.toml", document, right.path)
+
+
+@in_loop
+async def test_a_script_is_run_as_python_would(tmp_path: Path) -> None:
+    """With its own folder to import from: the planted bugs are such scripts, and one of them counts its starts in a module beside it."""
+    bug = planted()["one_replica"]
+    assert bug.spec.preload
+    run = await run_live(bug.spec, bug.plan, tmp_path)
+    assert {one.promise for one in run.verdict.violations} == {"answers"}

@@ -16,7 +16,10 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
-from graphquake.harness.reference import model, rank
+from graphquake.harness.reference import rank  # first: it says how many threads numpy may have
+
+# isort: split
+from graphquake.harness.reference import model
 from graphquake.harness.reference.forked import Forked, Process
 from graphquake.harness.reference.wire import Call, Gone, Message
 
@@ -66,10 +69,10 @@ class Engine:
     Attributes:
         lost: set as soon as a rank is dead.
         pids: of the ranks.
-        rank_program: what Python runs as a rank.
+        rank_kind: what runs as a rank.
     """
 
-    rank_program: ClassVar[tuple[str, ...]] = RANK_PROGRAM
+    rank_kind: ClassVar[type[rank.Rank]] = rank.Rank
 
     def __init__(self, max_seqs: int, step_s: float) -> None:
         self._step_s = step_s
@@ -153,12 +156,12 @@ class Engine:
             self._controls.append(Call(reader, writer))
 
     async def _start_rank(self, arguments: list[str], fds: list[int]) -> Process:
-        if "torch" in sys.modules and self.rank_program == RANK_PROGRAM:
-            # A worker that was forked with torch in it hands it on: importing it anew takes seconds.
-            return Forked.start(lambda: rank.main(argv=arguments), fds)
+        if "torch" in sys.modules or len(os.listdir("/proc/self/task")) == 1:
+            # A copy has what a rank needs: importing it anew takes half a second, with torch several. Threads would be lost in it.
+            return Forked.start(lambda: rank.main(self.rank_kind, arguments), fds)
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *self.rank_program,
+            *RANK_PROGRAM,
             *arguments,
             pass_fds=fds,
             stdin=asyncio.subprocess.DEVNULL,

@@ -64,7 +64,7 @@ class Worker(Node):
         )
         parser.add_argument("--seed", type=int, default=1, help="of the weights")
         parser.add_argument("--max-num-seqs", type=int, default=64, help="sequences in a batch")
-        parser.add_argument("--step-ms", type=float, default=5.0, help="least time of a token")
+        parser.add_argument("--step-ms", type=float, default=10.0, help="least time of a token")
 
     async def open(self) -> None:
         """See `Node.open`."""

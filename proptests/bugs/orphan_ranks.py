@@ -9,7 +9,6 @@ Plan: kill decode 0 process
 
 from __future__ import annotations
 
-import sys
 import time
 
 from graphquake.harness.reference import rank
@@ -30,8 +29,5 @@ class Deaf(rank.Rank):
 
 
 if __name__ == "__main__":
-    if "--rank" in sys.argv:
-        rank.main(Deaf)
-    else:
-        Engine.rank_program = (__file__,)
-        main(Worker)
+    Engine.rank_kind = Deaf
+    main(Worker)
