@@ -41,9 +41,9 @@ from graphquake.machines.corpus import (
 from graphquake.machines.embedding import embedding_ends, embeds
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import BudgetSpent, Lab, Outcome
+from graphquake.machines.novelty import Novelty
 from graphquake.machines.replay import versions_of
 from graphquake.machines.report import seen_text, title_of
-from graphquake.machines.shapes import Shapes
 from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
 from graphquake.machines.tally import Tally
 
@@ -108,16 +108,17 @@ class Judge:
     findings: list[Finding] = field(default_factory=list)
     explained: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(init=False)
+    novelty: Novelty = field(init=False)
     results_dir: Path = Path(".graphquake")
     live_s: float = 0.0
     weak: int = 0
     round: int = 0
     _said: set[Plan] = field(default_factory=set)
-    _shapes: Shapes = field(default_factory=Shapes)
     _minimal: tuple[Plan, type[PromiseBroken], str] | None = None
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.spec)
+        self.novelty = Novelty(self.spec)
 
     @property
     def spec(self) -> GraphSpec:
@@ -159,7 +160,7 @@ class Judge:
         self.tally.add(outcome.history)
         self.weak += outcome.verdict.weak
         self._said.add(plan)
-        self._shapes.ran(plan)
+        self.novelty.ran(plan)
         news = self._news(outcome)
         if not news:
             self.lab.discard(outcome)
@@ -178,7 +179,7 @@ class Judge:
         for case in self.corpus.of(self.spec):
             if case.status in EXCUSING and any(_acts(p) == _acts(plan) for p in case.plans()):
                 return f"only case {case.id} itself"
-        return None if self._shapes.has_turn(plan) else "like one that was run"
+        return None if self.novelty.has_turn(plan) else "shows less than others"
 
     # ---- runs
 

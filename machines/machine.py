@@ -33,6 +33,7 @@ from graphquake.harness.plan import (
 )
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.model import Model
+from graphquake.machines.novelty import outlast_s
 
 # Longer plans are mostly outage: with 24 steps, 59% of the plan's time had nothing to judge.
 STEPS_MAX: Final = 10
@@ -46,8 +47,14 @@ LEAVES: Final = (0.0, 0.0, 0.25, 0.5, 1.0)
 # A stale lease shows itself when it ends: the run outlasts it by this.
 BEYOND_LEASE_S: Final = 2.0
 
+# An outage that lasts so much longer than what the graph says of itself may lag shows whether that is true.
+BEYOND_NOTICE_S: Final = 0.2
+
 STALLS_S: Final = (0.2, 0.6, 1.2)
 STALL_BEYOND_LEASE_S: Final = 1.0
+# Kill, respawn, wait; and for how long, where it is not until all is ready.
+RESTART_STEPS: Final = 3
+SHORT_S: Final = (0.1, 0.35)
 
 Judge = Callable[[Plan], None]
 
@@ -68,6 +75,7 @@ class PlanMachine(RuleBasedStateMachine):
         self.length = 0
         self.stay_s = 0.0
         self.keeps_path = False
+        self.focus = ""
 
     # ---- what may be drawn now; all of it from the model
 
@@ -92,9 +100,8 @@ class PlanMachine(RuleBasedStateMachine):
             step = make(role, index)
             if isinstance(step, Fault) and type(step) not in self.faults:
                 return []
-            if self.model.possible(step) is None and (
-                not self.keeps_path or self.model.after(step).serves()
-            ):
+            aimed = self.focus in ("", role) and self.model.possible(step) is None
+            if aimed and (not self.keeps_path or self.model.after(step).serves()):
                 found.append((role, index))
         return found
 
@@ -113,11 +120,14 @@ class PlanMachine(RuleBasedStateMachine):
     @initialize(
         length=st.integers(1, STEPS_MAX),
         keeps_path=st.sampled_from([True, True, False]),
+        data=st.data(),
         stays=st.sampled_from([False, False, False, False, True]),
     )
-    def begin(self, length: int, keeps_path: bool, stays: bool) -> None:  # noqa: FBT001
-        """Two plans in three keep a serving path; one in five outlasts the graph's leases."""
+    def begin(self, length: int, keeps_path: bool, data: st.DataObject, stays: bool) -> None:  # noqa: FBT001
+        """Two plans in three keep a serving path; one in two aims at one role alone; one in five outlasts the graph's leases."""
         self.length = length
+        if data.draw(st.booleans()):
+            self.focus, _ = data.draw(st.sampled_from(self.spec.replicas()))
         self.keeps_path = keeps_path
         self.stay_s = self.spec.lease_s + BEYOND_LEASE_S if stays and self.spec.lease_s else 0.0
 
@@ -131,6 +141,21 @@ class PlanMachine(RuleBasedStateMachine):
         scopes = ["tree", "process", *children] if children else ["tree"]
         step = Kill(role, index, data.draw(st.sampled_from(scopes)))
         self.add(step if self.model.possible(step) is None else Kill(role, index))
+
+    @precondition(
+        lambda self: (
+            self.may_fault()
+            and self.spec.restart == "never"
+            and len(self.steps) + RESTART_STEPS <= self.length
+            and self.targets(Kill)
+        )
+    )
+    @rule(data=st.data(), wait=st.sampled_from([WaitReady(), WaitReady(), *map(Wait, SHORT_S)]))
+    def restart(self, data: st.DataObject, wait: Step) -> None:
+        """A replica goes and comes back, so that what follows meets its next incarnation, young or not yet there."""
+        aim = self.pick(data, self.targets(Kill))
+        for step in (Kill(*aim), Respawn(*aim), wait):
+            self.add(step)
 
     @precondition(lambda self: self.may_fault() and self.targets(Terminate))
     @rule(data=st.data())
@@ -169,9 +194,13 @@ class PlanMachine(RuleBasedStateMachine):
             and not (self.steps and isinstance(self.steps[-1], Wait))
         )
     )
-    @rule(for_s=st.sampled_from(WAITS_S))
-    def wait(self, for_s: float) -> None:
-        """Let time pass."""
+    @rule(data=st.data())
+    def wait(self, data: st.DataObject) -> None:
+        """Let time pass; while something is out, one time in four for longer than leases may hide it, if they are short."""
+        beyond_s = outlast_s(self.spec) + BEYOND_NOTICE_S
+        is_worth_it = self.model.dead and self.spec.lease_s and beyond_s <= WAITS_MAX_S / 2
+        beyond = [beyond_s] * 3 if is_worth_it else []
+        for_s = data.draw(st.sampled_from([*WAITS_S, *beyond]))
         self.add(Wait(round(min(for_s, WAITS_MAX_S - self.waited_s()), 2)))
 
     @precondition(

@@ -15,7 +15,6 @@ from graphquake.machines.embedding import embeds
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import Judge
 from graphquake.machines.search import SETTINGS, Ended, search
-from graphquake.machines.shapes import PASSED_OVER_MAX, Shapes, shape_of
 
 from made import plan_of
 from simlab import Bug, SimLab
@@ -122,37 +121,13 @@ def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> 
     assert [finding.case.id for finding in judge.findings] == [case.id]
 
 
-def test_plans_without_a_fault_or_seen_before_are_not_run(tmp_path: Path) -> None:
+def test_plans_that_do_nothing_or_were_seen_before_are_not_run(tmp_path: Path) -> None:
     """A draw costs 10 ms, a run 10 s."""
     lab = SimLab([], runs_max=200)
     judge, _ = searched(lab, tmp_path)
     assert len(lab.runs) == len(set(lab.runs))
-    assert all(plan.faults for plan in lab.runs)
+    assert all(plan.disturbs for plan in lab.runs)
     assert judge.journal.drawn["only waits"] > 0
-
-
-def test_live_runs_go_to_plans_of_different_shapes(tmp_path: Path) -> None:
-    """What differs in numbers alone waits until nothing else is drawn; then it has its turn."""
-    lab = SimLab([], runs_max=40)
-    judge, _ = searched(lab, tmp_path)
-    assert len({shape_of(plan) for plan in lab.runs}) == 40
-    assert judge.journal.drawn["like one that was run"] > 0
-    shapes, plan = Shapes(), SINGLE
-    shapes.ran(plan)
-    assert not any(shapes.has_turn(plan) for _ in range(PASSED_OVER_MAX))
-    assert shapes.has_turn(plan)
-
-
-def test_the_shape_of_a_plan() -> None:
-    """Replicas by the order in which they are met; no numbers."""
-    one = plan_of(
-        "wait 0.10 s", "kill decode 1", "burst 5 over 0.10 s", "respawn decode 1", "kill decode 0"
-    )
-    two = plan_of(
-        "kill decode 0", "burst 40 over 1.00 s", "wait 2.00 s", "respawn decode 0", "kill decode 1"
-    )
-    other = plan_of("kill decode 0", "burst 40 over 1.00 s", "respawn decode 0", "kill decode 0")
-    assert shape_of(one) == shape_of(two) != shape_of(other)
 
 
 def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -> None:

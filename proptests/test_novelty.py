@@ -1,0 +1,82 @@
+"""Which drawn plans are run: those that show what no run has shown yet."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from hypothesis import seed
+from hypothesis.stateful import run_state_machine_as_test
+
+from graphquake.harness.plan import Plan
+from graphquake.machines.corpus import Corpus
+from graphquake.machines.journal import Journal
+from graphquake.machines.judge import Judge
+from graphquake.machines.machine import machine_for
+from graphquake.machines.novelty import LOOK_MAX, Novelty, sights
+from graphquake.machines.search import SETTINGS, round_seed, search
+
+from made import plan_of, spec_of
+from simlab import SimLab
+
+SPEC = spec_of(lease_s=1.0)
+
+
+class _Enough(BaseException):
+    pass
+
+
+def drawn(count: int) -> list[Plan]:
+    """The first so many plans that do anything, each once, in the order in which they are drawn."""
+    plans: dict[Plan, None] = {}
+
+    def note(plan: Plan) -> None:
+        if plan.disturbs:
+            plans[plan] = None
+        if len(plans) >= count:
+            raise _Enough
+
+    machine = machine_for(SPEC, note)
+    seed(round_seed(1, SPEC.name, 0))(machine)
+    with contextlib.suppress(_Enough):
+        run_state_machine_as_test(machine, settings=SETTINGS)
+    return list(plans)
+
+
+def test_numbers_are_no_sights() -> None:
+    """How long a wait is matters only where it outlasts what hides an outage, or tells two blows from one."""
+    one = plan_of("wait 0.10 s", "kill decode 1", "wait 0.35 s", "burst 5 over 0.50 s")
+    two = plan_of("kill decode 1", "wait 0.60 s", "burst 10 over 1.00 s")
+    assert sights(SPEC, one) == sights(SPEC, two)
+    long = plan_of("kill decode 1", "wait 6.50 s", "burst 10 over 1.00 s")
+    assert sights(SPEC, long) - sights(SPEC, two) == {("out for long", "decode")}
+    at_once = plan_of("kill decode 1", "burst 10 over 1.00 s")
+    assert sights(SPEC, at_once) != sights(SPEC, two)
+
+
+def test_what_a_fault_falls_into_is_a_sight() -> None:
+    """The same kill, while another role is out, and right after its victim came back."""
+    alone = sights(SPEC, plan_of("kill decode 0"))
+    beside = sights(SPEC, plan_of("kill prefill 0", "kill decode 0"))
+    young = sights(SPEC, plan_of("kill decode 0", "respawn decode 0", "kill decode 0"))
+    assert ("kill decode tree", "while out", "prefill") in beside - alone
+    assert ("kill decode tree", "after the return of", "itself", "soon") in young - alone
+
+
+def test_live_runs_go_to_what_was_not_seen_yet(tmp_path: Path) -> None:
+    """Twenty runs show far more than the first twenty plans that are drawn."""
+    lab = SimLab([], runs_max=20, spec=SPEC)
+    judge = Judge(lab, Corpus(tmp_path / "cases"), Journal(), results_dir=tmp_path / "results")
+    search(judge, 1, findings_max=1)
+    first = set[tuple[str, ...]]().union(*(sights(SPEC, plan) for plan in drawn(20)))
+    chosen = set[tuple[str, ...]]().union(*(sights(SPEC, plan) for plan in lab.runs))
+    assert len(chosen) > 1.5 * len(first)
+    assert judge.journal.drawn["shows less than others"] > 20
+
+
+def test_nothing_is_ruled_out() -> None:
+    """A plan that shows nothing new has its turn if nothing better comes."""
+    novelty, plan = Novelty(SPEC), plan_of("kill decode 0")
+    novelty.ran(plan)
+    novelty.has_turn(plan_of("kill prefill 0", "kill decode 0", "kill frontend 0"))
+    assert any(novelty.has_turn(plan) for _ in range(LOOK_MAX))
