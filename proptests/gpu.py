@@ -1,7 +1,8 @@
 """What there is to be seen on a machine with a GPU only: `python proptests/gpu.py`.
 
 Runs a few plans on each GPU graph and says of each: the verdict, how long start, respawn and run took, how many tokens came in a second.
-Then a graph whose prefill worker keeps GPU memory, which has to be found out. Ends with status 1 if anything is not as it should be.
+With two GPUs, also prefill on one and decode on the other, and one worker across both. Then a graph whose prefill worker keeps GPU
+memory, which has to be found out, and how fast the engine is by itself. Ends with status 1 if anything is not as it should be.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import time
 import sys
 import tempfile
 import tomllib
@@ -16,10 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from graphquake.harness.gpus import MIB, memory_by_pid
 from graphquake.harness.history import OK, BecameReady, History, Spawned
 from graphquake.harness.live import LiveRun, run_live
 from graphquake.harness.plan import parse_plan
+from graphquake.harness.ports import gpus
+from graphquake.harness.reference.engine import Engine
 from graphquake.harness.spec import GraphSpec, load_graph, read_graph
+from graphquake.harness.supervisor import Supervisor
 
 PLANS: Final = {
     "reference-gpu": (
@@ -40,6 +46,19 @@ PLANS: Final = {
         "burst 40 over 0.00 s, 50% leave",
     ),
 }
+
+# These take each GPU for one rank alone.
+ON_TWO: Final = {
+    "disagg-p-tp-1-dp-1-d-tp-1-dp-1": (
+        "kill decode 0; wait 0.50 s; respawn decode 0",
+        "kill prefill 0",
+        "stall decode 0 for 0.60 s",
+        "burst 40 over 0.00 s, 50% leave",
+    ),
+    "agg-tp-2-dp-1": ("kill worker 0", "kill worker 0 rank 1", "burst 40 over 0.00 s"),
+}
+SEQUENCES: Final = 64
+TOKENS: Final = 64
 
 
 def respawns_s(history: History) -> list[float]:
@@ -87,16 +106,53 @@ def hoarding() -> GraphSpec:
     return read_graph("hoard", document, right.path)
 
 
+async def placed(spec: GraphSpec, folder: Path) -> None:
+    """Which replica has which GPU, and how much of it."""
+    async with Supervisor.launch(spec, folder) as target:
+        held = memory_by_pid()
+        of = {pid: key.partition(".")[0] for pid, key in target._families().items()}
+        for name, replica in target._replicas.items():
+            if replica.gpus:
+                sizes = [
+                    f"{held[pid] // MIB} MiB"
+                    for pid, own in of.items()
+                    if own == name and held[pid]
+                ]
+                print(
+                    f"{spec.name}: {name}: GPU {', '.join(replica.gpus)}: {', '.join(sizes)}",
+                    flush=True,
+                )
+
+
+async def engine_tokens_per_s(backend: str, tp: int) -> float:
+    """What an engine makes of a full batch, without the time that a token takes at least."""
+    engine = await Engine.start(tp=tp, backend=backend, step_s=0.0, max_seqs=SEQUENCES)
+    try:
+        made = [await engine.prefill([number + 1] * 48) for number in range(SEQUENCES)]
+
+        async def decode(token: int, kv: bytes) -> None:
+            async for _ in engine.decode(kv, token, TOKENS):
+                pass
+
+        begun_s = time.monotonic()
+        await asyncio.gather(*(decode(*one) for one in made))
+        return SEQUENCES * TOKENS / (time.monotonic() - begun_s)
+    finally:
+        await engine.close()
+
+
 def main() -> None:
     """Run all plans of the graphs that are named, or of all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("graphs", nargs="*", help=", ".join(PLANS))
     options = parser.parse_args()
+    plans = PLANS | (ON_TWO if len(gpus()) > 1 else {})
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        for name in options.graphs or PLANS:
-            spec = load_graph(name, share_gpus=True)
-            runs = [run(spec, line, Path(folder)) for line in PLANS[name]]
+        for name in options.graphs or plans:
+            spec = load_graph(name, share_gpus=name in PLANS)
+            asyncio.run(placed(spec, Path(folder)))
+            runs = [run(spec, line, Path(folder)) for line in plans[name]]
             wrong += sum(done.verdict.says != "kept" for done in runs)
             respawns = [s for done in runs for s in respawns_s(done.history)]
             print(
@@ -107,6 +163,12 @@ def main() -> None:
 
         found = run(replace(hoarding(), share_gpus=True), "burst 10 over 0.10 s", Path(folder))
         wrong += "no_leak / gpu memory" not in found.verdict.signatures
+    for backend, tp in (("numpy", 1), ("torch", 1), *([("torch", 2)] if len(gpus()) > 1 else [])):
+        speed = asyncio.run(engine_tokens_per_s(backend, tp))
+        print(
+            f"engine alone, {backend}, tp {tp}, {SEQUENCES} sequences: {speed:.0f} tokens/s",
+            flush=True,
+        )
     sys.exit(wrong > 0)
 
 
