@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import time
 import sys
 import tempfile
+import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
