@@ -20,6 +20,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.faults import bring_back, carry_out
 from graphquake.harness.history import (
     OK,
+    SHED,
     Event,
     History,
     Invalidated,
@@ -256,7 +257,7 @@ class _Run:
             await asyncio.sleep(POLL_S)
 
     def _is_calm(self) -> bool:
-        """Whether all that lives is ready, and of the last second's requests all were right."""
+        """Whether all that lives is ready, and of the last second's requests all were right: none failed, none was shed."""
         spec, target = self._target.spec, self._target
         names = [replica_name(role, index) for role, index in spec.replicas()]
         if not all(target.ready(name) for name in names if target.alive(name)):
@@ -267,7 +268,8 @@ class _Run:
         right = sum(r.outcome == OK for r in ended)
         enough = right >= min(5.0, spec.load.rate_per_s * CALM_S / 2)
         long_enough = self._load.now_s() - self._phase_s >= CALM_S
-        return long_enough and enough and not waiting and not any(r.failed for r in ended)
+        well = not any(r.failed or r.outcome == SHED for r in ended)
+        return long_enough and enough and well and not waiting
 
     async def _steady(self) -> None:
         if not self._can_serve():

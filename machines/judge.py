@@ -4,6 +4,9 @@
 graph is: what was said about a plan is remembered, and once a minimal plan M was found in a round, every further answer follows from
 M alone (broken if and only if M embeds in the plan), so Hypothesis shrinks to exactly M without a single live run.
 
+With several slots, up to that many drawn plans are run side by side, and their outcomes are taken in the order in which they were drawn: a
+plan counts as kept until its outcome is there. If that is a finding and the plan at hand is another one, the round is over (`RoundOver`).
+
 A violation that a known case explains is no news; everything else that a run shows is a finding, which is shrunk, confirmed and kept
 as a case within that one call.
 """
@@ -12,14 +15,14 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.execute import Enough
 from graphquake.harness.history import History, StepDone
 from graphquake.harness.plan import Plan, Step, Wait, WaitReady
 from graphquake.harness.promises import judge as judge_history
@@ -39,8 +42,10 @@ from graphquake.machines.corpus import (
     load_of,
 )
 from graphquake.machines.embedding import embedding_ends, embeds
+from graphquake.machines.foresight import shrink_ahead
 from graphquake.machines.journal import Journal
-from graphquake.machines.lab import BudgetSpent, Lab, Outcome
+from graphquake.machines.lab import BudgetSpent, Lab, Outcome, Ticket
+from graphquake.machines.ledger import Progress, Run
 from graphquake.machines.novelty import Novelty
 from graphquake.machines.replay import versions_of
 from graphquake.machines.report import seen_text, title_of
@@ -57,6 +62,10 @@ CONTROLS: Final = 3
 
 class PromiseBroken(Exception):
     """A promise is broken by a plan; the message is the case's headline."""
+
+
+class RoundOver(BaseException):
+    """A finding was made with a plan that was drawn before the one at hand: Hypothesis can learn nothing from it."""
 
 
 # One class a promise: Hypothesis tells failures apart by type and line.
@@ -97,6 +106,7 @@ class Judge:
         corpus: the cases of this graph; findings are kept there.
         journal: what was drawn and run.
         strict: an unconfirmed finding fails the session, too.
+        unneeded: runs that were begun beforehand, and that nobody asked for.
         on_finding: told about each finding as soon as it is made.
     """
 
@@ -112,8 +122,10 @@ class Judge:
     results_dir: Path = Path(".graphquake")
     live_s: float = 0.0
     weak: int = 0
+    unneeded: int = 0
     round: int = 0
     _said: set[Plan] = field(default_factory=set)
+    _begun: deque[Ticket] = field(default_factory=deque)
     _minimal: tuple[Plan, type[PromiseBroken], str] | None = None
 
     def __post_init__(self) -> None:
@@ -135,32 +147,50 @@ class Judge:
 
         Raises:
             PromiseBroken: if it breaks a promise in a way that no case explains.
+            RoundOver: if a plan before it did, in a way that this one does not.
             BudgetSpent: if no run fits into the budget any more.
         """
-        if self._minimal is None:
+        is_new = self._minimal is None
+        if is_new:
             self._judge(plan)
         # One line for every failure of a round, new or asked for again: to Hypothesis, another line is another failure.
         if self._minimal is not None and embeds(self._minimal[0], plan):
             raise self._minimal[1](self._minimal[2])
+        if self._minimal is not None and is_new:
+            raise RoundOver
+
+    def drop(self) -> None:
+        """End the runs whose outcome nobody waits for any more."""
+        while self._begun:
+            self._cancel(self._begun.popleft())
 
     def _judge(self, plan: Plan) -> None:
-        """Run a plan if that is worth it, and look at what it shows."""
+        """Run a plan if that is worth it, and look at what the oldest of those that run shows."""
         if (reason := self._not_run(plan)) is not None:
             self.journal.draw(self.round, plan, reason)
             return
         try:
-            outcome = self._run(plan, "search")
+            self._begun.append(self.lab.start(plan, "search"))
         except BudgetSpent:
             self.journal.draw(self.round, plan, "after the budget")
+            while self._begun and self._minimal is None:
+                self._settle(self._begun.popleft())
             raise
         self.journal.draw(self.round, plan, "run")
+        self._said.add(plan)
+        self.novelty.ran(plan)
+        if len(self._begun) >= self.lab.slots:
+            self._settle(self._begun.popleft())
+
+    def _settle(self, ticket: Ticket) -> None:
+        """Wait for a run of a drawn plan, and see to what it shows."""
+        plan, outcome = ticket.plan, self._outcome(ticket, "search")
         if outcome.verdict.says == "invalid":
+            self._said.discard(plan)
             self.lab.discard(outcome)
             return
         self.tally.add(outcome.history)
         self.weak += outcome.verdict.weak
-        self._said.add(plan)
-        self.novelty.ran(plan)
         news = self._news(outcome)
         if not news:
             self.lab.discard(outcome)
@@ -183,9 +213,10 @@ class Judge:
 
     # ---- runs
 
-    def _run(self, plan: Plan, why: str, enough: Enough | None = None) -> Outcome:
-        outcome = self.lab.run(plan, why, enough=enough)
-        verdict = outcome.verdict
+    def _outcome(self, ticket: Ticket, why: str) -> Outcome:
+        """Wait for a run, and write it down."""
+        outcome = self.lab.result(ticket)
+        plan, verdict = ticket.plan, outcome.verdict
         news, explained = self._sorted(verdict.violations, outcome.history)
         what = (
             verdict.causes[0]
@@ -195,6 +226,10 @@ class Judge:
         self.journal.run(plan, why, verdict.says, outcome.live_s, what, explained)
         self.live_s += outcome.live_s
         return outcome
+
+    def _cancel(self, ticket: Ticket) -> None:
+        self.unneeded += 1
+        self.lab.cancel(ticket)
 
     def _news(self, outcome: Outcome) -> list[Violation]:
         """The violations that no case explains."""
@@ -225,30 +260,22 @@ class Judge:
     def _find(self, plan: Plan, first: Outcome, violation: Violation) -> Finding:
         """Shrink, confirm and keep."""
         chase = _Chase(violation.signature)
-        runs_before, live_before_s = self.journal.live.total(), self.live_s
+        runs_before, live_before_s, unneeded = self.journal.live.total(), self.live_s, self.unneeded
+        trial = self._trial(first, chase)
 
-        def run(candidate: Plan) -> Trial:
-            try:
-                outcome = self._run(candidate, "shrink", partial(self._shows, chase.signature))
-            except BudgetSpent:
-                raise OutOfBudget from None
-            trial = self._trial(outcome, chase)
-            self.lab.discard(outcome)
-            return trial
+        def shrinker(run: Run, progress: Progress | None) -> Shrunk:
+            return shrink(
+                self.spec, plan, trial, run, progress=progress,
+                confirmations=CONFIRMATIONS, controls=CONTROLS,
+            )  # fmt: skip
 
-        shrunk = shrink(
-            self.spec,
-            plan,
-            self._trial(first, chase),
-            run,
-            confirmations=CONFIRMATIONS,
-            controls=CONTROLS,
-        )
+        shrunk = shrink_ahead(shrinker, _Candidates(self, chase, self.lab.slots))
         evidence = self._evidence(shrunk.plan, chase)
         cost: dict[str, float] = {
             "steps": len(plan.steps),
             "live_runs": self.journal.live.total() - runs_before,
             "live_s": round(self.live_s - live_before_s),
+            "unneeded_runs": self.unneeded - unneeded,
             "round": self.round,
             "draw": len(self.journal.plans) + 1,
         }
@@ -271,11 +298,14 @@ class Judge:
         shown = []
         stay_s = max(minimal.stay_s, self.spec.lease_s, EVIDENCE_STAY_S)
         watched = replace(minimal, stay_s=stay_s)
-        for _ in range(EVIDENCE_RUNS):
-            try:
-                outcome = self._run(watched, "evidence")
-            except BudgetSpent:
+        begun = deque[Ticket]()
+        for number in range(EVIDENCE_RUNS):
+            with suppress(BudgetSpent):
+                while len(begun) < min(self.lab.slots, EVIDENCE_RUNS - number):
+                    begun.append(self.lab.start(watched, "evidence"))
+            if not begun:
                 break
+            outcome = self._outcome(begun.popleft(), "evidence")
             if self._trial(outcome, chase).says == "broken":
                 shown.append(outcome)
             else:
@@ -352,6 +382,34 @@ class Judge:
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(outcome.folder, to)
         return replace(outcome, folder=to)
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """Runs of candidates, for one chase; see `foresight.Runner`."""
+
+    judge: Judge
+    chase: _Chase
+    slots: int
+
+    def start(self, plan: Plan) -> Ticket:
+        enough = partial(self.judge._shows, self.chase.signature)  # noqa: SLF001 - it is a part of it
+        try:
+            return self.judge.lab.start(plan, "shrink", enough=enough)
+        except BudgetSpent:
+            raise OutOfBudget from None
+
+    def result(self, ticket: Ticket) -> Trial:
+        outcome = self.judge._outcome(ticket, "shrink")  # noqa: SLF001
+        trial = self.judge._trial(outcome, self.chase)  # noqa: SLF001
+        self.judge.lab.discard(outcome)
+        return trial
+
+    def is_done(self, ticket: Ticket) -> bool:
+        return ticket.done.done()
+
+    def cancel(self, ticket: Ticket) -> None:
+        self.judge._cancel(ticket)  # noqa: SLF001
 
 
 @dataclass(slots=True)

@@ -1,7 +1,11 @@
-"""Where plans are run: one live run at a time, within a budget.
+"""Where plans are run: within a budget, on as many graphs side by side as there are slots.
 
 The judge and the shrinker ask a `Lab` for runs and know nothing of processes or event loops; in tests a simulated graph takes its
-place. The budget is in seconds of wall time; a run is begun only if it is likely to end within it.
+place. A run is begun and its outcome taken later; with one slot the one follows the other (`run`). The budget is in seconds of wall
+time; a run is begun only if it is likely to end within it.
+
+Live runs go on in an event loop of their own, in a thread beside the one that draws and shrinks: those who draw never make a client late
+by more than the interpreter's switch interval. Whatever ends the lab ends the runs that still go on, and their graphs with them.
 """
 
 from __future__ import annotations
@@ -9,17 +13,19 @@ from __future__ import annotations
 import asyncio
 import shutil
 import statistics
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeVar
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.execute import Enough, Progress
 from graphquake.harness.history import History
-from graphquake.harness.live import describe_host, run_live
+from graphquake.harness.live import LiveRun, describe_host, run_live
 from graphquake.harness.plan import Plan
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Verdict
@@ -74,14 +80,33 @@ class Outcome:
     folder: Path | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """A run that was begun.
+
+    Attributes:
+        done: its outcome, as soon as there is one.
+        folder: where its files go; None for a simulated run.
+    """
+
+    plan: Plan
+    done: Future[Any]
+    folder: Path | None = None
+
+
 class Lab(Protocol):
-    """Runs plans."""
+    """Runs plans.
+
+    Attributes:
+        slots: how many runs may go on side by side.
+    """
 
     spec: GraphSpec
     host: dict[str, str]
+    slots: int
 
-    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
-        """Run a plan once, on a fresh graph.
+    def start(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Ticket:
+        """Begin to run a plan once, on a fresh graph; at once if a slot is free.
 
         Args:
             why: what this run is for, in a word or two.
@@ -92,9 +117,24 @@ class Lab(Protocol):
         """
         ...
 
+    def result(self, ticket: Ticket) -> Outcome:
+        """Wait until a run is over."""
+        ...
+
+    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
+        """Begin a run and wait until it is over."""
+        ...
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Nobody wants the outcome of that run any more: end it, and leave nothing of it."""
+        ...
+
     def discard(self, outcome: Outcome) -> None:
         """Nobody needs the files of that run."""
         ...
+
+
+_T = TypeVar("_T")
 
 
 class LiveLab:
@@ -104,8 +144,9 @@ class LiveLab:
         spec: the graph.
         folder: where the folders of the runs go.
         budget: how long it may go on.
-        watch: is told how a run stands, several times a second.
+        watch: is told how the oldest of the runs stands, several times a second, in the thread of the runs.
         keep_all: keep the folders of all broken and invalid runs, not only those of findings.
+        slots: how many graphs may run side by side.
     """
 
     def __init__(
@@ -116,9 +157,11 @@ class LiveLab:
         *,
         watch: Callable[[Plan, str, Progress], None] | None = None,
         keep_all: bool = False,
+        slots: int = 1,
     ) -> None:
         self.spec = spec
         self.budget = budget
+        self.slots = slots
         self.host: dict[str, str] = {}
         self.live_s: list[float] = []
         self.starts_s: list[float] = []
@@ -126,14 +169,20 @@ class LiveLab:
         self._watch = watch
         self._keep_all = keep_all
         self._number = 0
-        self._runner: asyncio.Runner
+        self._running: list[int] = []
+        self._is_open = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="graphquake-runs", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+        self._closing: asyncio.Event
+        self._free: asyncio.Semaphore
 
     def __enter__(self) -> Self:
-        self._runner = asyncio.Runner(loop_factory=_new_loop).__enter__()
+        self._thread.start()
+        self._is_open.wait()
         try:
-            self.host = self._runner.run(describe_host(self.spec))
+            self.host = self._begin(describe_host(self.spec)).result()
         except BaseException:
-            self._runner.close()
+            self._close()
             raise
         return self
 
@@ -143,44 +192,91 @@ class LiveLab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._runner.close()
+        self._close()
+
+    # ---- the thread of the runs
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(self._until_closed())
+
+    async def _until_closed(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._closing = asyncio.Event()
+        self._free = asyncio.Semaphore(self.slots)
+        self._is_open.set()
+        # What still runs when this ends is cancelled, and waited for, by the runner.
+        await self._closing.wait()
+
+    def _begin(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _close(self) -> None:
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join()
+
+    async def _live(
+        self, number: int, plan: Plan, why: str, folder: Path, enough: Enough | None
+    ) -> LiveRun:
+        def tell(progress: Progress) -> None:
+            if self._watch is not None and number == min(self._running):
+                self._watch(plan, why, progress)
+
+        async with self._free:
+            self._running.append(number)
+            try:
+                return await run_live(
+                    self.spec, plan, folder, watch=tell, enough=enough, host=self.host
+                )
+            except asyncio.CancelledError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            finally:
+                self._running.remove(number)
+
+    # ---- the lab
 
     @property
     def run_s(self) -> float:
         """What a run is likely to take."""
         return statistics.median(self.live_s) if self.live_s else RUN_GUESS_S
 
-    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
-        """Run a plan once, on a fresh graph; see `Lab.run`.
-
-        A graph that does not come to serve makes the run invalid, unless none ever did: then the `GraphError` is the user's.
-        """
+    def start(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Ticket:
+        """See `Lab.start`."""
         if (self.live_s and self.budget.left_s < self.run_s) or self.budget.left_s <= 0:
             raise BudgetSpent
         self._number += 1
         folder = self._folder / f"{self._number:04}"
-        watch = self._watch
+        run = self._live(self._number, plan, why, folder, enough)
+        return Ticket(plan, self._begin(run), folder)
+
+    def result(self, ticket: Ticket) -> Outcome:
+        """See `Lab.result`.
+
+        A graph that does not come to serve makes the run invalid, unless none ever did: then the `GraphError` is the user's.
+        """
         begun_s = time.monotonic()
         try:
-            run = self._runner.run(
-                run_live(
-                    self.spec,
-                    plan,
-                    folder,
-                    watch=None if watch is None else lambda progress: watch(plan, why, progress),
-                    enough=enough,
-                    host=self.host,
-                )
-            )
+            run: LiveRun = ticket.done.result()
         except GraphError as error:
             if not self.live_s:
                 raise
             verdict = Verdict("invalid", causes=(str(error).splitlines()[0],))
             spent_s = time.monotonic() - begun_s
-            return Outcome(plan, verdict, History(self.spec, plan), spent_s, folder)
+            history = History(self.spec, ticket.plan)
+            return Outcome(ticket.plan, verdict, history, spent_s, ticket.folder)
         self.live_s.append(run.live_s)
         self.starts_s.append(run.start_s)
-        return Outcome(plan, run.verdict, run.history, run.live_s, folder)
+        return Outcome(ticket.plan, run.verdict, run.history, run.live_s, ticket.folder)
+
+    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
+        """Run a plan once and wait for it; see `Lab.start` and `Lab.result`."""
+        return self.result(self.start(plan, why, enough=enough))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """See `Lab.cancel`."""
+        if not ticket.done.cancel() and ticket.folder is not None:
+            shutil.rmtree(ticket.folder, ignore_errors=True)
 
     def discard(self, outcome: Outcome) -> None:
         """Remove a run's folder, unless it shows something and all such are kept."""

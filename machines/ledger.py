@@ -2,10 +2,7 @@
 
 The shrinker asks here for runs. A plan that was run before is answered from its counts as far as they reach, and every run counts for
 whatever question comes up later: a run that accepted a candidate is also one of its confirming runs, if it becomes the minimal plan.
-What the answers mean is left to `shrink`.
-
-Further possible work: candidates side by side on several graphs. `Ledger.breaks` is the one place where runs are spent, so a
-version that starts the next ones speculatively, and takes their results in this order, changes nothing for its callers.
+What the answers mean is left to `shrink`; candidates that are run beforehand, side by side, to `foresight`.
 """
 
 from __future__ import annotations
@@ -67,7 +64,8 @@ class Count:
 
 
 Run = Callable[[Plan], Trial]
-Progress = Callable[[str, Plan], None]
+# Why a run is made, of which plan, and how likely it is to break.
+Progress = Callable[[str, Plan, float], None]
 
 
 @dataclass(slots=True)
@@ -76,7 +74,7 @@ class Ledger:
 
     Attributes:
         run: makes one fresh live run.
-        progress: told why, and what, before each.
+        progress: told before each.
         journal: all live runs, in order.
         aside: plans that proved nothing as often as they were tried.
         eroded: plans that do break, but too seldom to stand for what was found; they count as kept.
@@ -98,15 +96,18 @@ class Ledger:
         """The last run of a plan that broke it."""
         return self._last[plan]
 
-    def fresh(self, plan: Plan, reason: str) -> Trial:
+    def fresh(self, plan: Plan, reason: str, likely: float) -> Trial:
         """One more live run of a plan; while it is invalid, it is repeated, and at last set aside.
+
+        Args:
+            likely: how likely it is to break. Nothing but what is run beforehand depends on it.
 
         Raises:
             OutOfBudget: if there is none left.
         """
         for _ in range(1 + REPEATS_MAX):
             if self.progress is not None:
-                self.progress(reason, plan)
+                self.progress(reason, plan, likely)
             trial = self.run(plan)
             self.journal.append(Tried(plan, trial, reason))
             if trial.says != "invalid":
@@ -120,7 +121,9 @@ class Ledger:
             self._last[plan] = trial
         return trial
 
-    def breaks(self, plan: Plan, passes: int, reason: str, *, of: int | None = None) -> bool:
+    def breaks(
+        self, plan: Plan, passes: int, reason: str, likely: float, *, of: int | None = None
+    ) -> bool:
         """Whether a plan breaks the promise: one broken run says yes, so many kept ones say no.
 
         A plan that was set aside, or whose rate had eroded, is taken for one that does not; see `aside`.
@@ -133,7 +136,7 @@ class Ledger:
                 return True
             if self.kept_with_more(plan, of or passes) >= passes:
                 return False
-            self.fresh(plan, reason)
+            self.fresh(plan, reason, likely)
         return False
 
     def kept_with_more(self, plan: Plan, passes: int) -> int:

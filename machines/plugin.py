@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from graphquake.machines.summary import GraphSummary
 
 BUDGET: Final = "10m"
+# More graphs than that do not fit on a machine; what is meant is another option.
+SLOTS_MAX: Final = 64
 # What is searched if no graph is named.
 OWN_GRAPH: Final = "reference"
 DYNAMO_GRAPH: Final = "dynamo-disagg"
@@ -91,6 +93,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=BUDGET,
         metavar="T",
         help=f"live time of all graphs together ({BUDGET})",
+    )
+    group.addoption(
+        "--slots",
+        type=int,
+        default=1,
+        metavar="K",
+        help="graphs that run side by side, to draw and to shrink (1); with GPUs, each needs its own",
     )
     group.addoption(
         "--chaos-max-findings",
@@ -218,6 +227,9 @@ def options(config: pytest.Config) -> Options:
     findings_max = config.getoption("--chaos-max-findings")
     if findings_max < 1:
         raise InputError(f"--chaos-max-findings: found {findings_max}, expected at least 1")
+    slots = config.getoption("--slots")
+    if not 1 <= slots <= SLOTS_MAX:
+        raise InputError(f"--slots: found {slots}, expected 1 to {SLOTS_MAX}")
     seed = config.getoption("--hypothesis-seed", default=None)
     if seed is None:
         # Printed with the summary: the next search with it draws the same plans.
@@ -236,6 +248,7 @@ def options(config: pytest.Config) -> Options:
         keep_failed=config.getoption("--keep-failed"),
         strict=bool(config.getoption("strict")),
         strict_known=config.getoption("--strict-known"),
+        slots=slots,
     )
 
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.plan import Plan
 from graphquake.harness.spec import GraphSpec
-from graphquake.machines.judge import Judge, PromiseBroken
+from graphquake.machines.judge import Judge, PromiseBroken, RoundOver
 from graphquake.machines.lab import BudgetSpent
 from graphquake.machines.machine import STEPS_MAX, PlanMachine, machine_for
 
@@ -69,7 +69,7 @@ def search(
     Returns:
         What ended it.
     """
-    found = idle = 0
+    idle = 0
     for number in itertools.count():
         judge.new_round(number)
         runs_before = judge.journal.live.total()
@@ -77,11 +77,12 @@ def search(
         seed(round_seed(session_seed, judge.spec.name, number))(machine)
         try:
             run_state_machine_as_test(machine, settings=config)
-        except PromiseBroken:
-            found += 1
-            if found >= findings_max:
+        except (PromiseBroken, RoundOver):
+            if sum(finding.counts for finding in judge.findings) >= findings_max:
+                judge.drop()
                 return "findings"
         except BudgetSpent:
+            judge.drop()
             return "budget"
         except _Unusable as unusable:
             raise unusable.error from None

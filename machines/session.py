@@ -39,6 +39,7 @@ class Options:
     Attributes:
         budget_s: for all graphs together.
         corpus: the folder of the cases; None is the graph's own.
+        slots: how many graphs run side by side.
     """
 
     seed: int
@@ -49,6 +50,7 @@ class Options:
     keep_failed: bool = False
     strict: bool = False
     strict_known: bool = False
+    slots: int = 1
 
 
 def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
@@ -168,6 +170,7 @@ class Session:
             budget,
             watch=self.reporter,
             keep_all=self.options.keep_failed,
+            slots=self.options.slots,
         )
 
     def _replay(self, case: Case, journal: Journal) -> Replay:

@@ -60,6 +60,10 @@ SPEAKS_AGAINST: Final = 0.1
 QUARTER: Final = 0.25
 # Above this rate a step that is still there has hardly been kept by accident: it is soon enough to look again at the end.
 OFTEN: Final = 0.80
+# How likely a run is to break whose answer nothing foretells: only what is run beforehand depends on these.
+LIKELY: Final = 0.85
+EVEN: Final = 0.5
+UNLIKELY: Final = 0.05
 # At low rates each value of a number costs ten runs: what they may cost in all. What is left open is only a size.
 NUMBER_RUNS_MAX: Final = 16
 
@@ -83,7 +87,7 @@ def shrink(
         first: what that run said. It is no fresh run: the plan was chosen for it.
         run: makes one fresh live run of a plan; raises `OutOfBudget` if there is none left.
         blame: instead of `first.blame`.
-        progress: told why, and what, before each live run.
+        progress: told before each live run why it is made, of what, and how likely it is to break.
         confirmations: fresh runs of the minimal plan, those included that were made on the way.
         controls: fresh runs of the minimal plan without its faults.
 
@@ -174,7 +178,7 @@ class _Shrinker:
         for one in tries:
             if one.plan in self.ledger.aside:
                 continue
-            if self.ledger.fresh(one.plan, "reproduce").says == "broken":
+            if self.ledger.fresh(one.plan, "reproduce", LIKELY).says == "broken":
                 self._accept(one)
                 return True
         return False
@@ -190,7 +194,8 @@ class _Shrinker:
         """One run without those steps, unless it is known what that says."""
         smaller = self.now.without(removal)
         if smaller.plan not in self.ledger.aside:
-            self.ledger.fresh(smaller.plan, reason)
+            likely = self.now.chance(removal) * self._rate()
+            self.ledger.fresh(smaller.plan, reason, likely)
         if self.ledger.count(smaller.plan).broke and smaller.plan not in self.ledger.eroded:
             self._accept(smaller)
             return True
@@ -202,7 +207,7 @@ class _Shrinker:
             # A long stay costs more than any step: first of all, without it.
             shorter = replace(self.now, plan=replace(self.minimal, stay_s=0.0))
             if self.ledger.breaks(
-                shorter.plan, passes_to_reject(self._rate()), "without its long stay"
+                shorter.plan, passes_to_reject(self._rate()), "without its long stay", EVEN
             ):
                 self._accept(shorter)
         while (removal := self.now.best(self.ledger.is_set_aside)) is not None:
@@ -214,7 +219,7 @@ class _Shrinker:
         removal = self.now.mended(frozenset([one, two]))
         smaller = self.now.without(removal)
         reason = "without both " + self._names(removal)
-        if not self.ledger.breaks(smaller.plan, passes_to_reject(self._rate()), reason):
+        if not self.ledger.breaks(smaller.plan, passes_to_reject(self._rate()), reason, UNLIKELY):
             return False
         self._accept(smaller)
         return True
@@ -231,7 +236,7 @@ class _Shrinker:
                 removal = self.now.mended(frozenset([place]))
                 smaller = self.now.without(removal)
                 reason = "is it minimal: without " + self._names(removal)
-                if self.ledger.breaks(smaller.plan, turn, reason, of=passes):
+                if self.ledger.breaks(smaller.plan, turn, reason, UNLIKELY, of=passes):
                     self._accept(smaller)
                     return True
         return False
@@ -283,7 +288,7 @@ class _Shrinker:
                 return True
             if speaks <= SPEAKS_AGAINST:
                 return False
-            self.ledger.fresh(lower, reason)
+            self.ledger.fresh(lower, reason, EVEN)
         return False
 
     # ---- evidence
@@ -293,7 +298,7 @@ class _Shrinker:
         while self.ledger.count(self.minimal).runs < self.confirmations:
             if self.minimal in self.ledger.aside:
                 return
-            self.ledger.fresh(self.minimal, "confirm")
+            self.ledger.fresh(self.minimal, "confirm", self._rate())
             while len(self.held) > 1 and self._is_eroded():
                 self.ledger.eroded.add(self.held.pop())
                 self.now = _as_before(self.now, self.minimal)
@@ -316,7 +321,7 @@ class _Shrinker:
             return False
         for plan in (self.minimal, first):
             while self.ledger.count(plan).runs < COMPARE_RUNS and plan not in self.ledger.aside:
-                self.ledger.fresh(plan, "compare with the plan that reproduced it")
+                self.ledger.fresh(plan, "compare with the plan that reproduced it", self._rate())
         return self._breaks_less_than(self.ledger.count(first), BY_ACCIDENT)
 
     def _breaks_less_than(self, before: Count, accident: float) -> bool:
@@ -338,13 +343,13 @@ class _Shrinker:
         while self.ledger.count(control).runs < self.controls:
             if control in self.ledger.aside:
                 return
-            self.ledger.fresh(control, "control, without the faults")
+            self.ledger.fresh(control, "control, without the faults", UNLIKELY)
 
     def _try_other_replicas(self) -> bool | None:
         other = _other_replicas(self.spec, self.minimal)
         if other == self.minimal or not feasible(self.spec, other):
             return None
-        broken = self.ledger.breaks(other, self._passes_to_be_sure(), "with other replicas")
+        broken = self.ledger.breaks(other, self._passes_to_be_sure(), "with other replicas", EVEN)
         return None if other in self.ledger.aside else broken
 
     def result(self, *, complete: bool) -> Shrunk:

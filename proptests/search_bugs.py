@@ -25,7 +25,7 @@ from graphquake.harness.plan import Plan
 from graphquake.machines.corpus import Corpus
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import Finding, Judge
-from graphquake.machines.lab import Budget, BudgetSpent, LiveLab, Outcome
+from graphquake.machines.lab import Budget, BudgetSpent, LiveLab, Ticket
 from graphquake.machines.search import search
 
 SEARCH_RUNS_MAX: Final = 60
@@ -73,20 +73,20 @@ class CappedLab(LiveLab):
 
     searched = 0
 
-    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
-        """See `LiveLab.run`."""
+    def start(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Ticket:
+        """See `Lab.start`."""
         if why == "search":
             if self.searched >= SEARCH_RUNS_MAX:
                 raise BudgetSpent
             self.searched += 1
-        return super().run(plan, why, enough=enough)
+        return super().start(plan, why, enough=enough)
 
 
-def search_one(bug: Bug, seed: int, folder: Path) -> Row:
+def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:
     """Search for one bug."""
     row = Row(bug.name or NO_BUG, seed, by_hand=bug.plan.lines())
     journal = Journal(folder / "journal.jsonl")
-    with CappedLab(bug.spec, folder / "runs", Budget(SEARCH_MAX_S)) as lab:
+    with CappedLab(bug.spec, folder / "runs", Budget(SEARCH_MAX_S), slots=slots) as lab:
         judge = Judge(lab, Corpus(folder / "cases"), journal, results_dir=folder)
         search(judge, seed, findings_max=1)
     journal.close()
@@ -112,7 +112,9 @@ def _enter(row: Row, bug: Bug, finding: Finding) -> None:
         row.others.append(f"{case.signature} ({case.status}): {case.plan.one_line()}")
 
 
-def search_all(names: list[str], seeds: list[int], folder: Path, side_by_side: int) -> list[Row]:
+def search_all(
+    names: list[str], seeds: list[int], folder: Path, side_by_side: int, slots: int
+) -> list[Row]:
     """Search for all bugs from all seeds, as far as that was not done before."""
     results = folder / "results.json"
     rows = [Row(**row) for row in json.loads(results.read_text())] if results.exists() else []
@@ -122,7 +124,9 @@ def search_all(names: list[str], seeds: list[int], folder: Path, side_by_side: i
     def go(job: tuple[str, int]) -> None:
         name, seed = job
         own = folder / f"{name}-{seed}"
-        command = [sys.executable, __file__, name, "--seed", str(seed), "--one", str(own)]
+        command = [
+            sys.executable, __file__, name, "--seed", str(seed), "--slots", str(slots), "--one", str(own)
+        ]  # fmt: skip
         begun_s = time.monotonic()
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         took = f"{time.monotonic() - begun_s:4.0f} s"
@@ -193,6 +197,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where results go")
     parser.add_argument("--fresh", action="store_true", help="forget what was done before")
     parser.add_argument("--side-by-side", type=int, default=2, help="searches at once")
+    parser.add_argument("--slots", type=int, default=1, help="graphs side by side in one search")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     bugs = {NO_BUG: no_bug()} | planted()
@@ -201,11 +206,12 @@ def main() -> None:
         parser.error(f"no such bug: {', '.join(sorted(unknown))}; there are {', '.join(bugs)}")
     seeds = options.seed or [1]
     if options.one:
-        print(json.dumps(asdict(search_one(bugs[names[0]], seeds[0], options.one))))
+        row = search_one(bugs[names[0]], seeds[0], options.one, options.slots)
+        print(json.dumps(asdict(row)))
         return
     if options.fresh:
         (options.folder / "results.json").unlink(missing_ok=True)
-    rows = search_all(names, seeds, options.folder, options.side_by_side)
+    rows = search_all(names, seeds, options.folder, options.side_by_side, options.slots)
     print(table(rows))
     wanted = {(name, seed) for name in names for seed in seeds}
     done = [row for row in rows if (row.bug, row.seed) in wanted]

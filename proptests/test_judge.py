@@ -151,3 +151,26 @@ def _runs_of(bug: Bug, folder: Path) -> list[Plan]:
 
 def _with_status(case: Case, status: str) -> Case:
     return replace(case, status=status)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("slots", [2, 4])
+def test_slots_draw_and_find_the_same(tmp_path: Path, slots: int) -> None:
+    """The plans that are run up to the first finding are those of one slot, and so is the case; none but a few runs come on top."""
+    one, _ = searched(SimLab([Bug(PAIR, "wrong tokens")]), tmp_path / "one", seed=2)
+    more, ended = searched(
+        SimLab([Bug(PAIR, "wrong tokens")], slots=slots), tmp_path / "more", seed=2
+    )
+    assert ended == "findings"
+    assert [f.case.plan for f in more.findings] == [f.case.plan for f in one.findings]
+    assert more.journal.plans[: len(one.journal.plans)] == one.journal.plans
+    assert more.findings[0].case.observed[0].broke == 10
+
+
+def test_what_still_runs_at_the_end_of_the_budget_is_judged(tmp_path: Path) -> None:
+    """A bug that only the last of the runs shows is found, and kept as far as it could be looked into."""
+    bug = Bug(PAIR, "wrong tokens")
+    searched(first := SimLab([bug]), tmp_path / "one", seed=2)
+    until = next(n for n, plan in enumerate(first.runs, 1) if embeds(PAIR, plan))
+    judge, ended = searched(SimLab([bug], slots=4, runs_max=until), tmp_path / "more", seed=2)
+    assert ended == "budget"
+    assert [finding.case.status for finding in judge.findings] == ["unshrunk"]

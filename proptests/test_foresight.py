@@ -1,0 +1,98 @@
+"""Candidates side by side: the same minimal plan, sooner."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+import pytest
+from virtual import VirtualRunner
+
+from graphquake.harness.plan import Plan
+from graphquake.machines.foresight import shrink_ahead
+from graphquake.machines.ledger import OutOfBudget, Trial
+from graphquake.machines.shrink import shrink
+from graphquake.machines.shrunk import Shrunk
+
+from simulated import SHAPES, SPEC, Shape, broken, failing
+
+SEEDS = range(2)
+
+
+@dataclass(slots=True)
+class Fixed:
+    """A graph with a bug in a share of the runs: what the n-th run of a plan says is the same whenever it is made."""
+
+    shape: Shape
+    seed: int
+    rate: float
+    runs_max: int = 10_000
+    _runs: Counter[Plan] = field(default_factory=Counter)
+
+    def __call__(self, plan: Plan) -> Trial:
+        """One fresh run."""
+        if self._runs.total() >= self.runs_max:
+            raise OutOfBudget
+        self._runs[plan] += 1
+        draw = random.Random(f"{self.shape.name}/{self.seed}/{plan}/{self._runs[plan]}")
+        return broken(self.shape, plan) if draw.random() < self.rate else Trial("kept")
+
+
+@cache
+def shrunk(name: str, seed: int, rate: float, slots: int) -> tuple[Shrunk, VirtualRunner]:
+    """One shrink, every run of which takes 4 s."""
+    shape = next(shape for shape in SHAPES if shape.name == name)
+    plan = failing(shape, seed)
+    shrinker = partial(_shrink, plan, broken(shape, plan))
+    runner = VirtualRunner(Fixed(shape, seed, rate), lambda *_: 4.0, slots)
+    return shrink_ahead(shrinker, runner), runner
+
+
+def _shrink(plan: Plan, first: Trial, run: object, progress: object) -> Shrunk:
+    return shrink(SPEC, plan, first, run, progress=progress)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rate", "slots"), [(1.0, 2), (0.6, 4)])
+def test_what_comes_out_does_not_depend_on_slots(rate: float, slots: int) -> None:
+    """Plan, counts and journal are those of one slot: results are taken in the order in which they are asked for."""
+    for shape in SHAPES[:4]:
+        for seed in SEEDS:
+            one, _ = shrunk(shape.name, seed, rate, 1)
+            more, _ = shrunk(shape.name, seed, rate, slots)
+            assert more == one
+
+
+@pytest.mark.parametrize(("slots", "most"), [(2, 0.65), (4, 0.45)])
+def test_slots_cut_the_time_of_a_shrink(slots: int, most: float) -> None:
+    """In virtual time, over all shapes: the median of the ratios; and no shrink takes longer than with one slot."""
+    ratios = []
+    for shape in SHAPES:
+        for seed in SEEDS:
+            _, one = shrunk(shape.name, seed, 1.0, 1)
+            _, more = shrunk(shape.name, seed, 1.0, slots)
+            ratios.append(more.now_s / one.now_s)
+    assert statistics.median(ratios) <= most
+    assert max(ratios) <= 1.0
+
+
+def test_runs_that_nobody_needs_are_bounded() -> None:
+    """With four slots, at rate 1, at most twice the runs of one slot (median)."""
+    ratios = [
+        shrunk(shape.name, seed, 1.0, 4)[1].runs / shrunk(shape.name, seed, 1.0, 1)[1].runs
+        for shape in SHAPES
+        for seed in SEEDS
+    ]
+    assert statistics.median(ratios) <= 2.0
+
+
+def test_a_budget_that_ends_beforehand_is_no_end() -> None:
+    """What can't be begun beforehand is left; what is asked for and can't be run ends the shrink with what is known."""
+    shape = SHAPES[0]
+    plan = failing(shape, 1)
+    runner = VirtualRunner(Fixed(shape, 1, 1.0, runs_max=12), lambda *_: 4.0, 4)
+    one = shrink_ahead(partial(_shrink, plan, broken(shape, plan)), runner)
+    assert not one.complete
+    assert runner.runs == 12
