@@ -3,16 +3,18 @@
 Wherever the graph file knows of a list or a readiness probe, it is asked again and again while a run goes on. That the two differ for a
 while is as it must be, since the graph learns of things later than the supervisor: what is dead may stay listed for a lease. What differs
 for longer, with nothing changing meanwhile and no registry away, is a graph that lies: healthy without a route, or deaf to workers that
-are there.
+are there. Looks are samples: a replica that was well for a moment between two of them is known from the events alone, so the clock
+begins anew with each event that changes who is up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from graphquake.harness.availability import Availability
-from graphquake.harness.history import History, Seen
+from graphquake.harness.history import BecameReady, Died, History, Resumed, Seen
 from graphquake.harness.target import View
 from graphquake.harness.verdict import Violation, violation_in
 
@@ -39,7 +41,7 @@ class Views:
     def undecided(self, history: History, now_s: float) -> bool:
         """Whether something differs, and not yet for so long that it is broken."""
         return any(
-            seen.says != seen.holds and now_s < seen.at_s + _bound_s(history, seen)
+            seen.says != seen.holds and now_s < _since_s(history, seen) + _bound_s(history, seen)
             for seen in self._last.values()
         )
 
@@ -53,9 +55,10 @@ def views_agree(history: History, up: Availability) -> Iterator[Violation]:
     for seen in [*history.of(Seen), None]:
         for key, first in list(stretches.items()):
             now_s = until_s if seen is None else seen.at_s
-            if now_s >= first.at_s + _bound_s(history, first) and first not in broken:
+            since_s = _too_long_since_s(history, first, now_s)
+            if since_s is not None and first not in broken:
                 broken.add(first)
-                yield _violation(history, first)
+                yield _violation(history, first, since_s)
             if seen is not None and key == (seen.observer, seen.what) and not _alike(first, seen):
                 del stretches[key]
         if seen is not None and seen.says != seen.holds:
@@ -69,12 +72,31 @@ def _alike(first: Seen, later: Seen) -> bool:
     )
 
 
+def _changes_s(history: History) -> list[float]:
+    """When somebody came, went, was told to go or went on: from then on something else should be said."""
+    events = (*history.of(BecameReady), *history.of(Died), *history.of(Resumed), *history.faults())
+    return sorted(event.at_s for event in events)
+
+
+def _since_s(history: History, seen: Seen) -> float:
+    """Since when nothing has changed any more that what was seen should have followed."""
+    return max([seen.at_s, *_changes_s(history)])
+
+
+def _too_long_since_s(history: History, first: Seen, until_s: float) -> float | None:
+    """The begin of a stretch without a change in which something differed for too long; None if there is none."""
+    within = [at_s for at_s in _changes_s(history) if first.at_s < at_s < until_s]
+    stretches = pairwise([first.at_s, *within, until_s])
+    bound_s = _bound_s(history, first)
+    return next((begin_s for begin_s, end_s in stretches if end_s - begin_s >= bound_s), None)
+
+
 def _bound_s(history: History, seen: Seen) -> float:
     more = history.spec.lease_s if seen.says > seen.holds else 0.0
     return history.spec.promises.agree_s + more
 
 
-def _violation(history: History, seen: Seen) -> Violation:
+def _violation(history: History, seen: Seen, since_s: float) -> Violation:
     role = seen.observer.rpartition(" ")[0]
     if seen.what == "listing":
         how = "lists too many" if seen.says > seen.holds else "lists too few"
@@ -84,5 +106,5 @@ def _violation(history: History, seen: Seen) -> Violation:
         text = f"{seen.observer} says that it is {'ready' if seen.says else 'not ready'}"
     text += f", for {_bound_s(history, seen):g} s and longer"
     return violation_in(
-        history, "views_agree", f"{role} {how}", seen.at_s + _bound_s(history, seen), text
+        history, "views_agree", f"{role} {how}", since_s + _bound_s(history, seen), text
     )

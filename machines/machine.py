@@ -52,6 +52,8 @@ BEYOND_NOTICE_S: Final = 0.2
 
 STALLS_S: Final = (0.2, 0.6, 1.2)
 STALL_BEYOND_LEASE_S: Final = 1.0
+# Kill, wait.
+OUTAGE_STEPS: Final = 2
 # Kill, respawn, wait; and for how long, where it is not until all is ready.
 RESTART_STEPS: Final = 3
 SHORT_S: Final = (0.1, 0.35)
@@ -157,6 +159,27 @@ class PlanMachine(RuleBasedStateMachine):
         for step in (Kill(*aim), Respawn(*aim), wait):
             self.add(step)
 
+    @property
+    def outage_s(self) -> float:
+        """How long an outage has to be to show in all that the graph says of itself."""
+        return outlast_s(self.spec) + BEYOND_NOTICE_S
+
+    @precondition(
+        lambda self: (
+            self.may_fault()
+            and self.spec.restart == "never"
+            and self.spec.lease_s > 0
+            and len(self.steps) + OUTAGE_STEPS <= self.length
+            and self.waited_s() + self.outage_s <= WAITS_MAX_S
+            and self.targets(Kill)
+        )
+    )
+    @rule(data=st.data())
+    def outage(self, data: st.DataObject) -> None:
+        """A replica goes, and stays away for longer than leases hide it."""
+        self.add(Kill(*self.pick(data, self.targets(Kill))))
+        self.add(Wait(round(self.outage_s, 2)))
+
     @precondition(lambda self: self.may_fault() and self.targets(Terminate))
     @rule(data=st.data())
     def terminate(self, data: st.DataObject) -> None:
@@ -194,13 +217,9 @@ class PlanMachine(RuleBasedStateMachine):
             and not (self.steps and isinstance(self.steps[-1], Wait))
         )
     )
-    @rule(data=st.data())
-    def wait(self, data: st.DataObject) -> None:
-        """Let time pass; while something is out, one time in four for longer than leases may hide it, if they are short."""
-        beyond_s = outlast_s(self.spec) + BEYOND_NOTICE_S
-        is_worth_it = self.model.dead and self.spec.lease_s and beyond_s <= WAITS_MAX_S / 2
-        beyond = [beyond_s] * 3 if is_worth_it else []
-        for_s = data.draw(st.sampled_from([*WAITS_S, *beyond]))
+    @rule(for_s=st.sampled_from(WAITS_S))
+    def wait(self, for_s: float) -> None:
+        """Let time pass."""
         self.add(Wait(round(min(for_s, WAITS_MAX_S - self.waited_s()), 2)))
 
     @precondition(

@@ -105,9 +105,11 @@ def _enter(row: Row, bug: Bug, finding: Finding) -> None:
     row.live_s = round(row.live_s - case.shrunk_from["live_s"], 1)
     row.shrink_runs += int(case.shrunk_from["live_runs"])
     row.shrink_s += case.shrunk_from["live_s"]
-    if case.promise in bug.breaks and finding.counts:
-        row.signature, row.plan = case.signature, case.plan.lines()
-        row.broke, row.of = case.observed[-1].broke, case.observed[-1].runs
+    if case.promise in bug.breaks:
+        # What was never seen again is the bug as well, at a low rate: the search goes on.
+        if finding.counts:
+            row.signature, row.plan = case.signature, case.plan.lines()
+            row.broke, row.of = case.observed[-1].broke, case.observed[-1].runs
     else:
         row.others.append(f"{case.signature} ({case.status}): {case.plan.one_line()}")
 

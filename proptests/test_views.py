@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.history import Seen
+from graphquake.harness.history import Resumed, Seen
 from graphquake.harness.live import run_live
 from graphquake.harness.promises import judge
 from graphquake.harness.target import View
@@ -18,10 +18,10 @@ from toys import in_loop, toy_spec
 # within_s is 5 s by default, the lease of `spec_of` 10 s.
 
 
-def signatures(*seen: Seen, end_s: float = 30.0) -> tuple[str, ...]:
+def signatures(*seen: Seen | Resumed, end_s: float = 30.0) -> tuple[str, ...]:
     """What a run that is otherwise right breaks when it saw that."""
     made = Made(spec_of()).steady(0.0, end_s)
-    made.events += seen
+    made.events += sorted(seen, key=lambda event: event.at_s)
     return judge(made.phase("drain", end_s).history()).signatures
 
 
@@ -51,6 +51,17 @@ def test_what_changes_meanwhile_begins_anew() -> None:
     """Each change of what is so gives the graph its time to learn of it; another wrong answer does not."""
     assert signatures(listing(4.0, 1, 2), listing(8.0, 1, 3), listing(12.0, 3, 3)) == ()
     assert signatures(listing(4.0, 1, 2), listing(8.0, 0, 2), listing(12.0, 2, 2)) != ()
+
+
+def test_a_moment_of_truth_between_two_looks_begins_anew() -> None:
+    """A replica that was stalled twice was well in between, whether a look fell into that moment or not."""
+    apart = listing(4.0, 3, 2), listing(20.0, 2, 2)
+    assert signatures(*apart) == ("views_agree / frontend lists too many",)
+    assert signatures(*apart, Resumed(10.0, "decode 1", "")) == ()
+    long = listing(4.0, 3, 2), listing(26.0, 2, 2)
+    assert signatures(*long, Resumed(10.0, "decode 1", "")) == (
+        "views_agree / frontend lists too many",
+    )
 
 
 def test_a_run_that_ends_has_shown_as_much_as_it_lasted() -> None:

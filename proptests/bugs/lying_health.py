@@ -3,7 +3,7 @@
 Modelled on vllm 39863 and PR 21728: engine dead, health says 200, requests hang; sglang 6624.
 
 In: prefill, decode
-Breaks: ends, recovery, throughput
+Breaks: ends, recovery, throughput, views_agree
 Plan: kill prefill 0 rank
 """
 
