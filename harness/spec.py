@@ -133,6 +133,11 @@ class GraphSpec:
     restart: str = "never"
     restart_delay_s: float = 0.0
 
+    @property
+    def gpus(self) -> int:
+        """How many GPUs all replicas together ask for."""
+        return sum(role.gpus * role.replicas for role in self.roles)
+
     def role(self, name: str) -> RoleSpec:
         """The role of that name; a KeyError if there is none."""
         for role in self.roles:

@@ -29,6 +29,7 @@ from graphquake.harness.history import History
 from graphquake.harness.plan import Plan, read_plan
 from graphquake.harness.promises import judge
 from graphquake.harness.spec import GraphSpec, built_in_graphs, load_graph
+from graphquake.harness.story import story
 from graphquake.harness.verdict import Verdict
 from graphquake.machines.corpus import Case, Corpus, Status, as_in, read_case
 from graphquake.machines.journal import Journal
@@ -246,11 +247,12 @@ def _runs_text(outcomes: list[Outcome]) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    verdict = judge(History.load(arguments.history))
+    history = History.load(arguments.history)
+    verdict = judge(history)
     if arguments.json:
         print(json.dumps({"schema": 1} | _verdict_json(verdict), indent=1))
     else:
-        print("\n".join([verdict.says, *_verdict_lines(verdict)]))
+        print("\n".join([verdict.says, *_verdict_lines(verdict), *story(history)]))
     return {"kept": EXIT_KEPT, "broken": EXIT_BROKEN, "invalid": EXIT_PROVED_NOTHING}[verdict.says]
 
 

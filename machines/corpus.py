@@ -66,6 +66,7 @@ class Case:
         reach_s: how long after the end of the plan's steps its violations began at most, with a margin.
         bounds, load: the graph's bounds and load under which it was seen; a replay uses them.
         needed: step -> what was seen without it.
+        numbers: step -> where its numbers begin to matter.
         any_replica: whether it holds for other replicas of the same roles; None if that was not tried.
     """
 
@@ -84,6 +85,7 @@ class Case:
     load: Mapping[str, float | str] = field(default_factory=dict)
     any_replica: bool | None = None
     needed: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, str] = field(default_factory=dict)
     controls: str = ""
     shrunk_from: Mapping[str, float] = field(default_factory=dict)
     observed: tuple[Observed, ...] = ()
@@ -149,13 +151,14 @@ class Case:
             "seen": self.seen,
             "reach_s": self.reach_s,
             "needed": dict(self.needed),
+            "numbers": dict(self.numbers),
             "controls": self.controls,
             "bounds": dict(self.bounds),
             "load": dict(self.load),
             "shrunk_from": dict(self.shrunk_from),
             "observed": [asdict(one) for one in self.observed],
         }
-        optional = ("why", "also", "any_replica", "controls", "stay_s", "needed")
+        optional = ("why", "also", "any_replica", "controls", "stay_s", "needed", "numbers")
         return {
             key: value
             for key, value in table.items()
@@ -268,6 +271,7 @@ def read_case(source: str, text: str) -> Case:
         | {name: load.whole(name) for name in _LOAD_WHOLE if name in load},
         any_replica=table.flag("any_replica", default=False) if "any_replica" in table else None,
         needed=table.name_texts("needed"),
+        numbers=table.name_texts("numbers"),
         controls=table.text("controls") if "controls" in table else "",
         shrunk_from=_numbers(table.table("shrunk_from")),
         observed=tuple(_observed(row) for row in table.tables("observed")),
@@ -349,6 +353,11 @@ class Corpus:
     def path(self, case: Case) -> Path:
         """Where a case lies."""
         return self.folder / f"{case.id}.json"
+
+    def drop(self, case: Case) -> None:
+        """Another case has taken the place of this one."""
+        self.path(case).unlink(missing_ok=True)
+        self._cases.pop(case.id, None)
 
     def keep(self, case: Case) -> Path:
         """Write a case, all of it or nothing, and return where it lies."""

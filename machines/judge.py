@@ -27,6 +27,7 @@ from graphquake.harness.history import History, StepDone
 from graphquake.harness.plan import Plan, Step, Wait, WaitReady
 from graphquake.harness.promises import judge as judge_history
 from graphquake.harness.spec import GraphSpec
+from graphquake.harness.story import story
 from graphquake.harness.verdict import Violation
 from graphquake.machines.corpus import (
     EXCUSING,
@@ -56,6 +57,8 @@ from graphquake.machines.tally import Tally
 # at least so long, or as long as a lease: how far a bug reaches is what its case may excuse later.
 EVIDENCE_RUNS: Final = 2
 EVIDENCE_STAY_S: Final = 8.0
+# How often a plan that was left unshrunk is tried again before it is left as it is.
+AGAIN_RUNS: Final = 3
 CONFIRMATIONS: Final = 10
 CONTROLS: Final = 3
 
@@ -106,6 +109,7 @@ class Judge:
         corpus: the cases of this graph; findings are kept there.
         journal: what was drawn and run.
         strict: an unconfirmed finding fails the session, too.
+        shrink_any: a candidate counts whatever it breaks, so long as no case explains it; else it has to break the same in the same way.
         unneeded: runs that were begun beforehand, and that nobody asked for.
         on_finding: told about each finding as soon as it is made.
     """
@@ -114,6 +118,7 @@ class Judge:
     corpus: Corpus
     journal: Journal
     strict: bool = False
+    shrink_any: bool = False
     on_finding: Callable[[Finding], None] = lambda _: None
     findings: list[Finding] = field(default_factory=list)
     explained: Counter[str] = field(default_factory=Counter)
@@ -126,6 +131,7 @@ class Judge:
     round: int = 0
     _said: set[Plan] = field(default_factory=set)
     _begun: deque[Ticket] = field(default_factory=deque)
+    _again: set[str] = field(default_factory=set)
     _minimal: tuple[Plan, type[PromiseBroken], str] | None = None
 
     def __post_init__(self) -> None:
@@ -211,6 +217,26 @@ class Judge:
                 return f"only case {case.id} itself"
         return None if self.novelty.has_turn(plan) else "shows less than others"
 
+    def go_on(self, case: Case) -> None:
+        """Shrink further what an earlier search had to leave as it was.
+
+        Raises:
+            BudgetSpent: if no run fits into the budget any more; the case stays as it is.
+        """
+        self._again.add(case.id)
+        try:
+            for _ in range(AGAIN_RUNS):
+                outcome = self._outcome(self.lab.start(case.plan, "go on"), "go on")
+                own = [v for v in self._news(outcome) if v.signature == case.signature]
+                if own:
+                    finding = self._find(case.plan, outcome, own[0])
+                    if finding.case.id != case.id:
+                        self.corpus.drop(case)
+                    return
+                self.lab.discard(outcome)
+        finally:
+            self._again.discard(case.id)
+
     # ---- runs
 
     def _outcome(self, ticket: Ticket, why: str) -> Outcome:
@@ -240,13 +266,17 @@ class Judge:
     def _shows(self, signature: str, history: History) -> bool:
         """Whether a history, perhaps of a run that still goes on, has such a violation that no case explains."""
         news, _ = self._sorted(judge_history(history).violations, history)
-        return any(violation.signature == signature for violation in news)
+        return any(self.shrink_any or violation.signature == signature for violation in news)
 
     def _sorted(
         self, violations: Iterable[Violation], history: History
     ) -> tuple[list[Violation], list[str]]:
         """The violations that no case explains, and the ids of the cases that explain others."""
-        cases = [case for case in self.corpus.of(self.spec) if case.status in EXCUSING]
+        cases = [
+            case
+            for case in self.corpus.of(self.spec)
+            if case.status in EXCUSING and case.id not in self._again
+        ]
         news, explained = [], set()
         for violation in violations:
             by = [case.id for case in cases if case.explains(violation, history)]
@@ -271,11 +301,14 @@ class Judge:
 
         shrunk = shrink_ahead(shrinker, _Candidates(self, chase, self.lab.slots))
         evidence = self._evidence(shrunk.plan, chase)
+        if self.shrink_any and evidence:
+            chase.signature = self._news(evidence[0])[0].signature
         cost: dict[str, float] = {
             "steps": len(plan.steps),
             "live_runs": self.journal.live.total() - runs_before,
             "live_s": round(self.live_s - live_before_s),
             "unneeded_runs": self.unneeded - unneeded,
+            "gpu_s": round((self.live_s - live_before_s) * self.lab.gpus),
             "round": self.round,
             "draw": len(self.journal.plans) + 1,
         }
@@ -288,7 +321,7 @@ class Judge:
         """What a run says about the signature that is chased; other violations are written down."""
         news = self._news(outcome) if outcome.verdict.says == "broken" else []
         chase.saw(outcome.plan, {violation.signature for violation in news})
-        wanted = [v for v in news if v.signature == chase.signature]
+        wanted = [v for v in news if self.shrink_any or v.signature == chase.signature]
         if not wanted:
             return Trial("invalid" if outcome.verdict.says == "invalid" else "kept")
         return Trial("broken", last_step=_last_step(outcome.history, wanted[0].at_s))
@@ -345,12 +378,16 @@ class Judge:
             load=load_of(self.spec),
             any_replica=shrunk.any_replica,
             needed=shrunk.needed_text(),
+            numbers=shrunk.numbers_text(),
             controls=shrunk.controls_text(),
             shrunk_from=cost,
             observed=(self._observed(shrunk),),
         )
         case = self._with_past(case)
         shown = self._move(shown, self.results_dir / id_ / "minimal")
+        if shown.folder is not None and shown.folder.is_dir():
+            text = "".join(f"{line}\n" for line in story(shown.history))
+            (shown.folder / "story.txt").write_text(text, encoding="utf-8")
         if evidence:
             first = self._move(first, self.results_dir / id_ / "original")
         for outcome in evidence[1:]:

@@ -27,6 +27,7 @@ from graphquake.harness.execute import Enough, Progress
 from graphquake.harness.history import History
 from graphquake.harness.live import LiveRun, describe_host, run_live
 from graphquake.harness.plan import Plan
+from graphquake.harness.ports import gpus
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Verdict
 
@@ -99,11 +100,13 @@ class Lab(Protocol):
 
     Attributes:
         slots: how many runs may go on side by side.
+        gpus: how many GPUs a run takes.
     """
 
     spec: GraphSpec
     host: dict[str, str]
     slots: int
+    gpus: int
 
     def start(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Ticket:
         """Begin to run a plan once, on a fresh graph; at once if a slot is free.
@@ -162,6 +165,7 @@ class LiveLab:
         self.spec = spec
         self.budget = budget
         self.slots = slots
+        self.gpus = min(spec.gpus, len(gpus()))
         self.host: dict[str, str] = {}
         self.live_s: list[float] = []
         self.starts_s: list[float] = []

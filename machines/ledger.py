@@ -92,6 +92,10 @@ class Ledger:
         """What is known of a plan."""
         return self._counts.setdefault(plan, Count())
 
+    def counts(self) -> list[tuple[Plan, Count]]:
+        """All plans that were run, with what is known of them."""
+        return [(plan, count) for plan, count in self._counts.items() if count.runs]
+
     def shown(self, plan: Plan) -> Trial:
         """The last run of a plan that broke it."""
         return self._last[plan]

@@ -102,6 +102,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="graphs that run side by side, to draw and to shrink (1); with GPUs, each needs its own",
     )
     group.addoption(
+        "--shrink-any",
+        action="store_true",
+        help="shrink to whatever breaks any promise, not only to what breaks the same one in the same way",
+    )
+    group.addoption(
         "--chaos-max-findings",
         type=int,
         default=3,
@@ -249,6 +254,7 @@ def options(config: pytest.Config) -> Options:
         strict=bool(config.getoption("strict")),
         strict_known=config.getoption("--strict-known"),
         slots=slots,
+        shrink_any=config.getoption("--shrink-any"),
     )
 
 

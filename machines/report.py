@@ -147,6 +147,8 @@ def _evidence_rows(case: Case) -> Iterator[str]:
         )
     for number, (step, what) in enumerate(case.needed.items()):
         yield from row("needed" if number == 0 else "", f'without "{step}": {what}')
+    for number, (step, what) in enumerate(case.numbers.items()):
+        yield from row("numbers" if number == 0 else "", f'"{step}": {what}')
     if case.controls:
         yield from row("control", case.controls)
     cost = case.shrunk_from

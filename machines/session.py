@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,7 @@ from graphquake.harness.spec import GraphSpec, built_in_graphs
 from graphquake.machines.corpus import Case, Corpus, as_in
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import Finding, Judge
-from graphquake.machines.lab import Budget, LiveLab
+from graphquake.machines.lab import Budget, BudgetSpent, LiveLab
 from graphquake.machines.machine import PlanMachine
 from graphquake.machines.progress import Reporter
 from graphquake.machines.replay import Replay, recorded, replay, versions_of
@@ -40,6 +40,7 @@ class Options:
         budget_s: for all graphs together.
         corpus: the folder of the cases; None is the graph's own.
         slots: how many graphs run side by side.
+        shrink_any: see `Judge`.
     """
 
     seed: int
@@ -51,6 +52,7 @@ class Options:
     strict: bool = False
     strict_known: bool = False
     slots: int = 1
+    shrink_any: bool = False
 
 
 def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
@@ -144,15 +146,21 @@ class Session:
             try:
                 self.summary.versions = versions_of(lab.host)
                 for case in self.corpus.of(self.spec):
-                    self.summary.replays.append(self._replay(case, journal))
+                    if case.status != "unshrunk":
+                        self.summary.replays.append(self._replay(case, journal))
                 judge = Judge(
                     lab,
                     self.corpus,
                     journal,
                     results_dir=self.options.results_dir,
                     strict=self.options.strict,
+                    shrink_any=self.options.shrink_any,
                     on_finding=self._found,
                 )
+                with suppress(BudgetSpent):
+                    for case in self.corpus.of(self.spec):
+                        if case.status == "unshrunk":
+                            judge.go_on(case)
                 self.summary.ended = search(
                     judge,
                     self.options.seed,
@@ -191,6 +199,8 @@ class Session:
         if judge is not None:
             summary.tried, summary.not_tried = judge.tally.tried(), judge.tally.not_tried()
             summary.weak = judge.weak
+            summary.unneeded = judge.unneeded
+            summary.gpu_s = lab.gpus * sum(lab.live_s)
             summary.hidden = dict(judge.explained)
             summary.hidden_text = {case.id: _hides(case) for case in self.corpus}
             summary.findings = list(judge.findings)

@@ -31,7 +31,7 @@ from graphquake.machines.ledger import Count, Ledger, OutOfBudget, Progress, Run
 from graphquake.machines.model import feasible
 from graphquake.machines.numbers import Number, numbers, smallest
 from graphquake.machines.rates import passes_to_reject
-from graphquake.machines.shrunk import Needed, Shrunk
+from graphquake.machines.shrunk import Needed, Shrunk, Threshold
 from graphquake.machines.suspects import Removal, Suspects, pairs, suspects
 
 __all__ = ["OutOfBudget", "Shrunk", "Trial", "shrink"]
@@ -363,12 +363,33 @@ class _Shrinker:
             control_broke=control.broke,
             control_runs=control.runs,
             needed=tuple(self._needed()),
+            thresholds=tuple(self._thresholds()),
             any_replica=self.any_replica,
             live_runs=len(self.ledger.journal),
             complete=complete and not left_open,
             confirmed=bool(self.held),
             journal=tuple(self.ledger.journal),
         )
+
+    def _thresholds(self) -> Iterator[Threshold]:
+        """For each number of which a lower value was kept: the highest of those."""
+        kinds = [type(step) for step in self.minimal.steps]
+        alike = [
+            (plan, count)
+            for plan, count in self.ledger.counts()
+            if count.kept and [type(step) for step in plan.steps] == kinds
+        ]
+        for number in numbers(self.minimal):
+            value = number.of(self.minimal)
+            lower = [
+                (number.of(plan), count)
+                for plan, count in alike
+                if number.of(plan) < value and number.put(plan, value) == self.minimal
+            ]
+            if lower:
+                below, count = max(lower, key=lambda one: one[0])
+                step = self.minimal.steps[number.place] if number.place >= 0 else None
+                yield Threshold(step, number.name, value, below, count.broke, count.kept)
 
     def _needed(self) -> Iterator[Needed]:
         whole = suspects(self.spec, self.minimal)

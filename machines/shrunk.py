@@ -39,6 +39,32 @@ class Needed:
 
 
 @dataclass(frozen=True, slots=True)
+class Threshold:
+    """Where the number of a step begins to matter.
+
+    Attributes:
+        step: the step of the minimal plan; None for how long the run stays on.
+        name: the field that holds the number.
+        value: what it is in the minimal plan, about the least that breaks it.
+        below: the highest lower value that was run and did not stand for the finding.
+        broke, kept: runs with that one.
+    """
+
+    step: Step | None
+    name: str
+    value: float
+    below: float
+    broke: int
+    kept: int
+
+    @property
+    def text(self) -> str:
+        """What was seen, in words."""
+        runs = f"{self.kept} of {self.broke + self.kept} runs"
+        return f"{self.name} {self.value:g} breaks it, {self.below:g} was kept in {runs}"
+
+
+@dataclass(frozen=True, slots=True)
 class Shrunk:
     """The minimal plan, and what it rests on.
 
@@ -47,6 +73,7 @@ class Shrunk:
         broke, runs: how many of how many fresh runs of just this plan broke the promise.
         control_broke, control_runs: the same of the plan without its faults.
         needed: for each step of the plan, what was seen without it.
+        thresholds: for each number that matters, where it begins to.
         any_replica: whether it also fails with other replicas of the same roles; None if that was not tried.
         live_runs: all that it cost, invalid ones included.
         complete: everything was tried; False if the budget ended it.
@@ -60,6 +87,7 @@ class Shrunk:
     control_broke: int
     control_runs: int
     needed: tuple[Needed, ...]
+    thresholds: tuple[Threshold, ...]
     any_replica: bool | None
     live_runs: int
     complete: bool
@@ -74,6 +102,14 @@ class Shrunk:
             name = str(needed.step)
             seen[name] += 1
             texts[name if seen[name] == 1 else f"{name} (step {number})"] = needed.text
+        return texts
+
+    def numbers_text(self) -> dict[str, str]:
+        """Where each number begins to matter: the step's text -> words."""
+        texts: dict[str, str] = {}
+        for one in self.thresholds:
+            name = "stay" if one.step is None else str(one.step)
+            texts[name] = f"{texts[name]}; {one.text}" if name in texts else one.text
         return texts
 
     def controls_text(self) -> str:

@@ -33,6 +33,8 @@ class GraphSummary:
         causes: why runs were invalid, with counts.
         drawn: what became of the drawn plans, with counts.
         hidden: case id -> how many runs it explained.
+        unneeded: runs that were begun beforehand and ended without an outcome.
+        gpu_s: live seconds times GPUs.
         run_s: seconds of each live run.
         ended: what ended the search; empty if there was none.
     """
@@ -50,6 +52,8 @@ class GraphSummary:
     hidden: dict[str, int] = field(default_factory=dict)
     hidden_text: dict[str, str] = field(default_factory=dict)
     weak: int = 0
+    unneeded: int = 0
+    gpu_s: float = 0.0
     run_s: list[float] = field(default_factory=list)
     replays: list[Replay] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -134,13 +138,15 @@ class GraphSummary:
         counts = ", ".join(f"{self.live.get(word, 0)} {word}" for word in WORDS)
         causes = "; ".join(f"{count} {cause}" for cause, count in self.causes.items())
         weak = f", {self.weak} weak (most of it outage)" if self.weak else ""
-        return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{self._took()}"
+        beforehand = f", {self.unneeded} begun beforehand for nothing" if self.unneeded else ""
+        return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{beforehand}{self._took()}"
 
     def _took(self) -> str:
         if not self.run_s:
             return ""
         p90_s = sorted(self.run_s)[math.ceil(0.9 * len(self.run_s)) - 1]
-        return f"; median {statistics.median(self.run_s):.1f} s, p90 {p90_s:.1f} s"
+        gpus = f"; {self.gpu_s:.0f} GPU-seconds" if self.gpu_s else ""
+        return f"; median {statistics.median(self.run_s):.1f} s, p90 {p90_s:.1f} s{gpus}"
 
     def _plans_line(self) -> str:
         parts = [f"{count} {became}" for became, count in self.drawn.items()]
@@ -162,6 +168,8 @@ class GraphSummary:
             "not_tried": self.not_tried,
             "hidden": self.hidden,
             "weak": self.weak,
+            "unneeded_runs": self.unneeded,
+            "gpu_s": round(self.gpu_s),
             "ended": self.ended,
             "cases": [
                 {"id": r.case.id, "status": r.case.status, "word": r.word, "broke": r.broke,

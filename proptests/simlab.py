@@ -44,6 +44,7 @@ class SimLab:
     runs_max: int = 10_000
     invalid: float = 0.0
     slots: int = 1
+    gpus: int = 0
     spec: GraphSpec = field(default_factory=spec_of)
     host: dict[str, str] = field(default_factory=lambda: {"host": "simulated"})
     runs: list[Plan] = field(default_factory=list)

@@ -143,6 +143,42 @@ def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -
     assert judge.findings[0].counts
 
 
+def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
+    """From the plan that was kept: the case of before makes room for the minimal one; on a graph that is well it stays."""
+    bug = Bug(PAIR, "wrong tokens")
+    found = next(
+        n for n, plan in enumerate(_runs_of(bug, tmp_path / "all"), 1) if embeds(PAIR, plan)
+    )
+    searched(SimLab([bug], runs_max=found + 3), tmp_path, seed=1)
+    corpus = Corpus(tmp_path / "cases")
+    (left,) = corpus
+    assert left.status == "unshrunk"
+    well = Judge(SimLab([]), corpus, Journal(), results_dir=tmp_path / "well")
+    well.go_on(left)
+    assert list(Corpus(tmp_path / "cases")) == [left]
+    judge = Judge(SimLab([bug]), corpus, Journal(), results_dir=tmp_path / "results")
+    judge.go_on(left)
+    (case,) = Corpus(tmp_path / "cases")
+    assert (case.status, len(case.plan.steps)) == ("open", 2)
+    assert [finding.case for finding in judge.findings] == [case]
+
+
+def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
+    """By default a smaller plan that breaks something else is another finding; with `shrink_any` it is the smaller one."""
+    both = [Bug(SINGLE, "tokens lost", rate=1.0), Bug(PAIR, "wrong tokens")]
+    plan = plan_of("kill decode 0", "kill prefill 0", "kill frontend 0")
+    for shrink_any, steps in ((False, 2), (True, 1)):
+        lab = SimLab(both)
+        folder = tmp_path / str(shrink_any)
+        corpus, journal = Corpus(folder / "cases"), Journal()
+        judge = Judge(lab, corpus, journal, results_dir=folder, shrink_any=shrink_any)
+        outcome = lab.run(plan, "search")
+        wrong = next(v for v in outcome.verdict.violations if "wrong tokens" in v.signature)
+        finding = judge._find(plan, outcome, wrong)
+        assert len(finding.case.plan.steps) == steps
+    assert finding.case.signature == "answers / tokens lost"
+
+
 def _runs_of(bug: Bug, folder: Path) -> list[Plan]:
     lab = SimLab([bug])
     searched(lab, folder, seed=1)

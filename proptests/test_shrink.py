@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Wait
+from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Step, Wait
 from graphquake.machines.embedding import embeds
 from graphquake.machines.model import feasible
 from graphquake.machines.numbers import smallest
@@ -70,6 +70,28 @@ def test_what_shows_every_time_becomes_step_minimal() -> None:
         for one in every
     ]
     assert statistics.median(confirmed) <= 22
+
+
+def test_what_is_said_of_numbers_is_true() -> None:
+    """Where one matters: the value breaks it, what is said to have been kept does not, and others are not told of."""
+    told = 0
+    for shape, _, one in all_shrunk(1.0):
+        for threshold in one.thresholds:
+            below = _with(one.plan, threshold.step, threshold.name, threshold.below)
+            assert shape.at_s(one.plan) is not None
+            assert shape.at_s(below) is None
+            assert (threshold.broke, threshold.kept > 0) == (0, True)
+            told += 1
+    assert told >= 10
+    (burst,) = {o.thresholds for s, _, o in all_shrunk(1.0) if s.name == "single kill"}
+    assert burst == ()
+
+
+def _with(plan: Plan, step: Step | None, name: str, value: float) -> Plan:
+    if step is None:
+        return replace(plan, stay_s=value)
+    other = replace(step, **{name: round(value) if name == "requests" else value})
+    return replace(plan, steps=tuple(other if one is step else one for one in plan.steps))
 
 
 def test_all_evidence_of_a_pair_takes_few_runs() -> None:
