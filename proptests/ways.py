@@ -31,7 +31,7 @@ FINDING: Final = "finding"
 NOT_FOUND: Final = "not found"
 UNCONFIRMED: Final = "unconfirmed"
 UNBOUNDED: Final = 1_000_000
-# The steps of a plan are taken to be needed with this probability at first (Wang et al., section 4).
+# With this probability every step is taken to be needed at first; it is what ProbDD was published with.
 UNIFORM: Final = 0.1
 # What is more certain than this to be needed is not tried any more.
 CERTAIN: Final = 1 - 1e-9
