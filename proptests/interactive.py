@@ -7,6 +7,9 @@ same kinds of steps as `simulated.drawn`, from the same lists; so a number canno
 What a draw means does not hang on the draws before it: a step that aims at what cannot take it does nothing. Of the two ways to write such
 a machine it is the better one: where replicas are drawn among those that live, half as many plans become step-minimal.
 
+The same code draws the same runs. But Hypothesis draws now and then a constant that it finds in the source of loaded modules, so an edit
+of one of them, even of a test's number, may change one search in ten; the medians hardly move.
+
 Other ways begin with a plan that was seen to fail. This one draws its own, so what it did until its first failing example is not counted.
 """
 

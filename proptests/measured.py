@@ -27,7 +27,8 @@ class Row:
         steps: the length of its plan.
         is_minimal: whether it is the finding, and no single step of it is too many.
         near, numbers: how many of how many numbers are about as small as can be; 0 of 0 if it is not minimal.
-        until_held: live runs after the first failure until a plan of the final steps was first seen to break (A).
+        until_held: live runs after the first failure until a plan of the final steps was first seen to break (A); at low
+            rates that may be a run that was made for evidence, so this can exceed B.
         sought: all live runs that were no mere evidence, with confirmation (B).
         runs: all live runs (C).
         sought_s, live_s: live seconds of B and of C.

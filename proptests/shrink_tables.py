@@ -48,7 +48,7 @@ def ways_table(rows: Sequence[Row], ways: Sequence[str]) -> str:
 def _others(one: Summary) -> str:
     if not one.says:
         return "0%"
-    return f"{one.other:.0%} ({', '.join(f'{word} {count}' for word, count in one.says.items())})"
+    return f"{one.other:.1%} ({', '.join(f'{word} {count}' for word, count in one.says.items())})"
 
 
 def shapes_table(rows: Sequence[Row], ways: Sequence[str]) -> str:

@@ -84,7 +84,7 @@ def test_one_who_says_flaky_is_counted_as_such(monkeypatch: pytest.MonkeyPatch) 
     one = summary([row])
     assert (one.of, one.other, one.says) == (1, 1.0, {row.says: 1})
     assert one.sought.median is None
-    assert f"100% ({row.says} 1)" in ways_table([row], ["hypothesis"])
+    assert f"100.0% ({row.says} 1)" in ways_table([row], ["hypothesis"])
 
     def flaky(_machine: object, **_: object) -> None:
         raise FlakyFailure("not seen again", [ValueError("the first time")])
