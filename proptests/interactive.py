@@ -5,10 +5,10 @@ passed it or, if it comes later, at the end. The graph is simulated, but nothing
 Hypothesis's own, with the cap on the time of its shrinking lifted, since its clock knows nothing of a simulated one. The machine draws the
 same kinds of steps as `simulated.drawn`, from the same lists; so a number cannot be smaller than the least of its list that shows the bug.
 What a draw means does not hang on the draws before it: a step that aims at what cannot take it does nothing. Of the two ways to write such
-a machine it is the better one: where replicas are drawn among those that live, half as many plans become step-minimal.
+a machine it is the better one: where replicas are drawn among those that live, 3 of 20 plans became step-minimal; so, 10.
 
 The same code draws the same runs. But Hypothesis draws now and then a constant that it finds in the source of loaded modules, so an edit
-of one of them, even of a test's number, may change one search in ten; the medians hardly move.
+of one of them, even of a number in a test, may change a search: in one comparison, 1 of 10 did.
 
 Other ways begin with a plan that was seen to fail. This one draws its own, so what it did until its first failing example is not counted.
 """
