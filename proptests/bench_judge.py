@@ -1,0 +1,197 @@
+"""What the shrinker and the judge are worth where things are not as they are taken to be. `python proptests/bench_judge.py`.
+
+Each measurement is a function that hands back its numbers and says whether they are as wanted; `bench_shrink` keeps them with its own.
+All of it is simulated: no process is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Wait
+from graphquake.machines.corpus import Corpus
+from graphquake.machines.journal import Journal
+from graphquake.machines.judge import Judge
+from graphquake.machines.rates import wilson
+from graphquake.machines.search import draw_plans, search
+from graphquake.machines.shrink import shrink
+from graphquake.machines.shrunk import Shrunk
+from graphquake.machines.suspects import PRIORS
+
+from costs import Costs
+from measured import row_of
+from simlab import SimLab
+from simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
+from ways import Ours
+
+BY_NAME: Final = {shape.name: shape for shape in SHAPES}
+RUNS_MAX: Final = 120
+SEEDS: Final = 20
+ERODED_SEARCHES: Final = 200
+COVERED_SHRINKS: Final = 200
+COVERED_RATES: Final = (0.3, 0.6, 0.9)
+SEARCH_RUNS: Final = 120
+CORRECT_PLANS: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """One measurement: its numbers by name, whether they are as wanted, and a line that says so."""
+
+    name: str
+    is_met: bool
+    text: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def wrong_priors() -> Iterator[None]:
+    """Kills are taken for the least likely to be needed, and waits for the most likely."""
+    right = dict(PRIORS)
+    PRIORS.update(zip(right, sorted(right.values()), strict=True))
+    try:
+        yield
+    finally:
+        PRIORS.update(right)
+
+
+def wrong_prior() -> Further:
+    """What a wrong prior costs: the ratio of the median runs (B), for each bug; at most 2 is wanted."""
+
+    def median_runs(shape: Shape) -> float:
+        way = Ours(Costs())
+        rows = (
+            row_of("ours", shape, 1.0, s, way(shape, failing(shape, s), Simulated(shape, s)))
+            for s in range(SEEDS)
+        )
+        return statistics.median(row.sought for row in rows)
+
+    right = {shape.name: median_runs(shape) for shape in SHAPES}
+    with wrong_priors():
+        ratios = {shape.name: median_runs(shape) / right[shape.name] for shape in SHAPES}
+    worst = max(ratios, key=lambda name: ratios[name])
+    text = f"wrong prior: {statistics.median(ratios.values()):.2f} times the runs, at most {ratios[worst]:.2f} ({worst}); wanted: at most 2"
+    return Further("wrong prior", ratios[worst] <= 2, text, ratios)
+
+
+def erosion() -> Further:
+    """How often the plan that is reported breaks about as often as what was found, where a lower number breaks it far less often."""
+
+    def rate(plan: Plan) -> float:
+        most = max((s.requests for s in plan.steps if isinstance(s, Burst)), default=0)
+        return 0.7 if most >= 20 else 0.1
+
+    shape = BY_NAME["burst after respawn"]
+    start = Plan((Kill("decode", 0), Wait(0.5), Respawn("decode", 0), Burst(60, 0.5)))
+    ends = [
+        _shrunk(shape, Simulated(shape, seed, rate, runs_max=200), start)
+        for seed in range(ERODED_SEARCHES)
+    ]
+    confirmed = [one for one in ends if one.confirmed]
+    good = sum(rate(one.plan) >= 0.5 for one in confirmed)
+    share = good / len(confirmed)
+    text = (
+        f"erosion: {good} of {len(confirmed)} plans that were reported ({share:.1%}) have a true rate of at least .5; wanted: 95%; "
+        f"{len(ends) - len(confirmed)} of {len(ends)} searches ended unconfirmed"
+    )
+    numbers = {"good": good, "reported": len(confirmed), "searches": len(ends)}
+    return Further("erosion", share >= 0.95, text, numbers)
+
+
+def _shrunk(shape: Shape, graph: Simulated, plan: Plan) -> Shrunk:
+    return shrink(SPEC, plan, broken(shape, plan), graph)
+
+
+def coverage() -> Further:
+    """How often the interval that is reported holds the true rate."""
+    chance = random.Random("coverage")
+    covered = without_first = unconfirmed = above = below = seed = 0
+    while seed - unconfirmed < COVERED_SHRINKS:
+        shape, rate = SHAPES[seed % len(SHAPES)], chance.choice(COVERED_RATES)
+        graph = Simulated(shape, 1000 + seed, rate, runs_max=RUNS_MAX)
+        one = _shrunk(shape, graph, failing(shape, seed))
+        seed += 1
+        if not one.confirmed:
+            unconfirmed += 1
+            continue
+        low, high = wilson(one.broke, one.runs)
+        covered += low <= rate <= high
+        above += low > rate
+        below += high < rate
+        # The run that accepted the plan was chosen for what it said.
+        low, high = wilson(one.broke - 1, one.runs - 1)
+        without_first += low <= rate <= high
+    text = (
+        f"coverage: {covered} of {COVERED_SHRINKS} intervals hold the true rate (too high {above}, too low {below}); wanted: 182; "
+        f"without the run that accepted the plan {without_first}; {unconfirmed} more shrinks were unconfirmed"
+    )
+    numbers = {
+        "covered": covered,
+        "too high": above,
+        "too low": below,
+        "without the accepting run": without_first,
+        "unconfirmed": unconfirmed,
+    }
+    return Further("coverage", covered >= 182, text, numbers)
+
+
+def throughput() -> Further:
+    """How many plans a minute a search draws, and judges, where a run takes no time."""
+    lab = SimLab([], seed=1, runs_max=SEARCH_RUNS)
+    with tempfile.TemporaryDirectory() as folder:
+        judge = Judge(lab, Corpus(Path(folder)), Journal(), results_dir=Path(folder))
+        begun_s = time.monotonic()
+        search(judge, 1, findings_max=1)
+        took_s = time.monotonic() - begun_s
+    drawn, ran = len(judge.journal.plans), len(lab.runs)
+    a_minute = {"drawn a minute": drawn / took_s * 60, "run a minute": ran / took_s * 60}
+    text = f"throughput: {a_minute['drawn a minute']:.0f} plans drawn and {a_minute['run a minute']:.0f} run a minute ({drawn} and {ran})"
+    return Further("throughput", not judge.findings, text, a_minute)
+
+
+def no_false_findings() -> Further:
+    """Plans on a graph without a bug: any violation is one of ours."""
+    lab = SimLab([], seed=2)
+    # One round draws about half of them, and some plans more than once.
+    rounds = (draw_plans(lab.spec, number, CORRECT_PLANS) for number in itertools.count(2))
+    plans = list(itertools.islice(_distinct(rounds), CORRECT_PLANS))
+    found = sum(lab.run(plan, "search").verdict.says != "kept" for plan in plans)
+    text = f"no bug: {found} of {len(plans)} plans on a correct graph bring a finding; wanted: 0"
+    return Further("no bug", found == 0, text, {"plans": len(plans), "found": found})
+
+
+def _distinct(rounds: Iterable[list[Plan]]) -> Iterator[Plan]:
+    """Each plan once, in the order of the draws."""
+    seen: set[Plan] = set()
+    for plan in itertools.chain.from_iterable(rounds):
+        if plan not in seen:
+            seen.add(plan)
+            yield plan
+
+
+def further() -> list[Further]:
+    """All of them."""
+    measurements: tuple[Callable[[], Further], ...] = (
+        wrong_prior,
+        erosion,
+        coverage,
+        throughput,
+        no_false_findings,
+    )
+    return [measurement() for measurement in measurements]
+
+
+if __name__ == "__main__":
+    all_of_it = further()
+    print("\n".join(one.text for one in all_of_it))
+    sys.exit(not all(one.is_met for one in all_of_it))
