@@ -25,7 +25,7 @@ from interactive import AsItComes
 from measured import Row, row_of
 from shrink_tables import checks, shapes_table, ways_table
 from simulated import SHAPES, Simulated, failing
-from ways import Ddmin, Ours, ProbDD, Way
+from ways import Ddmin, FourSlots, Ours, ProbDD, TwoSlots, Way
 
 # A further way is a further line here.
 WAYS: Final[dict[str, Callable[[Costs], Way]]] = {
@@ -33,6 +33,8 @@ WAYS: Final[dict[str, Callable[[Costs], Way]]] = {
     "ddmin": Ddmin,
     "ProbDD": ProbDD,
     "ours": Ours,
+    "ours, 2 slots": TwoSlots,
+    "ours, 4 slots": FourSlots,
 }
 RATES: Final = (1.0, 0.9, 0.6, 0.3)
 SEEDS: Final = 20

@@ -114,4 +114,18 @@ def checks(rows: Sequence[Row]) -> list[Check]:
         _least("rate .6: step-minimal", often, 0.95),
         _most("rate .6: runs B, median", often.sought.median, 45),
         _least("rate .3: step-minimal within 120 runs", seldom, 0.80),
+        _most(
+            "rate 1: seconds of a shrink (C) with 2 slots, of one slot's", _of_one(rows, 2), 0.65
+        ),
+        _most(
+            "rate 1: seconds of a shrink (C) with 4 slots, of one slot's", _of_one(rows, 4), 0.45
+        ),
     ]
+
+
+def _of_one(rows: Sequence[Row], slots: int) -> float | None:
+    """What of one slot's time a shrink takes with more of them: the median over all bugs and seeds, at rate 1."""
+    one = {(r.shape, r.seed): r.live_s for r in rows if (r.way, r.rate) == (CHECKED, 1.0)}
+    more = [r for r in rows if (r.way, r.rate) == (f"{CHECKED}, {slots} slots", 1.0)]
+    ratios = [r.live_s / one[r.shape, r.seed] for r in more if (r.shape, r.seed) in one]
+    return statistics.median(ratios) if ratios else None

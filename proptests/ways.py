@@ -17,8 +17,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import ClassVar, Final, Protocol
 
+from virtual import Begun, VirtualRunner
+
 from graphquake.harness.plan import Plan
-from graphquake.machines.ledger import Trial
+from graphquake.machines.foresight import shrink_ahead
+from graphquake.machines.ledger import OutOfBudget, Trial
 from graphquake.machines.model import mend
 from graphquake.machines.shrink import shrink
 
@@ -236,3 +239,53 @@ class Ours:
         runs = [Ran(t.plan, t.trial, t.reason.startswith(self.evidence)) for t in one.journal]
         says = FINDING if one.confirmed else UNCONFIRMED
         return one_by_one(shape, self.costs, one.plan, says, runs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slotted:
+    """Ours, with candidates side by side. Its seconds are those that pass; runs that nobody asked for in the end are no runs of it."""
+
+    runs_max: ClassVar[int] = UNBOUNDED
+    slots: ClassVar[int]
+    costs: Costs
+
+    def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
+        """Shrink, with all that a case needs."""
+        runner = _Timed(
+            graph, lambda ran, trial: self.costs.run_s(shape, ran, trial.says), self.slots
+        )
+        one = shrink_ahead(
+            lambda run, progress: shrink(SPEC, plan, broken(shape, plan), run, progress=progress),
+            runner,
+        )
+        runs = [Ran(t.plan, t.trial, t.reason.startswith(Ours.evidence)) for t in one.journal]
+        sought = [s for ran, s in zip(runs, runner.ends_s, strict=True) if not ran.evidence]
+        says = FINDING if one.confirmed else UNCONFIRMED
+        return Result(one.plan, says, tuple(runs), runner.now_s, max(sought, default=0.0))
+
+
+class TwoSlots(_Slotted):
+    """Two graphs side by side."""
+
+    slots = 2
+
+
+class FourSlots(_Slotted):
+    """Four graphs side by side."""
+
+    slots = 4
+
+
+@dataclass(slots=True)
+class _Timed(VirtualRunner):
+    """Says when each outcome was taken; as many as `Ours` is given."""
+
+    ends_s: list[float] = field(default_factory=list)
+
+    def result(self, run: Begun) -> Trial:
+        """See `VirtualRunner.result`."""
+        if len(self.ends_s) >= Ours.runs_max:
+            raise OutOfBudget
+        trial = VirtualRunner.result(self, run)
+        self.ends_s.append(self.now_s)
+        return trial
