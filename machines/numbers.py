@@ -13,8 +13,8 @@ from typing import Final
 
 from graphquake.harness.plan import Burst, Plan, Stall, Step, Wait
 
-# How exactly a threshold is looked for: a share of the value.
-WITHIN: Final = 0.10
+# How exactly a threshold is looked for: a share of the value. What comes out is within a quarter of it; a tenth would cost a run a number more.
+WITHIN: Final = 0.18
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Number:
         unit: the least difference that matters.
         least: the least value that is worth a run; smaller ones are as good as it.
         seldom: it matters in few failures.
+        matters: it matters for sure: at its least the step would be none, and without the step the plan was kept.
     """
 
     place: int
@@ -34,6 +35,7 @@ class Number:
     unit: float
     least: float
     seldom: bool = False
+    matters: bool = False
 
     def of(self, plan: Plan) -> float:
         """Its value in a plan."""
@@ -66,8 +68,7 @@ def numbers(plan: Plan) -> Iterator[Number]:
         yield Number(-1, "stay_s", 0.1, 0.0, seldom=True)
     for place, step in enumerate(plan.steps):
         if isinstance(step, Wait | Stall):
-            # A wait of nothing is no wait: without the step, the plan was kept.
-            yield Number(place, "for_s", 0.01, 0.05)
+            yield Number(place, "for_s", 0.01, 0.05, matters=isinstance(step, Wait))
     for place, step in enumerate(plan.steps):
         if isinstance(step, Burst):
             yield Number(place, "leave", 0.05, 0.0, seldom=True)
@@ -75,12 +76,20 @@ def numbers(plan: Plan) -> Iterator[Number]:
             yield Number(place, "requests", 1.0, 1.0)
 
 
-def smallest(value: float, least: float, unit: float, accepts: Callable[[float], bool]) -> float:
+def smallest(
+    value: float,
+    least: float,
+    unit: float,
+    accepts: Callable[[float], bool],
+    *,
+    matters: bool = False,
+) -> float:
     """About the least value that is accepted.
 
-    The least of all is asked first: most numbers do not matter. Then by halves, until what is left open is within a tenth.
+    The least of all is asked first: most numbers do not matter. Then by halves, until what is left open is within a fifth.
 
     Args:
+        matters: it is known that the least of all is not accepted.
         value: one that is accepted.
         least: where to end.
         unit: values are multiples of it.
@@ -88,7 +97,7 @@ def smallest(value: float, least: float, unit: float, accepts: Callable[[float],
     """
     if value <= least:
         return value
-    if accepts(least):
+    if not matters and accepts(least):
         return least
     low = least
     while value - low > max(unit * 1.01, WITHIN * value):

@@ -56,6 +56,8 @@ COMPARE_RUNS: Final = 14
 COMPARABLE: Final = 0.40
 # A number's runs must speak so much more for M's rate than for a quarter of it; one broken run does exactly that.
 SPEAKS_FOR: Final = 4.0
+# Where the rate is low, one broken run of a plan of a quarter of it is no rare accident: then it is two.
+SPEAKS_FOR_SELDOM: Final = 8.0
 SPEAKS_AGAINST: Final = 0.1
 QUARTER: Final = 0.25
 # Above this rate a step that is still there has hardly been kept by accident: it is soon enough to look again at the end.
@@ -270,7 +272,13 @@ class _Shrinker:
                     lower, f"{number.name} {value:g}"
                 )
 
-            smallest(number.of(self.minimal), number.least, number.unit, accepts)
+            smallest(
+                number.of(self.minimal),
+                number.least,
+                number.unit,
+                accepts,
+                matters=number.matters,
+            )
 
     def _accepts_lower(self, lower: Plan, reason: str) -> bool:
         """Whether a plan with lower numbers breaks as often as before, by a sequential likelihood ratio test."""
@@ -283,7 +291,8 @@ class _Shrinker:
         while smaller.plan not in self.ledger.aside | self.ledger.eroded:
             count = self.ledger.count(smaller.plan)
             speaks = (rate / low) ** count.broke * ((1 - rate) / (1 - low)) ** count.kept
-            if count.broke and speaks >= SPEAKS_FOR * 0.999:
+            enough = SPEAKS_FOR if rate >= OFTEN else SPEAKS_FOR_SELDOM
+            if count.broke and speaks >= enough * 0.999:
                 self._accept(smaller)
                 return True
             if speaks <= SPEAKS_AGAINST:

@@ -366,7 +366,7 @@ def test_waits_side_by_side_become_one() -> None:
 
 
 @given(threshold=st.integers(1, 400), value=st.integers(1, 400))
-def test_bisection_ends_within_a_tenth_above_the_threshold(threshold: int, value: int) -> None:
+def test_bisection_ends_within_a_quarter_above_the_threshold(threshold: int, value: int) -> None:
     """And asks for no value twice."""
     asked: list[float] = []
 
@@ -377,5 +377,5 @@ def test_bisection_ends_within_a_tenth_above_the_threshold(threshold: int, value
     if value < threshold:
         return
     end = smallest(value, 1, 1, accepts)
-    assert threshold <= end <= max(threshold + 1, threshold * 1.12)
+    assert threshold <= end <= max(threshold + 1, threshold * 1.25)
     assert len(asked) == len(set(asked)) <= 12
