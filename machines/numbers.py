@@ -13,7 +13,7 @@ from typing import Final
 
 from graphquake.harness.plan import Burst, Plan, Stall, Step, Wait
 
-# How exactly a threshold is looked for: a share of the value. What comes out is within a quarter of it; a tenth would cost a run a number more.
+# How exactly a threshold is looked for, as a share of the value: within a quarter of it. A tenth would cost one run more a number.
 WITHIN: Final = 0.18
 
 

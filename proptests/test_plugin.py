@@ -91,6 +91,7 @@ def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
         (["--chaos", "--graph", "dynamo-dissag"], 'did you mean "dynamo-disagg"?'),
         ([*CHAOS, "--chaos-budget", "soon"], '--chaos-budget: found "soon"'),
         ([*CHAOS, "--chaos-max-findings", "0"], "--chaos-max-findings: found 0, expected at least 1"),
+        ([*CHAOS, "--slots", "0"], "--slots: found 0, expected 1 to 64"),
         ([*CHAOS, "--hypothesis-seed", "x"], '--hypothesis-seed: found "x", expected a whole number'),
         (["--graph", "toy.toml"], "--graph: does nothing without --chaos"),
     ],
@@ -146,6 +147,19 @@ def test_control_c(project: Path) -> None:
     assert "= graphquake =" in out
     assert "KeyboardInterrupt" in out
     assert (project / ".graphquake" / "summary.json").exists()
+
+
+def test_two_graphs_side_by_side(project: Path) -> None:
+    """With two slots a bug is found, shrunk and confirmed as with one; nothing of what was begun beforehand is left."""
+    toy_file(project, front="--panic 0.9", faults='["kill"]', more="blast_radius = false")
+    args = (*CHAOS, "--chaos-max-findings", "1", "--hypothesis-seed", "3", "--slots", "2")
+    status, out = run(project, *args, "--chaos-budget", "3m")
+    assert status == 1, out
+    (path,) = (project / "regressions").glob("*.json")
+    case = json.loads(path.read_text())
+    assert (case["status"], len(case["steps"])) == ("open", 1)
+    assert case["observed"][0]["broke"] >= 9
+    assert list((project / ".graphquake" / "toy" / "runs").iterdir()) == []
 
 
 def test_a_bug_from_search_to_replay(project: Path) -> None:

@@ -1,0 +1,36 @@
+"""The story of a run: what a reader is told of it, in order, and no more than ten lines."""
+
+from __future__ import annotations
+
+from graphquake.harness.history import ERROR
+from graphquake.harness.story import LINES_MAX, story
+
+from made import Made, plan_of
+
+
+def test_a_story_tells_what_happened_in_order() -> None:
+    """The fault, who died of it, the failures from the first to the last, who came back, and when it was well again."""
+    made = Made(plan=plan_of("kill decode 0")).steady(0.0, 1.5)
+    made.step("kill decode 0", 1.5).dies("prefill 0", 1.6, status=1)
+    made.steady(1.7, 2.7, ERROR).spawn("decode 0", 2.0, ready_s=2.5).phase("recover", 2.0)
+    lines = story(made.steady(2.8, 4.0).history())
+    texts = [line.split("  ", 1)[1].strip() for line in (one.strip() for one in lines)]
+    assert texts[0].startswith("kill decode 0: made")
+    assert texts[1] == "prefill 0 dies by itself, exit status 1"
+    assert texts[2].startswith("first of 20 × HTTP 503: request")
+    assert texts[3] == "everything that was dead has been started again"
+    assert texts[4] == "decode 0 is ready again"
+    assert texts[5].startswith("last of 20 × HTTP 503")
+    assert texts[6].startswith("right from here on: request")
+    assert [float(line.split()[0]) for line in lines] == sorted(float(x.split()[0]) for x in lines)
+
+
+def test_a_long_story_leaves_out_what_matters_least() -> None:
+    """Ten faults are told, and not that each of them was made good."""
+    made = Made(plan=plan_of(*["kill decode 0"] * LINES_MAX)).steady(0.0, 1.0)
+    for number in range(LINES_MAX):
+        made.step("kill decode 0", 1.5 + number, number=number)
+        made.spawn("decode 0", 1.6 + number, ready_s=1.8 + number)
+    lines = story(made.history())
+    assert len(lines) == LINES_MAX
+    assert all("kill decode 0" in line for line in lines)
