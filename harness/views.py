@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from graphquake.harness.availability import Availability
-from graphquake.harness.history import BecameReady, Died, History, Resumed, Seen
+from graphquake.harness.history import BecameReady, Died, History, Resumed, Seen, StepDone
 from graphquake.harness.target import View
 from graphquake.harness.verdict import Violation, violation_in
 
@@ -74,7 +74,12 @@ def _alike(first: Seen, later: Seen) -> bool:
 
 def _changes_s(history: History) -> list[float]:
     """When somebody came, went, was told to go or went on: from then on something else should be said."""
-    events = (*history.of(BecameReady), *history.of(Died), *history.of(Resumed), *history.faults())
+    events: list[BecameReady | Died | Resumed | StepDone] = [
+        *history.of(BecameReady),
+        *history.of(Died),
+        *history.of(Resumed),
+        *history.faults(),
+    ]
     return sorted(event.at_s for event in events)
 
 

@@ -28,6 +28,9 @@ WORTH_A_RUN: Final = 0.03
 # How many guesses are looked into for each free slot; each lets the shrinker run once, without live runs.
 GUESSES: Final = 4
 
+BROKEN: Final = Trial("broken")
+KEPT: Final = Trial("kept")
+
 Shrinker = Callable[[Run, Progress], Shrunk]
 T = TypeVar("T")
 
@@ -135,9 +138,10 @@ class _Ahead(Generic[T]):
                 continue
             asked = asked + Counter([question.plan])
             yield asked
-            for says, share in (("broken", question.likely), ("kept", 1.0 - question.likely)):
+            guesses_of = ((BROKEN, question.likely), (KEPT, 1.0 - question.likely))
+            for trial, share in guesses_of:
                 if -chance * share >= WORTH_A_RUN:
-                    more = [*guessed, Trial(says)]
+                    more = [*guessed, trial]
                     heapq.heappush(guesses, (chance * share, next(number), more, asked))
 
     def _asks_after(self, guessed: list[Trial]) -> _Question | None:
