@@ -23,26 +23,24 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.history import History, StepDone
+from graphquake.harness.history import History
 from graphquake.harness.plan import Plan, Step, Wait, WaitReady
 from graphquake.harness.promises import judge as judge_history
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.story import story
 from graphquake.harness.verdict import Violation
+from graphquake.machines.chase import Chase, last_step, reach_s, status_of
 from graphquake.machines.corpus import (
     EXCUSING,
-    REACH_FACTOR,
-    REACH_SLACK_S,
     Case,
     Corpus,
     Observed,
-    Status,
     bounds_of,
     case_id,
     graph_digest,
     load_of,
 )
-from graphquake.machines.embedding import embedding_ends, embeds
+from graphquake.machines.embedding import embeds
 from graphquake.machines.foresight import shrink_ahead
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import BudgetSpent, Lab, Outcome, Ticket
@@ -289,7 +287,7 @@ class Judge:
 
     def _find(self, plan: Plan, first: Outcome, violation: Violation) -> Finding:
         """Shrink, confirm and keep."""
-        chase = _Chase(violation.signature)
+        chase = Chase(violation.signature)
         runs_before, live_before_s, unneeded = self.journal.live.total(), self.live_s, self.unneeded
         trial = self._trial(first, chase)
 
@@ -317,16 +315,16 @@ class Judge:
         self.on_finding(finding)
         return finding
 
-    def _trial(self, outcome: Outcome, chase: _Chase) -> Trial:
+    def _trial(self, outcome: Outcome, chase: Chase) -> Trial:
         """What a run says about the signature that is chased; other violations are written down."""
         news = self._news(outcome) if outcome.verdict.says == "broken" else []
         chase.saw(outcome.plan, {violation.signature for violation in news})
         wanted = [v for v in news if self.shrink_any or v.signature == chase.signature]
         if not wanted:
             return Trial("invalid" if outcome.verdict.says == "invalid" else "kept")
-        return Trial("broken", last_step=_last_step(outcome.history, wanted[0].at_s))
+        return Trial("broken", last_step=last_step(outcome.history, wanted[0].at_s))
 
-    def _evidence(self, minimal: Plan, chase: _Chase) -> list[Outcome]:
+    def _evidence(self, minimal: Plan, chase: Chase) -> list[Outcome]:
         """Whole runs of the minimal plan that break it, for what a report shows."""
         shown = []
         stay_s = max(minimal.stay_s, self.spec.lease_s, EVIDENCE_STAY_S)
@@ -349,7 +347,7 @@ class Judge:
         self,
         first: Outcome,
         evidence: list[Outcome],
-        chase: _Chase,
+        chase: Chase,
         shrunk: Shrunk,
         cost: dict[str, float],
     ) -> Finding:
@@ -362,7 +360,7 @@ class Judge:
         case = Case(
             id=id_,
             title=title_of(promise, shrunk.plan, shown.history),
-            status=_status(promise, shrunk),
+            status=status_of(promise, shrunk),
             graph={
                 "name": self.spec.name,
                 "shape": self.spec.shape,
@@ -373,7 +371,7 @@ class Judge:
             also=tuple(sorted(own - {chase.signature})),
             plan=shrunk.plan,
             seen=seen_text(promise, shown.history),
-            reach_s=max(_reach_s(shrunk.plan, outcome, own) for outcome in sightings),
+            reach_s=max(reach_s(shrunk.plan, outcome, own) for outcome in sightings),
             bounds=bounds_of(self.spec),
             load=load_of(self.spec),
             any_replica=shrunk.any_replica,
@@ -426,7 +424,7 @@ class _Candidates:
     """Runs of candidates, for one chase; see `foresight.Runner`."""
 
     judge: Judge
-    chase: _Chase
+    chase: Chase
     slots: int
 
     def start(self, plan: Plan) -> Ticket:
@@ -449,54 +447,6 @@ class _Candidates:
         self.judge._cancel(ticket)  # noqa: SLF001
 
 
-@dataclass(slots=True)
-class _Chase:
-    """One signature that is shrunk, and what else was seen on the way."""
-
-    signature: str
-    _seen: dict[Plan, set[str]] = field(default_factory=dict)
-
-    def saw(self, plan: Plan, signatures: set[str]) -> None:
-        """A run of that plan showed these."""
-        self._seen.setdefault(replace(plan, stay_s=0.0), set()).update(signatures)
-
-    def also(self, minimal: Plan) -> set[str]:
-        """What the minimal plan itself shows besides: the same bug in other words. A wrong answer never is."""
-        return {
-            one
-            for one in self._seen.get(replace(minimal, stay_s=0.0), ())
-            if not one.startswith("answers / ")
-        }
-
-    def others(self, own: set[str]) -> tuple[str, ...]:
-        """Second findings: seen on the way, and not shown by the minimal plan."""
-        return tuple(sorted({one for seen in self._seen.values() for one in seen} - own))
-
-
-def _status(promise: str, shrunk: Shrunk) -> Status:
-    if not shrunk.confirmed and promise != "answers":
-        # A wrong answer is a finding at once: the history is the evidence.
-        return "unconfirmed"
-    return "open" if shrunk.complete else "unshrunk"
-
-
-def _reach_s(minimal: Plan, outcome: Outcome, signatures: set[str]) -> float:
-    """How long after the plan's last step its violations began, with a margin."""
-    last = embedding_ends(minimal, outcome.plan)
-    done = [s.at_s for s in outcome.history.of(StepDone) if last is not None and s.number == last]
-    late = [
-        violation.at_s - done[0]
-        for violation in outcome.verdict.violations
-        if done and violation.signature in signatures
-    ]
-    return round(max(late, default=0.0) * REACH_FACTOR + REACH_SLACK_S, 1)
-
-
 def _acts(plan: Plan) -> tuple[Step, ...]:
     """The steps that do something: a plan that adds only waiting to a case tells nothing new."""
     return tuple(step for step in plan.steps if not isinstance(step, Wait | WaitReady))
-
-
-def _last_step(history: History, at_s: float) -> int:
-    """The last step that had begun by then; -1 if none had."""
-    return max((step.number for step in history.of(StepDone) if step.begun_s <= at_s), default=-1)

@@ -1,0 +1,65 @@
+"""One signature that is chased through a shrink, and what its case says of it in the end.
+
+While a plan is shrunk, its runs show other things as well. What the minimal plan itself shows besides is the same bug in other words and
+goes into its case; everything else is a second finding, written down and not chased.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from graphquake.harness.history import History, StepDone
+from graphquake.harness.plan import Plan
+from graphquake.machines.corpus import REACH_FACTOR, REACH_SLACK_S, Status
+from graphquake.machines.embedding import embedding_ends
+from graphquake.machines.lab import Outcome
+from graphquake.machines.shrunk import Shrunk
+
+
+@dataclass(slots=True)
+class Chase:
+    """One signature that is shrunk, and what else was seen on the way."""
+
+    signature: str
+    _seen: dict[Plan, set[str]] = field(default_factory=dict)
+
+    def saw(self, plan: Plan, signatures: set[str]) -> None:
+        """A run of that plan showed these."""
+        self._seen.setdefault(replace(plan, stay_s=0.0), set()).update(signatures)
+
+    def also(self, minimal: Plan) -> set[str]:
+        """What the minimal plan itself shows besides: the same bug in other words. A wrong answer never is."""
+        return {
+            one
+            for one in self._seen.get(replace(minimal, stay_s=0.0), ())
+            if not one.startswith("answers / ")
+        }
+
+    def others(self, own: set[str]) -> tuple[str, ...]:
+        """Second findings: seen on the way, and not shown by the minimal plan."""
+        return tuple(sorted({one for seen in self._seen.values() for one in seen} - own))
+
+
+def status_of(promise: str, shrunk: Shrunk) -> Status:
+    """The status of a new case."""
+    if not shrunk.confirmed and promise != "answers":
+        # A wrong answer is a finding at once: the history is the evidence.
+        return "unconfirmed"
+    return "open" if shrunk.complete else "unshrunk"
+
+
+def reach_s(minimal: Plan, outcome: Outcome, signatures: set[str]) -> float:
+    """How long after the plan's last step its violations began, with a margin."""
+    last = embedding_ends(minimal, outcome.plan)
+    done = [s.at_s for s in outcome.history.of(StepDone) if last is not None and s.number == last]
+    late = [
+        violation.at_s - done[0]
+        for violation in outcome.verdict.violations
+        if done and violation.signature in signatures
+    ]
+    return round(max(late, default=0.0) * REACH_FACTOR + REACH_SLACK_S, 1)
+
+
+def last_step(history: History, at_s: float) -> int:
+    """The last step that had begun by then; -1 if none had."""
+    return max((step.number for step in history.of(StepDone) if step.begun_s <= at_s), default=-1)
