@@ -164,8 +164,10 @@ def test_two_graphs_side_by_side(project: Path) -> None:
 
 def test_a_bug_from_search_to_replay(project: Path) -> None:
     """Found, shrunk, confirmed, kept beside the graph file; replayed first the next time; marked; excused."""
-    # Its front panics whenever a worker hangs up, whyever that was: with kills alone, one case says all of it.
-    toy_file(project, front="--panic 0.9", faults='["kill"]', more="blast_radius = false")
+    # Its front panics whenever a worker hangs up, whyever that was: with one kind of kill alone, one case says all of it.
+    toy_file(
+        project, front="--panic 0.9", faults='["kill"]', children="{}", more="blast_radius = false"
+    )
     args = (*CHAOS, "--chaos-max-findings", "1", "--hypothesis-seed", "3")
     status, out = run(project, *args, "--chaos-budget", "3m")
     assert status == 1, out
