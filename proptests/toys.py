@@ -30,7 +30,7 @@ metrics = "{{entry}}/metrics"
 [roles.worker]
 replicas = 2
 command = "{{python}} {toy} work --port {{port.http}} {worker}"
-children = {children}
+children = {{ engine = "toy-engine" }}
 ready = {{ get = "http://127.0.0.1:{{port.http}}/health", body = "^ready$", within_s = {within_s} }}
 stop_s = 2
 
@@ -55,11 +55,11 @@ def toy_file(folder: Path, **changes: Any) -> Path:
 
     Args:
         changes: `front` and `worker` are further arguments of their commands, `within_s` how long they may take, `faults` the kinds
-            that are drawn, `children` what a kill may aim at in a worker, `more` further promises.
+            that are drawn, `more` further promises.
     """
     words = {
         "toy": TOY, "front": "", "worker": "", "restart": "never", "within_s": 10, "more": "",
-        "faults": '["kill", "terminate", "stall"]', "children": '{ engine = "toy-engine" }',
+        "faults": '["kill", "terminate", "stall"]',
     }  # fmt: skip
     path = folder / "toy.toml"
     path.write_text(FILE.format(**words | changes))
