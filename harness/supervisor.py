@@ -52,6 +52,8 @@ from graphquake.harness.spec import GraphSpec
 from graphquake.harness.target import Landed, Leak, View
 from graphquake.harness.zygote import NAME as ZYGOTE
 
+# How long a replica that was just started may take to have the child that a step aims at.
+CHILD_WITHIN_S: Final = 1.0
 # Longest that a SIGKILL may take to be seen: a process that gives back many GiB, or a GPU, takes its time.
 KILL_WITHIN_S: Final = 5.0
 SWEEP_WITHIN_S: Final = 2.0
@@ -59,6 +61,8 @@ SWEEP_WITHIN_S: Final = 2.0
 SWITCH_WITHIN_S: Final = 2.0
 # How long a graph of which every replica is ready may take to list them.
 LISTED_WITHIN_S: Final = 10.0
+# The same while a replica is dead by which others would be listed: those may wait for it in vain.
+UNLISTED_S: Final = 2.0
 LOG_LINES: Final = 5
 # What an allocator may keep besides; of three engines on a H100, each of 0.5 GiB, less than that was seen.
 GPU_SLACK_BYTES: Final = 64 * MIB
@@ -380,10 +384,19 @@ class Supervisor:
         self, replica: Replica, running: Incarnation, scope: str, number: int
     ) -> Landed:
         name = replica.role.children[scope]
-        family = [pid for pid in self._processes(running) if pid != running.child.pid]
-        found = [
-            (stat.start, pid) for pid in family if is_called(pid, name) and (stat := stat_of(pid))
-        ]
+        family: list[int] = []
+        found: list[tuple[int, int]] = []
+
+        def is_there() -> bool:
+            family[:] = [pid for pid in self._processes(running) if pid != running.child.pid]
+            found[:] = [
+                (stat.start, pid)
+                for pid in family
+                if is_called(pid, name) and (stat := stat_of(pid))
+            ]
+            return number < len(found) or not running.runs
+
+        await self._until(is_there, CHILD_WITHIN_S)
         if number >= len(found):
             there = ", ".join(sorted({command_of(pid)[:40] for pid in family})) or "none"
             return _not(
@@ -460,7 +473,7 @@ class Supervisor:
 
     async def wait_ready(self, within_s: float) -> bool:
         """See `Target.wait_ready`."""
-        until_s = time.monotonic() + within_s
+        begun_s = time.monotonic()
 
         def all_ready() -> bool:
             coming = any(not task.done() for task in self._restarts.values())
@@ -469,22 +482,29 @@ class Supervisor:
                 one.ready.is_set() and not one.stalled for one in running if one is not None
             )
 
-        while await self._until(all_ready, until_s - time.monotonic()):
-            if await self._are_listed():
+        def left_s() -> float:
+            bound_s = within_s
+            if any(one.running is None for one in self._beside_paths()):
+                bound_s = min(within_s, UNLISTED_S)
+            return begun_s + bound_s - time.monotonic()
+
+        while left_s() > 0:
+            if all_ready() and await self._are_listed():
                 return True
             await asyncio.sleep(POLL_S)
         return False
+
+    def _beside_paths(self) -> list[Replica]:
+        """Those that are no part of a path, such as a registry: while one of them is away, nobody may learn what became of others."""
+        path = self.spec.serves.roles | {self.spec.entry_role.name}
+        return [one for one in self._replicas.values() if one.role.name not in path]
 
     async def _are_listed(self) -> bool:
         return all(one.says >= one.holds for one in await self._listings())
 
     async def views(self) -> list[View]:
         """See `Target.views`."""
-        # While somebody is away who is no part of a path, such as a registry, nobody can learn what became of others.
-        path = self.spec.serves.roles | {self.spec.entry_role.name}
-        if not all(
-            self._works(one) for one in self._replicas.values() if one.role.name not in path
-        ):
+        if not all(map(self._works, self._beside_paths())):
             return []
         readiness = asyncio.gather(
             *map(self._readiness, filter(self._works, self._replicas.values()))
@@ -517,6 +537,10 @@ class Supervisor:
             lambda role: any(map(self._works, self._layout.of_role(role)))
         )
         return View(replica.name, "readiness", int(says), int(holds))
+
+    def pids(self) -> list[int]:
+        """See `Target.pids`."""
+        return descendants_of(self._guard.pid)
 
     def settled(self) -> None:
         """See `Target.settled`."""

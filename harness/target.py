@@ -123,8 +123,13 @@ class Target(Protocol):
     async def wait_ready(self, within_s: float) -> bool:
         """Wait until every replica that lives is ready, and the graph lists at least as many as live.
 
-        Not "just as many": a graph with leases lists what was killed for as long as the lease lasts.
+        Not "just as many": a graph with leases lists what was killed for as long as the lease lasts. While a replica is dead
+        by which others get listed, this may end sooner than `within_s`.
         """
+        ...
+
+    def pids(self) -> Sequence[int]:
+        """Every process of the graph that runs now on this machine."""
         ...
 
     async def views(self) -> list[View]:

@@ -37,7 +37,7 @@ Sight: TypeAlias = tuple[str, ...]
 LOOK: Final = 5
 LOOK_MAX: Final = 25
 # A run costs about so much besides what its plan waits for, in seconds: start, baseline, recovery.
-RUN_S: Final = 4.0
+RUN_S: Final = 3.0
 # What a sight that was run is worth, against one that was not.
 AGAIN: Final = 0.25
 # Requests from where on a burst is a large one.

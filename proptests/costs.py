@@ -28,13 +28,13 @@ class Costs:
     Attributes:
         start_s: until a fresh graph is ready. Its processes are forked from one that has imported everything.
         baseline_s: the load before the plan, against which the rest is judged.
-        after_s: what a kept run does after its plan: heal, recover (clients calm for 1 s), steady (at least 1 s), drain.
+        after_s: what a kept run does after its plan: heal, recover (clients calm for 0.5 s), steady (at least 1 s), drain.
         tick_s: how often a run is judged while it goes on. A broken one ends at its violation and at most one such tick later.
     """
 
     start_s: float = 0.55
-    baseline_s: float = 1.0
-    after_s: float = 2.3
+    baseline_s: float = 0.6
+    after_s: float = 1.8
     tick_s: float = 0.25
 
     def run_s(self, shape: Shape, plan: Plan, says: Says) -> float:

@@ -35,7 +35,7 @@ async def test_its_promises_hold(tmp_path: Path, steps: list[str]) -> None:
     run = await run_live(load_graph("reference"), plan_of(*steps), tmp_path / "run")
     assert run.verdict.violations == ()
     assert run.verdict.says == "kept"
-    assert sum(request.outcome == OK for request in run.history.requests) > 30
+    assert sum(request.outcome == OK for request in run.history.requests) > 20
     assert left_of(os.getpid()) == []
 
 
