@@ -96,8 +96,9 @@ def test_views_tell_what_is_news() -> None:
 
 @in_loop
 async def test_a_frontend_that_is_never_told_is_found_out(tmp_path: Path) -> None:
-    """It lists a worker less than there are; the run waits until that is certain."""
+    """It lists a worker less than there are; the run waits until that is certain. A look falls into the time without the worker."""
     spec = toy_spec(tmp_path, front="--overlook", more="[promises.views_agree]\nwithin_s = 1.0")
-    run = await run_live(spec, plan_of("kill worker 0"), tmp_path / "run")
+    plan = plan_of("kill worker 0", "wait 0.7 s")
+    run = await run_live(spec, plan, tmp_path / "run")
     assert run.verdict.signatures == ("views_agree / front lists too few",)
     assert any(seen.says < seen.holds for seen in run.history.of(Seen))
