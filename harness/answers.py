@@ -17,7 +17,8 @@ from typing import Any, Final, TypeAlias
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.history import ERROR, OK, TRUNCATED, WRONG
-from graphquake.harness.spec import GraphSpec, LoadSpec
+from graphquake.harness.spec import GraphSpec
+from graphquake.harness.traffic import LoadSpec
 
 Oracle: TypeAlias = Callable[[str, int], str]
 

@@ -36,6 +36,10 @@ class Stretch:
         """Whether all of the other lies within this one."""
         return self.begin_s <= other.begin_s and other.end_s <= self.end_s
 
+    def holds_at(self, at_s: float) -> bool:
+        """Whether that moment lies within this one."""
+        return self.begin_s <= at_s <= self.end_s
+
 
 def union(stretches: Iterable[Stretch]) -> list[Stretch]:
     """The same moments, as stretches that do not touch, in order."""
@@ -118,7 +122,7 @@ class Availability:
 
     def path_at(self, at_s: float) -> bool:
         """Whether a path was there at that moment."""
-        return self.path_during(Stretch(at_s, at_s))
+        return any(path.holds_at(at_s) for path in self.paths)
 
     def excuses(self, request: Request) -> bool:
         """Whether a failed request is excused: its life meets an excused stretch, and it failed soon after that."""
@@ -164,9 +168,11 @@ def _paths(history: History) -> list[Stretch]:
     entry = history.spec.entry_role.name
     paths = []
     for begin_s, end_s in itertools.pairwise(edges):
-        middle = Stretch((begin_s + end_s) / 2, (begin_s + end_s) / 2)
+        middle_s = (begin_s + end_s) / 2
         roles_up = {
-            role for role, stretches in by_role.items() if any(s.holds(middle) for s in stretches)
+            role
+            for role, stretches in by_role.items()
+            if any(s.holds_at(middle_s) for s in stretches)
         }
         if entry in roles_up and history.spec.serves.holds(roles_up):
             paths.append(Stretch(begin_s, end_s))
@@ -182,11 +188,11 @@ def _gaps(paths: list[Stretch], end_s: float) -> list[Stretch]:
 
 
 def baseline_p99_s(history: History) -> float:
-    """The 99th percentile of the latency of what was answered before the plan began; 0 if nothing was."""
-    plan_s = history.phase_began_s("plan")
+    """The 99th percentile of the latency of what was answered before anything was done to the graph; 0 if nothing was."""
+    until_s = history.undisturbed_s()
     latencies = sorted(
         r.latency_s
         for r in history.requests
-        if r.outcome == OK and (plan_s is None or r.ended_s <= plan_s)
+        if r.outcome == OK and (until_s is None or r.ended_s <= until_s)
     )
     return latencies[math.ceil(0.99 * len(latencies)) - 1] if latencies else 0.0

@@ -53,6 +53,8 @@ POLL_S: Final = 0.05
 LOOK_EVERY_S: Final = 0.5
 # How often it is looked whether others use the machine.
 STRAIN_EVERY_S: Final = 0.5
+# How often it is sampled what the replicas use.
+MEASURE_EVERY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,10 @@ async def execute(
     run = _Run(target, plan)
     async with asyncio.TaskGroup() as tasks:
         body = tasks.create_task(run.phases())
-        beside = [tasks.create_task(run.tick(body, watch, enough)), tasks.create_task(run.strain())]
+        observers = [run.tick(body, watch, enough), run.strain(), run.measure()]
         if "views_agree" in target.spec.promises.made:
-            beside.append(tasks.create_task(run.look()))
+            observers.append(run.look())
+        beside = [tasks.create_task(one) for one in observers]
         body.add_done_callback(lambda _: [task.cancel() for task in beside])
     return run.history()
 
@@ -210,6 +213,13 @@ class _Run:
                 self._events.append(Invalidated(since_s - self._zero_s, cause))
                 return
 
+    async def measure(self) -> None:
+        """Sample what the replicas use and say about their load."""
+        while True:
+            for one in await self._target.measures():
+                self._events.append(replace(one, at_s=one.at_s - self._zero_s))
+            await asyncio.sleep(MEASURE_EVERY_S)
+
     def _begin(self, phase: str) -> None:
         self._phase, self._phase_s = phase, self._load.now_s()
         self._events.append(PhaseBegan(self._phase_s, phase))
@@ -221,6 +231,9 @@ class _Run:
     async def _do_steps(self, stalls: asyncio.TaskGroup) -> None:
         for number, step in enumerate(self._plan.steps):
             self._step, self._landing = number, is_fault(step)
+            if self._landing and self._load.is_over:
+                cause = f'the clients had ended before "{step}": they need more requests'
+                self._events.append(Invalidated(self._load.now_s(), cause))
             done = await carry_out(number, step, self._target, self._load)
             self._events.append(done)
             self._landing = False
@@ -282,14 +295,18 @@ class _Run:
         ended = [r for r in self._requests if r.outcome and r.ended_s >= since_s]
         waiting = [r for r in self._requests if not r.outcome and r.sent_s < since_s - CALM_S]
         right = sum(r.outcome == OK for r in ended)
-        enough = right >= min(5.0, spec.load.rate_per_s * CALM_S / 2)
+        enough = right >= (1 if spec.load.clients else min(5.0, spec.load.rate_per_s * CALM_S / 2))
         long_enough = self._load.now_s() - self._phase_s >= CALM_S
         well = not any(r.failed or r.outcome == SHED for r in ended)
         return long_enough and enough and well and not waiting
 
     async def _steady(self) -> None:
-        if not self._can_serve():
-            return
+        if self._can_serve():
+            await self._last()
+        await self._load.clients_end()
+
+    async def _last(self) -> None:
+        """Until all that the last fault may bring has had its time."""
         now_s = self._load.now_s()
         history = self.history()
         last_s = max((at_s for _, at_s in history.disturbed()), default=now_s - self._plan.stay_s)

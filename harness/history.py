@@ -132,6 +132,27 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What a replica used, and what it said about its load.
+
+    Attributes:
+        cores: how many cores its processes kept busy since the sample before; 0 in their first one.
+        rss_bytes, gpu_bytes: the memory that they hold.
+        in_flight, waiting: requests, by its metrics; None where it tells no such thing.
+        kv_usage: the share of its KV cache that is taken, 0 to 1.
+    """
+
+    at_s: float
+    replica: str
+    cores: float
+    rss_bytes: int
+    gpu_bytes: int = 0
+    in_flight: float | None = None
+    waiting: float | None = None
+    kv_usage: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Leaked:
     """Something was still there after the load had ended and its grace was over."""
 
@@ -149,7 +170,7 @@ class Invalidated:
 
 
 Event: TypeAlias = (
-    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Seen | Leaked | Invalidated
+    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Seen | Measured | Leaked | Invalidated
 )  # fmt: skip
 _EVENT_KINDS: Final[dict[str, Callable[..., Event]]] = {
     kind.__name__: kind
@@ -161,6 +182,7 @@ _EVENT_KINDS: Final[dict[str, Callable[..., Event]]] = {
         StepDone,
         Resumed,
         Seen,
+        Measured,
         Leaked,
         Invalidated,
     )
@@ -186,7 +208,7 @@ class Request:
 
     Attributes:
         number: its place in the schedule; prompt and right answer follow from it and the load's seed.
-        group: `steady`, or `burst N` with the number of the step.
+        group: `steady`, or `client N` of a closed loop, or `burst N` with the number of the step.
         intended_s, sent_s, first_s, last_s, ended_s: on the run's clock. first_s is the first token's, NaN if there was
             none; last_s the last byte's, or sent_s.
         quiet_from_s, quiet_to_s: the longest stretch without a byte.
@@ -194,6 +216,7 @@ class Request:
         detail: what the outcome rests on, e.g. `HTTP 503`, `stream cut`, `error event`.
         message: what the server said, shortened.
         tokens: how many came.
+        attempt: in a closed loop, how often the same was asked before.
     """
 
     number: int
@@ -210,6 +233,12 @@ class Request:
     detail: str = ""
     message: str = ""
     tokens: int = 0
+    attempt: int = 0
+
+    @property
+    def steady(self) -> bool:
+        """Whether it is of the load that goes on all the while, and of no burst."""
+        return not self.group.startswith("burst ")
 
     @property
     def failed(self) -> bool:
@@ -263,7 +292,17 @@ def _shorten(said: bytes | bytearray) -> str:
 # ------------------------------------------------------------------------------------------------------------ history
 
 _E = TypeVar(
-    "_E", Spawned, BecameReady, Died, PhaseBegan, StepDone, Resumed, Seen, Leaked, Invalidated
+    "_E",
+    Spawned,
+    BecameReady,
+    Died,
+    PhaseBegan,
+    StepDone,
+    Resumed,
+    Seen,
+    Measured,
+    Leaked,
+    Invalidated,
 )
 
 
@@ -302,6 +341,12 @@ class History:
     def faults(self) -> list[StepDone]:
         """The faults that landed."""
         return [step for step in self.of(StepDone) if step.fault and step.landed]
+
+    def undisturbed_s(self) -> float | None:
+        """Until when nothing was done to the graph: until the first step that is no wait began. None if the plan has not begun."""
+        begun = (s.begun_s for s in self.of(StepDone) if not s.step.startswith("wait "))
+        healed_s = self.phase_began_s("heal")
+        return next(begun, self.phase_began_s("plan") if healed_s is None else healed_s)
 
     def disturbed(self) -> list[tuple[float, float]]:
         """When something happened to the graph for which requests may fail: each fault, and each end of a stall; from when to when."""
@@ -383,6 +428,7 @@ def _request(row: Mapping[str, str]) -> Request:
         detail=row["detail"],
         message=row["message"],
         tokens=int(row["tokens"]),
+        attempt=int(row.get("attempt", 0)),
     )
 
 

@@ -1,9 +1,9 @@
-"""The clients: steady load and bursts, open loop.
+"""The clients: steady load, open or closed loop, and bursts.
 
-The schedule is fixed before a run and follows from the load's seed: a send is never skipped because the server is down or slow,
-and nothing is ever sent twice. What became of each request is written into its `Request`; whether that is excused is for the
-promises. The clients watch themselves: how late each request left stands beside it, and how late the event loop ran is kept
-as `lag_s_max`.
+In the open loop the schedule is fixed before a run and follows from the load's seed: a send is never skipped because the server is
+down or slow, and nothing is ever sent twice. In the closed loop a client sends what comes next when the one before has ended, or
+the same again if that failed. What became of each request is written into its `Request`; whether that is excused is for the promises. The
+clients watch themselves: how late each request left stands beside it, and how late the event loop ran is kept as `lag_s_max`.
 
 Requests are jittered (clients in lockstep hide what happens to those in flight), every connection comes from one pool that closes
 idle ones after a second, before a server would, and a connection that can't be made is tried at the next entry, as the
@@ -37,6 +37,7 @@ from graphquake.harness.history import (
 )
 from graphquake.harness.plan import Burst
 from graphquake.harness.spec import GraphSpec
+from graphquake.harness.traffic import RETRY_AFTER_S
 
 # A shed answer that took longer than this was no quick "too busy", it was a request that waited and failed.
 SHED_WITHIN_S: Final = 1.0
@@ -76,9 +77,11 @@ class Load:
         self._exchanges = [] if exchanges is None else exchanges
         self._checker = Checker(spec)
         self._checking = asyncio.Lock()
-        self._numbers = itertools.count()
+        # What clients of a closed loop ask is numbered first; a burst comes on top.
+        self._numbers = itertools.count(spec.load.clients * spec.load.requests_per_client)
         self._tasks = asyncio.TaskGroup()
-        self._steady: asyncio.Task[None] | None = None
+        self._steady: list[asyncio.Task[None]] = []
+        self._stopped = False
         self._running: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession
         self.in_flight = 0
@@ -112,18 +115,31 @@ class Load:
 
     def start(self) -> None:
         """Begin the steady load."""
-        self._steady = self._tasks.create_task(self._send_steadily())
+        clients = [self._be_client(index) for index in range(self._load.clients)]
+        steady = clients or [self._send_steadily()]
+        self._steady = [self._tasks.create_task(one) for one in steady]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the clients of a closed loop have asked all that they had to ask."""
+        return self._load.clients > 0 and all(client.done() for client in self._steady)
+
+    async def clients_end(self) -> None:
+        """Wait until that is so; there is nothing to wait for in the open loop."""
+        if self._load.clients:
+            await asyncio.wait(self._steady)
 
     def stop(self) -> None:
         """End the steady load; what was sent goes on until it ends."""
-        if self._steady is not None:
-            self._steady.cancel()
-            self._steady = None
+        self._stopped = True
+        if not self._load.clients:
+            for task in self._steady:
+                task.cancel()
 
     def abort(self) -> None:
         """End everything at once; what is in flight gets no outcome."""
         self.stop()
-        for task in tuple(self._running):
+        for task in (*self._steady, *self._running):
             task.cancel()
 
     def burst(self, step: int, burst: Burst) -> None:
@@ -148,6 +164,24 @@ class Load:
         for tick in itertools.count():
             at_s = begin_s + (tick + draw.random()) * period_s
             await self._send_at(at_s, "steady", stream=draw.random() < self._load.stream)
+
+    async def _be_client(self, index: int) -> None:
+        load = self._load
+        draw = random.Random(f"{load.seed}/client {index}")
+        for turn in range(load.requests_per_client):
+            stream = draw.random() < load.stream
+            number = turn * load.clients + index
+            for attempt in range(load.max_retries):
+                if self._stopped:
+                    return
+                request = Request(
+                    number, f"client {index}", stream, intended_s=self.now_s(), attempt=attempt
+                )
+                self._requests.append(request)
+                await self._attempt(request, leaves=False)
+                if not request.failed and request.outcome != SHED:
+                    break
+                await asyncio.sleep(RETRY_AFTER_S)
 
     async def _send_burst(self, step: int, burst: Burst) -> None:
         begin_s = self.now_s()

@@ -1,4 +1,4 @@
-"""Asking a graph about itself over HTTP: is a replica ready, what is listed, what do the gauges say.
+"""Asking a graph about itself over HTTP: is a replica ready, what is listed, what does its page of metrics say.
 
 Every question has a connection of its own, since what was asked may be dead by the next one, and goes to just the address that
 stands in the graph file: proxies of the environment are not used.
@@ -7,9 +7,7 @@ stands in the graph file: proxies of the environment are not used.
 from __future__ import annotations
 
 import asyncio
-import math
 import re
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
@@ -20,7 +18,6 @@ POLL_S: Final = 0.02
 ANSWER_WITHIN_S: Final = 1.0
 # Longest answer that is looked at: a list of models or a page of metrics.
 ANSWER_MAX_BYTES: Final = 8 << 20
-_SAMPLE: Final = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
 
 
 class Answer(NamedTuple):
@@ -67,17 +64,3 @@ class Prober:
             if answer.status == HTTP_OK and pattern.search(answer.text):
                 return
             await asyncio.sleep(POLL_S)
-
-
-def gauges_in(text: str, names: Iterable[str]) -> dict[str, float]:
-    """The gauges of those names in Prometheus's text format, each summed over its labels; left out if there is none."""
-    wanted, found = set(names), dict[str, float]()
-    for name, value in _SAMPLE.findall(text):
-        if name in wanted:
-            try:
-                number = float(value)
-            except ValueError:
-                continue
-            if not math.isnan(number):
-                found[name] = found.get(name, 0.0) + number
-    return found

@@ -124,11 +124,11 @@ def _too_many(history: History, up: Availability, excused: list[Request]) -> Ite
         failed = [r for r in with_path if disturbance.meets(Stretch(r.sent_s, r.ended_s))]
         in_flight = [r for r in history.requests if r.sent_s < disturbance.begin_s <= r.ended_s]
         sent = [r for r in history.requests if disturbance.begin_s <= r.sent_s <= disturbance.end_s]
-        bursts = sum(r.group != "steady" for r in sent)
+        bursts = sum(not r.steady for r in sent)
         length_s = disturbance.end_s - disturbance.begin_s
         may_fail = len(in_flight) if spec.promises.in_flight == "may fail" else 0
         # The schedule is jittered by up to one interval at either end.
-        allowed = may_fail + spec.load.rate_per_s * length_s + 2 + bursts
+        allowed = may_fail + spec.load.failing_per_s * length_s + 2 + bursts
         if len(failed) > allowed:
             yield violation_in(
                 history,

@@ -148,26 +148,22 @@ class Layout:
             return ",".join(str(other.ports[port]) for other in self.of_role(role.rstrip(".")))
         if port and word.startswith("port."):
             return str(replica.ports[port])
-        match word:
-            case "entry":
-                # One's own where there is one, else the first.
-                owner = (
-                    replica if replica.role.entry else next(self.of_role(self.spec.entry_role.name))
-                )
-                return self.fill(owner, owner.role.entry)
-            case "python":
-                return self.spec.python
-            case "model":
-                return self.spec.load.model
-            case "run_dir":
-                return str(self.run_dir)
-            case "graph_dir":
-                return str(self.spec.path.parent)
-            case "role":
-                return replica.role.name
-            case "index":
-                return str(replica.index)
-        raise AssertionError(word)  # the graph file was checked when it was read
+        if word == "entry":
+            # One's own where there is one, else the first.
+            own = bool(replica.role.entry)
+            owner = replica if own else next(self.of_role(self.spec.entry_role.name))
+            return self.fill(owner, owner.role.entry)
+        # Every other word was checked when the graph file was read.
+        values: dict[str, object] = {
+            "python": self.spec.python,
+            "model": self.spec.load.model,
+            "run_dir": self.run_dir,
+            "graph_dir": self.spec.path.parent,
+            "role": replica.role.name,
+            "index": replica.index,
+            "capacity": replica.role.capacity,
+        }
+        return str(values[word])
 
     def command(self, replica: Replica) -> list[str]:
         """Its command line. Words are split before they are filled in: a folder's name may have a space."""

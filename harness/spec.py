@@ -20,13 +20,14 @@ from typing import Any, Final
 from graphquake.harness.bounds import InFlight, Promises, read_promises
 from graphquake.harness.deployments import DEPLOYMENTS, deployment, is_deployment
 from graphquake.harness.errors import InputError
-from graphquake.harness.plan import FAULTS
+from graphquake.harness.gauges import KNOWN_GAUGES, read_gauges
+from graphquake.harness.plan import FAULTS, Plan, parse_plan
 from graphquake.harness.reading import Table, did_you_mean
 from graphquake.harness.serves import Serves, parse_serves
+from graphquake.harness.traffic import LoadSpec, read_load
 
 # Bounds on what a file may ask for; a graph that needs more is not one machine's.
 REPLICAS_MAX: Final = 256
-RATE_MAX_PER_S: Final = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class RoleSpec:
         preload: as the graph's, for this role besides.
         cpu_ok: on a machine without any GPU it runs without them.
         stop_s: how long a replica may take to end after SIGTERM before it is killed, in seconds.
+        capacity: how many requests a replica serves at once, `{capacity}` in its command; 0 if that is not known.
         metrics: template of a URL with Prometheus text; empty if there is none.
     """
 
@@ -76,29 +78,8 @@ class RoleSpec:
     cpu_ok: bool = False
     preload: tuple[str, ...] = ()
     stop_s: float = 10.0
+    capacity: int = 0
     metrics: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadSpec:
-    """The requests that a run sends all the while.
-
-    Attributes:
-        rate_per_s: steady requests per second; keep it under half of what one replica of each role can do.
-        stream: the share of requests that are streamed, 0 to 1.
-        deadline_s: when a client gives a request up, in seconds.
-        shed: HTTP statuses by which the graph says "too busy"; no failure if they come at once.
-    """
-
-    model: str
-    rate_per_s: float = 10.0
-    prompt_tokens: int = 64
-    max_tokens: int = 32
-    stream: float = 0.5
-    deadline_s: float = 8.0
-    shed: tuple[int, ...] = ()
-    api: str = "completions"
-    seed: int = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +94,8 @@ class GraphSpec:
         preload: Python modules that take long to import; replicas are forked from a process that has imported them.
         share_gpus: replicas may be given the same GPUs; of the command line, not of the file.
         faults: the kinds of fault that are drawn; a graph that promises nothing under stalls leaves them out.
+        gauges: by what names the graph's metrics tell `in_flight`, `waiting` and `kv_usage`.
+        scenarios: plans of the file's own by name, see `scenarios`.
         restart: `always` if the supervisor brings back what died by itself, `never` if only a step or heal does.
     """
 
@@ -130,6 +113,8 @@ class GraphSpec:
     preload: tuple[str, ...] = ()
     share_gpus: bool = False
     faults: tuple[str, ...] = tuple(FAULTS)
+    gauges: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: KNOWN_GAUGES)
+    scenarios: Mapping[str, Plan] = field(default_factory=dict)
     restart: str = "never"
     restart_delay_s: float = 0.0
 
@@ -163,7 +148,9 @@ class GraphSpec:
 # ---------------------------------------------------------------------------------------------------------- templates
 
 _WORD: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\{([^{}]*)\}")
-_PLAIN_WORDS: Final = ("python", "model", "run_dir", "graph_dir", "entry", "role", "index")
+_PLAIN_WORDS: Final = (
+    "python", "model", "run_dir", "graph_dir", "entry", "role", "index", "capacity",
+)  # fmt: skip
 
 
 def expand(template: str, value_of: Callable[[str], str]) -> str:
@@ -257,8 +244,11 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
         preload=table.texts("preload"),
         cpu_ok=table.flag("cpu_ok", default=False),
         stop_s=table.number("stop_s", 10.0, at_most=600),
+        capacity=table.whole("capacity", 0, at_most=1_000_000),
         metrics=template("metrics"),
     )
+    if "{capacity}" in command and not role.capacity:
+        raise table.error("capacity", "is missing, and the command asks for {capacity}")
     table.done()
     if role.preload:
         _check_preload(table, role)
@@ -293,22 +283,6 @@ def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
     return found
 
 
-def _read_load(table: Table) -> LoadSpec:
-    load = LoadSpec(
-        model=table.text("model"),
-        rate_per_s=table.number("rate_per_s", 10.0, at_least=0.1, at_most=RATE_MAX_PER_S),
-        prompt_tokens=table.whole("prompt_tokens", 64, at_least=1, at_most=1_000_000),
-        max_tokens=table.whole("max_tokens", 32, at_least=1, at_most=1_000_000),
-        stream=table.number("stream", 0.5, at_most=1.0),
-        deadline_s=table.number("deadline_s", 8.0, at_least=0.1, at_most=3600),
-        shed=table.wholes("shed"),
-        api=table.text("api", "completions", choices=("completions", "chat")),
-        seed=table.whole("seed", 7),
-    )
-    table.done()
-    return load
-
-
 def _read_faults(table: Table) -> tuple[str, ...]:
     found = table.texts("faults") if "faults" in table else tuple(FAULTS)
     for verb in found:
@@ -318,6 +292,15 @@ def _read_faults(table: Table) -> tuple[str, ...]:
             )
     if not found:
         raise table.error("faults", f"is empty, expected some of {', '.join(FAULTS)}")
+    return found
+
+
+def _read_scenarios(table: Table) -> dict[str, Plan]:
+    found = {
+        name: parse_plan(f"{table.source}: {table.key_path(name)}", table.texts(name))
+        for name in table
+    }
+    table.done()
     return found
 
 
@@ -357,7 +340,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         document=dict(document),
         serves=serves,
         roles=roles,
-        load=_read_load(top.table("load")),
+        load=read_load(top.table("load")),
         promises=read_promises(top.table("promises")),
         env=env,
         versions=top.name_texts("versions"),
@@ -366,6 +349,8 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         lease_s=top.number("lease_s", 0.0, at_most=3600),
         preload=top.texts("preload"),
         faults=_read_faults(top),
+        gauges=read_gauges(top.table("gauges")),
+        scenarios=_read_scenarios(top.table("scenarios")),
         restart=top.text("restart", "never", choices=("never", "always")),
         restart_delay_s=top.number("restart_delay_s", 0.0, at_most=3600),
     )

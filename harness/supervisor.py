@@ -23,13 +23,14 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from graphquake.harness.errors import GraphError
+from graphquake.harness.gauges import gauges_in, load_in
 from graphquake.harness.gpus import MIB, memory_by_pid
 from graphquake.harness.guard import children_of, descendants_of, stat_of
 from graphquake.harness.guardlink import Guard
-from graphquake.harness.history import BecameReady, Died, Spawned
+from graphquake.harness.history import BecameReady, Died, Measured, Spawned
 from graphquake.harness.plan import PROCESS, TREE
 from graphquake.harness.ports import Reservations
-from graphquake.harness.probe import HTTP_OK, POLL_S, Prober, gauges_in
+from graphquake.harness.probe import HTTP_OK, POLL_S, Prober
 from graphquake.harness.processes import (
     OWNER,
     REPLICA,
@@ -50,6 +51,7 @@ from graphquake.harness.processes import (
 from graphquake.harness.replicas import Incarnation, Layout, Replica
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.target import Landed, Leak, View
+from graphquake.harness.usage import Usage
 from graphquake.harness.zygote import NAME as ZYGOTE
 
 # How long a replica that was just started may take to have the child that a step aims at.
@@ -95,6 +97,7 @@ class Supervisor:
         # Every process so far, as far as it was met; and what all of them held of GPUs when the graph had settled.
         self._met: set[int] = set()
         self._gpu_bytes: int | None = None
+        self._usage = Usage()
         self._prober: Prober
         self._guard: Guard
 
@@ -566,6 +569,25 @@ class Supervisor:
                 "gpu memory",
                 f"{held.total() // MIB} MiB of GPUs are held, {more // MIB} MiB more than at first",
             )
+
+    async def measures(self) -> list[Measured]:
+        """See `Target.measures`."""
+        asked = [one for one in self._replicas.values() if one.role.metrics and self._works(one)]
+        answers = await asyncio.gather(
+            *(self._prober.get(self._layout.fill(one, one.role.metrics)) for one in asked)
+        )
+        said = {
+            one.name: load_in(answer.text, self.spec.gauges)
+            for one, answer in zip(asked, answers, strict=True)
+            if answer.status == HTTP_OK
+        }
+        owners = {one.running.key: one.name for one in self._replicas.values() if one.running}
+        pids: dict[str, list[int]] = {name: [] for name in owners.values()}
+        for pid, key in self._families().items():
+            if key in owners:
+                pids[owners[key]].append(pid)
+        held = memory_by_pid() if self.spec.gpus else {}
+        return self._usage.look(time.monotonic(), pids, held, said)
 
     async def leaks(self) -> list[Leak]:
         """See `Target.leaks`: processes without a replica, ports that they listen on, GPU memory, gauges that are not 0."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from graphquake.harness.history import BecameReady, Died, Spawned
+from graphquake.harness.history import BecameReady, Died, Measured, Spawned
 from graphquake.harness.spec import GraphSpec
 
 
@@ -137,6 +137,10 @@ class Target(Protocol):
 
         Nothing while a replica is away that is no part of a path, e.g. a registry: nobody can learn then what became of others.
         """
+        ...
+
+    async def measures(self) -> list[Measured]:
+        """What each replica that lives uses now, and says about its load, on absolute time."""
         ...
 
     def settled(self) -> None:

@@ -1,7 +1,8 @@
 """The promise `throughput`: once all is well again, the graph does as much as before.
 
 Failures are for other promises; this one is about a graph that refuses politely, falls behind, or became slow, and stays so. It is judged
-over the steady load of the steady phase, as far as no fault's window reaches into it, and only where everything that was dead is back.
+over the steady load of the steady phase, as far as no fault's window reaches into it. Where the dead stay dead, the bounds follow the
+capacity that is left, if the graph file gives it for the roles that lost a replica; if not, nothing is promised.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from graphquake.harness.availability import Availability, Stretch
+from graphquake.harness.availability import Availability, Stretch, up_stretches
 from graphquake.harness.history import OK, SHED, History, Request
+from graphquake.harness.target import replica_name
 from graphquake.harness.verdict import Violation, violation_in
 
 # Fewer requests than these say nothing about a share of them, or about a percentile.
@@ -24,11 +26,17 @@ SLACK_S: Final = 0.05
 def throughput(history: History, up: Availability) -> Iterator[Violation]:
     """While steady: nearly nothing is shed, as many requests end as begin, and latency is about the baseline's."""
     begun_s, ended_s = history.phase_began_s("steady"), history.phase_began_s("drain")
-    if begun_s is None or ended_s is None or history.plan.heal != "all":
+    if begun_s is None or ended_s is None:
         return
     begin_s = max([begun_s, *(x.end_s for x in up.excused)])
     window = Stretch(begin_s, ended_s)
-    sent = [r for r in history.requests if r.group == "steady" and _begins_in(window, r)]
+    sent = [r for r in history.requests if r.steady and _begins_in(window, r)]
+    queueing = _queueing(history, ended_s)
+    if queueing is None:
+        return
+    yield from _slower(history, window, [r for r in sent if r.outcome == OK], queueing)
+    if queueing > 1:
+        return  # More is asked than what is left can do at once: some of it has to wait, or to be shed.
     bounds = history.spec.promises
     shed = [r for r in sent if r.outcome == SHED]
     if len(shed) >= SHED_MIN and len(shed) > (1 - bounds.success) * len(sent):
@@ -40,20 +48,57 @@ def throughput(history: History, up: Availability) -> Iterator[Violation]:
     if len(sent) >= COUNTED_MIN and len(done) < bounds.goodput * len(sent):
         seen = f"{len(done)} requests ended in {ended_s - begin_s:.1f} s in which {len(sent)} began"
         yield violation_in(history, "throughput", "falls behind", begin_s, seen)
-    yield from _slower(history, window, [r for r in sent if r.outcome == OK])
+
+
+def _queueing(history: History, at_s: float) -> float | None:
+    """How many times more than before a request has to wait for its turn, because replicas are dead that stay so.
+
+    Returns:
+        1 if nobody is missing, None if it is not known what a missing one could do.
+    """
+    spec = history.spec
+    alive = {
+        name for name, up in up_stretches(history).items() if any(s.holds_at(at_s) for s in up)
+    }
+    living = {
+        role.name: sum(replica_name(role.name, i) in alive for i in range(role.replicas))
+        for role in spec.roles
+    }
+    missing = [role for role in spec.roles if living[role.name] < role.replicas]
+    if history.plan.heal == "all" or not missing:
+        return 1.0
+    if not all(role.capacity for role in missing):
+        return None
+    demand = _in_flight(history)
+    least = max(1, min(role.capacity * living[role.name] for role in missing))
+    most = min(role.capacity * role.replicas for role in missing)
+    return max(1.0, demand / least) / max(1.0, demand / most)
+
+
+def _in_flight(history: History) -> float:
+    """How many requests were in flight on average before anything was done to the graph."""
+    until_s = history.undisturbed_s() or history.end_s
+    lives = (
+        min(r.ended_s, until_s) - r.sent_s
+        for r in history.requests
+        if r.outcome and r.sent_s < until_s
+    )
+    return sum(lives) / until_s if until_s > 0 else 0.0
 
 
 def _begins_in(window: Stretch, request: Request) -> bool:
     return window.begin_s <= request.sent_s <= window.end_s
 
 
-def _slower(history: History, window: Stretch, steady: Sequence[Request]) -> Iterator[Violation]:
-    plan_s = history.phase_began_s("plan")
-    baseline = [r for r in history.requests if r.outcome == OK and plan_s and r.ended_s <= plan_s]
+def _slower(
+    history: History, window: Stretch, steady: Sequence[Request], queueing: float
+) -> Iterator[Violation]:
+    until_s = history.undisturbed_s() or 0.0
+    baseline = [r for r in history.requests if r.outcome == OK and r.ended_s <= until_s]
     if len(steady) < LATENCIES_MIN or not baseline:
         return
     before_s, after_s = _p90_s(baseline), _p90_s(steady)
-    if after_s > history.spec.promises.slower * before_s + SLACK_S:
+    if after_s > history.spec.promises.slower * queueing * before_s + SLACK_S:
         seen = f"the p90 of the latency is {after_s:.2f} s, {before_s:.2f} s before the plan"
         yield violation_in(history, "throughput", "slower", window.begin_s, seen)
 

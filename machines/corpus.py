@@ -206,8 +206,8 @@ def bounds_of(spec: GraphSpec) -> dict[str, float | str]:
 
 def load_of(spec: GraphSpec) -> dict[str, float | str]:
     """The load under which a graph runs, as a case keeps it."""
-    names = ("rate_per_s", "prompt_tokens", "max_tokens", "stream", "deadline_s", "seed")
-    return {name: getattr(spec.load, name) for name in names}
+    closed = _LOAD_CLOSED if spec.load.clients else ()
+    return {name: getattr(spec.load, name) for name in (*_LOAD, *_LOAD_WHOLE, *closed)}
 
 
 def as_in(case: Case, spec: GraphSpec) -> GraphSpec:
@@ -230,6 +230,7 @@ def graph_digest(spec: GraphSpec) -> str:
 _BOUNDS: Final = ("window_s", "stall_s", "first_ok_s", "all_ok_s", "agree_s", "grace_s")
 _LOAD: Final = ("rate_per_s", "stream", "deadline_s")
 _LOAD_WHOLE: Final = ("prompt_tokens", "max_tokens", "seed")
+_LOAD_CLOSED: Final = ("clients", "requests_per_client", "max_retries")
 
 
 def read_case(source: str, text: str) -> Case:
@@ -268,7 +269,7 @@ def read_case(source: str, text: str) -> Case:
         reach_s=table.number("reach_s", 0.0),
         bounds=in_flight | {name: bounds.number(name) for name in _BOUNDS if name in bounds},
         load={name: load.number(name) for name in _LOAD if name in load}
-        | {name: load.whole(name) for name in _LOAD_WHOLE if name in load},
+        | {name: load.whole(name) for name in (*_LOAD_WHOLE, *_LOAD_CLOSED) if name in load},
         any_replica=table.flag("any_replica", default=False) if "any_replica" in table else None,
         needed=table.name_texts("needed"),
         numbers=table.name_texts("numbers"),

@@ -201,7 +201,7 @@ class LiveLab:
     # ---- the thread of the runs
 
     def _serve(self) -> None:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(self._until_closed())
 
     async def _until_closed(self) -> None:
@@ -289,7 +289,7 @@ class LiveLab:
             shutil.rmtree(outcome.folder, ignore_errors=True)
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def new_loop() -> asyncio.AbstractEventLoop:
     """A uvloop where there is one: it costs the clients a sixth less CPU a request."""
     try:
         import uvloop  # noqa: PLC0415 - not there on every platform

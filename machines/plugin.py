@@ -31,6 +31,8 @@ SLOTS_MAX: Final = 64
 # What is searched if no graph is named.
 OWN_GRAPH: Final = "reference"
 DYNAMO_GRAPH: Final = "dynamo-disagg"
+# The plugin that runs named scenarios on graphs.
+SCENARIOS: Final = "graphquake.machines.scenarios"
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\Z")
 _SUMMARIES: Final = pytest.StashKey[list["GraphSummary"]]()
 _BUDGETS: Final = pytest.StashKey["Budgets"]()
@@ -174,7 +176,7 @@ def pytest_collection(session: pytest.Session) -> bool | None:
     """With `--chaos` and no files named, our items are the whole collection."""
     config = session.config
     if not config.getoption("chaos"):
-        if config.getoption("graph"):
+        if config.getoption("graph") and not config.pluginmanager.has_plugin(SCENARIOS):
             _input_error(ValueError("--graph: does nothing without --chaos"))
         return None
     given = config.args_source is pytest.Config.ArgsSource.ARGS

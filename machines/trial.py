@@ -39,7 +39,7 @@ async def trial_text(spec: GraphSpec, folder: Path) -> str:
     lines += _row("started", f"first right answer after {run.start_s:.2f} s")
     lines += _row(
         "load",
-        f"{spec.load.rate_per_s:g} requests/s of {spec.load.prompt_tokens} + {spec.load.max_tokens} tokens, "
+        f"{spec.load} of {spec.load.prompt_tokens} + {spec.load.max_tokens} tokens, "
         f"{spec.load.stream:.0%} streamed; {right} of {len(run.history.requests)} right",
     )
     lines += _row("verdict", run.verdict.says)

@@ -26,7 +26,8 @@ from graphquake.harness.plan import (
     is_fault,
 )
 from graphquake.harness.serves import parse_serves
-from graphquake.harness.spec import GraphSpec, LoadSpec, Promises, RoleSpec
+from graphquake.harness.spec import GraphSpec, Promises, RoleSpec
+from graphquake.harness.traffic import LoadSpec
 from graphquake.machines.model import Model, feasible, mend
 from graphquake.machines.shrink import OutOfBudget, Trial
 

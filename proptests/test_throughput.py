@@ -64,5 +64,6 @@ def test_a_steady_phase_without_those_who_died_is_not_judged() -> None:
     """With the dead left dead there is no promise of the same throughput."""
     made = recovered(latency_s=0.5)
     assert signatures(made) == ("throughput / slower",)
+    made.dies("decode 0", 1.5, aimed=True)
     made.plan = plan_of("kill decode 0", "heal release")
     assert signatures(made) == ()

@@ -105,6 +105,7 @@ class Worker(Node):
             "reference_running": self.engine.running,
             "reference_waiting": self.engine.waiting,
             "reference_kv_held": len(self._held),
+            "reference_kv_usage": self.engine.running / self._arguments.max_num_seqs,
         }
 
     # ---------------------------------------------------------------------------------------------------------- calls

@@ -1,0 +1,75 @@
+"""What servers say of themselves in Prometheus's text format (OpenMetrics's lines are the same)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from graphquake.harness.reading import Table
+
+_SAMPLE: Final = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
+# By what names servers tell how many requests they work on, how many wait, and which share of their KV cache is taken.
+KNOWN_GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
+    "in_flight": (
+        "vllm:num_requests_running",
+        "sglang:num_running_reqs",
+        "dynamo_frontend_inflight_requests",
+        "dynamo_component_inflight_requests",
+        "reference_in_flight",
+    ),
+    "waiting": (
+        "vllm:num_requests_waiting",
+        "sglang:num_queue_reqs",
+        "dynamo_frontend_queued_requests",
+        "reference_waiting",
+    ),
+    "kv_usage": (
+        "vllm:kv_cache_usage_perc",
+        "vllm:gpu_cache_usage_perc",
+        "sglang:token_usage",
+        "reference_kv_usage",
+    ),
+}
+
+
+def read_gauges(table: Table) -> dict[str, tuple[str, ...]]:
+    """The `[gauges]` of a graph file: names of its own for what is told under known ones; they come first.
+
+    Raises:
+        InputError: says which key is wrong, what was found and what would be right.
+    """
+    found = {what: (*table.texts(what), *known) for what, known in KNOWN_GAUGES.items()}
+    table.done()
+    return found
+
+
+def gauges_in(text: str, names: Iterable[str]) -> dict[str, float]:
+    """The gauges of those names in Prometheus's text format, each summed over its labels; left out if there is none."""
+    wanted, found = set(names), dict[str, float]()
+    for name, value in _SAMPLE.findall(text):
+        if name in wanted:
+            try:
+                number = float(value)
+            except ValueError:
+                continue
+            if not math.isnan(number):
+                found[name] = found.get(name, 0.0) + number
+    return found
+
+
+def load_in(text: str, gauges: Mapping[str, Iterable[str]]) -> dict[str, float]:
+    """What a page of metrics says about a replica's load.
+
+    Args:
+        text: Prometheus's text format.
+        gauges: for `in_flight`, `waiting` and `kv_usage` the names under which it may stand; the first that is there counts.
+    """
+    found = {}
+    for what, names in gauges.items():
+        there = gauges_in(text, names)
+        name = next((name for name in names if name in there), None)
+        if name is not None:
+            found[what] = there[name]
+    return found

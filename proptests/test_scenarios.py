@@ -1,0 +1,7 @@
+"""The scenarios of Dynamo's fault tolerance suite, live: `pytest proptests/test_scenarios.py -k decode_worker --respawn`."""
+
+from __future__ import annotations
+
+from graphquake.machines.scenarios import test_scenario
+
+__all__ = ["test_scenario"]
