@@ -43,7 +43,7 @@ BASELINE_S: Final = 0.6
 # How long clients must have been calm, with every replica ready, before `recover` may end.
 CALM_S: Final = 0.5
 # How long `steady` lasts at least, and how far it reaches beyond the last fault's window of excused errors.
-STEADY_S: Final = 1.0
+STEADY_S: Final = 0.5
 BEYOND_WINDOW_S: Final = 0.5
 # A graph that is ready but answers nothing right within this time has not started.
 FIRST_ANSWER_S: Final = 15.0

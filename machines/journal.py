@@ -45,12 +45,14 @@ class Journal:
         live_s: float,
         what: str,
         explained: Sequence[str] = (),
+        folder: str = "",
     ) -> None:
         """A live run ended.
 
         Args:
             what: the signatures that no case explains, or the cause of being invalid.
             explained: the ids of the cases that explain the others.
+            folder: the name of its folder.
         """
         self.live[says] += 1
         if says == "invalid":
@@ -59,6 +61,7 @@ class Journal:
         row |= {"live_s": round(live_s, 2)}
         row |= {"what": what} if what else {}
         row |= {"explained by": list(explained)} if explained else {}
+        row |= {"folder": folder} if folder else {}
         self._write(row, plan)
 
     def _write(self, row: dict[str, Any], plan: Plan) -> None:

@@ -14,7 +14,6 @@ as a case within that one call.
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -27,7 +26,6 @@ from graphquake.harness.history import History
 from graphquake.harness.plan import Plan, Step, Wait, WaitReady
 from graphquake.harness.promises import judge as judge_history
 from graphquake.harness.spec import GraphSpec
-from graphquake.harness.story import story
 from graphquake.harness.verdict import Violation
 from graphquake.machines.chase import Chase, last_step, reach_s, status_of
 from graphquake.machines.corpus import (
@@ -41,6 +39,7 @@ from graphquake.machines.corpus import (
     load_of,
 )
 from graphquake.machines.embedding import embeds
+from graphquake.machines.evidence import file_finding
 from graphquake.machines.foresight import shrink_ahead
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import BudgetSpent, Lab, Outcome, Ticket
@@ -247,7 +246,8 @@ class Judge:
             if verdict.causes
             else "; ".join(dict.fromkeys(v.signature for v in news))
         )
-        self.journal.run(plan, why, verdict.says, outcome.live_s, what, explained)
+        folder = outcome.folder.name if outcome.folder else ""
+        self.journal.run(plan, why, verdict.says, outcome.live_s, what, explained, folder)
         self.live_s += outcome.live_s
         return outcome
 
@@ -382,12 +382,7 @@ class Judge:
             observed=(self._observed(shrunk),),
         )
         case = self._with_past(case)
-        shown = self._move(shown, self.results_dir / id_ / "minimal")
-        if shown.folder is not None and shown.folder.is_dir():
-            text = "".join(f"{line}\n" for line in story(shown.history))
-            (shown.folder / "story.txt").write_text(text, encoding="utf-8")
-        if evidence:
-            first = self._move(first, self.results_dir / id_ / "original")
+        shown, first = file_finding(shown, first, self.results_dir / id_)
         for outcome in evidence[1:]:
             self.lab.discard(outcome)
         counts = case.status in ("open", "unshrunk") or self.strict
@@ -409,14 +404,6 @@ class Judge:
             broke=shrunk.broke,
             runs=shrunk.runs,
         )
-
-    def _move(self, outcome: Outcome, to: Path) -> Outcome:
-        if outcome.folder is None or not outcome.folder.is_dir():
-            return outcome
-        shutil.rmtree(to, ignore_errors=True)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(outcome.folder, to)
-        return replace(outcome, folder=to)
 
 
 @dataclass(slots=True)

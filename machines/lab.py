@@ -148,7 +148,7 @@ class LiveLab:
         folder: where the folders of the runs go.
         budget: how long it may go on.
         watch: is told how the oldest of the runs stands, several times a second, in the thread of the runs.
-        keep_all: keep the folders of all broken and invalid runs, not only those of findings.
+        put_away: is given every run that nobody needs any more; without it, such a run's folder is removed.
         slots: how many graphs may run side by side.
     """
 
@@ -159,7 +159,7 @@ class LiveLab:
         budget: Budget,
         *,
         watch: Callable[[Plan, str, Progress], None] | None = None,
-        keep_all: bool = False,
+        put_away: Callable[[Outcome], None] | None = None,
         slots: int = 1,
     ) -> None:
         self.spec = spec
@@ -171,7 +171,7 @@ class LiveLab:
         self.starts_s: list[float] = []
         self._folder = folder
         self._watch = watch
-        self._keep_all = keep_all
+        self._put_away = put_away or _remove
         self._number = 0
         self._running: list[int] = []
         self._is_open = threading.Event()
@@ -283,10 +283,13 @@ class LiveLab:
             shutil.rmtree(ticket.folder, ignore_errors=True)
 
     def discard(self, outcome: Outcome) -> None:
-        """Remove a run's folder, unless it shows something and all such are kept."""
-        shows = outcome.verdict.says != "kept"
-        if outcome.folder is not None and not (shows and self._keep_all):
-            shutil.rmtree(outcome.folder, ignore_errors=True)
+        """See `Lab.discard`."""
+        self._put_away(outcome)
+
+
+def _remove(outcome: Outcome) -> None:
+    if outcome.folder is not None:
+        shutil.rmtree(outcome.folder, ignore_errors=True)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from graphquake.harness.history import History, StepDone
+from graphquake.harness.picture import NAME
 from graphquake.harness.plan import Plan
 from graphquake.harness.promises import judge
 from graphquake.harness.results import (
@@ -50,7 +51,7 @@ def finding_text(finding: Finding) -> str:
     if finding.path is not None:
         lines += row("case", f"{short(finding.path)}   status: {case.status}")
     if finding.minimal.folder is not None:
-        lines += row("evidence", short(finding.minimal.folder.parent))
+        lines += row("picture", short(finding.minimal.folder / NAME))
     lines += row(
         "replay",
         f"graphquake replay {case.id}      not a bug today?  "

@@ -6,6 +6,7 @@ Used by the pytest plugin and by the commands, which differ only in where they p
 from __future__ import annotations
 
 import datetime as dt
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ from graphquake.harness.answers import find_oracle
 from graphquake.harness.promises import promises_of
 from graphquake.harness.spec import GraphSpec, built_in_graphs
 from graphquake.machines.corpus import Case, Corpus, as_in
+from graphquake.machines.evidence import Shelf
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import Finding, Judge
-from graphquake.machines.lab import Budget, BudgetSpent, LiveLab
+from graphquake.machines.lab import Budget, BudgetSpent, LiveLab, Outcome
 from graphquake.machines.machine import PlanMachine
+from graphquake.machines.pages import RUNS, write_index
 from graphquake.machines.progress import Reporter
 from graphquake.machines.replay import Replay, recorded, replay, versions_of
 from graphquake.machines.report import finding_text
@@ -142,7 +145,10 @@ class Session:
         with ExitStack() as stack:
             stack.callback(journal.close)
             stack.callback(self.reporter.clear)
-            lab = stack.enter_context(self._lab(self.spec, self.budget))
+            # What is there is of an earlier search, whose runs had the same numbers.
+            shutil.rmtree(self.folder / RUNS, ignore_errors=True)
+            shelf = Shelf(spare_shown=self.options.keep_failed)
+            lab = stack.enter_context(self._lab(self.spec, self.budget, RUNS, shelf.put))
             try:
                 self.summary.versions = versions_of(lab.host)
                 for case in self.corpus.of(self.spec):
@@ -169,20 +175,28 @@ class Session:
                 )
             finally:
                 self._sum_up(journal, lab, judge)
+                write_index(self.summary, self.folder)
         return self.summary
 
-    def _lab(self, spec: GraphSpec, budget: Budget) -> LiveLab:
+    def _lab(
+        self,
+        spec: GraphSpec,
+        budget: Budget,
+        folder: str,
+        put_away: Callable[[Outcome], None] | None = None,
+    ) -> LiveLab:
         return LiveLab(
             spec,
-            self.folder / "runs",
+            self.folder / folder,
             budget,
             watch=self.reporter,
-            keep_all=self.options.keep_failed,
+            put_away=put_away,
             slots=self.options.slots,
         )
 
     def _replay(self, case: Case, journal: Journal) -> Replay:
-        with self._lab(as_in(case, self.spec), self.budget.share(REPLAY_SHARE)) as lab:
+        budget = self.budget.share(REPLAY_SHARE)
+        with self._lab(as_in(case, self.spec), budget, f"replays/{case.id}") as lab:
             return replay(case, lab, journal)
 
     def _found(self, finding: Finding) -> None:

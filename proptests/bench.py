@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +36,8 @@ STEPS = (
     "burst 5 over 0.10 s",
 )
 REQUESTS = 3000
+CLIENTS = 8
+RECORDED = 100_000
 CHUNKS = 16
 
 
@@ -138,28 +141,93 @@ async def ours_us(entry: str, spec: GraphSpec) -> float:
     return spent_s / len(requests) * 1e6
 
 
-async def client_cost(turns: int) -> tuple[float, float]:
-    """Median CPU a streamed request: bare, ours."""
+async def bare_closed_us(url: str, spec: GraphSpec) -> float:
+    """The same for clients that send one request after the other, streamed."""
+
+    async def be_client(session: aiohttp.ClientSession, index: int) -> None:
+        for turn in range(spec.load.requests_per_client):
+            number = turn * spec.load.clients + index
+            body = json.dumps(body_of(spec.load, number, stream=True)).encode()
+            headers = {"Content-Type": "application/json"}
+            async with session.post(url, data=body, headers=headers) as response:
+                async for _ in response.content.iter_any():
+                    pass
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        cpu_s = time.process_time()
+        await asyncio.gather(*(be_client(session, index) for index in range(spec.load.clients)))
+        count = spec.load.clients * spec.load.requests_per_client
+        return (time.process_time() - cpu_s) / count * 1e6
+
+
+async def ours_closed_us(entry: str, spec: GraphSpec) -> float:
+    """CPU of the clients in a closed loop, in microseconds a request."""
+    requests: list[Request] = []
+    async with Load(spec, [entry], time.monotonic(), requests) as load:
+        begun_s = time.process_time()
+        load.start()
+        await load.clients_end()
+        spent_s = time.process_time() - begun_s
+    if any(request.outcome != OK for request in requests):
+        raise SystemExit("the bench's own server answered wrong")
+    return spent_s / len(requests) * 1e6
+
+
+def bench_spec(entry: str, **load: float) -> GraphSpec:
+    """The bench's own server as a graph."""
+    document = {
+        "graph": "bench",
+        "roles": {"server": {"command": "none", "entry": entry}},
+        "load": {"model": "tiny", "stream": 1.0, "max_tokens": CHUNKS} | load,
+    }
+    return read_graph("bench", document, Path("bench.toml"))
+
+
+async def client_cost(turns: int) -> dict[str, float]:
+    """Median CPU a streamed request, of the clients here and of a bare loop, in the open and in the closed loop; and memory."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None
         entry = f"http://127.0.0.1:{int(await process.stdout.readline())}"
-        document = {
-            "graph": "bench",
-            "roles": {"server": {"command": "none", "entry": entry}},
-            "load": {"model": "tiny", "rate_per_s": 800, "stream": 1.0, "max_tokens": CHUNKS},
-        }
-        spec = read_graph("bench", document, Path("bench.toml"))
-        bare, ours = [], []
+        opened = bench_spec(entry, rate_per_s=800)
+        closed = bench_spec(entry, clients=CLIENTS, requests_per_client=100)
+        url = f"{entry}/v1/completions"
+        found: dict[str, list[float]] = {}
         for _ in range(turns):
-            bare.append(await bare_us(f"{entry}/v1/completions", spec))
-            ours.append(await ours_us(entry, spec))
-        return statistics.median(bare), statistics.median(ours)
+            for name, cost_us in (
+                ("bare_cpu_us", bare_us(url, opened)),
+                ("client_cpu_us", ours_us(entry, opened)),
+                ("bare_closed_cpu_us", bare_closed_us(url, closed)),
+                ("client_closed_cpu_us", ours_closed_us(entry, closed)),
+            ):
+                found.setdefault(name, []).append(await cost_us)
+        medians = {name: statistics.median(values) for name, values in found.items()}
+        medians["client_to_bare"] = medians["client_cpu_us"] / medians["bare_cpu_us"]
+        ratio = medians["client_closed_cpu_us"] / medians["bare_closed_cpu_us"]
+        return medians | {"client_to_bare_closed": ratio, "mib_100k_requests": memory_mib(entry)}
     finally:
         process.kill()
         await process.wait()
+
+
+def memory_mib(entry: str) -> float:
+    """What a process of its own takes at most that sends 100,000 requests and keeps what became of them."""
+    code = (
+        "import asyncio, resource, sys, bench\n"
+        f"spec = bench.bench_spec({entry!r}, clients={CLIENTS}, requests_per_client={RECORDED // CLIENTS})\n"
+        f"asyncio.run(bench.ours_closed_us({entry!r}, spec))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(ran.stdout)
 
 
 async def main() -> None:
@@ -177,7 +245,6 @@ async def main() -> None:
         steps = await measure_runs(
             spec, parse_plan("bench", STEPS), arguments.runs, Path(folder) / "steps"
         )
-    bare, ours = await client_cost(3)
     both = [*kill, *steps]
     found = {
         "start_to_first_answer_s": statistics.median(run.start_s for run in both),
@@ -186,9 +253,7 @@ async def main() -> None:
         "step_gap_p99_ms": percentile(gaps_ms(both), 0.99),
         "harness_own_s": statistics.median(own_s(run) for run in both),
         "harness_own_s_max": max(own_s(run) for run in both),
-        "client_cpu_us": ours,
-        "bare_cpu_us": bare,
-        "client_to_bare": ours / bare,
+        **await client_cost(3),
         "verdicts": [run.verdict.says for run in both],
     }
     if arguments.json:

@@ -83,7 +83,7 @@ FINDING 3f9a1c  error_window broken by kill decode 0; wait 0.50 s: 80 of 142 req
   control     kept in 3 of 3 runs without the faults
   cost        shrunk from 9 steps in 14 live runs, 131 s
   case        regressions/3f9a1c.json   status: open
-  evidence    .graphquake/3f9a1c
+  picture     .graphquake/3f9a1c/minimal/run.html
   replay      graphquake replay 3f9a1c      not a bug today?  graphquake mark 3f9a1c known --why URL"""
 
 

@@ -1,0 +1,310 @@
+"""A run as a picture: one HTML page that needs nothing else, not even a network.
+
+What is drawn follows from the history alone: `content` is the page's data, pure; `page` puts it into the template with the plotting
+library (Apache ECharts) beside it. Everything from outside goes through `html.escape` or JSON.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from graphquake.harness.availability import Stretch
+from graphquake.harness.history import (
+    OK,
+    SHED,
+    BecameReady,
+    Died,
+    History,
+    Measured,
+    PhaseBegan,
+    Request,
+    Resumed,
+    Spawned,
+)
+from graphquake.harness.impact import account
+from graphquake.harness.promises import judge
+from graphquake.harness.story import story
+from graphquake.harness.target import replica_name
+from graphquake.harness.verdict import Verdict
+
+MIB: Final = 1 << 20
+# So many steps of a line over the whole run, where it counts what happened within each.
+BINS: Final = 200
+BIN_MIN_S: Final = 0.1
+# More violations than that are one and the same, again and again.
+VIOLATIONS_MAX: Final = 200
+NAME: Final = "run.html"
+
+
+def write_page(history: History, folder: Path, links: Mapping[str, str] | None = None) -> Path:
+    """Draw a run into its folder.
+
+    Args:
+        links: what else to look at: text -> address.
+
+    Returns:
+        The page.
+    """
+    path = folder / NAME
+    path.write_text(page(history, links or {}), encoding="utf-8")
+    return path
+
+
+def page(history: History, links: Mapping[str, str]) -> str:
+    """The page of a run."""
+    verdict = judge(history)
+    name = history.host.get("scenario") or history.plan.one_line()
+    return _filled(
+        {
+            "title": html.escape(f"{history.spec.name}: {name}"),
+            "heading": html.escape(f"{history.spec.name} · {name}"),
+            "says": verdict.says,
+            "about": html.escape(_about(history)),
+            "body": "\n".join(_body(history, verdict, links)),
+            # No text of a log may end the script that holds it.
+            "data": json.dumps(content(history, verdict)).replace("</", "<\\/"),
+            "library": _part("echarts.min.js"),
+            "script": _part("page.js"),
+        }
+    )
+
+
+@cache
+def _part(name: str) -> str:
+    return (resources.files(__name__) / name).read_text(encoding="utf-8")
+
+
+def _filled(words: Mapping[str, str]) -> str:
+    pieces = _part("page.html").split("{{")
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        word, _, rest = piece.partition("}}")
+        filled += [words[word], rest]
+    return "".join(filled)
+
+
+def _about(history: History) -> str:
+    plain = ("began", "host")
+    host = (
+        text if name in plain else f"{name} {text}"
+        for name, text in history.host.items()
+        if name != "scenario"
+    )
+    return " · ".join([history.spec.shape, str(history.spec.load), *host])
+
+
+# -------------------------------------------------------------------------------------------------------- the words
+
+
+def _body(history: History, verdict: Verdict, links: Mapping[str, str]) -> Iterator[str]:
+    if links:
+        yield " · ".join(
+            f'<a href="{html.escape(to, quote=True)}">{html.escape(text)}</a>'
+            for text, to in links.items()
+        )
+    yield '<div id="picture"></div>'
+    yield '<div class="two"><div>'
+    steps = [f"{number}  {step}" for number, step in enumerate(history.plan.steps, 1)]
+    rest = history.plan.lines()[len(steps) :]
+    yield "<h2>plan</h2>" + _pre([*steps, *rest] or ["nothing is done"])
+    yield "<h2>what happened</h2>" + _pre(story(history) or ["nothing worth telling"])
+    yield "</div><div>"
+    yield "<h2>promises</h2>" + _table(_promises(history, verdict))
+    yield "<h2>numbers</h2>" + _table(_numbers(history))
+    yield "</div></div>"
+
+
+def _pre(lines: Iterable[str]) -> str:
+    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+
+
+def _table(rows: Iterable[tuple[str, str, bool]]) -> str:
+    cells = (
+        f"<tr><th>{html.escape(name)}</th><td{' class=bad' * bad}>{html.escape(text)}</td></tr>"
+        for name, text, bad in rows
+    )
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _promises(history: History, verdict: Verdict) -> Iterator[tuple[str, str, bool]]:
+    made = (*history.spec.promises.made, *history.spec.promises.extra)
+    for name in made:
+        broken = [v for v in verdict.violations if v.promise == name]
+        if not broken:
+            yield name, "kept" if verdict.says != "invalid" else "not judged", False
+            continue
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        yield name, f"{broken[0].seen}{more}", True
+    for cause in verdict.causes:
+        yield "proves nothing", cause, True
+
+
+def _numbers(history: History) -> Iterator[tuple[str, str, bool]]:
+    numbers = account(history)
+    yield "requests", f"{numbers.ok} right, {numbers.failed} failed, {numbers.shed} shed", False
+    for name, side in (("before", numbers.before), ("after", numbers.after)):
+        if side.latency.mean_s is not None:
+            text = f"latency {_ms(side.latency.p50_s)} median, {_ms(side.latency.p99_s)} p99"
+            first = f"; first token {_ms(side.first_token.p50_s)}, {_ms(side.first_token.p99_s)}"
+            yield name, text + first * (side.first_token.p50_s is not None), False
+    for one in numbers.impacts:
+        parts = [f"{one.failed} failed", f"errors for {_within(one.window_s)}"]
+        parts += [f"served after {_within(one.first_ok_s)}", f"peak after {_within(one.peak_s)}"]
+        yield one.step, ", ".join([*parts, f"ready after {_within(one.ready_s)}"]), False
+
+
+def _ms(value_s: float | None) -> str:
+    return "–" if value_s is None else f"{value_s * 1e3:.0f} ms"
+
+
+def _within(value_s: float | None) -> str:
+    return "never" if value_s is None else f"{value_s:.2f} s"
+
+
+# --------------------------------------------------------------------------------------------------------- the data
+
+
+def content(history: History, verdict: Verdict) -> dict[str, Any]:
+    """What the page's script draws; times in seconds on the run's clock."""
+    spec = history.spec
+    begin_s = min((event.at_s for event in history.of(Spawned)), default=0.0)
+    end_s = history.end_s
+    replicas = [replica_name(role, index) for role, index in spec.replicas()]
+    details: dict[str, int] = {}
+    ended = [r for r in history.requests if r.outcome]
+    requests: dict[str, list[list[float | int | None]]] = {}
+    for request in ended:
+        detail = f"{request.detail} {request.message}".strip()
+        place = details.setdefault(detail, len(details))
+        requests.setdefault(request.outcome, []).append(_point(request, place))
+    return {
+        "begin_s": _round(begin_s),
+        "end_s": _round(end_s),
+        "replicas": replicas,
+        "lives": list(_lives(history, replicas)),
+        "phases": list(_phases(history, end_s)),
+        "faults": [
+            {
+                "at_s": _round(f.begun_s),
+                "number": f.number + 1,
+                "step": f.step,
+                "proof": f.proof,
+            }
+            for f in history.faults()
+        ],
+        "heal_s": history.phase_began_s("heal") if history.plan.heal == "all" else None,
+        "violations": [
+            {"at_s": _round(v.at_s), "signature": v.signature, "seen": v.seen}
+            for v in verdict.violations[:VIOLATIONS_MAX]
+        ],
+        "details": list(details),
+        "requests": {name: requests[name] for name in sorted(requests, key=lambda n: n != OK)},
+        "rates": _rates(ended, end_s),
+        "in_flight": _in_flight(ended),
+        "waiting": list(_waiting(history)),
+        "usage": list(_usage(history, replicas)),
+    }
+
+
+def _round(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
+
+
+def _point(request: Request, detail: int) -> list[float | int | None]:
+    first_s = _round(request.first_s - request.sent_s)
+    sent_s, latency_s = _round(request.sent_s), _round(request.latency_s)
+    return [sent_s, latency_s, request.number, first_s, detail]
+
+
+def _lives(history: History, replicas: list[str]) -> Iterator[list[Any]]:
+    """Each incarnation: starting, then ready, with what it was stalled in between."""
+    ready_s = {(e.replica, e.incarnation): e.at_s for e in history.of(BecameReady)}
+    deaths = {(e.replica, e.incarnation): e for e in history.of(Died)}
+    end_s = history.end_s
+    for event in history.of(Spawned):
+        key = event.replica, event.incarnation
+        death = deaths.get(key)
+        how = "" if death is None else _how(death)
+        gone_s = end_s if death is None else death.at_s
+        up_s = min(ready_s.get(key, gone_s), gone_s)
+        place = replicas.index(event.replica)
+        parts = [("starting", Stretch(event.at_s, up_s)), ("ready", Stretch(up_s, gone_s))]
+        for kind, part in parts:
+            if part.end_s > part.begin_s:
+                yield [
+                    place,
+                    _round(part.begin_s),
+                    _round(part.end_s),
+                    kind,
+                    event.incarnation,
+                    how,
+                ]
+    for fault in history.faults():
+        if fault.step.startswith("stall "):
+            on_s = (e.at_s for e in history.of(Resumed) if e.replica == fault.victim)
+            until_s = min((s for s in on_s if s >= fault.at_s), default=end_s)
+            place = replicas.index(fault.victim)
+            yield [place, _round(fault.begun_s), _round(until_s), "stalled", 0, ""]
+
+
+def _how(death: Died) -> str:
+    how = f"signal {-death.status}" if death.status < 0 else f"exit status {death.status}"
+    return f"then {how}" + ("" if death.aimed else ", by itself")
+
+
+def _phases(history: History, end_s: float) -> Iterator[list[Any]]:
+    begun = [*((event.at_s, event.phase) for event in history.of(PhaseBegan)), (end_s, "")]
+    for (from_s, name), (to_s, _) in pairwise(begun):
+        yield [name, _round(from_s), _round(to_s)]
+
+
+def _rates(ended: list[Request], end_s: float) -> dict[str, list[list[float]]]:
+    bin_s = max(BIN_MIN_S, end_s / BINS)
+    right, bad = Counter[int](), Counter[int]()
+    for request in ended:
+        (right if request.outcome in (OK, SHED) else bad)[int(request.ended_s / bin_s)] += 1
+    bins = range(int(end_s / bin_s) + 1)
+    return {
+        name: [[round((at + 1) * bin_s, 3), round(counts[at] / bin_s, 2)] for at in bins]
+        for name, counts in (("ok", right), ("bad", bad))
+    }
+
+
+def _in_flight(ended: list[Request]) -> list[list[float]]:
+    """How many requests were in flight, at each change of it; of very many changes only some."""
+    moments = sorted([*((r.sent_s, 1) for r in ended), *((r.ended_s, -1) for r in ended)])
+    level, points = 0, []
+    for at_s, change in moments:
+        level += change
+        points.append([round(at_s, 3), level])
+    every = max(1, len(points) // (10 * BINS))
+    return points[::every]
+
+
+def _waiting(history: History) -> Iterator[list[float]]:
+    found: dict[float, float] = {}
+    for one in history.of(Measured):
+        if one.waiting is not None:
+            found[one.at_s] = found.get(one.at_s, 0.0) + one.waiting
+    yield from ([round(at_s, 3), waiting] for at_s, waiting in found.items())
+
+
+def _usage(history: History, replicas: list[str]) -> Iterator[dict[str, Any]]:
+    samples = list(history.of(Measured))
+    for replica in replicas:
+        own = [one for one in samples if one.replica == replica]
+        yield {
+            "replica": replica,
+            "cores": [[round(one.at_s, 3), one.cores] for one in own],
+            "rss": [[round(one.at_s, 3), round(one.rss_bytes / MIB, 1)] for one in own],
+            "gpu": [[round(one.at_s, 3), round(one.gpu_bytes / MIB, 1)] for one in own],
+        }

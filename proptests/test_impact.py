@@ -1,0 +1,179 @@
+"""What faults did to the service, in numbers; and the tables of them."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from pathlib import Path
+
+import bench_clock
+import pytest
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.history import ERROR, Measured
+from graphquake.harness.impact import account, percentile
+from graphquake.harness.tables import FORMATS, compare, flat, read_records, record_of, render
+
+from made import Made, plan_of
+
+
+def outage(*, returns: bool = True) -> Made:
+    """20 requests/s: right until a kill at 2 s, failing until 4 s, and then right to 10 s, or wrong to the end."""
+    made = Made(plan=plan_of("wait 1.00 s", "kill decode 0")).steady(0.0, 2.0)
+    made.step("wait 1.00 s", 2.0, begun_s=1.0).step("kill decode 0", 2.0, number=1)
+    made.steady(2.0, 4.0 if returns else 10.0, outcome=ERROR)
+    if returns:
+        made.steady(4.0, 10.0).spawn("decode 0", 2.5, ready_s=3.0)
+    return made.phase("heal", 2.1).phase("recover", 2.1).phase("steady", 9.0).phase("drain", 10.2)
+
+
+def test_an_outage_in_numbers() -> None:
+    """The window ends half-way to the first request that went well; a process is ready before clients are served."""
+    numbers = account(outage().history())
+    (impact,) = numbers.impacts
+    assert (numbers.before.ok, numbers.before.failed) == (39, 0)  # one was in flight
+    assert numbers.after.failed == numbers.failed == impact.failed == 40
+    assert impact.window_s == pytest.approx(2.0, abs=0.05)
+    assert impact.first_ok_s == pytest.approx(2.0, abs=0.2)
+    assert impact.peak_s == pytest.approx(2.0, abs=0.3)
+    assert impact.ready_s == pytest.approx(1.0)
+    assert impact.expected == pytest.approx(20 * (impact.first_ok_s or 0), abs=1)
+
+
+def test_what_never_comes_back() -> None:
+    """It says so; it does not say 0."""
+    (impact,) = account(outage(returns=False).history()).impacts
+    assert (impact.window_s, impact.first_ok_s, impact.peak_s, impact.ready_s) == (None,) * 4
+    assert impact.expected is None
+
+
+def test_a_fault_that_nobody_noticed() -> None:
+    """No error window, and served at once."""
+    made = Made(plan=plan_of("kill decode 0")).steady(0.0, 6.0).step("kill decode 0", 2.0)
+    (impact,) = account(made.history()).impacts
+    assert (impact.failed, impact.window_s) == (0, 0.0)
+    assert impact.first_ok_s is not None
+    assert impact.first_ok_s < 0.3
+
+
+def test_every_fault_counts_by_itself() -> None:
+    """The first of two does harm, the second does not."""
+    made = outage()
+    made.step("kill decode 1", 7.0, number=2)
+    first, second = account(made.history()).impacts
+    assert (first.failed, second.failed) == (40, 0)
+    assert second.ready_s is None
+
+
+def test_pending_is_over_the_samples_with_work() -> None:
+    """Summed over the replicas; where nothing tells, nothing is said."""
+    made = outage()
+    assert account(made.history()).before.pending is None
+    for at_s, in_flight, waiting in (
+        (0.0, 0.0, 0.0),
+        (0.5, 4.0, 2.0),
+        (1.5, 4.0, 4.0),
+        (5.0, 1.0, 0.0),
+    ):
+        made.events.append(Measured(at_s, "decode 0", 0.1, 1 << 20, 0, in_flight, waiting))
+        made.events.append(Measured(at_s, "frontend 0", 0.1, 1 << 20))
+    numbers = account(made.history())
+    assert (numbers.before.pending, numbers.after.pending) == (3.0, 0.0)
+
+
+def test_slow_is_what_takes_longer_than_asked() -> None:
+    """The suite's threshold is an option."""
+    history = outage().history()
+    assert account(history).before.slow == 0
+    assert account(history, slow_s=0.01).before.slow == 39
+
+
+def test_percentiles() -> None:
+    """By nearest rank."""
+    assert percentile([], 0.5) is None
+    assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert percentile([float(n) for n in range(1, 101)], 0.99) == 99.0
+
+
+def test_what_is_reported_is_what_was_so() -> None:
+    """Outages of a server that are known to the millisecond, and a request every 10 ms."""
+    found = bench_clock.errors(*asyncio.run(bench_clock.measure(8, seed=3)))
+    assert found.window_s <= 0.01 + 1 / bench_clock.RATE_PER_S
+    assert found.first_ok_s <= 0.005
+
+
+# ----------------------------------------------------------------------------------------------------------- the tables
+
+
+def saved(folder: Path, made: Made, scenario: str = "") -> Path:
+    """A run on disk."""
+    history = made.history()
+    if scenario:
+        history.host["scenario"] = scenario
+    folder.mkdir(parents=True)
+    history.save(folder)
+    return folder
+
+
+def test_the_table_of_a_folder(tmp_path: Path) -> None:
+    """Every run below it, with the suite's columns."""
+    saved(tmp_path / "made" / "decode_worker", outage(), "decode_worker")
+    saved(tmp_path / "made" / "other", outage(returns=False), "other")
+    records = read_records(tmp_path)
+    text = render(records, "fancy")
+    head, _, first, second = text.splitlines()[1:5]
+    for column in (
+        "startup",
+        "success",
+        "failed",
+        "latency b/a",
+        "pending b/a",
+        "violations b/a",
+        "recovery",
+    ):
+        assert column in head
+    assert first.split("│")[0].strip() == "decode_worker"
+    assert "never" in second
+    assert [cell.strip() for cell in second.split("│")][-1] == "broken"
+    assert "made, other: broken: error_window" in text
+    assert render(records, "markdown").count("|") > 40
+    rows = list(csv.DictReader(io.StringIO(render(records, "csv"))))
+    assert [row["failure"] for row in rows] == ["decode_worker", "other"]
+    assert json.loads(render(records, "json"))["runs"][1]["impacts"][0]["window_s"] is None
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_two_folders_are_compared(tmp_path: Path, form: str) -> None:
+    """Number by number; what is in one of them only is said."""
+    old = read_records(saved(tmp_path / "old", outage(), "frontend").parent)
+    new = [record_of(outage(returns=False).history(), tmp_path), *old]
+    text = compare(old, new, form)
+    assert "kept" not in text.splitlines()[0]
+    assert "frontend" in text
+    changed = compare(old, [record_of(_later(), tmp_path, 0.1)], "fancy")
+    assert "→" in changed
+
+
+def _later() -> object:
+    history = outage(returns=False).history()
+    history.host["scenario"] = "frontend"
+    return history
+
+
+def test_what_is_of_several_faults_is_of_the_worst() -> None:
+    """A run that recovers from one of two has not recovered."""
+    made = outage()
+    made.step("kill decode 1", 7.0, number=2)
+    row = flat(record_of(made.history(), Path("run")))
+    assert row["ready_s"] is None
+    assert row["faults"] == 2
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
+    """Says what was looked for."""
+    with pytest.raises(InputError, match="has no run in it"):
+        read_records(tmp_path)
+    with pytest.raises(InputError, match="is no folder"):
+        read_records(tmp_path / "nowhere")
