@@ -127,7 +127,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="where journals, runs and summaries go (.graphquake)",
     )
     group.addoption(
-        "--keep-failed", action="store_true", help="keep the folders of all broken and invalid runs"
+        "--report-dir",
+        metavar="DIR",
+        help="summaries, tables and pages once more, in a folder for CI to keep",
+    )
+    group.addoption(
+        "--keep-failed",
+        action="store_true",
+        help="of runs, of which 2 GiB are kept, never drop a broken or invalid one",
     )
     group.addoption(
         "--dry-run",
@@ -268,10 +275,11 @@ class ProvedNothing(Exception):
     """A session whose runs say nothing about the graph."""
 
 
-def run_graph(
-    config: pytest.Config, spec: GraphSpec, base: type[PlanMachine] | None = None
-) -> None:
+def run_graph(item: pytest.Item, spec: GraphSpec, base: type[PlanMachine] | None = None) -> None:
     """Replay a graph's cases and search, within this graph's part of the budget.
+
+    Args:
+        item: gets what JUnit is to say of the search, see `summary.properties`.
 
     Raises:
         Findings: if there is a new one, or a case failed.
@@ -280,7 +288,9 @@ def run_graph(
     from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, GraphquakeError  # noqa: PLC0415
     from graphquake.machines.machine import PlanMachine  # noqa: PLC0415
     from graphquake.machines.session import Session, dry_run  # noqa: PLC0415
+    from graphquake.machines.summary import properties  # noqa: PLC0415
 
+    config = item.config
     reporter = _reporter(config)
     try:
         asked = options(config)
@@ -290,7 +300,10 @@ def run_graph(
         budget = config.stash[_BUDGETS].next()
         session = Session(spec, asked, budget, reporter, base or PlanMachine)
         config.stash[_SUMMARIES].append(session.summary)
-        summary = session.go()
+        try:
+            summary = session.go()
+        finally:
+            item.user_properties += properties(session.summary)
     except GraphquakeError as error:
         _input_error(error)
         return
@@ -310,7 +323,7 @@ class ChaosItem(pytest.Item):
 
     def runtest(self) -> None:
         """See `run_graph`."""
-        run_graph(self.config, self.spec)
+        run_graph(self, self.spec)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """A finding was printed when it was made: here stands which."""
@@ -342,10 +355,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
     folder = Path(config.getoption("--results-dir"))
     write(summaries, folder)
+    if config.getoption("--report-dir"):
+        from graphquake.machines.reports import report_search  # noqa: PLC0415
+
+        report_search(summaries, folder, Path(config.getoption("--report-dir")))
     terminalreporter.section("graphquake")
     for summary in summaries:
         terminalreporter.write_line(summary.text())
-    terminalreporter.write_line(f"files: {folder}/summary.json, summary.md, GRAPH/journal.jsonl")
+    terminalreporter.write_line(
+        f"files: {folder}/summary.json, summary.md, GRAPH/index.html, GRAPH/journal.jsonl"
+    )
 
 
 def chaos_class(graph: str, promises: tuple[str, ...], machine: type[PlanMachine] | None) -> type:
@@ -371,7 +390,7 @@ def chaos_class(graph: str, promises: tuple[str, ...], machine: type[PlanMachine
                 _input_error(error)
             extra = (*spec.promises.extra, *promises)
             spec = replace(spec, promises=replace(spec.promises, extra=extra))
-            run_graph(config, spec, machine)
+            run_graph(request.node, spec, machine)
 
     return TestChaos
 

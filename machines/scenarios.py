@@ -24,6 +24,7 @@ from graphquake.harness.deployments import DEPLOYMENTS
 from graphquake.harness.errors import GraphquakeError, InputError
 from graphquake.harness.live import LiveRun, describe_host, run_live
 from graphquake.harness.logs import join_process_logs, write_client_logs
+from graphquake.harness.picture import write_page
 from graphquake.harness.plan import Plan
 from graphquake.harness.scenarios import (
     SCENARIOS,
@@ -38,6 +39,7 @@ from graphquake.harness.spec import GraphSpec, load_graph
 from graphquake.harness.tables import SCENARIO, Record, flat, read_records, record_of, render
 from graphquake.machines.lab import new_loop
 from graphquake.machines.progress import Reporter
+from graphquake.machines.reports import report_scenarios
 from graphquake.machines.session import results_folder
 
 # What is run if no graph is named: the suite's deployments, and Dynamo itself.
@@ -212,6 +214,7 @@ def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
     write_client_logs(run.history, folder / "clients")
     if not asked.separate_logs:
         join_process_logs(folder / "logs")
+    write_page(run.history, folder)
     record = record_of(run.history, folder)
     request.node.user_properties += list(_properties(record))
     if run.verdict.says == "invalid":
@@ -239,10 +242,14 @@ def _run(spec: GraphSpec, plan: Plan, folder: Path, scenario: str) -> LiveRun:
 def _properties(record: Record) -> Iterator[tuple[str, object]]:
     """For JUnit, also from the workers of pytest-xdist."""
     row = flat(record)
-    yield from (
-        (name, "" if row[name] is None else str(row[name]))
-        for name in ("verdict", "window_s", "first_ok_s", "ready_s", "failed", "folder")
-    )
+    yield from ((name, str(row[name])) for name in ("verdict", "failed", "folder"))
+    yield "error_window_s", _seconds(row["window_s"])
+    yield "recovery_s", _seconds(row["first_ok_s"])
+    yield "ready_s", _seconds(row["ready_s"])
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.3f}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -258,6 +265,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if records:
         terminalreporter.section("scenarios")
         terminalreporter.write_line(render(records, "fancy"))
+        report = terminalreporter.config.getoption("--report-dir")
+        if report:
+            results = Path(terminalreporter.config.getoption("--results-dir"))
+            report_scenarios(records, results, Path(report))
 
 
 def test_scenario(scenario_run: ScenarioRun) -> None:

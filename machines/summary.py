@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, EXIT_PROVED_NOTHING
+from graphquake.harness.impact import account
 from graphquake.machines.judge import Finding
 from graphquake.machines.replay import Replay, says
 from graphquake.machines.report import counted, row, short
@@ -209,6 +210,28 @@ def combined(summaries: list[GraphSummary]) -> int:
     found = {one.exit_status for one in summaries}
     order = (EXIT_BROKEN, EXIT_PROVED_NOTHING)
     return next((status for status in order if status in found), EXIT_KEPT)
+
+
+def properties(summary: GraphSummary) -> list[tuple[str, object]]:
+    """What JUnit says of a search: its verdict, and for each finding the case, its error window and recovery, in seconds."""
+    word = {EXIT_KEPT: "kept", EXIT_BROKEN: "broken"}.get(summary.exit_status, "proved nothing")
+    found: list[tuple[str, object]] = [("verdict", word)]
+    for finding in summary.findings:
+        impacts = account(finding.minimal.history).impacts
+        window_s = [one.window_s for one in impacts]
+        first_s = [one.first_ok_s for one in impacts]
+        found += [
+            ("case", finding.case.id),
+            ("error_window_s", _longest(window_s)),
+            ("recovery_s", _longest(first_s)),
+        ]
+    return found
+
+
+def _longest(values: list[float | None]) -> str:
+    """`never` if one of them is."""
+    known = [value for value in values if value is not None]
+    return "never" if len(known) < len(values) else f"{max(known, default=0.0):.3f}"
 
 
 def write(summaries: list[GraphSummary], folder: Path) -> None:

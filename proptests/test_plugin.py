@@ -159,7 +159,9 @@ def test_two_graphs_side_by_side(project: Path) -> None:
     case = json.loads(path.read_text())
     assert (case["status"], len(case["steps"])) == ("open", 1)
     assert case["observed"][0]["broke"] >= 9
-    assert list((project / ".graphquake" / "toy" / "runs").iterdir()) == []
+    runs = list((project / ".graphquake" / "toy" / "runs").iterdir())
+    assert runs
+    assert all((run / "verdict.json").exists() for run in runs)
 
 
 def test_a_bug_from_search_to_replay(project: Path) -> None:

@@ -4,7 +4,7 @@ Modelled on dynamo 3493: a brief blip of the registry, leases lost and never tak
 
 In: registry
 Breaks: error_window, views_agree, recovery
-Plan: kill registry 0
+Plan: kill registry 0; stay 3.50 s
 """
 
 from __future__ import annotations

@@ -1,0 +1,344 @@
+"""What Dynamo's fault tolerance suite has, by its names: scenarios as plans, clients in a closed loop, options, logs, a table."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from test_plugin import run
+
+from graphquake.harness.deployments import DEPLOYMENTS
+from graphquake.harness.errors import InputError
+from graphquake.harness.history import ERROR, OK, History, Invalidated, Measured
+from graphquake.harness.live import run_live
+from graphquake.harness.logs import ALL, join_process_logs, write_client_logs
+from graphquake.harness.plan import Plan
+from graphquake.harness.scenarios import (
+    SCENARIOS,
+    Clients,
+    NotThereError,
+    Strike,
+    scenario_graph,
+    scenario_names,
+    scenario_plan,
+)
+from graphquake.harness.spec import GraphSpec, load_graph
+
+from made import Made, plan_of, spec_of
+from toys import in_loop, toy_file, toy_spec
+
+FAST = Strike(after_s=3.0)
+
+
+def steps(graph: str | GraphSpec, name: str, strike: Strike = FAST) -> list[str]:
+    """A scenario's plan."""
+    spec = load_graph(graph) if isinstance(graph, str) else graph
+    return scenario_plan(spec, name, strike).lines()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("decode_worker", ["wait 2.40 s", "kill decode 0", "heal release"]),
+        ("prefill_worker", ["wait 2.40 s", "kill prefill 0", "heal release"]),
+        ("frontend", ["wait 2.40 s", "kill frontend 0", "heal release"]),
+        ("processor", ["wait 2.40 s", "kill processor 0", "heal release"]),
+        ("vllm_worker", ["wait 2.40 s", "kill decode 0 rank", "heal release"]),
+        ("none", ["heal release"]),
+    ],
+)
+def test_a_scenario_is_a_plan(name: str, expected: list[str]) -> None:
+    """The fault comes so long after the first request; without respawn the dead stay dead."""
+    assert steps("disagg-p-tp-1-dp-1-d-tp-2-dp-1", name) == expected
+
+
+@pytest.mark.parametrize("graph", DEPLOYMENTS)
+def test_every_deployment_has_its_scenarios(graph: str) -> None:
+    """An aggregated one has no prefill workers, and its workers are what decodes."""
+    spec = load_graph(graph)
+    there = []
+    for name in scenario_names(spec):
+        try:
+            there.append((name, steps(spec, name)))
+        except NotThereError as reason:
+            assert name == "prefill_worker"
+            assert str(reason) == f"{graph} has no prefill worker"
+    assert len(there) == len(SCENARIOS) - graph.startswith("agg")
+    if graph.startswith("agg"):
+        assert dict(there)["decode_worker"][1] == "kill worker 0"
+
+
+def test_how_many_and_whom() -> None:
+    """The first, others by index, all, or drawn from a seed, which is the same draw again."""
+    spec = load_graph("agg-tp-1-dp-4")
+
+    def victims(strike: Strike) -> list[str]:
+        return [line.split()[2] for line in steps(spec, "decode_worker", strike) if "kill" in line]
+
+    assert victims(Strike(victims=2)) == ["0", "1"]
+    assert victims(Strike(victims=2, first=3)) == ["0", "3"]
+    assert victims(Strike(victims=None)) == ["0", "1", "2", "3"]
+    drawn = [victims(Strike(victims=2, first=None, seed=seed)) for seed in range(8)]
+    assert drawn == [victims(Strike(victims=2, first=None, seed=seed)) for seed in range(8)]
+    assert len({tuple(one) for one in drawn}) > 1
+    with pytest.raises(InputError, match="--severity: found 5, agg-tp-1-dp-4 has 4 of worker"):
+        victims(Strike(victims=5))
+    with pytest.raises(InputError, match="--victim: found 4, worker of agg-tp-1-dp-4 has 0 to 3"):
+        victims(Strike(first=4))
+
+
+def test_a_file_has_scenarios_of_its_own() -> None:
+    """Whole plans, of several steps; one with the name of a component stands for it."""
+    own = {
+        "twice": ["wait 1 s", "kill decode 0", "wait 1 s", "kill decode 1"],
+        "frontend": ["kill frontend 0"],
+    }
+    spec = spec_of(scenarios=own)
+    assert scenario_names(spec) == [*SCENARIOS, "twice"]
+    assert steps(spec, "twice") == [
+        "wait 1.00 s",
+        "kill decode 0",
+        "wait 1.00 s",
+        "kill decode 1",
+        "heal release",
+    ]
+    assert steps(spec, "frontend", Strike(respawn=True)) == ["kill frontend 0"]
+    with pytest.raises(InputError, match='no scenario "twise"; did you mean "twice"'):
+        steps(spec, "twise")
+    with pytest.raises(InputError, match=r"made.toml: scenarios.bad: step 1: .* is no step"):
+        spec_of(scenarios={"bad": ["bite decode 0"]})
+
+
+def test_the_clients_of_the_suite() -> None:
+    """What the options say is what the graph is asked; the file's own document holds it, so that a run can be judged again."""
+    clients = Clients(
+        clients=3, requests_per_client=5, input_token_length=7, output_token_length=9, max_retries=2
+    )
+    spec = scenario_graph(load_graph("agg-tp-1-dp-4"), clients, respawn=True, max_num_seqs=2)
+    load = spec.load
+    assert (load.clients, load.requests_per_client, load.prompt_tokens, load.max_tokens) == (
+        3,
+        5,
+        7,
+        9,
+    )
+    assert (load.max_retries, load.deadline_s, spec.restart) == (2, 30.0, "always")
+    assert {role.capacity for role in spec.roles if role.name == "worker"} == {2}
+    assert spec.document["load"]["clients"] == 3
+    with pytest.raises(InputError, match=r"--max-num-seqs: no command of made has \{capacity\}"):
+        scenario_graph(spec_of(), clients, respawn=False, max_num_seqs=2)
+
+
+# -------------------------------------------------------------------------------------------------------------- live
+
+
+def closed(
+    folder: Path, *, respawn: bool = False, clients: int = 3, requests: int = 30, **toy: str
+) -> GraphSpec:
+    """The toy under clients in a closed loop."""
+    asked = Clients(clients, requests, input_token_length=16, output_token_length=16, max_retries=2)
+    return scenario_graph(toy_spec(folder, **toy), asked, respawn=respawn)
+
+
+@in_loop
+async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
+    """One request after the other; the run lasts until all have ended; what is used and what waits was sampled."""
+    spec = closed(tmp_path, respawn=True)
+    run = await run_live(
+        spec, scenario_plan(spec, "decode_worker", Strike(1.0, respawn=True)), tmp_path / "run"
+    )
+    history = History.load(tmp_path / "run")
+    assert run.verdict.says == "kept"
+    asked = Counter(request.group for request in history.requests if not request.attempt)
+    assert asked == {f"client {index}": 30 for index in range(3)}
+    assert all(request.outcome == OK for request in history.requests)
+    for index in range(3):
+        own = [request for request in history.requests if request.group == f"client {index}"]
+        assert all(b.sent_s >= a.ended_s for a, b in pairwise(own))
+    usage = list(history.of(Measured))
+    assert {one.replica for one in usage} == {"front 0", "worker 0", "worker 1"}
+    assert all(one.rss_bytes > 1 << 20 for one in usage)
+    assert any(one.cores > 0 for one in usage)
+
+
+@in_loop
+async def test_without_respawn_the_dead_stay_dead(tmp_path: Path) -> None:
+    """With the only frontend gone nothing is answered any more, each request is tried twice, and no promise is broken by that."""
+    spec = closed(tmp_path, clients=2, requests=40)
+    run = await run_live(spec, scenario_plan(spec, "frontend", Strike(1.0)), tmp_path / "run")
+    assert run.verdict.says == "kept"
+    failed = [request for request in run.history.requests if request.failed]
+    assert {request.attempt for request in failed} == {0, 1}
+    again = [request for request in failed if request.attempt]
+    firsts = {(request.group, request.number): request for request in failed if not request.attempt}
+    assert all(one.sent_s - firsts[one.group, one.number].ended_s >= 0.99 for one in again)
+
+
+@in_loop
+async def test_a_fault_after_the_last_request_proves_nothing(tmp_path: Path) -> None:
+    """The clients were done before: the run is invalid and says why."""
+    spec = closed(tmp_path, requests=2)
+    run = await run_live(spec, scenario_plan(spec, "decode_worker", Strike(2.0)), tmp_path / "run")
+    assert run.verdict.says == "invalid"
+    (cause,) = {event.cause for event in run.history.of(Invalidated)}
+    assert cause == 'the clients had ended before "kill worker 0": they need more requests'
+
+
+# -------------------------------------------------------------------------------------------------------------- logs
+
+
+def test_a_log_for_each_client(tmp_path: Path) -> None:
+    """A line for each request with all its attempts, in the suite's own form."""
+    made = Made(plan=Plan(()))
+    for number, attempt, outcome, detail in (
+        (0, 0, OK, ""),
+        (2, 0, ERROR, "HTTP 503"),
+        (2, 1, OK, ""),
+    ):
+        made.ask(number + attempt, number + attempt + 0.25, outcome, detail, group="client 0")
+        made.requests[-1].number, made.requests[-1].attempt = number, attempt
+    made.ask(1.0, 1.5, ERROR, "connection refused", group="client 1")
+    history = made.history()
+    history.host["began"] = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
+    write_client_logs(history, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "client_0.log.txt").read_text().splitlines()]
+    assert [[one["status"] for one in line["results"]] for line in lines] == [[200], [503, 200]]
+    assert lines[1]["total_time"] == pytest.approx(1.25)
+    assert lines[0]["time"] == "2026-01-01T00:00:00.250+00:00"
+    (line,) = map(json.loads, (tmp_path / "client_1.log.txt").read_text().splitlines())
+    assert line["results"][0] == {
+        "status": None, "result": "connection refused: ", "request_elapsed_time": 0.5,
+    }  # fmt: skip
+
+
+def test_one_log_of_all_processes(tmp_path: Path) -> None:
+    """Each line says whose it is."""
+    (tmp_path / "decode-0.0.log").write_text("one\ntwo\n")
+    (tmp_path / "frontend-0.0.log").write_text("three")
+    join_process_logs(tmp_path)
+    assert (
+        tmp_path / ALL
+    ).read_text() == "decode-0.0 | one\ndecode-0.0 | two\nfrontend-0.0 | three\n"
+    assert [path.name for path in tmp_path.iterdir()] == [ALL]
+
+
+# ----------------------------------------------------------------------------------------------------- as a user runs it
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Somebody's tests: the toy, and the two files that the scenarios need."""
+    toy_file(tmp_path)
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["graphquake.machines.scenarios"]\n')
+    (tmp_path / "test_mine.py").write_text(
+        "from graphquake.machines.scenarios import test_scenario\n"
+    )
+    return tmp_path
+
+
+SMALL = (
+    "--clients",
+    "2",
+    "--requests-per-client",
+    "25",
+    "--input-token-length",
+    "16",
+    "--output-token-length",
+    "16",
+)
+
+
+def test_scenarios_as_a_user_runs_them(project: Path) -> None:
+    """Selected by name, with a verdict each, a table, JUnit properties, and all data on disk."""
+    args = (
+        "test_mine.py",
+        "--graph",
+        "toy.toml",
+        *SMALL,
+        "--respawn",
+        "--fault-after",
+        "1",
+        "--junit-xml",
+        "junit.xml",
+    )
+    status, out = run(project, *args, "-k", "decode_worker or processor", "--report-dir", "report")
+    assert status == 0, out
+    assert "1 passed, 1 skipped" in out
+    assert re.search(r"^decode_worker +│ .*│ kept$", out, re.MULTILINE), out
+    folder = project / ".graphquake/scenarios/toy/decode_worker"
+    assert sorted(path.name for path in (folder / "clients").iterdir()) == [
+        "client_0.log.txt",
+        "client_1.log.txt",
+    ]
+    assert {path.name for path in (folder / "logs").iterdir()} == {ALL, "clients.jsonl"}
+    (of_test,) = ET.parse(project / "junit.xml").iterfind(".//properties")  # noqa: S314 - our own file
+    found = {one.get("name"): one.get("value") for one in of_test}
+    assert found["verdict"] == "kept"
+    assert float(found["error_window_s"] or "nan") < 0.5
+    assert float(found["recovery_s"] or "nan") < 2
+    report = project / "report"
+    assert (report / "scenarios/toy/decode_worker/run.html").is_file()
+    assert "| decode_worker |" in (report / "scenarios.md").read_text()
+    assert json.loads((report / "scenarios.json").read_text())["schema"] == 1
+
+
+def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
+    """The test fails with what was seen; one whose fault comes too late is an error; the table has both."""
+    toy_file(project, front="--panic 5")
+    args = (
+        "test_mine.py",
+        "--graph",
+        "toy.toml",
+        *SMALL,
+        "--separate-process-logs",
+        "-k",
+        "decode_worker",
+    )
+    status, out = run(project, *args, "--fault-after", "1")
+    assert status == 1, out
+    assert "1 failed" in out
+    assert "error_window / HTTP 503 / path left" in out
+    logs = {
+        path.name for path in (project / ".graphquake/scenarios/toy/decode_worker/logs").iterdir()
+    }
+    assert {"front-0.0.log", "worker-0.0.log", "worker-1.0.log"} <= logs
+    status, out = run(project, *args, "--fault-after", "20")
+    assert "1 error" in out, out
+    assert "they need more requests" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--clients", "0"], "--clients: found 0, expected at least 1"),
+        (["--severity", "some"], '--severity: found "some", expected a number of replicas, or all'),
+        (["--victim", "-1"], '--victim: found "-1", expected the index of a replica, or random'),
+        (["--fault-after", "700"], "--fault-after: found 700, expected seconds from 0 to 600"),
+        (["--max-num-seqs", "4"], "--max-num-seqs: no command of toy has {capacity}"),
+    ],
+)
+def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) -> None:
+    """Status 2, and nothing is started."""
+    status, out = run(project, "test_mine.py", "--graph", "toy.toml", *arguments)
+    assert (status, says in out) == (2, True), out
+
+
+def test_a_dry_run_starts_nothing(project: Path) -> None:
+    """Says what would be done."""
+    status, out = run(project, "test_mine.py", "--graph", "toy.toml", "--dry-run", "-rs")
+    assert status == 0, out
+    assert "dry run: wait 29.40 s; kill worker 0; heal release" in out
+    assert not (project / ".graphquake/scenarios").exists()
+
+
+def test_plans_of_scenarios_read_as_any(tmp_path: Path) -> None:
+    """A plan file and a scenario are the same thing."""
+    assert scenario_plan(spec_of(), "frontend", Strike(2.0, respawn=True)) == plan_of(
+        "wait 1.40 s", "kill frontend 0"
+    )
