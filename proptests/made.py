@@ -148,5 +148,5 @@ class Made:
             self.plan,
             events,
             list(self.requests),
-            {"began": "2026-01-01T00:00:00+00:00"},
+            host={"began": "2026-01-01T00:00:00+00:00"},
         )

@@ -8,7 +8,6 @@ import io
 import json
 from pathlib import Path
 
-import bench_clock
 import pytest
 
 from graphquake.harness.errors import InputError
@@ -16,6 +15,7 @@ from graphquake.harness.history import ERROR, Measured
 from graphquake.harness.impact import account, percentile
 from graphquake.harness.tables import FORMATS, compare, flat, read_records, record_of, render
 
+import bench_clock
 from made import Made, plan_of
 
 

@@ -124,9 +124,16 @@ def test_a_graph_that_does_not_start_is_one_error(
 
 def test_a_correct_graph(project: Path) -> None:
     """Live runs within the budget, none of them broken; a summary to read, and one for programs."""
-    status, out = run(project, *CHAOS, "--chaos-budget", "25s", "--hypothesis-seed", "1")
+    args = (*CHAOS, "--chaos-budget", "25s", "--hypothesis-seed", "1", "--report-dir", "report")
+    status, out = run(project, *args, "--junit-xml", "junit.xml")
     assert status == 0, out
     assert "exit 0" in out
+    assert '<property name="verdict" value="kept"' in (project / "junit.xml").read_text()
+    for root in (project / ".graphquake", project / "report"):
+        index = root / "toy" / "index.html"
+        links = re.findall(r'href="([^"]+)"', index.read_text())
+        assert len(links) >= 3
+        assert all((index.parent / link).is_file() for link in links)
     summary = json.loads((project / ".graphquake" / "summary.json").read_text())
     (graph,) = summary["graphs"]
     assert graph["runs"]["broken"] == 0
@@ -159,6 +166,9 @@ def test_two_graphs_side_by_side(project: Path) -> None:
     case = json.loads(path.read_text())
     assert (case["status"], len(case["steps"])) == ("open", 1)
     assert case["observed"][0]["broke"] >= 9
+    pages = project / ".graphquake" / case["id"]
+    assert "original/run.html" in (pages / "minimal" / "run.html").read_text()
+    assert "minimal/run.html" in (pages / "original" / "run.html").read_text()
     runs = list((project / ".graphquake" / "toy" / "runs").iterdir())
     assert runs
     assert all((run / "verdict.json").exists() for run in runs)

@@ -7,7 +7,7 @@ import pytest
 from graphquake.harness.history import OK, SHED
 from graphquake.harness.promises import judge
 
-from made import Made, plan_of
+from made import Made, plan_of, spec_of
 
 STEADY_S = 5.0
 
@@ -67,3 +67,31 @@ def test_a_steady_phase_without_those_who_died_is_not_judged() -> None:
     made.dies("decode 0", 1.5, aimed=True)
     made.plan = plan_of("kill decode 0", "heal release")
     assert signatures(made) == ()
+
+
+@pytest.mark.parametrize(
+    ("capacity", "latency_s", "expected"),
+    [
+        (None, 0.9, ()),  # what a decode can do at once is not known
+        (4, 0.19, ()),
+        (4, 0.25, ("throughput / slower",)),  # two in flight, and room for four: nobody has to wait
+        (1, 0.33, ()),  # two in flight, and room for one: twice the latency is as it must be
+        (1, 0.45, ("throughput / slower",)),
+    ],
+)
+def test_bounds_follow_the_capacity_that_is_left(
+    capacity: int | None, latency_s: float, expected: tuple[str, ...]
+) -> None:
+    """One of two decodes is dead and stays so; what its file says that the other can do decides how slow it may be."""
+    roles = {
+        "frontend": {"command": "f", "entry": "http://127.0.0.1:{port.http}"},
+        "prefill": {"command": "p"},
+        "decode": {"command": "d", "replicas": 2} | ({"capacity": capacity} if capacity else {}),
+    }
+    made = Made(spec_of(roles=roles), plan_of("kill decode 0", "heal release"))
+    made.steady(0.0, STEADY_S).step("kill decode 0", 1.5).phase("heal", 1.6).phase("recover", 1.6)
+    for number in range(300):
+        sent_s = STEADY_S + number * 0.05
+        made.ask(sent_s, sent_s + latency_s)
+    made.phase("steady", STEADY_S).phase("drain", STEADY_S + 15.0 + latency_s)
+    assert signatures(made) == expected

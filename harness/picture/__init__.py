@@ -39,7 +39,7 @@ from graphquake.harness.verdict import Verdict
 MIB: Final = 1 << 20
 # So many steps of a line over the whole run, where it counts what happened within each.
 BINS: Final = 200
-BIN_MIN_S: Final = 0.1
+BIN_MIN_S: Final = 0.25
 # More violations than that are one and the same, again and again.
 VIOLATIONS_MAX: Final = 200
 NAME: Final = "run.html"

@@ -95,8 +95,8 @@ const series = [
   },
   anchor(lanes, { silent: false, markArea: { silent: true, data: phases } }),
   {
-    name: "violations", type: "scatter", xAxisIndex: requests, yAxisIndex: requests, symbol: "triangle", symbolSize: 13, z: 6,
-    itemStyle: { color: VIOLATION, borderColor: "#fff", borderWidth: 1 }, animation: false,
+    name: "violations", type: "scatter", xAxisIndex: requests, yAxisIndex: requests, symbol: "triangle", symbolSize: 9, z: 6,
+    itemStyle: { color: VIOLATION, opacity: 1 }, animation: false,
     data: data.violations.map((v) => ({ value: [v.at_s, 0], v })), clip: false,
     tooltip: { formatter: ({ data: { v } }) => `<b>${escape(v.signature)}</b> at ${seconds(v.at_s)}<br>${escape(v.seen)}` },
   },
@@ -136,6 +136,7 @@ for (const u of data.usage) {
 for (const i of [rates, flight, cores, memory, gpu]) if (i !== null) series.push(anchor(i));
 
 const chart = echarts.init(box);
+chart.on("finished", () => { document.body.dataset.drawn = "yes"; });
 chart.setOption({
   animation: false, grid, xAxis, yAxis, series,
   axisPointer: { link: [{ xAxisIndex: "all" }] },
@@ -146,6 +147,5 @@ chart.setOption({
     { type: "slider", xAxisIndex: panels.map((_, i) => i), filterMode: "none", bottom: 4, height: 22, labelFormatter: (v) => `${v.toFixed(2)} s` },
   ],
 });
-chart.on("finished", () => { document.body.dataset.drawn = "yes"; });
 addEventListener("resize", () => chart.resize());
 })();

@@ -1,0 +1,117 @@
+"""A real browser to look at pages with: headless Chromium, spoken to by its own protocol over a loopback port.
+
+async with Browser.open() as browser:
+await browser.show(path)
+assert await browser.run("document.title") == "…"
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aiohttp
+
+CHROMIUM: Final = shutil.which("chromium") or shutil.which("google-chrome")
+START_S: Final = 20.0
+DRAWN_S: Final = 20.0
+FLAGS: Final = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0",
+    "--window-size=1228,1500", "--hide-scrollbars", "--disable-background-networking",
+)  # fmt: skip
+
+
+class Browser:
+    """One page.
+
+    Attributes:
+        complaints: what was written on its console as an error or a warning, and what went wrong in its scripts.
+    """
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self.complaints: list[str] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        """Start it with a profile of its own, and end it."""
+        assert CHROMIUM is not None, "no Chromium: apt-get install chromium"
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+            process = await asyncio.create_subprocess_exec(
+                CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank",
+                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+            try:
+                port = await _port(Path(profile, "DevToolsActivePort"))
+                async with aiohttp.ClientSession() as session:
+                    async with session.get(f"http://127.0.0.1:{port}/json") as answer:
+                        pages = [one for one in await answer.json() if one["type"] == "page"]
+                    async with session.ws_connect(
+                        pages[0]["webSocketDebuggerUrl"], max_msg_size=1 << 26
+                    ) as socket:
+                        self = cls(socket)
+                        for domain in ("Page", "Runtime", "Log"):
+                            await self.call(f"{domain}.enable")
+                        yield self
+            finally:
+                process.terminate()
+                await process.wait()
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """One call of the protocol; what the page complains about meanwhile is noted."""
+        number = next(self._numbers)
+        await self._socket.send_json({"id": number, "method": method, "params": params})
+        while True:
+            said = await self._socket.receive_json(timeout=60)
+            if said.get("id") == number:
+                return said.get("result", {})
+            self._note(said)
+
+    def _note(self, said: dict[str, Any]) -> None:
+        params = said.get("params", {})
+        match said.get("method"):
+            case "Runtime.exceptionThrown":
+                self.complaints.append(params["exceptionDetails"]["text"])
+            case "Log.entryAdded" if params["entry"]["level"] in ("error", "warning"):
+                self.complaints.append(params["entry"]["text"])
+            case "Runtime.consoleAPICalled" if params["type"] in ("error", "warning"):
+                self.complaints.append(str(params["args"]))
+
+    async def run(self, code: str) -> Any:
+        """The value of an expression in the page."""
+        found = await self.call("Runtime.evaluate", expression=code, returnByValue=True)
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    async def show(self, path: Path) -> None:
+        """Load a page and wait until it says that all is drawn."""
+        await self.call("Page.navigate", url=path.resolve().as_uri())
+        async with asyncio.timeout(DRAWN_S):
+            while await self.run("document.body && document.body.dataset.drawn") != "yes":
+                await asyncio.sleep(0.02)
+
+    async def point_at(self, x: float, y: float) -> None:
+        """Move the mouse there."""
+        await self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    async def picture(self, path: Path) -> None:
+        """A PNG of the whole page."""
+        shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+
+async def _port(file: Path) -> int:
+    """The port that the browser took, as it says in its profile."""
+    async with asyncio.timeout(START_S):
+        while not file.is_file() or len(lines := file.read_text().splitlines()) < 2:
+            await asyncio.sleep(0.02)
+    return int(lines[0])

@@ -1,0 +1,41 @@
+"""What servers say of their load, by whatever names."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.gauges import KNOWN_GAUGES, gauges_in, load_in
+
+from made import spec_of
+
+VLLM = """
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_running{engine="1",model_name="m"} 4.0
+vllm:num_requests_waiting{engine="0",model_name="m"} 2.0
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:e2e_request_latency_seconds_bucket{le="+Inf"} 7.0 # {trace_id="x"} 1.0
+not a line
+"""
+
+
+def test_what_a_vllm_says() -> None:
+    """Summed over the labels."""
+    assert load_in(VLLM, KNOWN_GAUGES) == {"in_flight": 7.0, "waiting": 2.0, "kv_usage": 0.25}
+
+
+def test_names_of_the_file_come_first() -> None:
+    """What a server calls otherwise is named in the graph file."""
+    spec = spec_of(gauges={"waiting": ["my_queue"]})
+    text = VLLM + "my_queue 9\n"
+    assert load_in(text, spec.gauges)["waiting"] == 9.0
+    assert load_in(VLLM, spec.gauges)["waiting"] == 2.0
+    with pytest.raises(InputError, match=r"made\.toml: gauges\.queue"):
+        spec_of(gauges={"queue": ["my_queue"]})
+
+
+def test_what_is_no_number_is_left_out() -> None:
+    """NaN, a word, a name that is not there."""
+    assert gauges_in("a NaN\nb some\nc +Inf\n", ["a", "b", "d"]) == {}

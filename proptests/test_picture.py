@@ -1,0 +1,140 @@
+"""The page of a run, and that of a search: what they hold, and that a real browser draws it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from graphquake.harness.history import ERROR, Measured
+from graphquake.harness.picture import content, page, write_page
+from graphquake.harness.promises import judge
+from graphquake.machines.evidence import Shelf
+from graphquake.machines.lab import Outcome
+
+from browser import CHROMIUM, Browser
+from made import Made, plan_of
+from toys import in_loop
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+HOSTILE = "</script><script>document.title = 'owned'</script>"
+# How many dots of the page's canvas have each of these colors, and how many colors there are.
+LOOK = """
+(() => {
+  const canvas = document.querySelector("canvas"), seen = {};
+  const dots = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  for (let at = 0; at < dots.length; at += 4) {
+    const color = [dots[at], dots[at + 1], dots[at + 2]].join();
+    if (dots[at + 3] > 250) seen[color] = (seen[color] || 0) + 1;
+  }
+  return {fault: seen["197,48,48"] || 0, violation: seen["184,50,128"] || 0, heal: seen["47,133,90"] || 0};
+})()
+"""
+
+
+def broken() -> Made:
+    """A kill, four seconds of failures of which the later ones are not excused, with a message that would like to be code."""
+    made = (
+        Made(plan=plan_of("kill decode 0", "wait 0.50 s"))
+        .steady(0.0, 2.0)
+        .step("kill decode 0", 2.0)
+    )
+    made.steady(2.0, 6.0, outcome=ERROR).steady(6.0, 9.0).step("wait 0.50 s", 2.5, number=1)
+    for request in made.requests:
+        request.message = HOSTILE if request.outcome == ERROR else ""
+    made.phase("heal", 2.5).spawn("decode 0", 2.6, ready_s=3.0).phase("recover", 2.6)
+    for at_s in range(9):
+        made.events.append(Measured(at_s, "decode 0", 0.5, 90 << 20, 0, 3.0, 1.0))
+    return made
+
+
+def test_what_a_page_holds() -> None:
+    """All lives with their ends, the fault, the heal, each request with its outcome, and what was used."""
+    history = broken().history()
+    verdict = judge(history)
+    data = content(history, verdict)
+    assert data["replicas"] == ["frontend 0", "prefill 0", "decode 0", "decode 1"]
+    lives = [(data["replicas"][one[0]], one[3], one[4]) for one in data["lives"]]
+    assert lives.count(("decode 0", "ready", 0)) == lives.count(("decode 0", "starting", 1)) == 1
+    assert data["faults"] == [{"at_s": 2.0, "number": 1, "step": "kill decode 0", "proof": "made"}]
+    assert data["heal_s"] == 2.5
+    assert sum(map(len, data["requests"].values())) == len(history.requests)
+    assert len(data["requests"]["error"]) == 80
+    assert len(data["violations"]) == len(verdict.violations) > 0
+    assert {len(one["rss"]) for one in data["usage"]} == {0, 9}
+    assert data["waiting"][0] == [0, 1.0]
+
+
+def test_nothing_of_a_log_becomes_code() -> None:
+    """Whatever a server says stays text."""
+    text = page(broken().history(), {})
+    assert HOSTILE not in text
+    assert re.search(r'<script id="data" type="application/json">\{.*\}</script>', text)
+
+
+@needs_browser
+@in_loop
+async def test_a_browser_draws_it(tmp_path: Path) -> None:
+    """The marks of fault, heal and violations are there, what is pointed at is explained, and nothing is complained about."""
+    path = write_page(broken().history(), tmp_path)
+    async with Browser.open() as browser:
+        await browser.show(path)
+        assert await browser.run("document.title") == "made: kill decode 0; wait 0.50 s"
+        seen = await browser.run(LOOK)
+        words = await browser.run("document.body.innerText")
+        # In the middle of the lane of decode 0, at the left.
+        box = await browser.run(
+            "(({x, y}) => [x, y])(document.getElementById('picture').getBoundingClientRect())"
+        )
+        await browser.point_at(box[0] + 300, box[1] + 70 + 2.5 * 26)
+        await asyncio.sleep(0.3)
+        told = await browser.run("document.getElementById('picture').innerText")
+        complaints = browser.complaints
+    # A line across six panels of 80 px and more; some triangles of 9 px; a dashed line.
+    assert seen["fault"] > 400
+    assert seen["violation"] > 50
+    assert seen["heal"] > 100
+    assert "error_window" in words
+    assert "decode 0, incarnation 0: ready" in told
+    assert complaints == []
+
+
+@needs_browser
+@in_loop
+async def test_fifty_thousand_requests_open_quickly(tmp_path: Path) -> None:
+    """From the begin of loading until all is drawn, by the browser's own clock, two seconds."""
+    made = Made(plan=plan_of("kill decode 0")).step("kill decode 0", 100.0)
+    for number in range(50_000):
+        made.ask(number / 250, number / 250 + 0.2 + (number % 97) / 400)
+    path = write_page(made.history(), tmp_path)
+    async with Browser.open() as browser:
+        await browser.show(path)
+        took_ms = await browser.run("performance.now()")
+        complaints = browser.complaints
+    assert took_ms < 2000
+    assert complaints == []
+
+
+# -------------------------------------------------------------------------------------------------------- what is kept
+
+
+def outcome(folder: Path, made: Made, kilobytes: int) -> Outcome:
+    """A run on disk of about that size."""
+    history = made.history()
+    folder.mkdir(parents=True)
+    history.save(folder)
+    (folder / "logs" / "big.log").write_bytes(b"x" * (kilobytes << 10))
+    return Outcome(history.plan, judge(history), history, 1.0, folder)
+
+
+@pytest.mark.parametrize(("spare", "left"), [(False, {"2"}), (True, {"0", "2"})])
+def test_the_oldest_kept_runs_make_room(tmp_path: Path, spare: bool, left: set[str]) -> None:  # noqa: FBT001
+    """Then broken ones, unless they are to stay whatever happens; the page counts as well."""
+    kept = Made(plan=plan_of("kill decode 0")).steady(0.0, 2.0)
+    shelf = Shelf(room_bytes=3 << 19, spare_shown=spare)
+    for number, made in enumerate([broken(), kept, broken(), kept]):
+        shelf.put(outcome(tmp_path / str(number), made, 400))
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert all((path / "run.html").is_file() for path in tmp_path.iterdir())
