@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.execute import BASELINE_S
-from graphquake.harness.plan import TREE, Kill, Plan, Wait
+from graphquake.harness.plan import TREE, Heal, Kill, Plan, Wait
 from graphquake.harness.reading import did_you_mean
 from graphquake.harness.spec import GraphSpec, RoleSpec, read_graph
 
@@ -125,7 +125,7 @@ def scenario_plan(spec: GraphSpec, name: str, strike: Strike) -> Plan:
         NotThereError: if the graph has no such component.
         InputError: if there is no such scenario, or fewer replicas than are to be struck.
     """
-    heal = "all" if strike.respawn else "release"
+    heal: Heal = "all" if strike.respawn else "release"
     if name in spec.scenarios:
         own = spec.scenarios[name]
         return own if own.heal != "all" else replace(own, heal=heal)

@@ -212,8 +212,8 @@ def _lines(rows: Sequence[Mapping[str, str]], form: str) -> list[str]:
     names = list(rows[0])
     if form == "markdown":
         marks = ["---" if name in ("failure", "verdict") else "--:" for name in names]
-        table = [names, marks, *(list(row.values()) for row in rows)]
-        return [f"| {' | '.join(cells)} |" for cells in table]
+        cells = [names, marks, *(list(row.values()) for row in rows)]
+        return [f"| {' | '.join(one)} |" for one in cells]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     table = [{name: name for name in names}, *rows]
     lines = [
