@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from graphquake.harness.history import History, StepDone
 from graphquake.harness.plan import Plan
 from graphquake.machines.corpus import REACH_FACTOR, REACH_SLACK_S, Status
+from graphquake.machines.differs import Facts, facts_of, separating
 from graphquake.machines.embedding import embedding_ends
 from graphquake.machines.lab import Outcome
 from graphquake.machines.shrunk import Shrunk
@@ -22,10 +23,22 @@ class Chase:
 
     signature: str
     _seen: dict[Plan, set[str]] = field(default_factory=dict)
+    _runs: dict[Plan, list[tuple[bool, Facts]]] = field(default_factory=dict)
 
     def saw(self, plan: Plan, signatures: set[str]) -> None:
         """A run of that plan showed these."""
         self._seen.setdefault(replace(plan, stay_s=0.0), set()).update(signatures)
+
+    def noted(self, history: History, *, broken: bool) -> None:
+        """A run that proves something broke by what is chased, or did not."""
+        plan = replace(history.plan, stay_s=0.0)
+        self._runs.setdefault(plan, []).append((broken, facts_of(history)))
+
+    def differs(self, minimal: Plan) -> tuple[str, ...]:
+        """What separates the broken from the kept runs of the minimal plan."""
+        runs = self._runs.get(replace(minimal, stay_s=0.0), [])
+        broken = [facts for was_broken, facts in runs if was_broken]
+        return tuple(separating(broken, [facts for was_broken, facts in runs if not was_broken]))
 
     def also(self, minimal: Plan) -> set[str]:
         """What the minimal plan itself shows besides: the same bug in other words. A wrong answer never is."""

@@ -67,6 +67,7 @@ class Case:
         bounds, load: the graph's bounds and load under which it was seen; a replay uses them.
         needed: step -> what was seen without it.
         numbers: step -> where its numbers begin to matter.
+        differs: below rate 1, what separated the broken from the kept runs of the plan.
         any_replica: whether it holds for other replicas of the same roles; None if that was not tried.
     """
 
@@ -86,6 +87,7 @@ class Case:
     any_replica: bool | None = None
     needed: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, str] = field(default_factory=dict)
+    differs: tuple[str, ...] = ()
     controls: str = ""
     shrunk_from: Mapping[str, float] = field(default_factory=dict)
     observed: tuple[Observed, ...] = ()
@@ -152,13 +154,23 @@ class Case:
             "reach_s": self.reach_s,
             "needed": dict(self.needed),
             "numbers": dict(self.numbers),
+            "differs": list(self.differs),
             "controls": self.controls,
             "bounds": dict(self.bounds),
             "load": dict(self.load),
             "shrunk_from": dict(self.shrunk_from),
             "observed": [asdict(one) for one in self.observed],
         }
-        optional = ("why", "also", "any_replica", "controls", "stay_s", "needed", "numbers")
+        optional = (
+            "why",
+            "also",
+            "any_replica",
+            "controls",
+            "stay_s",
+            "needed",
+            "numbers",
+            "differs",
+        )
         return {
             key: value
             for key, value in table.items()
@@ -273,6 +285,7 @@ def read_case(source: str, text: str) -> Case:
         any_replica=table.flag("any_replica", default=False) if "any_replica" in table else None,
         needed=table.name_texts("needed"),
         numbers=table.name_texts("numbers"),
+        differs=table.texts("differs"),
         controls=table.text("controls") if "controls" in table else "",
         shrunk_from=_numbers(table.table("shrunk_from")),
         observed=tuple(_observed(row) for row in table.tables("observed")),

@@ -320,6 +320,8 @@ class Judge:
         news = self._news(outcome) if outcome.verdict.says == "broken" else []
         chase.saw(outcome.plan, {violation.signature for violation in news})
         wanted = [v for v in news if self.shrink_any or v.signature == chase.signature]
+        if outcome.verdict.says != "invalid":
+            chase.noted(outcome.history, broken=bool(wanted))
         if not wanted:
             return Trial("invalid" if outcome.verdict.says == "invalid" else "kept")
         return Trial("broken", last_step=last_step(outcome.history, wanted[0].at_s))
@@ -377,6 +379,7 @@ class Judge:
             any_replica=shrunk.any_replica,
             needed=shrunk.needed_text(),
             numbers=shrunk.numbers_text(),
+            differs=chase.differs(shrunk.plan),
             controls=shrunk.controls_text(),
             shrunk_from=cost,
             observed=(self._observed(shrunk),),

@@ -150,6 +150,8 @@ def _evidence_rows(case: Case) -> Iterator[str]:
         yield from row("needed" if number == 0 else "", f'without "{step}": {what}')
     for number, (step, what) in enumerate(case.numbers.items()):
         yield from row("numbers" if number == 0 else "", f'"{step}": {what}')
+    for number, text in enumerate(case.differs):
+        yield from row("differs" if number == 0 else "", text)
     if case.controls:
         yield from row("control", case.controls)
     cost = case.shrunk_from

@@ -1,0 +1,57 @@
+"""What separates broken from kept runs of the same plan, and that chance is not taken for it."""
+
+from __future__ import annotations
+
+import random
+
+from graphquake.machines.differs import facts_of, separating
+
+from made import Made, plan_of
+
+
+def young(age_s: float) -> Made:
+    """A kill that comes so long after the victim's return."""
+    made = Made(plan=plan_of("kill decode 0", "respawn decode 0", "wait 1.00 s", "kill decode 0"))
+    made.steady(0.0, 1.0).step("kill decode 0", 1.0).step("respawn decode 0", 1.1, number=1)
+    made.spawn("decode 0", 1.1, ready_s=1.5).step("wait 1.00 s", 2.1, number=2)
+    made.ask(0.9, 3.0)
+    return made.step("kill decode 0", 1.5 + age_s, number=3)
+
+
+def test_facts_are_about_the_moments_of_the_steps() -> None:
+    """What was in flight, and who had come back how long ago."""
+    facts = facts_of(young(0.25).history())
+    last = 'at "kill decode 0" (step 4)'
+    assert facts[f"requests in flight {last}"] == 1
+    assert facts[f"seconds since decode 0 was ready again {last}"] == 0.25
+    assert facts[f"decode 0 was back {last}"] == 1
+    assert facts['decode 0 was back at "kill decode 0" (step 1)'] == 0
+
+
+def test_what_separates_is_told_with_its_counts() -> None:
+    """Broken where the victim had just come back."""
+    broken = [facts_of(young(0.1 + number / 100).history()) for number in range(6)]
+    kept = [facts_of(young(0.5 + number / 10).history()) for number in range(6)]
+    found = separating(broken, kept)
+    wanted = 'seconds since decode 0 was ready again at "kill decode 0" (step 4) ≤ 0.15: 6 of 6 broken, 0 of 6 kept'
+    assert wanted in found
+    assert separating(kept, broken)[0].count("≥") == 1
+
+
+def test_too_few_runs_separate_nothing() -> None:
+    """Two against two differ in something or other."""
+    broken = [facts_of(young(0.1).history())] * 2
+    kept = [facts_of(young(0.9).history())] * 2
+    assert separating(broken, kept) == []
+    assert separating(broken, []) == []
+
+
+def test_chance_is_not_taken_for_a_difference() -> None:
+    """Of 400 pairs of groups that do not differ, some fact or other separates hardly any."""
+    draw = random.Random(5)
+
+    def group(runs: int) -> list[dict[str, float]]:
+        return [{f"fact {n}": draw.random() for n in range(10)} for _ in range(runs)]
+
+    told = sum(bool(separating(group(7), group(5))) for _ in range(400))
+    assert told <= 0.08 * 400
