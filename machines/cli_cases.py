@@ -15,10 +15,10 @@ from graphquake.harness.errors import (
     InputError,
 )
 from graphquake.harness.spec import GraphSpec, built_in_graphs, load_graph
+from graphquake.machines.budget import UNLIMITED, Budget, parse_limit
 from graphquake.machines.corpus import Case, Corpus, Status, as_in, read_case
 from graphquake.machines.journal import Journal
-from graphquake.machines.lab import Budget, LiveLab
-from graphquake.machines.plugin import parse_duration
+from graphquake.machines.lab import LiveLab
 from graphquake.machines.progress import Reporter
 from graphquake.machines.replay import Replay, replay
 from graphquake.machines.report import table
@@ -26,7 +26,6 @@ from graphquake.machines.session import corpus_folder, record, results_folder
 
 RECORD_RUNS_MIN: Final = 5
 MARKS: Final[tuple[Status, ...]] = ("open", "known", "fixed")
-NO_BUDGET_S: Final = float("inf")
 
 
 def budget_of(arguments: argparse.Namespace) -> Budget:
@@ -35,12 +34,11 @@ def budget_of(arguments: argparse.Namespace) -> Budget:
     Raises:
         InputError: if it is no duration.
     """
-    if arguments.chaos_budget is None:
-        return Budget(NO_BUDGET_S)
     try:
-        return Budget(parse_duration(arguments.chaos_budget))
+        limit = parse_limit(arguments.chaos_budget) if arguments.chaos_budget else UNLIMITED
     except ValueError as error:
         raise InputError(f"--chaos-budget: {error}") from None
+    return limit.begin()
 
 
 def _graphs(names: list[str]) -> list[GraphSpec]:

@@ -27,6 +27,7 @@ from graphquake.harness.plan import Plan, Step, Wait, WaitReady
 from graphquake.harness.promises import judge as judge_history
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Violation
+from graphquake.machines.budget import UNLIMITED, Budget, BudgetSpent, Limit
 from graphquake.machines.chase import Chase, last_step, reach_s, status_of
 from graphquake.machines.corpus import (
     EXCUSING,
@@ -42,7 +43,7 @@ from graphquake.machines.embedding import embeds
 from graphquake.machines.evidence import file_finding
 from graphquake.machines.foresight import shrink_ahead
 from graphquake.machines.journal import Journal
-from graphquake.machines.lab import BudgetSpent, Lab, Outcome, Ticket
+from graphquake.machines.lab import Lab, Outcome, Ticket
 from graphquake.machines.ledger import Progress, Run
 from graphquake.machines.novelty import Novelty
 from graphquake.machines.replay import versions_of
@@ -106,6 +107,7 @@ class Judge:
         corpus: the cases of this graph; findings are kept there.
         journal: what was drawn and run.
         strict: an unconfirmed finding fails the session, too.
+        shrink_limit: what each shrink may take.
         shrink_any: a candidate counts whatever it breaks, so long as no case explains it; else it has to break the same in the same way.
         unneeded: runs that were begun beforehand, and that nobody asked for.
         on_finding: told about each finding as soon as it is made.
@@ -116,6 +118,7 @@ class Judge:
     journal: Journal
     strict: bool = False
     shrink_any: bool = False
+    shrink_limit: Limit = UNLIMITED
     on_finding: Callable[[Finding], None] = lambda _: None
     findings: list[Finding] = field(default_factory=list)
     explained: Counter[str] = field(default_factory=Counter)
@@ -297,7 +300,8 @@ class Judge:
                 confirmations=CONFIRMATIONS, controls=CONTROLS,
             )  # fmt: skip
 
-        shrunk = shrink_ahead(shrinker, _Candidates(self, chase, self.lab.slots))
+        budget = self.shrink_limit.begin()
+        shrunk = shrink_ahead(shrinker, _Candidates(self, chase, budget, self.lab.slots))
         evidence = self._evidence(shrunk.plan, chase)
         if self.shrink_any and evidence:
             chase.signature = self._news(evidence[0])[0].signature
@@ -415,9 +419,13 @@ class _Candidates:
 
     judge: Judge
     chase: Chase
+    budget: Budget
     slots: int
 
     def start(self, plan: Plan) -> Ticket:
+        if not self.budget.has_room(0.0):
+            raise OutOfBudget
+        self.budget.begin_run()
         enough = partial(self.judge._shows, self.chase.signature)  # noqa: SLF001 - it is a part of it
         try:
             return self.judge.lab.start(plan, "shrink", enough=enough)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
@@ -30,40 +30,10 @@ from graphquake.harness.plan import Plan
 from graphquake.harness.ports import gpus
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Verdict
+from graphquake.machines.budget import Budget, BudgetSpent
 
 # Until a run was timed: a start, the phases, and a plan of a few seconds.
 RUN_GUESS_S: Final = 15.0
-
-
-class BudgetSpent(BaseException):
-    """No further run fits into the budget."""
-
-
-@dataclass(slots=True)
-class Budget:
-    """How long runs may still be begun.
-
-    Attributes:
-        total_s: all of it; infinite if there is no bound.
-        begun_s: `time.monotonic()` when it began to run.
-    """
-
-    total_s: float
-    begun_s: float = field(default_factory=time.monotonic)
-
-    @property
-    def spent_s(self) -> float:
-        """What is gone."""
-        return time.monotonic() - self.begun_s
-
-    @property
-    def left_s(self) -> float:
-        """What is left; never negative."""
-        return max(0.0, self.total_s - self.spent_s)
-
-    def share(self, of: float) -> Budget:
-        """A budget of its own with that share of what is left."""
-        return Budget(self.left_s * of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +217,9 @@ class LiveLab:
 
     def start(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Ticket:
         """See `Lab.start`."""
-        if (self.live_s and self.budget.left_s < self.run_s) or self.budget.left_s <= 0:
+        if not self.budget.has_room(self.run_s if self.live_s else 0.0):
             raise BudgetSpent
+        self.budget.begin_run()
         self._number += 1
         folder = self._folder / f"{self._number:04}"
         run = self._live(self._number, plan, why, folder, enough)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+
+from graphquake.machines.budget import UNLIMITED, Budgets, Limit, parse_limit
 
 if TYPE_CHECKING:
     from graphquake.harness.spec import GraphSpec
@@ -33,43 +34,8 @@ OWN_GRAPH: Final = "reference"
 DYNAMO_GRAPH: Final = "dynamo-disagg"
 # The plugin that runs named scenarios on graphs.
 SCENARIOS: Final = "graphquake.machines.scenarios"
-_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\Z")
 _SUMMARIES: Final = pytest.StashKey[list["GraphSummary"]]()
-_BUDGETS: Final = pytest.StashKey["Budgets"]()
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `20m` or `1h30m`.
-
-    Raises:
-        ValueError: says what was found and what would be right.
-    """
-    if text.isdigit():
-        return float(text)
-    found = _DURATION.match(text)
-    if not text or not found:
-        raise ValueError(f'found "{text}", expected a duration such as 90s, 20m or 1h30m')
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return float(hours * 3600 + minutes * 60 + seconds)
-
-
-class Budgets:
-    """Divides a session's budget: each graph gets an equal part of what is left when its turn comes."""
-
-    def __init__(self, total_s: float, graphs: int) -> None:
-        self._total_s, self._graphs, self._begun_s = total_s, graphs, 0.0
-
-    def next(self) -> Any:
-        """The budget of the next graph."""
-        import time  # noqa: PLC0415
-
-        from graphquake.machines.lab import Budget  # noqa: PLC0415
-
-        self._begun_s = self._begun_s or time.monotonic()
-        left_s = max(0.0, self._total_s - (time.monotonic() - self._begun_s))
-        part = Budget(left_s / max(1, self._graphs))
-        self._graphs -= 1
-        return part
+_BUDGETS: Final = pytest.StashKey[Budgets]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,7 +60,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--chaos-budget",
         default=BUDGET,
         metavar="T",
-        help=f"live time of all graphs together ({BUDGET})",
+        help=f"live time of all graphs together, live runs (200runs), or both with a comma ({BUDGET})",
+    )
+    group.addoption(
+        "--shrink-budget",
+        default="",
+        metavar="T",
+        help="the same for each shrink; what is not minimal by then is kept as unshrunk, and gone on with the next time",
+    )
+    group.addoption(
+        "--replay-budget",
+        default="",
+        metavar="T",
+        help="the same for the replay of each case (half of what is left)",
     )
     group.addoption(
         "--slots",
@@ -208,25 +186,26 @@ def _items(session: pytest.Session) -> Iterator[pytest.Item]:
     try:
         share = config.getoption("share_gpus")
         specs = [load_graph(name, share_gpus=share) for name in _graph_names(config)]
-        budget_s = _budget_s(config)
+        limit = _limit(config, "--chaos-budget")
         options(config)
     except InputError as error:
         _input_error(error)
         return
-    config.stash[_BUDGETS] = Budgets(budget_s, len(specs))
+    config.stash[_BUDGETS] = Budgets(limit, len(specs))
     for spec in specs:
         yield ChaosItem.from_parent(
             session, name=f"chaos[{spec.name}]", nodeid=f"chaos[{spec.name}]", spec=spec
         )
 
 
-def _budget_s(config: pytest.Config) -> float:
+def _limit(config: pytest.Config, option: str) -> Limit:
     from graphquake.harness.errors import InputError  # noqa: PLC0415
 
+    text = config.getoption(option)
     try:
-        return parse_duration(config.getoption("--chaos-budget"))
+        return parse_limit(text) if text else UNLIMITED
     except ValueError as error:
-        raise InputError(f"--chaos-budget: {error}") from None
+        raise InputError(f"{option}: {error}") from None
 
 
 def options(config: pytest.Config) -> Options:
@@ -255,7 +234,8 @@ def options(config: pytest.Config) -> Options:
     corpus = config.getoption("--chaos-corpus")
     return Options(
         seed=number,
-        budget_s=_budget_s(config),
+        shrink_limit=_limit(config, "--shrink-budget"),
+        replay_limit=_limit(config, "--replay-budget"),
         results_dir=Path(config.getoption("--results-dir")),
         findings_max=findings_max,
         corpus=Path(corpus) if corpus else None,
@@ -385,7 +365,8 @@ def chaos_class(graph: str, promises: tuple[str, ...], machine: type[PlanMachine
             try:
                 spec = load_graph(graph, share_gpus=request.config.getoption("share_gpus"))
                 if _BUDGETS not in config.stash:
-                    config.stash[_BUDGETS] = Budgets(_budget_s(config), _chaos_tests(request))
+                    limit = _limit(config, "--chaos-budget")
+                    config.stash[_BUDGETS] = Budgets(limit, _chaos_tests(request))
             except InputError as error:
                 _input_error(error)
             extra = (*spec.promises.extra, *promises)

@@ -14,8 +14,8 @@ from typing import Final, TextIO
 
 from graphquake.harness.execute import Progress
 from graphquake.harness.plan import Plan
+from graphquake.machines.budget import Budget
 from graphquake.machines.journal import Journal
-from graphquake.machines.lab import Budget
 
 # On a terminal the line is redrawn as often as it is told; elsewhere a line a run, and not more often than this.
 PLAIN_EVERY_S: Final = 10.0

@@ -10,9 +10,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
+from graphquake.machines.budget import BudgetSpent
 from graphquake.machines.corpus import Case, Observed
 from graphquake.machines.journal import Journal
-from graphquake.machines.lab import BudgetSpent, Lab, Outcome
+from graphquake.machines.lab import Lab, Outcome
 from graphquake.machines.rates import passes_to_reject
 
 RUNS_MIN: Final = 3

@@ -18,8 +18,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.plan import Plan
 from graphquake.harness.spec import GraphSpec
+from graphquake.machines.budget import BudgetSpent
 from graphquake.machines.judge import Judge, PromiseBroken, RoundOver
-from graphquake.machines.lab import BudgetSpent
 from graphquake.machines.machine import STEPS_MAX, PlanMachine, machine_for
 
 Ended: TypeAlias = Literal["budget", "findings", "exhausted"]

@@ -17,11 +17,12 @@ from typing import Final
 from graphquake.harness.answers import find_oracle
 from graphquake.harness.promises import promises_of
 from graphquake.harness.spec import GraphSpec, built_in_graphs
+from graphquake.machines.budget import UNLIMITED, Budget, BudgetSpent, Limit
 from graphquake.machines.corpus import Case, Corpus, as_in
 from graphquake.machines.evidence import Shelf
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import Finding, Judge
-from graphquake.machines.lab import Budget, BudgetSpent, LiveLab, Outcome
+from graphquake.machines.lab import LiveLab, Outcome
 from graphquake.machines.machine import PlanMachine
 from graphquake.machines.pages import RUNS, write_index
 from graphquake.machines.progress import Reporter
@@ -40,15 +41,16 @@ class Options:
     """What the user asked for.
 
     Attributes:
-        budget_s: for all graphs together.
+        shrink_limit, replay_limit: for each shrink, and for the replay of each case.
         corpus: the folder of the cases; None is the graph's own.
         slots: how many graphs run side by side.
         shrink_any: see `Judge`.
     """
 
     seed: int
-    budget_s: float
     results_dir: Path
+    shrink_limit: Limit = UNLIMITED
+    replay_limit: Limit = UNLIMITED
     findings_max: int = 3
     corpus: Path | None = None
     keep_failed: bool = False
@@ -161,6 +163,7 @@ class Session:
                     results_dir=self.options.results_dir,
                     strict=self.options.strict,
                     shrink_any=self.options.shrink_any,
+                    shrink_limit=self.options.shrink_limit,
                     on_finding=self._found,
                 )
                 with suppress(BudgetSpent):
@@ -195,7 +198,9 @@ class Session:
         )
 
     def _replay(self, case: Case, journal: Journal) -> Replay:
-        budget = self.budget.share(REPLAY_SHARE)
+        limit, budget = self.options.replay_limit, self.budget.share(REPLAY_SHARE)
+        budget.total_s = min(budget.total_s, limit.seconds)
+        budget.total_runs = min(budget.total_runs, limit.runs)
         with self._lab(as_in(case, self.spec), budget, f"replays/{case.id}") as lab:
             return replay(case, lab, journal)
 

@@ -22,10 +22,11 @@ from planted import Bug, no_bug, planted
 
 from graphquake.harness.execute import Enough
 from graphquake.harness.plan import Plan
+from graphquake.machines.budget import Budget, BudgetSpent
 from graphquake.machines.corpus import Corpus
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import Finding, Judge
-from graphquake.machines.lab import Budget, BudgetSpent, LiveLab, Ticket
+from graphquake.machines.lab import LiveLab, Ticket
 from graphquake.machines.search import search
 
 SEARCH_RUNS_MAX: Final = 60

@@ -12,8 +12,9 @@ from graphquake.harness.history import WRONG, Invalidated
 from graphquake.harness.plan import Kill, Plan, Respawn, Terminate, Wait
 from graphquake.harness.promises import judge
 from graphquake.harness.spec import GraphSpec
+from graphquake.machines.budget import BudgetSpent
 from graphquake.machines.embedding import embedding_ends
-from graphquake.machines.lab import BudgetSpent, Outcome, Ticket
+from graphquake.machines.lab import Outcome, Ticket
 
 from made import Made, spec_of
 

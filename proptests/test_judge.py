@@ -10,10 +10,11 @@ import pytest
 from hypothesis import settings
 
 from graphquake.harness.plan import Plan
+from graphquake.machines.budget import Limit
 from graphquake.machines.corpus import Case, Corpus
 from graphquake.machines.embedding import embeds
 from graphquake.machines.journal import Journal
-from graphquake.machines.judge import Judge
+from graphquake.machines.judge import EVIDENCE_RUNS, Judge
 from graphquake.machines.search import SETTINGS, Ended, search
 
 from made import plan_of
@@ -141,6 +142,18 @@ def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -
     assert case.status == "unshrunk"
     assert embeds(PAIR, case.plan)
     assert judge.findings[0].counts
+
+
+def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
+    """Of five live runs: the search goes on with what time it has, and the case waits for the next one."""
+    judge = Judge(
+        SimLab([Bug(PAIR, "wrong tokens")]), Corpus(tmp_path / "cases"), Journal(),
+        results_dir=tmp_path, shrink_limit=Limit(runs=5),
+    )  # fmt: skip
+    assert search(judge, 1, findings_max=1, config=QUICK) == "findings"
+    (case,) = Corpus(tmp_path / "cases")
+    assert case.status == "unshrunk"
+    assert case.shrunk_from["live_runs"] <= 5 + EVIDENCE_RUNS
 
 
 def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
         (["--chaos", "--graph", "nowhere.toml"], "nowhere.toml: no such file"),
         (["--chaos", "--graph", "dynamo-dissag"], 'did you mean "dynamo-disagg"?'),
         ([*CHAOS, "--chaos-budget", "soon"], '--chaos-budget: found "soon"'),
+        ([*CHAOS, "--shrink-budget", "few"], '--shrink-budget: found "few", expected a duration such as 90s'),
+        ([*CHAOS, "--replay-budget", "x"], '--replay-budget: found "x", expected a duration such as 90s'),
         ([*CHAOS, "--chaos-max-findings", "0"], "--chaos-max-findings: found 0, expected at least 1"),
         ([*CHAOS, "--slots", "0"], "--slots: found 0, expected 1 to 64"),
         ([*CHAOS, "--hypothesis-seed", "x"], '--hypothesis-seed: found "x", expected a whole number'),

@@ -1,0 +1,135 @@
+"""How long, and how many live runs: budgets of a session, of each shrink, of replays.
+
+Written as `20m`, `60runs` or `20m,60runs`. Reading one imports nothing: every pytest of everybody who has graphquake installed does.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+NO_BOUND: Final = float("inf")
+_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?\Z")
+_RUNS: Final = re.compile(r"(\d+)runs?\Z")
+
+
+class BudgetSpent(BaseException):
+    """No further run fits into the budget."""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `20m` or `1h30m`.
+
+    Raises:
+        ValueError: says what was found and what would be right.
+    """
+    if text.isdigit():
+        return float(text)
+    found = _DURATION.match(text)
+    if not text or not found:
+        raise ValueError(
+            f'found "{text}", expected a duration such as 90s, 20m or 1h30m, runs such as 60runs, or both with a comma'
+        )
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(hours * 3600 + minutes * 60 + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a budget was given.
+
+    Attributes:
+        seconds, runs: infinite where there is no bound.
+    """
+
+    seconds: float = NO_BOUND
+    runs: float = NO_BOUND
+
+    def begin(self, share: float = 1.0) -> Budget:
+        """A budget of a share of it, from now on."""
+        return Budget(self.seconds * share, self.runs * share)
+
+
+UNLIMITED: Final = Limit()
+
+
+def parse_limit(text: str) -> Limit:
+    """The limit of `20m`, `60runs` or `20m,60runs`.
+
+    Raises:
+        ValueError: says what was found and what would be right.
+    """
+    seconds = runs = NO_BOUND
+    for part in text.replace(" ", "").split(","):
+        if found := _RUNS.match(part):
+            runs = float(found[1])
+        else:
+            seconds = parse_duration(part)
+    return Limit(seconds, runs)
+
+
+@dataclass(slots=True)
+class Budget:
+    """How long runs may still be begun, and how many.
+
+    Attributes:
+        total_s, total_runs: all of it; infinite if there is no bound.
+        begun_s: `time.monotonic()` when it began to run.
+        begun_runs: how many runs were begun.
+        whole: the budget that this one is a share of.
+    """
+
+    total_s: float
+    total_runs: float = NO_BOUND
+    begun_s: float = field(default_factory=time.monotonic)
+    begun_runs: int = 0
+    whole: Budget | None = None
+
+    @property
+    def spent_s(self) -> float:
+        """What is gone."""
+        return time.monotonic() - self.begun_s
+
+    @property
+    def left_s(self) -> float:
+        """What is left; never negative."""
+        return max(0.0, self.total_s - self.spent_s)
+
+    @property
+    def left_runs(self) -> float:
+        """How many runs may still be begun; never negative."""
+        return max(0.0, self.total_runs - self.begun_runs)
+
+    def share(self, of: float) -> Budget:
+        """A budget of its own with that share of what is left; what it spends, this one has spent."""
+        return Budget(self.left_s * of, self.left_runs * of, whole=self)
+
+    def has_room(self, run_s: float) -> bool:
+        """Whether one more run that takes so long fits into it."""
+        return self.left_s > 0 and self.left_s >= run_s and self.left_runs >= 1
+
+    def begin_run(self) -> None:
+        """A run begins."""
+        self.begun_runs += 1
+        if self.whole is not None:
+            self.whole.begin_run()
+
+
+class Budgets:
+    """Divides a session's budget: each graph gets an equal part of what is left when its turn comes."""
+
+    def __init__(self, limit: Limit, graphs: int) -> None:
+        self._limit, self._graphs = limit, graphs
+        self._given: list[Budget] = []
+
+    def next(self) -> Budget:
+        """The budget of the next graph."""
+        begun_s = self._given[0].begun_s if self._given else time.monotonic()
+        left_s = max(0.0, self._limit.seconds - (time.monotonic() - begun_s))
+        left_runs = self._limit.runs - sum(one.begun_runs for one in self._given)
+        share = max(1, self._graphs)
+        self._graphs -= 1
+        self._given.append(Budget(left_s / share, left_runs if share == 1 else left_runs // share))
+        return self._given[-1]

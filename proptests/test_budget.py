@@ -1,0 +1,55 @@
+"""Budgets in seconds and in live runs: how they are written, and who may still begin a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphquake.machines.budget import Budget, Budgets, Limit, parse_duration, parse_limit
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("90", Limit(90)),
+        ("1h30m", Limit(5400)),
+        ("60runs", Limit(runs=60)),
+        ("1run", Limit(runs=1)),
+        ("20m, 60runs", Limit(1200, 60)),
+    ],
+)
+def test_limits_are_time_or_runs_or_both(text: str, limit: Limit) -> None:
+    """In any order."""
+    assert parse_limit(text) == limit
+
+
+@pytest.mark.parametrize("text", ["soon", "20runss", "runs", "", "20m,,3runs"])
+def test_what_is_no_limit_says_what_would_be(text: str) -> None:
+    """With both forms."""
+    with pytest.raises(ValueError, match=r"expected a duration such as .* runs such as 60runs"):
+        parse_limit(text)
+
+
+def test_durations() -> None:
+    """Whole seconds, minutes, hours."""
+    assert [parse_duration(one) for one in ("5", "5s", "2m5s", "1h")] == [5, 5, 125, 3600]
+
+
+def test_a_budget_of_runs() -> None:
+    """What a share of it spends, it has spent."""
+    budget = Budget(1e9, 4)
+    share = budget.share(0.5)
+    for _ in range(2):
+        assert share.has_room(10.0)
+        share.begin_run()
+    assert not share.has_room(10.0)
+    assert budget.left_runs == 2
+    assert not Budget(5.0).has_room(10.0)
+
+
+def test_graphs_share_what_is_left() -> None:
+    """What the first did not use is the second's."""
+    budgets = Budgets(Limit(1e9, 10), 2)
+    first = budgets.next()
+    assert first.total_runs == 5
+    first.begin_run()
+    assert budgets.next().total_runs == 9
