@@ -68,6 +68,7 @@ class Replica:
     Attributes:
         now: the latest incarnation, running or not; None before the first.
         begun: how many incarnations there were.
+        spawning: held while an incarnation is being started: two at once would fight for one port.
     """
 
     role: RoleSpec
@@ -76,6 +77,7 @@ class Replica:
     gpus: list[str] = field(default_factory=list)
     now: Incarnation | None = None
     begun: int = 0
+    spawning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def name(self) -> str:

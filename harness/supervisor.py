@@ -286,7 +286,8 @@ class Supervisor:
 
     async def _restart(self, replica: Replica) -> None:
         await asyncio.sleep(self.spec.restart_delay_s)
-        await self._spawn(replica)
+        async with replica.spawning:
+            await self._spawn(replica)
 
     def _families(self) -> dict[int, str]:
         """Every process of the graph, and the key of the incarnation that it belongs to; no key if nothing tells."""
@@ -464,14 +465,16 @@ class Supervisor:
     async def respawn(self, replica: str) -> Landed:
         """See `Target.respawn`."""
         place = self._replicas[replica]
-        if restart := self._restarts.pop(replica, None):
+        # One that is being started already can't be called back: its process would be nobody's.
+        if not place.spawning.locked() and (restart := self._restarts.pop(replica, None)):
             restart.cancel()
-        if place.running is not None:
-            return _not(f"{replica} still runs, as pid {place.running.child.pid}")
-        try:
-            incarnation = await self._spawn(place)
-        except GraphError as error:
-            return _not(str(error))
+        async with place.spawning:
+            if place.running is not None:
+                return _not(f"{replica} still runs, as pid {place.running.child.pid}")
+            try:
+                incarnation = await self._spawn(place)
+            except GraphError as error:
+                return _not(str(error))
         return Landed(ok=True, proof=f"pid {incarnation.child.pid}", at_s=incarnation.child.at_s)
 
     async def wait_ready(self, within_s: float) -> bool:

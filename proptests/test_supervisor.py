@@ -17,7 +17,7 @@ import pytest
 from graphquake.harness.errors import GraphError
 from graphquake.harness.guard import children_of, stat_of
 from graphquake.harness.history import BecameReady, Died, Spawned
-from graphquake.harness.processes import OWNER, REPLICA, Owner, runs
+from graphquake.harness.processes import OWNER, REPLICA, Owner, command_of, runs
 from graphquake.harness.spec import load_graph
 from graphquake.harness.supervisor import Supervisor
 
@@ -196,6 +196,27 @@ async def test_a_child_by_name_and_number(tmp_path: Path) -> None:
         missing = await target.kill("worker 1", "engine", 1)
         assert not missing.ok
         assert "has 1 child processes called toy-engine" in missing.proof
+
+
+@in_loop
+async def test_two_who_bring_it_back_start_one_process(tmp_path: Path) -> None:
+    """The supervisor by itself and a respawn, at about the same time: every process that was started is somebody's."""
+    async with Supervisor.launch(toy_spec(tmp_path, restart="always"), tmp_path / "run") as target:
+        for number in range(1, 11):
+            await target.kill("worker 0", "tree", 0)
+            # The supervisor begins when it hears of the exit: from before that to some time after.
+            await asyncio.sleep(number * 0.0005)
+            await target.respawn("worker 0")
+            await until(lambda: target.ready("worker 0"))
+            begun = [
+                e.incarnation
+                for e in target.log
+                if isinstance(e, Spawned) and e.replica == "worker 0"
+            ]
+            assert begun == list(range(number + 1))
+            main = target._guard.pid
+            workers = [pid for pid in children_of(main) if "work --port" in command_of(pid)]
+            assert len(workers) == 2
 
 
 @in_loop
