@@ -150,7 +150,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
         (r.ended_s for r in history.requests if r.outcome == OK and r.ended_s >= healed_s),
         default=None,
     )
-    late_s = healed_s + promises.first_ok_s
+    late_s = healed_s + promises.first_ok_s + history.spec.load.rest_s
     if (first_s is None or first_s > late_s) and history.end_s >= late_s:
         seen = "none was seen" if first_s is None else f"it came after {first_s - healed_s:.1f} s"
         yield violation_in(

@@ -51,6 +51,11 @@ class LoadSpec:
         """How many requests are sent in a second in which each of them fails at once."""
         return self.clients / RETRY_AFTER_S if self.clients else self.rate_per_s
 
+    @property
+    def rest_s(self) -> float:
+        """How long nobody may ask anything, since all clients rest after a failure."""
+        return RETRY_AFTER_S if self.clients else 0.0
+
     def __str__(self) -> str:
         if self.clients:
             return f"{self.clients} clients, {self.requests_per_client} requests each"

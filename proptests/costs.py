@@ -28,7 +28,7 @@ class Costs:
     Attributes:
         start_s: until a fresh graph is ready. Its processes are forked from one that has imported everything.
         baseline_s: the load before the plan, against which the rest is judged.
-        after_s: what a kept run does after its plan: heal, recover (clients calm for 0.5 s), steady (at least 1 s), drain.
+        after_s: what a kept run does after its plan: heal, recover (clients calm for 0.5 s), steady (half a second beyond W), drain.
         tick_s: how often a run is judged while it goes on. A broken one ends at its violation and at most one such tick later.
     """
 

@@ -300,3 +300,13 @@ def test_a_failure_is_excused_exactly_within_w_of_some_fault(
         for c in components
     )
     assert up.excuses(made.requests[-1]) == expected
+
+
+@pytest.mark.parametrize(("clients", "expected"), [(0, ("recovery / no answer",)), (3, ())])
+def test_clients_that_rest_ask_nothing(clients: int, expected: tuple[str, ...]) -> None:
+    """In a closed loop nobody may have asked for a second; the first success has so much longer."""
+    load = {"model": "tiny", "clients": clients} if clients else {"model": "tiny"}
+    made = Made(spec_of(load=load), plan_of("kill frontend 0")).steady(0.0, 1.8)
+    made.step("kill frontend 0", 2.0).phase("heal", 2.0).spawn("frontend 0", 2.0, ready_s=2.2)
+    made.phase("recover", 2.0).steady(5.5, 9.0).phase("steady", 5.0).phase("drain", 9.0)
+    assert judge(made.history()).signatures == expected
