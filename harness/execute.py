@@ -196,9 +196,13 @@ class _Run:
                 return
 
     async def look(self) -> None:
-        """See again and again what the graph says about itself."""
+        """See again and again what the graph says about itself, and at once when somebody came or went."""
+        known, looked_s = len(self._target.log), time.monotonic()
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_S)
+            if len(self._target.log) == known and time.monotonic() - looked_s < LOOK_EVERY_S:
+                continue
+            known, looked_s = len(self._target.log), time.monotonic()
             views = await self._target.views()
             if self._phase != "drain":
                 self._events += self._views.news(views, time.monotonic() - self._zero_s)
