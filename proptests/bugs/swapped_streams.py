@@ -5,7 +5,7 @@ Modelled on dynamo 14456: at 2,048 concurrent requests 170 duplicate ids: state 
 In: processor
 Breaks: answers
 Graph: load.max_tokens = 20
-Plan: kill decode 0
+Plan: kill decode 1
 """
 
 from __future__ import annotations
