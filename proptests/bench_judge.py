@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import random
+import shutil
 import statistics
 import sys
 import tempfile
@@ -29,8 +31,9 @@ from graphquake.machines.shrunk import Shrunk
 from graphquake.machines.suspects import PRIORS
 
 from costs import Costs
+from made import plan_of
 from measured import row_of
-from simlab import SimLab
+from simlab import Bug, SimLab
 from simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 from ways import Ours
 
@@ -42,6 +45,7 @@ COVERED_SHRINKS: Final = 200
 COVERED_RATES: Final = (0.3, 0.6, 0.9)
 SEARCH_RUNS: Final = 120
 CORRECT_PLANS: Final = 2_000
+BEHIND: Final = plan_of("kill decode 0", "respawn decode 0", "kill prefill 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +183,37 @@ def _distinct(rounds: Iterable[list[Plan]]) -> Iterator[Plan]:
             yield plan
 
 
+def behind_a_case() -> Further:
+    """A second bug whose plan contains a known case of one step: the live runs until it is met, with the first bug and without it."""
+    first, second = Bug(plan_of("kill decode 0"), "wrong tokens"), Bug(BEHIND, "tokens lost")
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        known = Path(folder, "known")
+        judge = Judge(SimLab([first]), Corpus(known), Journal(), results_dir=Path(folder))
+        search(judge, 1, findings_max=1)
+        for seed in range(1, SEEDS + 1):
+            cases = Path(folder, f"{seed}")
+            shutil.copytree(known, cases / "with")
+            alone = _runs_until_met(SimLab([second]), seed, cases / "without")
+            behind = _runs_until_met(SimLab([first, second]), seed, cases / "with")
+            ratios.append(behind / alone)
+    good = sum(ratio <= 2 for ratio in ratios)
+    text = (
+        f"behind a case: {good} of {SEEDS} second bugs are met in at most twice the runs (median {statistics.median(ratios):.2f} times, "
+        f"at most {max(ratios):.2f}); wanted: 18"
+    )
+    return Further("behind a case", good >= 18, text, {"good": good, "worst": max(ratios)})
+
+
+def _runs_until_met(lab: SimLab, seed: int, cases: Path) -> float:
+    """The live runs of a search until its first finding; infinite if there is none."""
+    judge = Judge(lab, Corpus(cases), Journal(), results_dir=cases)
+    search(judge, seed, findings_max=1)
+    if not judge.findings:
+        return math.inf
+    return judge.journal.live.total() - judge.findings[0].case.shrunk_from["live_runs"]
+
+
 def further() -> list[Further]:
     """All of them."""
     measurements: tuple[Callable[[], Further], ...] = (
@@ -187,6 +222,7 @@ def further() -> list[Further]:
         coverage,
         throughput,
         no_false_findings,
+        behind_a_case,
     )
     return [measurement() for measurement in measurements]
 

@@ -143,6 +143,13 @@ def test_a_correct_graph(project: Path) -> None:
     assert (project / ".graphquake" / ".gitignore").read_text() == "*\n"
 
 
+def test_a_search_that_proves_nothing_is_an_error(project: Path) -> None:
+    """And no failure, in JUnit as well: no promise was broken."""
+    status, out = run(project, *CHAOS, "--chaos-budget", "0runs", "--junit-xml", "junit.xml")
+    assert (status, "1 error" in out, "exit 3: proved nothing" in out) == (1, True, True), out
+    assert 'errors="1" failures="0"' in (project / "junit.xml").read_text()
+
+
 def test_control_c(project: Path) -> None:
     """The search ends at once, with a summary, and with nothing left."""
     with start(project, *CHAOS, "--chaos-budget", "5m") as process:
