@@ -32,7 +32,7 @@ from graphquake.harness.history import (
 )
 from graphquake.harness.plan import PROCESS, TREE, Kill, parse_step
 from graphquake.harness.spec import GraphSpec
-from graphquake.harness.throughput import throughput
+from graphquake.harness.throughput import queueing, throughput
 from graphquake.harness.verdict import Verdict, Violation, violation_in
 from graphquake.harness.views import views_agree
 
@@ -272,6 +272,18 @@ def _imported(spec: GraphSpec, name: str) -> Promise:
     if not callable(found):
         raise InputError(f"{spec.path.name}: promises.extra: {name}: is no function")
     return found  # type: ignore[no-any-return]
+
+
+def not_judged(history: History) -> dict[str, str]:
+    """Promises of which a run says nothing, and why: where the dead stay dead, there may be nothing left to be promised."""
+    if history.plan.heal == "all":
+        return {}
+    found = {}
+    if not _path_left(history, availability(history)):
+        found["recovery"] = "no path was left, and the dead stay dead"
+    if queueing(history, history.phase_began_s("drain") or history.end_s) is None:
+        found["throughput"] = "what is left can do less, and the file does not say how much less"
+    return {name: why for name, why in found.items() if name in history.spec.promises.made}
 
 
 def judge(history: History) -> Verdict:

@@ -31,11 +31,11 @@ def throughput(history: History, up: Availability) -> Iterator[Violation]:
     begin_s = max([begun_s, *(x.end_s for x in up.excused)])
     window = Stretch(begin_s, ended_s)
     sent = [r for r in history.requests if r.steady and _begins_in(window, r)]
-    queueing = _queueing(history, ended_s)
-    if queueing is None:
+    longer = queueing(history, ended_s)
+    if longer is None:
         return
-    yield from _slower(history, window, [r for r in sent if r.outcome == OK], queueing)
-    if queueing > 1:
+    yield from _slower(history, window, [r for r in sent if r.outcome == OK], longer)
+    if longer > 1:
         return  # More is asked than what is left can do at once: some of it has to wait, or to be shed.
     bounds = history.spec.promises
     shed = [r for r in sent if r.outcome == SHED]
@@ -50,8 +50,11 @@ def throughput(history: History, up: Availability) -> Iterator[Violation]:
         yield violation_in(history, "throughput", "falls behind", begin_s, seen)
 
 
-def _queueing(history: History, at_s: float) -> float | None:
-    """How many times more than before a request has to wait for its turn, because replicas are dead that stay so.
+def queueing(history: History, at_s: float) -> float | None:
+    """How many times longer than before a request may take, because it waits for those that are dead and stay so.
+
+    Args:
+        at_s: when it is looked who lives.
 
     Returns:
         1 if nobody is missing, None if it is not known what a missing one could do.
@@ -91,14 +94,14 @@ def _begins_in(window: Stretch, request: Request) -> bool:
 
 
 def _slower(
-    history: History, window: Stretch, steady: Sequence[Request], queueing: float
+    history: History, window: Stretch, steady: Sequence[Request], longer: float
 ) -> Iterator[Violation]:
     until_s = history.undisturbed_s() or 0.0
     baseline = [r for r in history.requests if r.outcome == OK and r.ended_s <= until_s]
     if len(steady) < LATENCIES_MIN or not baseline:
         return
     before_s, after_s = _p90_s(baseline), _p90_s(steady)
-    if after_s > history.spec.promises.slower * queueing * before_s + SLACK_S:
+    if after_s > history.spec.promises.slower * longer * before_s + SLACK_S:
         seen = f"the p90 of the latency is {after_s:.2f} s, {before_s:.2f} s before the plan"
         yield violation_in(history, "throughput", "slower", window.begin_s, seen)
 

@@ -19,7 +19,7 @@ from graphquake.harness.history import (
     Invalidated,
     Leaked,
 )
-from graphquake.harness.promises import judge
+from graphquake.harness.promises import judge, not_judged
 
 from made import Made, plan_of, spec_of
 
@@ -310,3 +310,12 @@ def test_clients_that_rest_ask_nothing(clients: int, expected: tuple[str, ...]) 
     made.step("kill frontend 0", 2.0).phase("heal", 2.0).spawn("frontend 0", 2.0, ready_s=2.2)
     made.phase("recover", 2.0).steady(5.5, 9.0).phase("steady", 5.0).phase("drain", 9.0)
     assert judge(made.history()).signatures == expected
+
+
+def test_what_a_run_says_nothing_about() -> None:
+    """Without a path, and with the dead left dead, nothing can recover; and who can do what is not known."""
+    made = Made(plan=plan_of("kill frontend 0", "heal release")).steady(0.0, 2.0)
+    made.step("kill frontend 0", 2.0).phase("heal", 2.1).phase("recover", 2.1).phase("drain", 9.0)
+    assert set(not_judged(made.history())) == {"recovery", "throughput"}
+    made.plan = plan_of("kill frontend 0")
+    assert not_judged(made.history()) == {}

@@ -31,7 +31,7 @@ from graphquake.harness.history import (
     Spawned,
 )
 from graphquake.harness.impact import account
-from graphquake.harness.promises import judge
+from graphquake.harness.promises import judge, not_judged
 from graphquake.harness.story import story
 from graphquake.harness.target import replica_name
 from graphquake.harness.verdict import Verdict
@@ -137,10 +137,12 @@ def _table(rows: Iterable[tuple[str, str, bool]]) -> str:
 
 def _promises(history: History, verdict: Verdict) -> Iterator[tuple[str, str, bool]]:
     made = (*history.spec.promises.made, *history.spec.promises.extra)
+    untold = not_judged(history)
     for name in made:
         broken = [v for v in verdict.violations if v.promise == name]
         if not broken:
-            yield name, "kept" if verdict.says != "invalid" else "not judged", False
+            kept = "not judged" if verdict.says == "invalid" else "kept"
+            yield name, f"n/a: {untold[name]}" if name in untold else kept, False
             continue
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
         yield name, f"{broken[0].seen}{more}", True
