@@ -100,7 +100,12 @@ async def first_answer(target: Target) -> None:
 
 
 async def execute(
-    target: Target, plan: Plan, *, watch: Watch | None = None, enough: Enough | None = None
+    target: Target,
+    plan: Plan,
+    *,
+    watch: Watch | None = None,
+    enough: Enough | None = None,
+    to_the_end: bool = False,
 ) -> History:
     """Run a plan against a graph that is ready.
 
@@ -109,11 +114,12 @@ async def execute(
         plan: what to do to it.
         watch: is told how the run stands, several times a second.
         enough: asked several times a second whether the history so far is enough; the run then ends at once.
+        to_the_end: clients of a closed loop ask all that they have to ask, however long that takes; else they end with the run.
 
     Returns:
         What happened.
     """
-    run = _Run(target, plan)
+    run = _Run(target, plan, to_the_end=to_the_end)
     async with asyncio.TaskGroup() as tasks:
         body = tasks.create_task(run.phases())
         observers = [run.tick(body, watch, enough), run.strain(), run.measure()]
@@ -127,9 +133,10 @@ async def execute(
 class _Run:
     """The state of one run."""
 
-    def __init__(self, target: Target, plan: Plan) -> None:
+    def __init__(self, target: Target, plan: Plan, *, to_the_end: bool) -> None:
         self._target = target
         self._plan = plan
+        self._to_the_end = to_the_end
         self._zero_s = time.monotonic()
         self._began = datetime.now(UTC)
         self._events: list[Event] = []
@@ -287,6 +294,11 @@ class _Run:
     async def _recover(self) -> None:
         until_s = self._load.now_s() + self._target.spec.promises.all_ok_s
         while self._can_serve() and self._load.now_s() < until_s and not self._is_calm():
+            if self._load.is_over:
+                if not any(r.outcome == OK and r.ended_s >= self._phase_s for r in self._requests):
+                    cause = "the clients had ended before it could recover: they need more requests"
+                    self._events.append(Invalidated(self._load.now_s(), cause))
+                return
             await asyncio.sleep(POLL_S)
 
     def _is_calm(self) -> bool:
@@ -307,7 +319,8 @@ class _Run:
     async def _steady(self) -> None:
         if self._can_serve():
             await self._last()
-        await self._load.clients_end()
+        if self._to_the_end:
+            await self._load.clients_end()
 
     async def _last(self) -> None:
         """Until all that the last fault may bring has had its time."""

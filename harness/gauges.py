@@ -22,7 +22,6 @@ KNOWN_GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "waiting": (
         "vllm:num_requests_waiting",
         "sglang:num_queue_reqs",
-        "dynamo_frontend_queued_requests",
         "reference_waiting",
     ),
     "kv_usage": (
@@ -45,9 +44,9 @@ def read_gauges(table: Table) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def gauges_in(text: str, names: Iterable[str]) -> dict[str, float]:
-    """The gauges of those names in Prometheus's text format, each summed over its labels; left out if there is none."""
-    wanted, found = set(names), dict[str, float]()
+def _series(text: str, names: Iterable[str]) -> dict[str, list[float]]:
+    """The values of the gauges of those names, one for each set of labels; left out if there is none."""
+    wanted, found = set(names), dict[str, list[float]]()
     for name, value in _SAMPLE.findall(text):
         if name in wanted:
             try:
@@ -55,8 +54,13 @@ def gauges_in(text: str, names: Iterable[str]) -> dict[str, float]:
             except ValueError:
                 continue
             if not math.isnan(number):
-                found[name] = found.get(name, 0.0) + number
+                found.setdefault(name, []).append(number)
     return found
+
+
+def gauges_in(text: str, names: Iterable[str]) -> dict[str, float]:
+    """The gauges of those names in Prometheus's text format, each summed over its labels; left out if there is none."""
+    return {name: sum(values) for name, values in _series(text, names).items()}
 
 
 def load_in(text: str, gauges: Mapping[str, Iterable[str]]) -> dict[str, float]:
@@ -68,8 +72,9 @@ def load_in(text: str, gauges: Mapping[str, Iterable[str]]) -> dict[str, float]:
     """
     found = {}
     for what, names in gauges.items():
-        there = gauges_in(text, names)
-        name = next((name for name in names if name in there), None)
-        if name is not None:
-            found[what] = there[name]
+        there = _series(text, names)
+        values = next((there[name] for name in names if name in there), None)
+        if values is not None:
+            # A share of what each engine has is no sum.
+            found[what] = sum(values) / (len(values) if what == "kv_usage" else 1)
     return found

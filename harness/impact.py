@@ -22,6 +22,7 @@ from graphquake.harness.history import (
     History,
     Measured,
     Request,
+    Resumed,
     Spawned,
     StepDone,
 )
@@ -77,15 +78,16 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """What came of one fault, until the next one or the end. Seconds count from when it began; None is never.
+    """What came of one fault. Failures count up to the next one; what comes back may do so later. Seconds count from when it began; None
+    is never.
 
     Attributes:
         failed: attempts that failed or were wrong.
         window_s: the error window: from the fault to half-way between sending the last request that failed and the next one that did
             not; 0 if none failed.
         first_ok_s: when the first right answer had come of those asked for after the first failure; of all, if none failed.
-        peak_s: from when on as many right answers came as before the first fault.
-        ready_s: when the victim's next incarnation was ready.
+        peak_s: from when on, after the last failure, as many right answers came as before the first fault.
+        ready_s: when the victim's next incarnation was ready, or the victim went on after a stall.
         expected: how many would fail if all did that are sent until `first_ok_s`, at the rate before the first fault.
     """
 
@@ -192,10 +194,8 @@ def _impact(
     offered_per_s: float,
 ) -> Impact:
     begun_s = fault.begun_s
-    met = sorted(
-        (r for r in sent if r.ended_s >= begun_s and r.sent_s < until_s), key=lambda r: r.sent_s
-    )
-    bad = [r for r in met if _is_bad(r)]
+    met = sorted((r for r in sent if r.ended_s >= begun_s), key=lambda r: r.sent_s)
+    bad = [r for r in met if _is_bad(r) and r.sent_s < until_s]
     first_ok_s = _first_ok_s(met, bad, begun_s)
     return Impact(
         step=fault.step,
@@ -203,17 +203,20 @@ def _impact(
         failed=len(bad),
         window_s=_window_s(met, bad, begun_s),
         first_ok_s=first_ok_s,
-        peak_s=_peak_s(met, begun_s, rate_per_s),
-        ready_s=next(
-            (
-                event.at_s - begun_s
-                for event in history.of(BecameReady)
-                if event.replica == fault.victim and begun_s < event.at_s < until_s
-            ),
-            None,
-        ),
+        peak_s=_peak_s(met, begun_s, max((r.ended_s for r in bad), default=begun_s), rate_per_s),
+        ready_s=_ready_s(history, fault),
         expected=None if first_ok_s is None else first_ok_s * offered_per_s,
     )
+
+
+def _ready_s(history: History, fault: StepDone) -> float | None:
+    kind = Resumed if fault.step.startswith("stall ") else BecameReady
+    back = (
+        event.at_s - fault.begun_s
+        for event in history.of(kind)
+        if event.replica == fault.victim and event.at_s > fault.begun_s
+    )
+    return next(back, None)
 
 
 def _window_s(met: list[Request], bad: list[Request], begun_s: float) -> float | None:
@@ -237,14 +240,14 @@ def _ok_rate(sent: list[Request], until_s: float) -> float:
     return len(ended) / max(ended) if ended else 0.0
 
 
-def _peak_s(met: list[Request], begun_s: float, rate_per_s: float) -> float | None:
-    """The begin of the first stretch after the fault in which right answers come about as often as before."""
+def _peak_s(met: list[Request], begun_s: float, since_s: float, rate_per_s: float) -> float | None:
+    """The begin of the first stretch since then in which right answers come about as often as before."""
     if rate_per_s <= 0:
         return None
     over_s = max(PEAK_OVER_S, PEAK_REQUESTS / rate_per_s)
     wanted = math.ceil(PEAK_SHARE * rate_per_s * over_s)
-    ended = sorted(r.ended_s for r in met if r.outcome == OK and r.ended_s >= begun_s)
-    for first, last in zip([begun_s, *ended], ended[wanted - 1 :], strict=False):
+    ended = sorted(r.ended_s for r in met if r.outcome == OK and r.ended_s >= since_s)
+    for first, last in zip([since_s, *ended], ended[wanted - 1 :], strict=False):
         if last - first <= over_s:
             return first - begun_s
     return None

@@ -52,13 +52,14 @@ async def run_live(
     *,
     watch: Watch | None = None,
     enough: Enough | None = None,
+    to_the_end: bool = False,
     host: dict[str, str] | None = None,
 ) -> LiveRun:
     """Run a plan on a graph of its own.
 
     Args:
         folder: where everything of the run goes; made if need be, emptied if not.
-        watch, enough: as for `execute`.
+        watch, enough, to_the_end: as for `execute`.
         host: what to write down about machine and versions.
 
     Raises:
@@ -72,7 +73,7 @@ async def run_live(
         async with Supervisor.launch(spec, work) as target:
             await first_answer(target)
             start_s = time.monotonic() - begun_s
-            history = await execute(target, plan, watch=watch, enough=enough)
+            history = await execute(target, plan, watch=watch, enough=enough, to_the_end=to_the_end)
     finally:
         _tidy(work, folder)
     live_s = time.monotonic() - begun_s

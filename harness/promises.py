@@ -127,8 +127,7 @@ def _too_many(history: History, up: Availability, excused: list[Request]) -> Ite
         bursts = sum(not r.steady for r in sent)
         length_s = disturbance.end_s - disturbance.begin_s
         may_fail = len(in_flight) if spec.promises.in_flight == "may fail" else 0
-        # The schedule is jittered by up to one interval at either end.
-        allowed = may_fail + spec.load.failing_per_s * length_s + 2 + bursts
+        allowed = may_fail + spec.load.most_in(length_s) + bursts
         if len(failed) > allowed:
             yield violation_in(
                 history,
@@ -275,14 +274,15 @@ def _imported(spec: GraphSpec, name: str) -> Promise:
 
 
 def not_judged(history: History) -> dict[str, str]:
-    """Promises of which a run says nothing, and why: where the dead stay dead, there may be nothing left to be promised."""
-    if history.plan.heal == "all":
-        return {}
-    found = {}
-    if not _path_left(history, availability(history)):
-        found["recovery"] = "no path was left, and the dead stay dead"
-    if queueing(history, history.phase_began_s("drain") or history.end_s) is None:
-        found["throughput"] = "what is left can do less, and the file does not say how much less"
+    """Promises of which a run says nothing, and why: it ended before, or the dead stay dead and nothing is left to be promised."""
+    early = "the run ended before that"
+    needs = {"recovery": "recover", "throughput": "drain", "no_leak": "drain"}
+    found = {name: early for name, phase in needs.items() if history.phase_began_s(phase) is None}
+    if history.plan.heal != "all":
+        if not _path_left(history, availability(history)):
+            found["recovery"] = "no path was left, and the dead stay dead"
+        if queueing(history, history.phase_began_s("drain") or history.end_s) is None:
+            found["throughput"] = "what is left can do less, and the file does not say how much"
     return {name: why for name, why in found.items() if name in history.spec.promises.made}
 
 

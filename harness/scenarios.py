@@ -82,7 +82,7 @@ def scenario_graph(
         max_num_seqs: how many requests a worker may serve at once; None is what the file says.
 
     Raises:
-        InputError: if the graph file does not say how its workers are told.
+        NotThereError: if the graph file does not say how its workers are told.
     """
     load = dict(spec.document.get("load", {})) | {
         "clients": clients.clients,
@@ -103,7 +103,7 @@ def scenario_graph(
 def _with_capacity(spec: GraphSpec, capacity: int) -> dict[str, Any]:
     takers = {role.name for role in spec.roles if "{capacity}" in role.command}
     if not takers:
-        raise InputError(
+        raise NotThereError(
             f"--max-num-seqs: no command of {spec.name} has {{capacity}}, which is what would be set"
         )
     tables = spec.document["roles"]
@@ -122,8 +122,8 @@ def scenario_plan(spec: GraphSpec, name: str, strike: Strike) -> Plan:
     """What a scenario does to a graph.
 
     Raises:
-        NotThereError: if the graph has no such component.
-        InputError: if there is no such scenario, or fewer replicas than are to be struck.
+        NotThereError: if the graph has no such component, or fewer replicas of it than are to be struck.
+        InputError: if there is no such scenario.
     """
     heal: Heal = "all" if strike.respawn else "release"
     if name in spec.scenarios:
@@ -162,14 +162,10 @@ def _role(spec: GraphSpec, component: str) -> RoleSpec | None:
 def _victims(spec: GraphSpec, name: str, role: RoleSpec, strike: Strike) -> list[int]:
     count = role.replicas if strike.victims is None else strike.victims
     if not 1 <= count <= role.replicas:
-        raise InputError(
-            f"--severity: found {count}, {spec.name} has {role.replicas} of {role.name}"
-        )
+        raise NotThereError(f"{spec.name} has {role.replicas} of {role.name}, not {count}")
     if strike.first is None:
         draw = random.Random(f"{strike.seed}/{spec.name}/{name}")
         return sorted(draw.sample(range(role.replicas), count))
     if strike.first >= role.replicas:
-        raise InputError(
-            f"--victim: found {strike.first}, {role.name} of {spec.name} has 0 to {role.replicas - 1}"
-        )
+        raise NotThereError(f"{spec.name} has no {role.name} {strike.first}")
     return sorted((strike.first + turn) % role.replicas for turn in range(count))

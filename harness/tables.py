@@ -134,7 +134,9 @@ def _cells(record: Record) -> dict[str, str]:
         return "never" if row[name] is None else f"{row[name]:.2f}"
 
     before, then = numbers.before, numbers.after
-    expected = f" ({row['expected']:.0f})" if row["expected"] is not None else ""
+    # Of several faults, what would fail for each of them is no number for all of them.
+    alone = len(numbers.impacts) == 1 and row["expected"] is not None
+    expected = f" ({row['expected']:.0f})" if alone else ""
     return {
         "failure": record.failure,
         "startup": f"{numbers.startup_s:.2f}",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphquake.harness.availability import Availability, Stretch, up_stretches
-from graphquake.harness.history import OK, SHED, History, Request
+from graphquake.harness.history import OK, SHED, History, Request, StepDone
 from graphquake.harness.target import replica_name
 from graphquake.harness.verdict import Violation, violation_in
 
@@ -20,6 +20,7 @@ from graphquake.harness.verdict import Violation, violation_in
 SHED_MIN: Final = 3
 COUNTED_MIN: Final = 50
 LATENCIES_MIN: Final = 200
+BASELINE_MIN: Final = 5
 SLACK_S: Final = 0.05
 
 
@@ -36,7 +37,7 @@ def throughput(history: History, up: Availability) -> Iterator[Violation]:
         return
     yield from _slower(history, window, [r for r in sent if r.outcome == OK], longer)
     if longer > 1:
-        return  # More is asked than what is left can do at once: some of it has to wait, or to be shed.
+        return  # With less capacity some of it may have to wait, or to be shed.
     bounds = history.spec.promises
     shed = [r for r in sent if r.outcome == SHED]
     if len(shed) >= SHED_MIN and len(shed) > (1 - bounds.success) * len(sent):
@@ -75,7 +76,9 @@ def queueing(history: History, at_s: float) -> float | None:
     demand = _in_flight(history)
     least = max(1, min(role.capacity * living[role.name] for role in missing))
     most = min(role.capacity * role.replicas for role in missing)
-    return max(1.0, demand / least) / max(1.0, demand / most)
+    waiting = max(1.0, demand / least) / max(1.0, demand / most)
+    # Those that are left do more at once, and may be slower by as much, before anything has to wait.
+    return max(waiting, *(role.replicas / max(1, living[role.name]) for role in missing))
 
 
 def _in_flight(history: History) -> float:
@@ -96,9 +99,12 @@ def _begins_in(window: Stretch, request: Request) -> bool:
 def _slower(
     history: History, window: Stretch, steady: Sequence[Request], longer: float
 ) -> Iterator[Violation]:
+    if not any(not step.step.startswith("wait ") for step in history.of(StepDone)):
+        return
     until_s = history.undisturbed_s() or 0.0
-    baseline = [r for r in history.requests if r.outcome == OK and r.ended_s <= until_s]
-    if len(steady) < LATENCIES_MIN or not baseline:
+    # By when they were sent: of those that ended by then the slow ones would be missing.
+    baseline = [r for r in history.requests if r.outcome == OK and r.sent_s <= until_s]
+    if len(steady) < LATENCIES_MIN or len(baseline) < BASELINE_MIN:
         return
     before_s, after_s = _p90_s(baseline), _p90_s(steady)
     if after_s > history.spec.promises.slower * longer * before_s + SLACK_S:

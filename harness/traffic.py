@@ -46,10 +46,12 @@ class LoadSpec:
     requests_per_client: int = 100
     max_retries: int = 1
 
-    @property
-    def failing_per_s(self) -> float:
-        """How many requests are sent in a second in which each of them fails at once."""
-        return self.clients / RETRY_AFTER_S if self.clients else self.rate_per_s
+    def most_in(self, length_s: float) -> float:
+        """How many requests can fail within that time, if each does at once."""
+        if self.clients:
+            return self.clients * (length_s // RETRY_AFTER_S + 1)
+        # The schedule is jittered by up to one interval at either end.
+        return self.rate_per_s * length_s + 2
 
     @property
     def rest_s(self) -> float:

@@ -5,6 +5,7 @@ Written as `20m`, `60runs` or `20m,60runs`. Reading one imports nothing: every p
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass, field
@@ -131,5 +132,6 @@ class Budgets:
         left_runs = self._limit.runs - sum(one.begun_runs for one in self._given)
         share = max(1, self._graphs)
         self._graphs -= 1
-        self._given.append(Budget(left_s / share, left_runs if share == 1 else left_runs // share))
+        runs = left_runs if math.isinf(left_runs) else left_runs // share
+        self._given.append(Budget(left_s / share, runs))
         return self._given[-1]

@@ -26,7 +26,7 @@ from graphquake.harness.errors import (
 )
 from graphquake.harness.history import History
 from graphquake.harness.impact import SLOW_S
-from graphquake.harness.picture import write_page
+from graphquake.harness.picture import NAME, write_page
 from graphquake.harness.plan import Plan, read_plan
 from graphquake.harness.promises import judge
 from graphquake.harness.spec import load_graph
@@ -180,7 +180,7 @@ def _run(arguments: argparse.Namespace) -> int:
     reporter.begin(spec.name, journal, budget)
     with ExitStack() as stack:
         stack.callback(reporter.clear)
-        lab = LiveLab(spec, folder / "runs", budget, watch=reporter)
+        lab = LiveLab(spec, folder / "run", budget, watch=reporter)
         stack.enter_context(lab)
         for number in range(arguments.runs):
             outcome = lab.run(plan, f"run {number + 1}")
@@ -268,7 +268,9 @@ def _results(arguments: argparse.Namespace) -> int:
         return EXIT_KEPT
     print(render(records, arguments.format))
     for record in records:
-        write_page(History.load(Path(record.folder)), Path(record.folder))
+        # One that is there may have links to others.
+        if not (Path(record.folder) / NAME).is_file():
+            write_page(History.load(Path(record.folder)), Path(record.folder))
     return EXIT_KEPT
 
 

@@ -20,7 +20,7 @@ from graphquake.machines.corpus import Case, Corpus, Status, as_in, read_case
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import LiveLab
 from graphquake.machines.progress import Reporter
-from graphquake.machines.replay import Replay, replay
+from graphquake.machines.replay import Replay, replay, says
 from graphquake.machines.report import table
 from graphquake.machines.session import corpus_folder, record, results_folder
 
@@ -183,10 +183,11 @@ def _one_text(one: Replay) -> str:
 
 
 def _replay_status(done: list[Replay], *, strict_known: bool) -> int:
-    words = {one.word for one in done if one.case.status != "known"}
+    fails = any(says(one)[0] for one in done)
+    # Whoever asks for one case asks whether it is there.
+    there = len(done) == 1 and done[0].word == "REPRODUCED"
     gone = any(one.word == "NOT REPRODUCED" and one.case.status == "known" for one in done)
-    known_seen = any(one.word == "REPRODUCED" for one in done)
-    if "REPRODUCED" in words or (known_seen and len(done) == 1) or (strict_known and gone):
+    if fails or there or (strict_known and gone):
         return EXIT_BROKEN
     if any(one.word in ("UNDECIDED", "INVALID") for one in done):
         return EXIT_PROVED_NOTHING

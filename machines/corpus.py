@@ -227,7 +227,8 @@ def as_in(case: Case, spec: GraphSpec) -> GraphSpec:
     return replace(
         spec,
         promises=replace(spec.promises, **case.bounds),  # type: ignore[arg-type]
-        load=replace(spec.load, **case.load),  # type: ignore[arg-type]
+        # A case of an open loop says nothing of clients.
+        load=replace(spec.load, **({"clients": 0} if case.load else {}) | dict(case.load)),  # type: ignore[arg-type]
     )
 
 

@@ -67,9 +67,15 @@ def _graph_line(case: Case) -> str:
             case.graph["name"],
             case.graph.get("shape", ""),
             *(f"{name} {version}" for name, version in versions.items()),
-            f"{case.load.get('rate_per_s', 0):g} requests/s",
+            _load_text(case.load),
         ]
     )
+
+
+def _load_text(load: Mapping[str, float | str]) -> str:
+    if clients := load.get("clients"):
+        return f"{clients:g} clients, {load['requests_per_client']:g} requests each"
+    return f"{load.get('rate_per_s', 0):g} requests/s"
 
 
 def _plan_rows(plan: Plan, history: History) -> Iterator[str]:

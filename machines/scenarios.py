@@ -13,7 +13,7 @@ A run that breaks a promise fails its test; one that proves nothing is an error 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,7 @@ from graphquake.harness.scenarios import (
 from graphquake.harness.spec import GraphSpec, load_graph
 from graphquake.harness.tables import SCENARIO, Record, flat, read_records, record_of, render
 from graphquake.machines.lab import new_loop
+from graphquake.machines.model import check_plan
 from graphquake.machines.progress import Reporter
 from graphquake.machines.reports import report_scenarios
 from graphquake.machines.session import results_folder
@@ -165,7 +166,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         asked = read_options(metafunc.config)
         pairs = []
         for name in asked.graphs:
-            own = scenario_names(load_graph(name)) if name not in GRAPHS else SCENARIOS
+            own: Sequence[str] = SCENARIOS
+            if name not in GRAPHS:
+                spec = load_graph(name)
+                own = scenario_names(spec)
+                for one, plan in spec.scenarios.items():
+                    check_plan(spec, plan, f"{spec.path.name}: scenarios.{one}")
             pairs += [pytest.param((name, one), id=f"{name}-{one}") for one in own]
     except InputError as error:
         pytest.exit(str(error), returncode=2)
@@ -229,7 +235,12 @@ def _run(spec: GraphSpec, plan: Plan, folder: Path, scenario: str) -> LiveRun:
     async def live() -> LiveRun:
         host = await describe_host(spec) | {SCENARIO: scenario}
         return await run_live(
-            spec, plan, folder, watch=lambda now: reporter(plan, scenario, now), host=host
+            spec,
+            plan,
+            folder,
+            watch=lambda now: reporter(plan, scenario, now),
+            to_the_end=True,
+            host=host,
         )
 
     try:

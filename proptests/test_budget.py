@@ -47,7 +47,9 @@ def test_a_budget_of_runs() -> None:
 
 
 def test_graphs_share_what_is_left() -> None:
-    """What the first did not use is the second's."""
+    """What the first did not use is the second's; without a bound on runs each may begin as many as its time allows."""
+    timed = Budgets(Limit(600), 2)
+    assert [one.has_room(100.0) for one in (timed.next(), timed.next())] == [True, True]
     budgets = Budgets(Limit(1e9, 10), 2)
     first = budgets.next()
     assert first.total_runs == 5

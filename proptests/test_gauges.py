@@ -16,14 +16,15 @@ vllm:num_requests_running{engine="0",model_name="m"} 3.0
 vllm:num_requests_running{engine="1",model_name="m"} 4.0
 vllm:num_requests_waiting{engine="0",model_name="m"} 2.0
 vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
 vllm:e2e_request_latency_seconds_bucket{le="+Inf"} 7.0 # {trace_id="x"} 1.0
 not a line
 """
 
 
 def test_what_a_vllm_says() -> None:
-    """Summed over the labels."""
-    assert load_in(VLLM, KNOWN_GAUGES) == {"in_flight": 7.0, "waiting": 2.0, "kv_usage": 0.25}
+    """Counts are summed over the labels, shares are averaged."""
+    assert load_in(VLLM, KNOWN_GAUGES) == {"in_flight": 7.0, "waiting": 2.0, "kv_usage": 0.5}
 
 
 def test_names_of_the_file_come_first() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.history import ERROR, Measured
+from graphquake.harness.history import ERROR, Measured, Resumed
 from graphquake.harness.impact import account, percentile
 from graphquake.harness.tables import FORMATS, compare, flat, read_records, record_of, render
 
@@ -65,6 +65,38 @@ def test_every_fault_counts_by_itself() -> None:
     first, second = account(made.history()).impacts
     assert (first.failed, second.failed) == (40, 0)
     assert second.ready_s is None
+
+
+def test_two_blows_at_once_are_told_apart_and_both_end() -> None:
+    """The second comes before anything of the first is over: what comes back later is back for both."""
+    made = Made(plan=plan_of("kill decode 0", "kill decode 1")).steady(0.0, 2.0)
+    made.step("kill decode 0", 2.0).step("kill decode 1", 2.01, number=1)
+    made.steady(2.02, 4.0, outcome=ERROR).steady(4.0, 10.0)
+    made.spawn("decode 0", 2.1, ready_s=3.0).spawn("decode 1", 2.1, ready_s=3.5)
+    first, second = account(made.history()).impacts
+    assert (first.failed, second.failed) == (0, 40)
+    assert (first.ready_s, second.ready_s) == (pytest.approx(1.0), pytest.approx(1.49))
+    assert first.window_s == 0.0
+    assert second.window_s == pytest.approx(2.0, abs=0.05)
+    assert second.peak_s == pytest.approx(2.0, abs=0.3)
+    assert flat(record_of(made.history(), Path("run")))["ready_s"] == pytest.approx(1.49)
+
+
+def test_the_peak_is_after_the_last_failure() -> None:
+    """That all went well for a second before it did not is no recovery."""
+    made = Made(plan=plan_of("kill decode 0")).steady(0.0, 4.0).step("kill decode 0", 2.0)
+    made.steady(4.0, 6.0, outcome=ERROR).steady(6.0, 10.0)
+    (impact,) = account(made.history()).impacts
+    assert impact.peak_s == pytest.approx(4.0, abs=0.3)
+
+
+def test_a_stall_ends_when_its_victim_goes_on() -> None:
+    """Nobody died, so nobody comes back; there is a moment all the same."""
+    made = Made(plan=plan_of("stall decode 0 for 1.00 s")).steady(0.0, 6.0)
+    made.step("stall decode 0 for 1.00 s", 2.0)
+    made.events.append(Resumed(3.0, "decode 0", ""))
+    (impact,) = account(made.history()).impacts
+    assert impact.ready_s == pytest.approx(1.0)
 
 
 def test_pending_is_over_the_samples_with_work() -> None:

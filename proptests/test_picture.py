@@ -19,7 +19,7 @@ from made import Made, plan_of
 from toys import in_loop
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-HOSTILE = "</script><script>document.title = 'owned'</script>"
+HOSTILE = "<!-- <script> </script><script>document.title = 'owned'</script>"
 # How many dots of the page's canvas have each of these colors, and how many colors there are.
 LOOK = """
 (() => {

@@ -319,3 +319,22 @@ def test_what_a_run_says_nothing_about() -> None:
     assert set(not_judged(made.history())) == {"recovery", "throughput"}
     made.plan = plan_of("kill frontend 0")
     assert not_judged(made.history()) == {}
+    cut = Made(plan=plan_of("kill frontend 0")).steady(0.0, 2.0).step("kill frontend 0", 2.0)
+    assert set(not_judged(cut.history())) == {"recovery", "throughput", "no_leak"}
+
+
+@pytest.mark.parametrize(("window_s", "each"), [(1.0, 2), (2.0, 3)])
+def test_clients_fail_once_a_second_each(window_s: float, each: int) -> None:
+    """In a closed loop so many may fail within W: a client that rests a second after each failure gets as far as that."""
+    load = {"model": "tiny", "clients": 10, "requests_per_client": 100}
+    promises = {"error_window": {"window_s": window_s}}
+    made = Made(spec_of(load=load, promises=promises), plan_of("kill decode 0")).steady(0.0, 2.0)
+    made.step("kill decode 0", 2.02, begun_s=2.0)
+    for client in range(10):
+        for turn in range(each):
+            made.ask(2.0 + client * 0.001 + turn * 1.001, None, ERROR, group=f"client {client}")
+    made.steady(2.1 + window_s, 9.0)
+    assert "error_window / too many / path left" not in judge(made.history()).signatures
+    for client in range(10):
+        made.ask(2.0 + client * 0.001, None, ERROR, group=f"client {client}")
+    assert "error_window / too many / path left" in judge(made.history()).signatures

@@ -87,9 +87,9 @@ def test_how_many_and_whom() -> None:
     drawn = [victims(Strike(victims=2, first=None, seed=seed)) for seed in range(8)]
     assert drawn == [victims(Strike(victims=2, first=None, seed=seed)) for seed in range(8)]
     assert len({tuple(one) for one in drawn}) > 1
-    with pytest.raises(InputError, match="--severity: found 5, agg-tp-1-dp-4 has 4 of worker"):
+    with pytest.raises(NotThereError, match="agg-tp-1-dp-4 has 4 of worker, not 5"):
         victims(Strike(victims=5))
-    with pytest.raises(InputError, match="--victim: found 4, worker of agg-tp-1-dp-4 has 0 to 3"):
+    with pytest.raises(NotThereError, match="agg-tp-1-dp-4 has no worker 4"):
         victims(Strike(first=4))
 
 
@@ -131,7 +131,7 @@ def test_the_clients_of_the_suite() -> None:
     assert (load.max_retries, load.deadline_s, spec.restart) == (2, 30.0, "always")
     assert {role.capacity for role in spec.roles if role.name == "worker"} == {2}
     assert spec.document["load"]["clients"] == 3
-    with pytest.raises(InputError, match=r"--max-num-seqs: no command of made has \{capacity\}"):
+    with pytest.raises(NotThereError, match=r"--max-num-seqs: no command of made has \{capacity\}"):
         scenario_graph(spec_of(), clients, respawn=False, max_num_seqs=2)
 
 
@@ -320,7 +320,7 @@ def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
         (["--severity", "some"], '--severity: found "some", expected a number of replicas, or all'),
         (["--victim", "-1"], '--victim: found "-1", expected the index of a replica, or random'),
         (["--fault-after", "700"], "--fault-after: found 700, expected seconds from 0 to 600"),
-        (["--max-num-seqs", "4"], "--max-num-seqs: no command of toy has {capacity}"),
+        (["--max-num-seqs", "0"], "--max-num-seqs: found 0, expected at least 1"),
     ],
 )
 def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) -> None:

@@ -70,8 +70,8 @@ def page(history: History, links: Mapping[str, str]) -> str:
             "says": verdict.says,
             "about": html.escape(_about(history)),
             "body": "\n".join(_body(history, verdict, links)),
-            # No text of a log may end the script that holds it.
-            "data": json.dumps(content(history, verdict)).replace("</", "<\\/"),
+            # No text of a log may end the script that holds it, or begin another one.
+            "data": json.dumps(content(history, verdict)).replace("<", "\\u003c"),
             "library": _part("echarts.min.js"),
             "script": _part("page.js"),
         }

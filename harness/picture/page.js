@@ -90,7 +90,7 @@ const series = [
     clip: true, animation: false,
     tooltip: {
       formatter: ({ value: [i, from, to, kind, number, how] }) =>
-        `<b>${escape(data.replicas[i])}</b>, incarnation ${number}: ${kind}<br>${seconds(from)} to ${seconds(to)}${how ? `, ${escape(how)}` : ""}`,
+        `<b>${escape(data.replicas[i])}</b>, incarnation ${escape(number)}: ${escape(kind)}<br>${seconds(from)} to ${seconds(to)}${how ? `, ${escape(how)}` : ""}`,
     },
   },
   anchor(lanes, { silent: false, markArea: { silent: true, data: phases } }),
@@ -110,7 +110,7 @@ for (const [outcome, points] of Object.entries(data.requests)) {
     z: outcome === "ok" ? 2 : 4,
     tooltip: {
       formatter: ({ value: [sent, latency, number, first, detail] }) =>
-        `request ${number}: <b>${outcome}</b> ${escape(data.details[detail])}<br>sent ${seconds(sent)}, first token after ${seconds(first)}, ` +
+        `request ${escape(number)}: <b>${escape(outcome)}</b> ${escape(data.details[detail])}<br>sent ${seconds(sent)}, first token after ${seconds(first)}, ` +
         `ended after ${seconds(latency)}`,
     },
   });
