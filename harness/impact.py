@@ -210,13 +210,16 @@ def _impact(
 
 
 def _ready_s(history: History, fault: StepDone) -> float | None:
-    kind = Resumed if fault.step.startswith("stall ") else BecameReady
-    back = (
-        event.at_s - fault.begun_s
-        for event in history.of(kind)
-        if event.replica == fault.victim and event.at_s > fault.begun_s
+    stalled = fault.step.startswith("stall ")
+    back = history.of(Resumed) if stalled else history.of(BecameReady)
+    return next(
+        (
+            event.at_s - fault.begun_s
+            for event in back
+            if event.replica == fault.victim and event.at_s > fault.begun_s
+        ),
+        None,
     )
-    return next(back, None)
 
 
 def _window_s(met: list[Request], bad: list[Request], begun_s: float) -> float | None:
