@@ -15,7 +15,7 @@ from test_plugin import run
 
 from graphquake.harness.deployments import DEPLOYMENTS
 from graphquake.harness.errors import InputError
-from graphquake.harness.history import ERROR, OK, History, Invalidated, Measured
+from graphquake.harness.history import ERROR, OK, History, Measured
 from graphquake.harness.live import run_live
 from graphquake.harness.logs import ALL, join_process_logs, write_client_logs
 from graphquake.harness.plan import Plan
@@ -150,9 +150,8 @@ def closed(
 async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
     """One request after the other; the run lasts until all have ended; what is used and what waits was sampled."""
     spec = closed(tmp_path, respawn=True)
-    run = await run_live(
-        spec, scenario_plan(spec, "decode_worker", Strike(1.0, respawn=True)), tmp_path / "run"
-    )
+    plan = scenario_plan(spec, "decode_worker", Strike(1.0, respawn=True))
+    run = await run_live(spec, plan, tmp_path / "run", to_the_end=True)
     history = History.load(tmp_path / "run")
     assert run.verdict.says == "kept"
     asked = Counter(request.group for request in history.requests if not request.attempt)
@@ -168,10 +167,21 @@ async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_a_search_waits_for_no_client(tmp_path: Path) -> None:
+    """Clients that have a thousand requests end with the run; what they had begun is not cut."""
+    spec = closed(tmp_path, respawn=True, requests=1000)
+    run = await run_live(spec, plan_of("kill worker 0"), tmp_path / "run")
+    assert run.verdict.says == "kept"
+    assert run.live_s < 20
+    assert all(request.outcome for request in run.history.requests)
+
+
+@in_loop
 async def test_without_respawn_the_dead_stay_dead(tmp_path: Path) -> None:
     """With the only frontend gone nothing is answered any more, each request is tried twice, and no promise is broken by that."""
     spec = closed(tmp_path, clients=2, requests=40)
-    run = await run_live(spec, scenario_plan(spec, "frontend", Strike(1.0)), tmp_path / "run")
+    plan = scenario_plan(spec, "frontend", Strike(1.0))
+    run = await run_live(spec, plan, tmp_path / "run", to_the_end=True)
     assert run.verdict.says == "kept"
     failed = [request for request in run.history.requests if request.failed]
     assert {request.attempt for request in failed} == {0, 1}
@@ -186,8 +196,10 @@ async def test_a_fault_after_the_last_request_proves_nothing(tmp_path: Path) -> 
     spec = closed(tmp_path, requests=2)
     run = await run_live(spec, scenario_plan(spec, "decode_worker", Strike(2.0)), tmp_path / "run")
     assert run.verdict.says == "invalid"
-    (cause,) = {event.cause for event in run.history.of(Invalidated)}
-    assert cause == 'the clients had ended before "kill worker 0": they need more requests'
+    assert (
+        run.verdict.causes[0]
+        == 'the clients had ended before "kill worker 0": they need more requests'
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- logs
