@@ -149,7 +149,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
         (r.ended_s for r in history.requests if r.outcome == OK and r.ended_s >= healed_s),
         default=None,
     )
-    late_s = healed_s + promises.first_ok_s + history.spec.load.rest_s
+    late_s = _first_ok_by_s(history, healed_s)
     if (first_s is None or first_s > late_s) and history.end_s >= late_s:
         seen = "none was seen" if first_s is None else f"it came after {first_s - healed_s:.1f} s"
         yield violation_in(
@@ -185,7 +185,14 @@ def _instead_of_success(history: History, up: Availability, window: Stretch) -> 
 
 
 def _path_left(history: History, up: Availability) -> bool:
-    return up.path_at(history.phase_began_s("recover") or 0.0)
+    """Whether a path was there from heal to when a success had to come: what dies with a child that was killed goes a little later."""
+    healed_s = history.phase_began_s("recover") or 0.0
+    until_s = min(_first_ok_by_s(history, healed_s), history.end_s)
+    return up.path_during(Stretch(healed_s, max(healed_s, until_s)))
+
+
+def _first_ok_by_s(history: History, healed_s: float) -> float:
+    return healed_s + history.spec.promises.first_ok_s + history.spec.load.rest_s
 
 
 def _is_recoverys(history: History, request: Request) -> bool:

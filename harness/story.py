@@ -45,7 +45,7 @@ def _told(history: History) -> Iterator[Told]:
             yield death.at_s, _DEATH, f"{death.replica} dies by itself, {how}"
     yield from _failures(history)
     healed_s = history.phase_began_s("recover")
-    if healed_s is not None:
+    if healed_s is not None and history.plan.heal == "all":
         yield healed_s, _HEAL, "everything that was dead has been started again"
     for leak in history.of(Leaked):
         yield leak.at_s, _FAILURE, f"still there after the load: {leak.what}"

@@ -1,7 +1,7 @@
 """The table of the runs in a folder, as Dynamo's fault tolerance suite prints one: for the terminal, Markdown, JSON and CSV.
 
 One row a run, one table a graph. JSON and CSV have every number; the printed table has those that a reader compares. `b/a` is before and
-after the first fault, a dash is nothing to be said, `never` did not come to pass until the end.
+after the first fault, a dash is nothing to be said, `never` is not until the end.
 """
 
 from __future__ import annotations
@@ -128,10 +128,10 @@ def _cells(record: Record) -> dict[str, str]:
     numbers, row = record.numbers, flat(record)
     struck = bool(numbers.impacts)
 
-    def after(name: str) -> str:
+    def after(name: str, none: str = "never") -> str:
         if not struck:
             return NOTHING
-        return "never" if row[name] is None else f"{row[name]:.2f}"
+        return none if row[name] is None else f"{row[name]:.2f}"
 
     before, then = numbers.before, numbers.after
     # Of several faults, what would fail for each of them is no number for all of them.
@@ -146,7 +146,7 @@ def _cells(record: Record) -> dict[str, str]:
         "p99 b/a": _pair(_p99(before.latency), _p99(then.latency), struck),
         "pending b/a": _pair(_one(before.pending), _one(then.pending), struck),
         "violations b/a": _pair(str(before.slow), str(then.slow), struck),
-        "errors for": after("window_s"),
+        "errors for": after("window_s", "to the end"),
         "served": after("first_ok_s"),
         "peak": after("peak_s"),
         "recovery": after("ready_s"),

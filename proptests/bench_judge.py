@@ -45,7 +45,7 @@ COVERED_SHRINKS: Final = 200
 COVERED_RATES: Final = (0.3, 0.6, 0.9)
 SEARCH_RUNS: Final = 120
 CORRECT_PLANS: Final = 2_000
-BEHIND: Final = plan_of("kill decode 0", "respawn decode 0", "kill prefill 0")
+BEHIND: Final = plan_of("kill decode 0", "kill prefill 0")
 
 
 @dataclass(frozen=True, slots=True)

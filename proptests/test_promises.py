@@ -338,3 +338,19 @@ def test_clients_fail_once_a_second_each(window_s: float, each: int) -> None:
     for client in range(10):
         made.ask(2.0 + client * 0.001, None, ERROR, group=f"client {client}")
     assert "error_window / too many / path left" in judge(made.history()).signatures
+
+
+@pytest.mark.parametrize(("dies_s", "expected"), [(2.3, ()), (None, ("recovery / no answer",))])
+def test_a_path_that_ends_with_its_child_is_no_path(
+    dies_s: float | None, expected: tuple[str, ...]
+) -> None:
+    """The dead stay dead: with a worker that dies a little after its engine nothing is left that could recover."""
+    made = Made(
+        spec_of(promises={"blast_radius": False}), plan_of("kill prefill 0", "heal release")
+    )
+    made.steady(0.0, 1.8).step("kill prefill 0 process", 2.0).phase("heal", 2.1)
+    made.phase("recover", 2.1)
+    if dies_s is not None:
+        made.dies("prefill 0", dies_s)
+    made.phase("steady", 8.0).phase("drain", 9.0)
+    assert judge(made.history()).signatures == expected

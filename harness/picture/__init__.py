@@ -159,13 +159,17 @@ def _numbers(history: History) -> Iterator[tuple[str, str, bool]]:
             first = f"; first token {_ms(side.first_token.p50_s)}, {_ms(side.first_token.p99_s)}"
             yield name, text + first * (side.first_token.p50_s is not None), False
     for one in numbers.impacts:
-        parts = [f"{one.failed} failed", f"errors for {_within(one.window_s)}"]
+        parts = [f"{one.failed} failed", f"errors {_lasting(one.window_s)}"]
         parts += [f"served after {_within(one.first_ok_s)}", f"peak after {_within(one.peak_s)}"]
         yield one.step, ", ".join([*parts, f"ready after {_within(one.ready_s)}"]), False
 
 
 def _ms(value_s: float | None) -> str:
     return "–" if value_s is None else f"{value_s * 1e3:.0f} ms"
+
+
+def _lasting(value_s: float | None) -> str:
+    return "to the end" if value_s is None else f"for {value_s:.2f} s"
 
 
 def _within(value_s: float | None) -> str:
