@@ -118,6 +118,10 @@ class GraphSpec:
     restart: str = "never"
     restart_delay_s: float = 0.0
 
+    def __hash__(self) -> int:
+        # Its tables have none; that two specs are equal is seldom asked, and almost always of one and the same.
+        return hash((self.name, self.path))
+
     @property
     def gpus(self) -> int:
         """How many GPUs all replicas together ask for."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -112,16 +113,7 @@ class Suspects:
 
     def mended(self, places: Removal) -> Removal:
         """A removal together with the steps that become impossible by it."""
-        gone = places
-        kept = [place for place in range(len(self.plan.steps)) if place not in places]
-        model = Model(self.spec)
-        for place in kept:
-            step = self.plan.steps[place]
-            if model.possible(step) is None:
-                model = model.after(step)
-            else:
-                gone |= {place}
-        return gone
+        return _mended(self.spec, self.plan, places)
 
     def chance(self, removal: Removal) -> float:
         """The probability that nothing of it is needed.
@@ -168,6 +160,21 @@ class Suspects:
             p if place <= last_step else min(p, PRIOR_MIN) for place, p in enumerate(self.needed)
         )
         return replace(self, needed=needed)
+
+
+@lru_cache(maxsize=1 << 16)
+def _mended(spec: GraphSpec, plan: Plan, places: Removal) -> Removal:
+    # Remembered: whoever looks ahead lets a shrink run again and again with the same questions.
+    gone = places
+    model = Model(spec)
+    for place, step in enumerate(plan.steps):
+        if place in places:
+            continue
+        if model.possible(step) is None:
+            model = model.after(step)
+        else:
+            gone |= {place}
+    return gone
 
 
 def suspects(spec: GraphSpec, plan: Plan, weights: tuple[float, ...] = ()) -> Suspects:
