@@ -30,6 +30,8 @@ from graphquake.harness.spec import GraphSpec, read_graph
 RATE_PER_S: Final = 100.0
 OUTAGE_S: Final = (0.15, 0.6)
 BETWEEN_S: Final = 0.45
+# If nobody kills it, it ends by itself.
+AFTERWARDS_S: Final = 30.0
 ANSWER: Final = json.dumps(
     {"id": "1", "choices": [{"text": "a", "finish_reason": "length"}], "usage": {"completion_tokens": 1}}
 ).encode()  # fmt: skip
@@ -46,7 +48,7 @@ class Scripted:
         self._down, self._silent_since = False, False
 
     async def serve(self) -> None:
-        """All outages; then an empty line."""
+        """All outages, then an empty line; it goes on until it is killed, so that nobody fails for its end."""
         server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
         print(server.sockets[0].getsockname()[1], flush=True)
         for _ in range(self._outages):
@@ -58,6 +60,7 @@ class Scripted:
             self._say("up")
         await asyncio.sleep(BETWEEN_S)
         print(flush=True)
+        await asyncio.sleep(AFTERWARDS_S)
 
     def _say(self, what: str) -> None:
         print(what, repr(time.monotonic()), flush=True)
