@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -214,7 +215,8 @@ def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
         pytest.skip(f"dry run: {plan.one_line()}")
     folder = results_folder(asked.results_dir, FOLDER, spec.name, scenario)
     try:
-        run = _run(spec, plan, folder, scenario)
+        with _uncaptured(config):
+            run = _run(spec, plan, folder, scenario)
     except GraphquakeError as error:
         raise ProvedNothing(str(error)) from None
     write_client_logs(run.history, folder / "clients")
@@ -226,6 +228,15 @@ def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
     if run.verdict.says == "invalid":
         raise ProvedNothing(f"{'; '.join(run.verdict.causes)}\nfiles: {folder}")
     return ScenarioRun(run, record)
+
+
+def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
+    """Progress is for the terminal, and now."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        return nullcontext()
+    uncaptured: AbstractContextManager[None] = capture.global_and_fixture_disabled()
+    return uncaptured
 
 
 def _run(spec: GraphSpec, plan: Plan, folder: Path, scenario: str) -> LiveRun:

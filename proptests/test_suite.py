@@ -290,6 +290,7 @@ def test_scenarios_as_a_user_runs_them(project: Path) -> None:
     status, out = run(project, *args, "-k", "decode_worker or processor", "--report-dir", "report")
     assert status == 0, out
     assert "1 passed, 1 skipped" in out
+    assert "toy · decode_worker: baseline" in out  # as it went on, and not only where it fails
     assert re.search(r"^decode_worker +│ .*│ kept$", out, re.MULTILINE), out
     folder = project / ".graphquake/scenarios/toy/decode_worker"
     assert sorted(path.name for path in (folder / "clients").iterdir()) == [
