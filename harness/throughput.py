@@ -29,7 +29,9 @@ def throughput(history: History, up: Availability) -> Iterator[Violation]:
     begun_s, ended_s = history.phase_began_s("steady"), history.phase_began_s("drain")
     if begun_s is None or ended_s is None:
         return
-    begin_s = max([begun_s, *(x.end_s for x in up.excused)])
+    # A burst whose requests are still going out, or still in it, is no steady load.
+    bursts = (r.ended_s for r in history.requests if r.outcome and not r.steady)
+    begin_s = max([begun_s, *(x.end_s for x in up.excused), *bursts])
     window = Stretch(begin_s, ended_s)
     sent = [r for r in history.requests if r.steady and _begins_in(window, r)]
     longer = queueing(history, ended_s)

@@ -51,6 +51,17 @@ def test_what_became_slow(latency_s: float, expected: tuple[str, ...]) -> None:
     assert signatures(recovered(latency_s=latency_s)) == expected
 
 
+def test_a_burst_may_make_others_wait() -> None:
+    """What is shed while a burst is still in the graph is not the steady load's; what is shed later is."""
+    made = recovered()
+    late = [r for r in made.requests if r.sent_s > STEADY_S][:20]
+    for request in late:
+        request.outcome, request.detail = SHED, "HTTP 429"
+    assert signatures(made) == ("throughput / shed",)
+    made.ask(STEADY_S - 1, late[-1].ended_s + 0.1, group="burst 0")
+    assert signatures(made) == ()
+
+
 def test_what_falls_behind() -> None:
     """Each request takes longer than the one before: fewer end than begin."""
     made = recovered()
