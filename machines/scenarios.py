@@ -133,7 +133,9 @@ def read_options(config: pytest.Config) -> Asked:
         raise InputError(f'--severity: found "{severity}", expected a number of replicas, or all')
     if victim != "random" and not victim.isdigit():
         raise InputError(f'--victim: found "{victim}", expected the index of a replica, or random')
-    seed = config.getoption("--hypothesis-seed", default=None)
+    seed = config.getoption("--hypothesis-seed", default=None) or "0"
+    if not str(seed).isdigit():
+        raise InputError(f'--hypothesis-seed: found "{seed}", expected a whole number')
     return Asked(
         clients=Clients(
             clients=whole("--clients"),
@@ -147,7 +149,7 @@ def read_options(config: pytest.Config) -> Asked:
             victims=None if severity == "all" else int(severity),
             first=None if victim == "random" else int(victim),
             respawn=config.getoption("--respawn"),
-            seed=int(seed) if seed is not None else 0,
+            seed=int(seed),
         ),
         max_num_seqs=whole("--max-num-seqs")
         if config.getoption("--max-num-seqs") is not None
@@ -265,9 +267,10 @@ def _properties(record: Record) -> Iterator[tuple[str, object]]:
     """For JUnit, also from the workers of pytest-xdist."""
     row = flat(record)
     yield from ((name, str(row[name])) for name in ("verdict", "failed", "folder"))
-    yield "error_window_s", _seconds(row["window_s"])
-    yield "recovery_s", _seconds(row["first_ok_s"])
-    yield "ready_s", _seconds(row["ready_s"])
+    if record.numbers.impacts:
+        yield "error_window_s", _seconds(row["window_s"])
+        yield "recovery_s", _seconds(row["first_ok_s"])
+        yield "ready_s", _seconds(row["ready_s"])
 
 
 def _seconds(value: float | None) -> str:
@@ -298,5 +301,6 @@ def test_scenario(scenario_run: ScenarioRun) -> None:
     verdict = scenario_run.run.verdict
     if verdict.says == "broken":
         seen = [f"{v.signature}, at {v.at_s:.2f} s: {v.seen}" for v in verdict.violations[:3]]
-        more = f" (and {len(verdict.violations) - 3} more)" if len(verdict.violations) > 3 else ""  # noqa: PLR2004
-        pytest.fail("\n".join([*seen, f"files: {scenario_run.run.folder}{more}"]), pytrace=False)
+        if len(verdict.violations) > len(seen):
+            seen.append(f"and {len(verdict.violations) - len(seen)} more")
+        pytest.fail("\n".join([*seen, f"files: {scenario_run.run.folder}"]), pytrace=False)

@@ -341,6 +341,7 @@ def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
         (["--severity", "some"], '--severity: found "some", expected a number of replicas, or all'),
         (["--victim", "-1"], '--victim: found "-1", expected the index of a replica, or random'),
         (["--fault-after", "700"], "--fault-after: found 700, expected seconds from 0 to 600"),
+        (["--hypothesis-seed", "x"], '--hypothesis-seed: found "x", expected a whole number'),
         (["--max-num-seqs", "0"], "--max-num-seqs: found 0, expected at least 1"),
     ],
 )
