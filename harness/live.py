@@ -12,19 +12,20 @@ import platform
 import shlex
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from graphquake.harness.errors import GraphError
-from graphquake.harness.execute import Enough, Watch, execute, first_answer
+from graphquake.harness.execute import Enough, Watch, execute
 from graphquake.harness.history import History, bound_log
 from graphquake.harness.plan import Plan
 from graphquake.harness.ports import gpus
 from graphquake.harness.promises import judge
 from graphquake.harness.spec import GraphSpec, expand
-from graphquake.harness.supervisor import Supervisor
 from graphquake.harness.verdict import Verdict
+from graphquake.harness.warm import Warm
 
 VERSION_WITHIN_S: Final = 20.0
 
@@ -34,8 +35,10 @@ class LiveRun:
     """A run that took place.
 
     Attributes:
-        live_s: all of it, from launching the graph to the end of its last process.
+        live_s: all of it: from launching the graph, or healing it, to the end of its last process, or of the run.
         start_s: from launching the graph to its first right answer.
+        used: whether the graph had been used before.
+        warm: the graph, if it was to be kept.
     """
 
     history: History
@@ -43,6 +46,8 @@ class LiveRun:
     folder: Path
     live_s: float
     start_s: float
+    used: bool = False
+    warm: Warm | None = None
 
 
 async def run_live(
@@ -54,43 +59,74 @@ async def run_live(
     enough: Enough | None = None,
     to_the_end: bool = False,
     host: dict[str, str] | None = None,
+    warm: Warm | None = None,
+    keep: bool = False,
 ) -> LiveRun:
-    """Run a plan on a graph of its own.
+    """Run a plan on a graph of its own, or on one that was used before.
 
     Args:
         folder: where everything of the run goes; made if need be, emptied if not.
         watch, enough, to_the_end: as for `execute`.
         host: what to write down about machine and versions.
+        warm: a graph that was used before; if nothing of that can be left of it, a fresh one is launched after all.
+        keep: leave the graph running, for another run, in `LiveRun.warm`.
 
     Raises:
         GraphError: if the graph does not come to serve.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    work = folder / "graph"
-    work.mkdir(parents=True)
+    work = _make_folders(folder, apart=keep)
     begun_s = time.monotonic()
+    if warm is not None and (warm := await _healed(warm)):
+        work.rmdir()
+        work = warm.work
+    used = warm is not None
+    kept: Warm | None = None
     try:
-        async with Supervisor.launch(spec, work) as target:
-            await first_answer(target)
-            start_s = time.monotonic() - begun_s
-            history = await execute(target, plan, watch=watch, enough=enough, to_the_end=to_the_end)
+        if warm is None:
+            warm = await Warm.launch(spec, work)
+        async with warm.lifetime:
+            history = await execute(
+                warm.target, plan, watch=watch, enough=enough, to_the_end=to_the_end
+            )
+            if keep:
+                kept = replace(warm.held_on(), uses=warm.uses + 1)
     finally:
-        _tidy(work, folder)
+        _keep_logs(work, folder)
+        if kept is None:
+            shutil.rmtree(work, ignore_errors=True)
     live_s = time.monotonic() - begun_s
     history.host |= host or {}
     verdict = judge(history)
     history.save(folder)
     (folder / "verdict.json").write_text(json.dumps(asdict(verdict), indent=1) + "\n")
-    return LiveRun(history, verdict, folder, live_s, start_s)
+    return LiveRun(history, verdict, folder, live_s, warm.start_s, used, kept)
 
 
-def _tidy(work: Path, folder: Path) -> None:
-    """Keep the logs, bounded; what the graph wrote besides goes."""
+def _make_folders(folder: Path, *, apart: bool) -> Path:
+    """Make the folder of a run, and that of its graph, which is handed back: apart if it may outlive the run."""
+    shutil.rmtree(folder, ignore_errors=True)
+    work = folder.with_name(f"{folder.name}-graph") if apart else folder / "graph"
+    folder.mkdir(parents=True)
+    work.mkdir()
+    return work
+
+
+async def _healed(warm: Warm) -> Warm | None:
+    """The graph, if it is as good as a fresh one; else it is ended."""
+    with suppress(GraphError):
+        async with warm.lifetime:
+            if await warm.heal():
+                return warm.held_on()
+    shutil.rmtree(warm.work, ignore_errors=True)
+    return None
+
+
+def _keep_logs(work: Path, folder: Path) -> None:
+    """Copy the logs, bounded: of what the graph wrote, only they stay."""
     if (work / "logs").is_dir():
-        for log in (work / "logs").iterdir():
+        shutil.copytree(work / "logs", folder / "logs")
+        for log in (folder / "logs").iterdir():
             bound_log(log)
-        (work / "logs").rename(folder / "logs")
-    shutil.rmtree(work, ignore_errors=True)
 
 
 async def describe_host(spec: GraphSpec) -> dict[str, str]:

@@ -133,6 +133,18 @@ class Supervisor:
                     raise  # cancelled by somebody else
                 raise self._failure from None
 
+    def begin_anew(self) -> None:
+        """A further run uses the graph, perhaps in a task of its own: what it is told of begins with the processes that live.
+
+        Raises:
+            GraphError: if the graph can no longer be used.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._user = asyncio.current_task()
+        live = {(one.name, one.running.number) for one in self._replicas.values() if one.running}
+        self.log[:] = [event for event in self.log if (event.replica, event.incarnation) in live]
+
     async def _start(self) -> None:
         await asyncio.gather(*map(self._spawn, self._replicas.values()))
         await asyncio.gather(*map(self._first_ready, self._replicas.values()))

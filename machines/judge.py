@@ -294,14 +294,18 @@ class Judge:
         runs_before, live_before_s, unneeded = self.journal.live.total(), self.live_s, self.unneeded
         trial = self._trial(first, chase)
 
-        def shrinker(run: Run, progress: Progress | None) -> Shrunk:
+        def shrinker(run: Run, progress: Progress | None, reuse: Run | None = None) -> Shrunk:
             return shrink(
-                self.spec, plan, trial, run, progress=progress,
+                self.spec, plan, trial, run, reuse=reuse, progress=progress,
                 confirmations=CONFIRMATIONS, controls=CONTROLS,
             )  # fmt: skip
 
-        budget = self.shrink_limit.begin()
-        shrunk = shrink_ahead(shrinker, _Candidates(self, chase, budget, self.lab.slots))
+        candidates = _Candidates(self, chase, self.shrink_limit.begin(), self.lab.slots)
+        shrunk = (
+            shrinker(candidates.on_fresh, None, candidates.on_used)
+            if self.lab.reuses
+            else shrink_ahead(shrinker, candidates)
+        )
         evidence = self._evidence(shrunk.plan, chase)
         if self.shrink_any and evidence:
             chase.signature = self._news(evidence[0])[0].signature
@@ -326,9 +330,10 @@ class Judge:
         wanted = [v for v in news if self.shrink_any or v.signature == chase.signature]
         if outcome.verdict.says != "invalid":
             chase.noted(outcome.history, broken=bool(wanted))
+        used = outcome.used
         if not wanted:
-            return Trial("invalid" if outcome.verdict.says == "invalid" else "kept")
-        return Trial("broken", last_step=last_step(outcome.history, wanted[0].at_s))
+            return Trial("invalid" if outcome.verdict.says == "invalid" else "kept", used=used)
+        return Trial("broken", last_step(outcome.history, wanted[0].at_s), used=used)
 
     def _evidence(self, minimal: Plan, chase: Chase) -> list[Outcome]:
         """Whole runs of the minimal plan that break it, for what a report shows."""
@@ -422,13 +427,19 @@ class _Candidates:
     budget: Budget
     slots: int
 
-    def start(self, plan: Plan) -> Ticket:
+    def on_fresh(self, plan: Plan) -> Trial:
+        return self.result(self.start(plan))
+
+    def on_used(self, plan: Plan) -> Trial:
+        return self.result(self.start(plan, may_reuse=True))
+
+    def start(self, plan: Plan, *, may_reuse: bool = False) -> Ticket:
         if not self.budget.has_room(0.0):
             raise OutOfBudget
         self.budget.begin_run()
         enough = partial(self.judge._shows, self.chase.signature)  # noqa: SLF001 - it is a part of it
         try:
-            return self.judge.lab.start(plan, "shrink", enough=enough)
+            return self.judge.lab.start(plan, "shrink", enough=enough, may_reuse=may_reuse)
         except BudgetSpent:
             raise OutOfBudget from None
 

@@ -30,6 +30,7 @@ from graphquake.harness.plan import Plan
 from graphquake.harness.ports import gpus
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Verdict
+from graphquake.harness.warm import SLOW_START_S, USES_MAX, Warm
 from graphquake.machines.budget import Budget, BudgetSpent
 
 # Until a run was timed: a start, the phases, and a plan of a few seconds.
@@ -42,6 +43,7 @@ class Outcome:
 
     Attributes:
         folder: where the run's files are; None if nothing was kept (a simulated run).
+        used: whether the graph had been used by a run before.
     """
 
     plan: Plan
@@ -49,6 +51,7 @@ class Outcome:
     history: History
     live_s: float
     folder: Path | None = None
+    used: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +74,7 @@ class Lab(Protocol):
     Attributes:
         slots: how many runs may go on side by side.
         gpus: how many GPUs a run takes.
+        reuses: whether it pays to use a graph for several runs: it starts slowly, and there is one slot.
     """
 
     spec: GraphSpec
@@ -78,12 +82,20 @@ class Lab(Protocol):
     slots: int
     gpus: int
 
-    def start(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Ticket:
+    @property
+    def reuses(self) -> bool:
+        """See above."""
+        ...
+
+    def start(
+        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+    ) -> Ticket:
         """Begin to run a plan once, on a fresh graph; at once if a slot is free.
 
         Args:
             why: what this run is for, in a word or two.
             enough: asked while it runs whether the history so far is enough.
+            may_reuse: a graph that was used before will do, where it `reuses` any.
 
         Raises:
             BudgetSpent: if no run fits into the budget any more.
@@ -144,6 +156,7 @@ class LiveLab:
         self._put_away = put_away or _remove
         self._number = 0
         self._running: list[int] = []
+        self._warm: Warm | None = None
         self._is_open = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="graphquake-runs", daemon=True)
         self._loop: asyncio.AbstractEventLoop
@@ -181,6 +194,7 @@ class LiveLab:
         self._is_open.set()
         # What still runs when this ends is cancelled, and waited for, by the runner.
         await self._closing.wait()
+        await self._end_warm()
 
     def _begin(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -189,8 +203,20 @@ class LiveLab:
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
 
+    async def _end_warm(self) -> None:
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            await warm.close()
+
     async def _live(
-        self, number: int, plan: Plan, why: str, folder: Path, enough: Enough | None
+        self,
+        number: int,
+        plan: Plan,
+        why: str,
+        folder: Path,
+        enough: Enough | None,
+        *,
+        may_reuse: bool,
     ) -> LiveRun:
         def tell(progress: Progress) -> None:
             if self._watch is not None and number == min(self._running):
@@ -198,15 +224,23 @@ class LiveLab:
 
         async with self._free:
             self._running.append(number)
+            if not may_reuse:
+                await self._end_warm()
+            warm, self._warm = self._warm, None
+            keep = may_reuse and self.reuses and (warm is None or warm.uses + 1 < USES_MAX)
             try:
-                return await run_live(
-                    self.spec, plan, folder, watch=tell, enough=enough, host=self.host
-                )
+                run = await run_live(
+                    self.spec, plan, folder, watch=tell, enough=enough, host=self.host, warm=warm, keep=keep
+                )  # fmt: skip
             except asyncio.CancelledError:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             finally:
                 self._running.remove(number)
+            self._warm = run.warm
+            if self._closing.is_set():
+                await self._end_warm()
+            return run
 
     # ---- the lab
 
@@ -215,14 +249,25 @@ class LiveLab:
         """What a run is likely to take."""
         return statistics.median(self.live_s) if self.live_s else RUN_GUESS_S
 
-    def start(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Ticket:
+    @property
+    def reuses(self) -> bool:
+        """See `Lab.reuses`."""
+        return (
+            self.slots == 1
+            and bool(self.starts_s)
+            and statistics.median(self.starts_s) > SLOW_START_S
+        )
+
+    def start(
+        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+    ) -> Ticket:
         """See `Lab.start`."""
         if not self.budget.has_room(self.run_s if self.live_s else 0.0):
             raise BudgetSpent
         self.budget.begin_run()
         self._number += 1
         folder = self._folder / f"{self._number:04}"
-        run = self._live(self._number, plan, why, folder, enough)
+        run = self._live(self._number, plan, why, folder, enough, may_reuse=may_reuse)
         return Ticket(plan, self._begin(run), folder)
 
     def result(self, ticket: Ticket) -> Outcome:
@@ -241,8 +286,9 @@ class LiveLab:
             history = History(self.spec, ticket.plan)
             return Outcome(ticket.plan, verdict, history, spent_s, ticket.folder)
         self.live_s.append(run.live_s)
-        self.starts_s.append(run.start_s)
-        return Outcome(ticket.plan, run.verdict, run.history, run.live_s, ticket.folder)
+        if not run.used:
+            self.starts_s.append(run.start_s)
+        return Outcome(ticket.plan, run.verdict, run.history, run.live_s, ticket.folder, run.used)
 
     def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
         """Run a plan once and wait for it; see `Lab.start` and `Lab.result`."""

@@ -34,11 +34,13 @@ class Trial:
         last_step: index of the last step that had begun when that violation did; -1 if that is not known.
         blame: for each step of the plan that was run, how much more likely than others of its kind it is to be behind the violation
             (1 is neutral); empty if nothing is known.
+        used: whether the graph had been used by a run before.
     """
 
     says: Says
     last_step: int = -1
     blame: tuple[float, ...] = ()
+    used: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,42 @@ class Tried:
 
 @dataclass(slots=True)
 class Count:
-    """How often a plan was broken and kept; invalid runs do not count."""
+    """How often a plan was broken and kept; invalid runs do not count.
+
+    Attributes:
+        broke, kept: on fresh graphs.
+        used_broke, used_kept: on graphs that had been used before.
+    """
 
     broke: int = 0
     kept: int = 0
+    used_broke: int = 0
+    used_kept: int = 0
 
     @property
     def runs(self) -> int:
-        """Runs that proved something."""
+        """Runs on fresh graphs that proved something."""
         return self.broke + self.kept
+
+    @property
+    def ever_broke(self) -> int:
+        """On whatever graph."""
+        return self.broke + self.used_broke
+
+    @property
+    def ever_kept(self) -> int:
+        """On whatever graph."""
+        return self.kept + self.used_kept
+
+    def add(self, trial: Trial) -> None:
+        """One more run that proved something."""
+        broke = trial.says == "broken"
+        if trial.used:
+            self.used_broke += broke
+            self.used_kept += not broke
+        else:
+            self.broke += broke
+            self.kept += not broke
 
 
 Run = Callable[[Plan], Trial]
@@ -73,7 +102,8 @@ class Ledger:
     """The live runs of one shrink.
 
     Attributes:
-        run: makes one fresh live run.
+        run: makes one live run on a fresh graph.
+        reuse: makes one on a graph that was used before, if there is one; None to begin each run with a fresh one.
         progress: told before each.
         journal: all live runs, in order.
         aside: plans that proved nothing as often as they were tried.
@@ -82,6 +112,7 @@ class Ledger:
 
     run: Run
     progress: Progress | None = None
+    reuse: Run | None = None
     journal: list[Tried] = field(default_factory=list)
     aside: set[Plan] = field(default_factory=set)
     eroded: set[Plan] = field(default_factory=set)
@@ -94,30 +125,35 @@ class Ledger:
 
     def counts(self) -> list[tuple[Plan, Count]]:
         """All plans that were run, with what is known of them."""
-        return [(plan, count) for plan, count in self._counts.items() if count.runs]
+        return [
+            (plan, count)
+            for plan, count in self._counts.items()
+            if count.ever_broke + count.ever_kept
+        ]
 
     def shown(self, plan: Plan) -> Trial:
         """The last run of a plan that broke it."""
         return self._last[plan]
 
-    def fresh(self, plan: Plan, reason: str, likely: float) -> Trial:
+    def once_more(self, plan: Plan, reason: str, likely: float, *, fresh: bool = True) -> Trial:
         """One more live run of a plan; while it is invalid, it is repeated, and at last set aside.
 
         Args:
             likely: how likely it is to break. Nothing but what is run beforehand depends on it.
+            fresh: whether it has to be a fresh graph. When it is repeated, it is.
 
         Raises:
             OutOfBudget: if there is none left.
         """
+        run = self.run if fresh or self.reuse is None else self.reuse
         for _ in range(1 + REPEATS_MAX):
             if self.progress is not None:
                 self.progress(reason, plan, likely)
-            trial = self.run(plan)
+            trial = run(plan)
+            run = self.run
             self.journal.append(Tried(plan, trial, reason))
             if trial.says != "invalid":
-                count = self.count(plan)
-                count.broke += trial.says == "broken"
-                count.kept += trial.says == "kept"
+                self.count(plan).add(trial)
                 break
         else:
             self.aside.add(plan)
@@ -135,33 +171,39 @@ class Ledger:
         Args:
             of: how many passes it will take in the end, if this is only the first part of them.
         """
+        of = of or passes
         while not self.is_set_aside(plan):
-            if self.count(plan).broke:
+            if self.count(plan).ever_broke:
                 return True
-            if self.kept_with_more(plan, of or passes) >= passes:
+            kept, agreed = self.kept_with_more(plan, of)
+            if kept >= passes and (agreed or passes < of):
                 return False
-            self.fresh(plan, reason, likely)
+            self.once_more(plan, reason, likely, fresh=not agreed and kept >= of - 1)
         return False
 
-    def kept_with_more(self, plan: Plan, passes: int) -> int:
+    def kept_with_more(self, plan: Plan, passes: int) -> tuple[int, bool]:
         """How many kept runs speak against a plan: its own, and those of plans that did all that it does and more.
 
         What did not break under more load will not under less, so runs of the same steps count fully. Longer waits may be
         just what hides it: such runs leave one to be made of the plan itself. Further steps may, too; and that a step is
         still there is owed to kept runs, by accident or not, so these count only where accidents are rare: as one of two.
+
+        Returns:
+            How many; and whether any of those had a fresh graph, without which nothing is rejected.
         """
-        same = slower = more = 0
+        same = slower = more = fresh = 0
         for other, count in self._counts.items():
-            if count.kept and not count.broke and embeds(plan, other):
+            if count.ever_kept and not count.ever_broke and embeds(plan, other):
+                fresh += count.kept
                 if len(other.steps) != len(plan.steps):
-                    more += count.kept
+                    more += count.ever_kept
                 elif _waits(other) != _waits(plan):
-                    slower += count.kept
+                    slower += count.ever_kept
                 else:
-                    same += count.kept
+                    same += count.ever_kept
         if passes == RARE_ACCIDENTS and more:
             slower += 1
-        return same + min(slower, max(0, passes - 1))
+        return same + min(slower, max(0, passes - 1)), fresh > 0
 
     def is_set_aside(self, plan: Plan) -> bool:
         """Whether nothing more is to be learnt from that plan: it proves nothing, or its rate had eroded."""

@@ -14,6 +14,10 @@ of them reject follows from the rate seen so far (`rates`). So with steps too fe
 looks for those again. With numbers it is the other way round: a lower number may still fail, now and then, so a number is
 accepted only if its runs speak for the rate that the plan had before, and not for a quarter of it (Wald's sequential test).
 
+**Used graphs.** Where a graph starts slowly, one that healed clean is used again for candidates. Something of an earlier run may be left in
+it all the same, unseen: so runs on used graphs alone reject nothing, and what only ever broke on used ones has to break on a fresh one
+before confirming runs rest on it; if it does not, the shrinker steps back and uses none any more.
+
 The shrinker knows neither graphs nor Hypothesis: it asks a function for runs, and what it does follows from their answers alone, with no
 chance in it. Whatever ends it early, it hands back the smallest plan that it has seen fail.
 """
@@ -76,6 +80,7 @@ def shrink(
     first: Trial,
     run: Run,
     *,
+    reuse: Run | None = None,
     blame: tuple[float, ...] | None = None,
     progress: Progress | None = None,
     confirmations: int = 10,
@@ -87,7 +92,8 @@ def shrink(
         spec: the graph; only plans that its model says are possible are run.
         plan: what failed.
         first: what that run said. It is no fresh run: the plan was chosen for it.
-        run: makes one fresh live run of a plan; raises `OutOfBudget` if there is none left.
+        run: makes one live run of a plan on a fresh graph; raises `OutOfBudget` if there is none left.
+        reuse: makes one on a graph that was used before, if there is one, for what takes no fresh one; see `used graphs` above.
         blame: instead of `first.blame`.
         progress: told before each live run why it is made, of what, and how likely it is to break.
         confirmations: fresh runs of the minimal plan, those included that were made on the way.
@@ -96,7 +102,7 @@ def shrink(
     Returns:
         The minimal plan, which embeds in `plan`, with its evidence.
     """
-    shrinker = _Shrinker(spec, plan, Ledger(run, progress), confirmations, controls)
+    shrinker = _Shrinker(spec, plan, Ledger(run, progress, reuse), confirmations, controls)
     try:
         shrinker.go(first, first.blame if blame is None else blame)
     except OutOfBudget:
@@ -139,6 +145,9 @@ class _Shrinker:
                 self._leave_out_steps()
         self._lower_numbers()
         while True:
+            if not self._stands_on_fresh_graphs():
+                self._leave_out_steps()
+                self._lower_numbers()
             self._confirm()
             self._control()
             # Only now is the rate of this plan known, and with it how many kept runs are enough.
@@ -152,7 +161,16 @@ class _Shrinker:
     def _pooled(self, plans: list[Plan]) -> Count:
         """All runs of some plans together."""
         counts = [self.ledger.count(plan) for plan in dict.fromkeys(plans)]
-        return Count(sum(c.broke for c in counts), sum(c.kept for c in counts))
+        return Count(sum(c.ever_broke for c in counts), sum(c.ever_kept for c in counts))
+
+    def _own(self) -> tuple[int, int]:
+        """How many of how many fresh runs of the minimal plan broke it.
+
+        The run that accepted it does not count: without that one it would not be the plan that is asked about.
+        """
+        own = self.ledger.count(self.minimal)
+        accepting = min(own.broke, 0 if own.used_broke else 1)
+        return own.broke - accepting, own.runs - accepting
 
     def _rate(self) -> float:
         """The rate to search by."""
@@ -160,12 +178,8 @@ class _Shrinker:
         return on_the_way(count.broke, count.runs)
 
     def _passes_to_be_sure(self) -> int:
-        """How many kept runs of a candidate say that it does not break at the minimal plan's rate, cautiously.
-
-        The run that accepted the plan does not count: without that one it would not be the plan that is asked about.
-        """
-        own = self.ledger.count(self.minimal)
-        broke, runs = max(0, own.broke - 1), max(0, own.runs - 1)
+        """How many kept runs of a candidate say that it does not break at the minimal plan's rate, cautiously."""
+        broke, runs = self._own()
         rate = cautious(broke + BEFORE_RUNS * self._rate(), runs + BEFORE_RUNS)
         return min(PASSES_MAX, passes_to_reject(rate, MINIMAL_SURE))
 
@@ -180,7 +194,7 @@ class _Shrinker:
         for one in tries:
             if one.plan in self.ledger.aside:
                 continue
-            if self.ledger.fresh(one.plan, "reproduce", LIKELY).says == "broken":
+            if self.ledger.once_more(one.plan, "reproduce", LIKELY).says == "broken":
                 self._accept(one)
                 return True
         return False
@@ -197,8 +211,8 @@ class _Shrinker:
         smaller = self.now.without(removal)
         if smaller.plan not in self.ledger.aside:
             likely = self.now.chance(removal) * self._rate()
-            self.ledger.fresh(smaller.plan, reason, likely)
-        if self.ledger.count(smaller.plan).broke and smaller.plan not in self.ledger.eroded:
+            self.ledger.once_more(smaller.plan, reason, likely, fresh=False)
+        if self.ledger.count(smaller.plan).ever_broke and smaller.plan not in self.ledger.eroded:
             self._accept(smaller)
             return True
         self.now = self.now.kept(removal, self._rate())
@@ -265,20 +279,32 @@ class _Shrinker:
             )
         until = len(self.ledger.journal) + NUMBER_RUNS_MAX
         for number in all_numbers:
+            self._lower(number, until)
 
-            def accepts(value: float, number: Number = number) -> bool:
-                lower = number.put(self.minimal, value)
-                return len(self.ledger.journal) < until and self._accepts_lower(
-                    lower, f"{number.name} {value:g}"
-                )
+    def _lower(self, number: Number, until: int) -> None:
+        """Lower one number, as long as the journal is no longer than that."""
+        below: list[Plan] = []
 
-            smallest(
-                number.of(self.minimal),
-                number.least,
-                number.unit,
-                accepts,
-                matters=number.matters,
-            )
+        def accepts(value: float) -> bool:
+            lower, name = number.put(self.minimal, value), f"{number.name} {value:g}"
+            if len(self.ledger.journal) >= until:
+                return False
+            if not self._accepts_lower(lower, name):
+                below.append(lower)
+            return lower == self.minimal
+
+        value = number.of(self.minimal)
+        smallest(value, number.least, number.unit, accepts, matters=number.matters)
+        # Each value that was not accepted is higher than those before: if used graphs said so, one fresh one has to agree to the last.
+        if (
+            below
+            and self.ledger.count(below[-1]).used_kept
+            and not self.ledger.count(below[-1]).kept
+        ):
+            again = self.ledger.once_more(below[-1], f"below {number.name}", UNLIKELY)
+            if again.says == "broken":
+                self.ledger.reuse = None
+                self._lower(number, until)
 
     def _accepts_lower(self, lower: Plan, reason: str) -> bool:
         """Whether a plan with lower numbers breaks as often as before, by a sequential likelihood ratio test."""
@@ -290,24 +316,48 @@ class _Shrinker:
         low = rate * QUARTER
         while smaller.plan not in self.ledger.aside | self.ledger.eroded:
             count = self.ledger.count(smaller.plan)
-            speaks = (rate / low) ** count.broke * ((1 - rate) / (1 - low)) ** count.kept
+            speaks = (rate / low) ** count.ever_broke
+            speaks *= ((1 - rate) / (1 - low)) ** count.ever_kept
             enough = SPEAKS_FOR if rate >= OFTEN else SPEAKS_FOR_SELDOM
-            if count.broke and speaks >= enough * 0.999:
+            if count.ever_broke and speaks >= enough * 0.999:
                 self._accept(smaller)
                 return True
             if speaks <= SPEAKS_AGAINST:
                 return False
-            self.ledger.fresh(lower, reason, EVEN)
+            self.ledger.once_more(lower, reason, EVEN, fresh=False)
         return False
 
     # ---- evidence
+
+    def _stands_on_fresh_graphs(self) -> bool:
+        """Whether the minimal plan breaks on a fresh graph, and not on used ones alone.
+
+        If it does not, what an earlier run had left in a graph was taken for the plan's own doing: back to the last plan that did break on
+        a fresh one, and from now on each run gets its own.
+        """
+        stands = True
+        while not self.ledger.count(self.minimal).broke:
+            while self._may_stand():
+                if self.ledger.once_more(self.minimal, "on a fresh graph", LIKELY).says == "broken":
+                    return stands
+            self.ledger.eroded.add(self.held.pop())
+            self.ledger.reuse = None
+            self.now = _as_before(self.now, self.minimal)
+            stands = False
+        return stands
+
+    def _may_stand(self) -> bool:
+        enough = min(PASSES_MAX, max(REPRODUCE_MAX, passes_to_reject(self._rate(), MINIMAL_SURE)))
+        return (
+            self.ledger.count(self.minimal).kept < enough and self.minimal not in self.ledger.aside
+        )
 
     def _confirm(self) -> None:
         """Fresh runs of the minimal plan, stepping back to the one before while it breaks far less often than the first."""
         while self.ledger.count(self.minimal).runs < self.confirmations:
             if self.minimal in self.ledger.aside:
                 return
-            self.ledger.fresh(self.minimal, "confirm", self._rate())
+            self.ledger.once_more(self.minimal, "confirm", self._rate())
             while len(self.held) > 1 and self._is_eroded():
                 self.ledger.eroded.add(self.held.pop())
                 self.now = _as_before(self.now, self.minimal)
@@ -330,14 +380,14 @@ class _Shrinker:
             return False
         for plan in (self.minimal, first):
             while self.ledger.count(plan).runs < COMPARE_RUNS and plan not in self.ledger.aside:
-                self.ledger.fresh(plan, "compare with the plan that reproduced it", self._rate())
+                self.ledger.once_more(
+                    plan, "compare with the plan that reproduced it", self._rate()
+                )
         return self._breaks_less_than(self.ledger.count(first), BY_ACCIDENT)
 
     def _breaks_less_than(self, before: Count, accident: float) -> bool:
         """Whether the minimal plan's rate is below half of another one, by less of an accident than that."""
-        own = self.ledger.count(self.minimal)
-        # Without the run that accepted it; see `_passes_to_be_sure`.
-        broke, runs = own.broke - 1, own.runs - 1
+        broke, runs = self._own()
         if broke * before.runs >= ERODED * before.broke * runs:
             return False
         return chance_of_fewer(broke, runs, before.broke, before.runs) < accident
@@ -349,10 +399,12 @@ class _Shrinker:
 
     def _control(self) -> None:
         control = self._control_plan
-        while self.ledger.count(control).runs < self.controls:
+        while (done := self.ledger.count(control)).ever_broke + done.ever_kept < self.controls:
             if control in self.ledger.aside:
                 return
-            self.ledger.fresh(control, "control, without the faults", UNLIKELY)
+            self.ledger.once_more(
+                control, "control, without the faults", UNLIKELY, fresh=not done.kept
+            )
 
     def _try_other_replicas(self) -> bool | None:
         other = _other_replicas(self.spec, self.minimal)
@@ -369,8 +421,8 @@ class _Shrinker:
             plan=self.minimal,
             broke=count.broke,
             runs=count.runs,
-            control_broke=control.broke,
-            control_runs=control.runs,
+            control_broke=control.ever_broke,
+            control_runs=control.ever_broke + control.ever_kept,
             needed=tuple(self._needed()),
             thresholds=tuple(self._thresholds()),
             any_replica=self.any_replica,
@@ -386,7 +438,7 @@ class _Shrinker:
         alike = [
             (plan, count)
             for plan, count in self.ledger.counts()
-            if count.kept and [type(step) for step in plan.steps] == kinds
+            if count.ever_kept and [type(step) for step in plan.steps] == kinds
         ]
         for number in numbers(self.minimal):
             value = number.of(self.minimal)
@@ -398,14 +450,15 @@ class _Shrinker:
             if lower:
                 below, count = max(lower, key=lambda one: one[0])
                 step = self.minimal.steps[number.place] if number.place >= 0 else None
-                yield Threshold(step, number.name, value, below, count.broke, count.kept)
+                yield Threshold(step, number.name, value, below, count.ever_broke, count.ever_kept)
 
     def _needed(self) -> Iterator[Needed]:
         whole = suspects(self.spec, self.minimal)
         for place, step in enumerate(self.minimal.steps):
             plan = whole.without(whole.mended(frozenset([place]))).plan
             count = self.ledger.count(plan)
-            yield Needed(step, count.broke, count.kept, untested=count.runs == 0)
+            broke, kept = count.ever_broke, count.ever_kept
+            yield Needed(step, broke, kept, untested=broke + kept == 0)
 
 
 # --------------------------------------------------------------------------------------------------------- small parts

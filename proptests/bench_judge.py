@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,7 @@ from graphquake.machines.suspects import PRIORS
 from costs import Costs
 from made import plan_of
 from measured import row_of
+from reused import saved
 from simlab import Bug, SimLab
 from simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 from ways import Ours
@@ -214,6 +215,19 @@ def _runs_until_met(lab: SimLab, seed: int, cases: Path) -> float:
     return judge.journal.live.total() - judge.findings[0].case.shrunk_from["live_runs"]
 
 
+def reuse() -> Further:
+    """What it saves, at rate 1 and .6, to use graphs again that start slowly."""
+    often, seldom = saved(1.0, SEEDS), saved(0.6, SEEDS)
+    text = (
+        f"used graphs: {often.shrinking:.2f} of the time of all-fresh while shrinking, {often.all:.2f} with confirming runs "
+        f"(rate .6: {seldom.shrinking:.2f}, {seldom.all:.2f}), at {often.minimal:.1%} step-minimal for {often.minimal_fresh:.1%} "
+        f"(rate .6: {seldom.minimal:.1%} for {seldom.minimal_fresh:.1%}); wanted: at most .60"
+    )
+    numbers = {"rate 1": asdict(often), "rate .6": asdict(seldom)}
+    flat = {f"{rate}, {name}": value for rate, of in numbers.items() for name, value in of.items()}
+    return Further("used graphs", often.shrinking <= 0.6, text, flat)
+
+
 def further() -> list[Further]:
     """All of them."""
     measurements: tuple[Callable[[], Further], ...] = (
@@ -223,6 +237,7 @@ def further() -> list[Further]:
         throughput,
         no_false_findings,
         behind_a_case,
+        reuse,
     )
     return [measurement() for measurement in measurements]
 

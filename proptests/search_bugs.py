@@ -74,13 +74,15 @@ class CappedLab(LiveLab):
 
     searched = 0
 
-    def start(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Ticket:
+    def start(
+        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+    ) -> Ticket:
         """See `Lab.start`."""
         if why == "search":
             if self.searched >= SEARCH_RUNS_MAX:
                 raise BudgetSpent
             self.searched += 1
-        return super().start(plan, why, enough=enough)
+        return super().start(plan, why, enough=enough, may_reuse=may_reuse)
 
 
 def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:

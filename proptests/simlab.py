@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from graphquake.harness.execute import Enough
@@ -38,6 +38,7 @@ class SimLab:
         runs_max: after so many runs the budget is spent.
         slots: how many runs are begun before the first of them is waited for.
         invalid: the share of runs that prove nothing.
+        reuses: whether runs that may use a graph again are told to have done so.
     """
 
     bugs: list[Bug]
@@ -46,6 +47,7 @@ class SimLab:
     invalid: float = 0.0
     slots: int = 1
     gpus: int = 0
+    reuses: bool = False
     spec: GraphSpec = field(default_factory=spec_of)
     host: dict[str, str] = field(default_factory=lambda: {"host": "simulated"})
     runs: list[Plan] = field(default_factory=list)
@@ -54,11 +56,13 @@ class SimLab:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
-    def start(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Ticket:
+    def start(
+        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+    ) -> Ticket:
         """One simulated run, over at once."""
         del why, enough
         done: Future[Outcome] = Future()
-        done.set_result(self._outcome(plan))
+        done.set_result(replace(self._outcome(plan), used=may_reuse and self.reuses))
         return Ticket(plan, done)
 
     def result(self, ticket: Ticket) -> Outcome:

@@ -1,0 +1,128 @@
+"""Shrinking with graphs that were used before, simulated: as small, in less time, and never fooled for good by what is left in them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from graphquake.harness.plan import Plan
+from graphquake.machines.corpus import Corpus
+from graphquake.machines.journal import Journal
+from graphquake.machines.judge import Judge
+from graphquake.machines.ledger import Ledger, Trial
+from graphquake.machines.search import search
+from graphquake.machines.shrink import Shrunk, shrink
+
+from made import plan_of
+from reused import saved
+from simlab import Bug, SimLab
+from simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
+
+SEEDS = range(2)
+BROKEN, KEPT = Trial("broken"), Trial("kept")
+PLAN = plan_of("kill decode 0", "wait 0.50 s", "kill prefill 0")
+
+
+@dataclass(slots=True)
+class Residue:
+    """Used graphs that say something else than fresh ones, in a share of the runs.
+
+    Attributes:
+        says: what they say then.
+        asked: the runs on used graphs.
+    """
+
+    graph: Simulated
+    says: str
+    share: float
+    asked: list[Plan] = field(default_factory=list)
+    _random: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def __call__(self, plan: Plan) -> Trial:
+        """One run on a used graph."""
+        self.asked.append(plan)
+        trial = replace(self.graph(plan), used=True)
+        if self._random.random() >= self.share:
+            return trial
+        return Trial("broken" if self.says == "broken" else "kept", used=True)
+
+
+def shrunk_with(shape: Shape, seed: int, says: str, share: float) -> tuple[Shrunk, Residue]:
+    """One shrink where something of earlier runs is left in used graphs."""
+    plan, graph = failing(shape, seed), Simulated(shape, seed)
+    residue = Residue(graph, says, share)
+    return shrink(SPEC, plan, broken(shape, plan), graph, reuse=residue), residue
+
+
+@pytest.mark.parametrize("says", ["broken", "kept"])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_what_is_left_in_used_graphs_never_makes_a_plan_that_does_not_break(
+    says: str, share: float
+) -> None:
+    """Used graphs that break whatever is done to them, or that hide the bug: what comes out breaks on fresh ones, ten of ten times."""
+    for shape in SHAPES:
+        for seed in SEEDS:
+            one, residue = shrunk_with(shape, seed, says, share)
+            assert residue.asked
+            assert one.confirmed
+            assert (one.broke, one.runs) == (10, 10)
+            assert shape.at_s(one.plan) is not None
+
+
+def test_what_hides_in_used_graphs_costs_no_step() -> None:
+    """If used graphs always keep, each rejection still has a fresh run behind it."""
+    for shape in SHAPES:
+        for seed in SEEDS:
+            one, _ = shrunk_with(shape, seed, "kept", 1.0)
+            assert shape.is_step_minimal(one.plan), one.plan.one_line()
+
+
+def test_used_graphs_save_time_and_lose_nothing() -> None:
+    """At rate 1, where a start takes two thirds of a run."""
+    found = saved(1.0, 4)
+    assert found.shrinking <= 0.65
+    assert found.minimal == found.minimal_fresh == 1.0
+
+
+def test_kept_on_used_graphs_rejects_nothing_until_a_fresh_one_agrees() -> None:
+    """Of three passes the last has a fresh graph; once a fresh one was kept, all others may be used ones."""
+    asked: list[str] = []
+
+    def run(_plan: Plan) -> Trial:
+        asked.append("fresh")
+        return KEPT
+
+    def reuse(_plan: Plan) -> Trial:
+        asked.append("used")
+        return replace(KEPT, used=True)
+
+    ledger = Ledger(run, reuse=reuse)
+    assert not ledger.breaks(PLAN, 3, "", 0.5)
+    assert asked == ["used", "used", "fresh"]
+    assert not ledger.breaks(PLAN, 5, "", 0.5)
+    assert asked == ["used", "used", "fresh", "used", "used"]
+    assert (ledger.count(PLAN).kept, ledger.count(PLAN).used_kept) == (1, 4)
+
+
+def test_what_proves_nothing_on_a_used_graph_is_asked_of_a_fresh_one() -> None:
+    """An invalid run may be the late effect of the one before."""
+    ledger = Ledger(lambda _: BROKEN, reuse=lambda _: Trial("invalid", used=True))
+    assert ledger.once_more(PLAN, "", 0.5, fresh=False) == BROKEN
+    assert [tried.trial.used for tried in ledger.journal] == [True, False]
+    assert ledger.count(PLAN).broke == 1
+
+
+def test_a_search_uses_them_where_the_lab_does(tmp_path: Path) -> None:
+    """The case is the same, and its ten confirming runs had fresh graphs."""
+    judges = []
+    for reuses in (False, True):
+        lab = SimLab([Bug(plan_of("kill decode 0", "kill prefill 0"), "wrong")], reuses=reuses)
+        folder = tmp_path / str(reuses)
+        judges.append(Judge(lab, Corpus(folder), Journal(), results_dir=folder))
+        search(judges[-1], 1, findings_max=1)
+    fresh, used = (judge.findings[0].case for judge in judges)
+    assert used.plan == fresh.plan
+    assert (used.observed[0].broke, used.observed[0].runs) == (10, 10)

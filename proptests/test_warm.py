@@ -1,0 +1,110 @@
+"""Graphs that several runs use, live: as good as fresh ones, or not used."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from graphquake.harness.history import Died, Spawned
+from graphquake.harness.live import run_live
+from graphquake.harness.plan import Plan
+from graphquake.harness.supervisor import Supervisor
+from graphquake.harness.warm import Warm
+from graphquake.machines import lab as labs
+from graphquake.machines.budget import Budget
+from graphquake.machines.lab import LiveLab
+
+from made import plan_of
+from toys import in_loop, left_of, toy_spec
+
+KILL = plan_of("kill worker 0")
+DEAD = plan_of("kill worker 0", "wait 2.00 s")
+
+
+def pids(target: Supervisor) -> dict[str, int]:
+    """The main process of each replica, as the log has it last."""
+    return {event.replica: event.pid for event in target.log if isinstance(event, Spawned)}
+
+
+@in_loop
+async def test_a_graph_is_used_again_as_if_it_were_fresh(tmp_path: Path) -> None:
+    """What the first run killed is back; the second run knows nothing of the first; at the end nothing is left."""
+    spec = toy_spec(tmp_path)
+    first = await run_live(spec, KILL, tmp_path / "1", keep=True)
+    assert first.verdict.says == "kept"
+    assert not first.used
+    assert first.warm is not None
+    before = pids(first.warm.target)
+    second = await run_live(spec, plan_of("kill worker 1"), tmp_path / "2", warm=first.warm)
+    assert second.verdict.says == "kept"
+    assert second.used
+    spawned = {e.replica: e.pid for e in second.history.of(Spawned) if e.at_s < 0}
+    assert spawned == before
+    assert [e.replica for e in second.history.of(Died)] == ["worker 1"]
+    assert second.live_s < first.live_s
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["1", "2"]
+    assert left_of(os.getpid()) == []
+
+
+@in_loop
+async def test_what_an_ended_run_left_dead_is_brought_back(tmp_path: Path) -> None:
+    """A run that ends at once leaves its victim dead, and clients in mid-request."""
+    spec = toy_spec(tmp_path)
+    first = await run_live(
+        spec, DEAD, tmp_path / "1", enough=lambda history: any(history.of(Died)), keep=True
+    )
+    assert first.warm is not None
+    assert not first.warm.target.alive("worker 0")
+    second = await run_live(spec, Plan(()), tmp_path / "2", warm=first.warm)
+    assert (second.used, second.verdict.says) == (True, "kept")
+    assert left_of(os.getpid()) == []
+
+
+@pytest.mark.parametrize("spoil", ["a leak", "the guard"])
+@in_loop
+async def test_a_graph_that_is_not_whole_is_not_used(tmp_path: Path, spoil: str) -> None:
+    """A process that outlived its replica, or no guard any more: a fresh graph is launched, and the old one is gone."""
+    spec = toy_spec(tmp_path, worker="--children 1") if spoil == "a leak" else toy_spec(tmp_path)
+    lines = ["kill worker 0 process"] if spoil == "a leak" else []
+    first = await run_live(spec, plan_of(*lines), tmp_path / "1", keep=True)
+    assert first.warm is not None
+    if spoil == "the guard":
+        os.kill(first.warm.target._guard.pid, signal.SIGKILL)
+    second = await run_live(spec, Plan(()), tmp_path / "2", warm=first.warm)
+    assert (second.used, second.verdict.says) == (False, "kept")
+    assert left_of(os.getpid()) == []
+
+
+@in_loop
+async def test_one_that_takes_longer_to_heal_than_to_start_is_not_healed(tmp_path: Path) -> None:
+    """Its replicas took as long as all of it: then a fresh one is as quick."""
+    first = await run_live(
+        toy_spec(tmp_path), DEAD, tmp_path / "1", enough=lambda h: any(h.of(Died)), keep=True
+    )
+    assert first.warm is not None
+    assert 0 < first.warm._took_s("worker 0") < first.warm.start_s
+    slow = Warm(first.warm.target, first.warm.work, 1e-3, first.warm.lifetime, 1)
+    assert not await slow.heal()
+    await slow.close()
+    assert left_of(os.getpid()) == []
+
+
+def test_a_lab_uses_slow_graphs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only for runs that may; at most so often; and never past its own end."""
+    monkeypatch.setattr(labs, "SLOW_START_S", 0.0)
+    monkeypatch.setattr(labs, "USES_MAX", 2)
+    with LiveLab(toy_spec(tmp_path), tmp_path / "runs", Budget(120.0)) as lab:
+        assert not lab.reuses
+        outcomes = [lab.run(Plan(()), "search")]
+        assert lab.reuses
+        tickets = [True, True, True, False, True, True]
+        outcomes += [lab.result(lab.start(Plan(()), "shrink", may_reuse=may)) for may in tickets]
+    used = [outcome.used for outcome in outcomes]
+    assert used == [False, False, True, False, False, False, True]
+    assert len(lab.starts_s) == used.count(False)
+    assert all(outcome.verdict.says == "kept" for outcome in outcomes)
+    assert not list((tmp_path / "runs").glob("*-graph"))
+    assert left_of(os.getpid()) == []
