@@ -27,6 +27,7 @@ from graphquake.harness.plan import Plan, Step, Wait, WaitReady
 from graphquake.harness.promises import judge as judge_history
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Violation
+from graphquake.machines.blame import blame
 from graphquake.machines.budget import UNLIMITED, Budget, BudgetSpent, Limit
 from graphquake.machines.chase import Chase, last_step, reach_s, status_of
 from graphquake.machines.corpus import (
@@ -333,7 +334,9 @@ class Judge:
         used = outcome.used
         if not wanted:
             return Trial("invalid" if outcome.verdict.says == "invalid" else "kept", used=used)
-        return Trial("broken", last_step(outcome.history, wanted[0].at_s), used=used)
+        shown = wanted[0]
+        blamed = blame(outcome.history, shown)
+        return Trial("broken", last_step(outcome.history, shown.at_s), blamed, used)
 
     def _evidence(self, minimal: Plan, chase: Chase) -> list[Outcome]:
         """Whole runs of the minimal plan that break it, for what a report shows."""
