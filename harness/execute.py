@@ -203,16 +203,25 @@ class _Run:
                 return
 
     async def look(self) -> None:
-        """See again and again what the graph says about itself, and at once when somebody came or went."""
-        known, looked_s = len(self._target.log), time.monotonic()
+        """See again and again what the graph says about itself: also when somebody came or went, and when it should have learnt of it."""
+        known = len(self._target.log)
         while True:
             await asyncio.sleep(POLL_S)
-            if len(self._target.log) == known and time.monotonic() - looked_s < LOOK_EVERY_S:
+            now_s = time.monotonic() - self._zero_s
+            if len(self._target.log) == known and not self._is_time_to_look(now_s):
                 continue
-            known, looked_s = len(self._target.log), time.monotonic()
+            known = len(self._target.log)
             views = await self._target.views()
             if self._phase != "drain":
-                self._events += self._views.news(views, time.monotonic() - self._zero_s)
+                self._events += self._views.news(views, now_s)
+
+    def _is_time_to_look(self, now_s: float) -> bool:
+        if now_s - self._views.looked_s >= LOOK_EVERY_S:
+            return True
+        if not self._views.differ:
+            return False
+        until_s = self._views.undecided_until_s(self.history())
+        return until_s is not None and now_s >= until_s
 
     async def strain(self) -> None:
         """See whether others keep the graph from the cores; from then on the run proves nothing."""
@@ -334,7 +343,7 @@ class _Run:
             now_s + STEADY_S, max([last_s, *over_s]) + window_s, last_s + self._plan.stay_s
         )
         await asyncio.sleep(until_s - now_s)
-        while self._views.undecided(self.history(), self._load.now_s()):
+        while self._views.undecided_until_s(self.history()) is not None:
             await asyncio.sleep(POLL_S)
 
     async def _drain(self) -> None:

@@ -21,48 +21,76 @@ from graphquake.harness.verdict import Violation, violation_in
 
 @dataclass(slots=True)
 class Views:
-    """What was seen last, to tell what is news."""
+    """What was seen last, to tell what is to be written down, and when to look again.
 
+    Attributes:
+        looked_s: when it was last looked.
+    """
+
+    looked_s: float = 0.0
     _last: dict[tuple[str, str], Seen] = field(default_factory=dict)
 
     def news(self, views: Sequence[View], at_s: float) -> list[Seen]:
-        """What is to be written down of a look that was taken at that time: what changed since the last one."""
+        """What is to be written down of a look that was taken at that time: what changed since the last one, and what is not so."""
+        self.looked_s = at_s
         now = {(one.observer, one.what): one for one in views}
         found = []
         for key in self._last.keys() | now.keys():
             # Whoever can't be asked, since it is dead, says nothing wrong.
             says, holds = (now[key].says, now[key].holds) if key in now else (0, 0)
             last = self._last.get(key)
-            if last is None or (last.says, last.holds) != (says, holds):
+            if last is None or says != holds or (last.says, last.holds) != (says, holds):
                 self._last[key] = Seen(at_s, *key, says, holds)
                 found.append(self._last[key])
         return found
 
-    def undecided(self, history: History, now_s: float) -> bool:
-        """Whether something differs, and not yet for so long that it is broken."""
-        return any(
-            seen.says != seen.holds and now_s < _since_s(history, seen) + _bound_s(history, seen)
-            for seen in self._last.values()
+    @property
+    def differ(self) -> bool:
+        """Whether something differed in the last look."""
+        return any(seen.says != seen.holds for seen in self._last.values())
+
+    def undecided_until_s(self, history: History) -> float | None:
+        """Until when a look has to wait that decides about what differs; None if nothing does, or the last look decided."""
+        decided = (
+            bound_s
+            for first in _differing(history)
+            if (bound_s := _since_s(history, first) + _bound_s(history, first)) > self.looked_s
         )
+        return min(decided, default=None)
 
 
 def views_agree(history: History, up: Availability) -> Iterator[Violation]:
-    """No list and no probe says for longer than `within_s` what is not so; what is gone may be listed for a lease more."""
+    """No list and no probe says for longer than `within_s` what is not so; what is gone may be listed for a lease more.
+
+    What was seen to be right again was wrong for no longer than it was seen to be: a look may come late.
+    """
     del up
     stretches: dict[tuple[str, str], Seen] = {}
     broken = set[Seen]()
-    until_s = history.phase_began_s("drain") or history.end_s
-    for seen in [*history.of(Seen), None]:
-        for key, first in list(stretches.items()):
-            now_s = until_s if seen is None else seen.at_s
-            since_s = _too_long_since_s(history, first, now_s)
-            if since_s is not None and first not in broken:
-                broken.add(first)
-                yield _violation(history, first, since_s)
-            if seen is not None and key == (seen.observer, seen.what) and not _alike(first, seen):
-                del stretches[key]
-        if seen is not None and seen.says != seen.holds:
-            stretches.setdefault((seen.observer, seen.what), seen)
+    for seen in history.of(Seen):
+        first = _stretch(stretches, seen)
+        if first is None or first in broken:
+            continue
+        since_s = _too_long_since_s(history, first, seen.at_s)
+        if since_s is not None:
+            broken.add(first)
+            yield _violation(history, first, since_s)
+
+
+def _differing(history: History) -> list[Seen]:
+    """The first look of everything that differs at the end."""
+    stretches: dict[tuple[str, str], Seen] = {}
+    for seen in history.of(Seen):
+        _stretch(stretches, seen)
+    return list(stretches.values())
+
+
+def _stretch(stretches: dict[tuple[str, str], Seen], seen: Seen) -> Seen | None:
+    """The first look of the stretch in which this one differs in the same way; None if it does not differ. Keeps what is known of all."""
+    key = seen.observer, seen.what
+    if key in stretches and not _alike(stretches[key], seen):
+        del stretches[key]
+    return stretches.setdefault(key, seen) if seen.says != seen.holds else None
 
 
 def _alike(first: Seen, later: Seen) -> bool:

@@ -152,12 +152,18 @@ class PlanMachine(RuleBasedStateMachine):
             and self.targets(Kill)
         )
     )
-    @rule(data=st.data(), wait=st.sampled_from([WaitReady(), WaitReady(), *map(Wait, SHORT_S)]))
-    def restart(self, data: st.DataObject, wait: Step) -> None:
-        """A replica goes and comes back, so that what follows meets its next incarnation, young or not yet there."""
+    @rule(
+        data=st.data(),
+        wait=st.sampled_from([WaitReady(), WaitReady(), *map(Wait, SHORT_S)]),
+        again=st.booleans(),
+    )
+    def restart(self, data: st.DataObject, wait: Step, again: bool) -> None:  # noqa: FBT001
+        """A replica goes and comes back: what follows meets its next incarnation, young or not yet there. Or that dies at once."""
         aim = self.pick(data, self.targets(Kill))
         for step in (Kill(*aim), Respawn(*aim), wait):
             self.add(step)
+        if again and self.may_fault():
+            self.add(Kill(*aim))
 
     @property
     def outage_s(self) -> float:

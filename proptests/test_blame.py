@@ -9,7 +9,9 @@ from graphquake.machines.blame import BESIDE_THE_PATH, BURST_OF_LOAD, LAST_FAULT
 
 from made import Made, plan_of, spec_of
 
-PLAN = plan_of("kill decode 0", "burst 5 over 0.00 s", "kill registry 0", "kill prefill 0", "wait 0.10 s")
+PLAN = plan_of(
+    "kill decode 0", "burst 5 over 0.00 s", "kill registry 0", "kill prefill 0", "wait 0.10 s"
+)
 
 
 def weights(promise: str, what: str, at_s: float) -> tuple[float, ...]:

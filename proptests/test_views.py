@@ -30,6 +30,15 @@ def listing(at_s: float, says: int, holds: int) -> Seen:
     return Seen(at_s, "frontend 0", "listing", says, holds)
 
 
+def wrong(from_s: float, until_s: float, says: int, holds: int) -> list[Seen]:
+    """What the frontend listed in two looks, and twice a second between them."""
+    count = int((until_s - from_s) / 0.5)
+    return [
+        listing(at_s, says, holds)
+        for at_s in (*(from_s + n / 2 for n in range(count + 1)), until_s)
+    ]
+
+
 @pytest.mark.parametrize(
     ("until_s", "says", "holds", "expected"),
     [
@@ -44,21 +53,27 @@ def test_a_list_may_be_wrong_for_as_long_as_it_takes_to_learn(
     until_s: float, says: int, holds: int, expected: tuple[str, ...]
 ) -> None:
     """Wrong from 4 s on: five seconds are allowed, and a lease more for who is gone."""
-    assert signatures(listing(4.0, says, holds), listing(until_s, 2, 2)) == expected
+    assert signatures(*wrong(4.0, until_s, says, holds), listing(until_s + 0.1, 2, 2)) == expected
+
+
+def test_what_was_right_in_the_next_look_was_wrong_no_longer_than_seen() -> None:
+    """A look may come late: of the time in between nothing is known."""
+    assert signatures(*wrong(4.0, 8.9, 1, 2), listing(9.4, 2, 2)) == ()
+    assert signatures(*wrong(4.0, 8.9, 1, 2)) == ()
 
 
 def test_what_changes_meanwhile_begins_anew() -> None:
     """Each change of what is so gives the graph its time to learn of it; another wrong answer does not."""
-    assert signatures(listing(4.0, 1, 2), listing(8.0, 1, 3), listing(12.0, 3, 3)) == ()
-    assert signatures(listing(4.0, 1, 2), listing(8.0, 0, 2), listing(12.0, 2, 2)) != ()
+    assert signatures(*wrong(4.0, 7.5, 1, 2), *wrong(8.0, 12.0, 1, 3), listing(12.5, 3, 3)) == ()
+    assert signatures(*wrong(4.0, 7.5, 1, 2), *wrong(8.0, 12.0, 0, 2), listing(12.5, 2, 2)) != ()
 
 
 def test_a_moment_of_truth_between_two_looks_begins_anew() -> None:
     """A replica that was stalled twice was well in between, whether a look fell into that moment or not."""
-    apart = listing(4.0, 3, 2), listing(20.0, 2, 2)
+    apart = wrong(4.0, 20.0, 3, 2)
     assert signatures(*apart) == ("views_agree / frontend lists too many",)
     assert signatures(*apart, Resumed(10.0, "decode 1", "")) == ()
-    long = listing(4.0, 3, 2), listing(26.0, 2, 2)
+    long = wrong(4.0, 26.0, 3, 2)
     assert signatures(*long, Resumed(10.0, "decode 1", "")) == (
         "views_agree / frontend lists too many",
     )
@@ -66,8 +81,8 @@ def test_a_moment_of_truth_between_two_looks_begins_anew() -> None:
 
 def test_a_run_that_ends_has_shown_as_much_as_it_lasted() -> None:
     """Wrong to the end: broken once its time was over by then."""
-    assert signatures(listing(4.0, 1, 2), end_s=8.0) == ()
-    assert signatures(listing(4.0, 1, 2), end_s=10.0) != ()
+    assert signatures(*wrong(4.0, 8.0, 1, 2), end_s=8.5) == ()
+    assert signatures(*wrong(4.0, 10.0, 1, 2), end_s=10.5) != ()
 
 
 @pytest.mark.parametrize(
@@ -75,23 +90,37 @@ def test_a_run_that_ends_has_shown_as_much_as_it_lasted() -> None:
 )
 def test_readiness_that_lies(says: int, expected: str) -> None:
     """Both ways."""
-    seen = Seen(4.0, "frontend 0", "readiness", says, 1 - says)
-    assert signatures(seen) == (f"views_agree / {expected}",)
+    looks = [Seen(at_s, "frontend 0", "readiness", says, 1 - says) for at_s in (4.0, 24.0)]
+    assert signatures(*looks) == (f"views_agree / {expected}",)
 
 
 def test_views_tell_what_is_news() -> None:
-    """The first look and each change; whoever can't be asked any more says nothing wrong."""
+    """The first look, each change, and all that is not so; whoever can't be asked any more says nothing wrong."""
     views = Views()
     look = View("frontend 0", "listing", 2, 2)
     assert views.news([look], 0.5) == [listing(0.5, 2, 2)]
     assert views.news([look], 1.0) == []
     apart = View("frontend 0", "listing", 3, 2)
+    assert not views.differ
     assert views.news([apart], 1.5) == [listing(1.5, 3, 2)]
-    history = Made(spec_of()).history()
-    assert views.undecided(history, 16.4)
-    assert not views.undecided(history, 16.6)
-    assert views.news([], 2.0) == [listing(2.0, 0, 0)]
-    assert not views.undecided(history, 2.0)
+    assert views.differ
+    assert views.news([apart], 2.0) == [listing(2.0, 3, 2)]
+    assert views.news([], 2.5) == [listing(2.5, 0, 0)]
+    assert not views.differ
+
+
+def test_a_run_waits_for_the_look_that_decides() -> None:
+    """Until five seconds and a lease are over since the first look, and one was taken after that."""
+    views, made = Views(), Made(spec_of())
+    assert views.undecided_until_s(made.history()) is None
+    apart = View("frontend 0", "listing", 3, 2)
+    for at_s in (1.5, 9.0, 16.4):
+        made.events += views.news([apart], at_s)
+        assert views.undecided_until_s(made.history()) == 16.5
+    assert signatures(*made.history().of(Seen)) == ()
+    made.events += views.news([apart], 16.5)
+    assert views.undecided_until_s(made.history()) is None
+    assert signatures(*made.history().of(Seen)) == ("views_agree / frontend lists too many",)
 
 
 @in_loop

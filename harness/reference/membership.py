@@ -94,10 +94,21 @@ class Member:
 
 @dataclass(slots=True)
 class _View:
-    """What one registry says: the instances by id, and since when it is connected."""
+    """What one registry says.
+
+    Attributes:
+        instances: whom it lists now, by id.
+        before: whom it listed when it was last heard of before it went away; and since when it is back.
+    """
 
     instances: dict[str, Instance] = field(default_factory=dict)
+    before: dict[str, Instance] = field(default_factory=dict)
     since_s: float = 0.0
+
+    def all(self) -> dict[str, Instance]:
+        """Those that count."""
+        is_young = time.monotonic() - self.since_s < LEASE_S
+        return self.before | self.instances if is_young else self.instances
 
 
 class Directory:
@@ -121,7 +132,7 @@ class Directory:
         found = {
             key: one
             for view in self._views.values()
-            for key, one in view.instances.items()
+            for key, one in view.all().items()
             if one.role == role
         }
         return sorted(found.values(), key=lambda one: (one.name, one.id))
@@ -134,7 +145,7 @@ class Directory:
                 await asyncio.sleep(RETRY_S)
                 continue
             view = self._views[port]
-            view.since_s = time.monotonic()
+            view.before, view.since_s = view.all(), time.monotonic()
             try:
                 while True:
                     # A registry that has been silent for longer is taken for gone.
@@ -147,7 +158,4 @@ class Directory:
 
     def learn(self, view: _View, instances: Sequence[Instance]) -> None:
         """Take over a registry's list."""
-        found = {one.id: one for one in instances}
-        if time.monotonic() - view.since_s < LEASE_S:
-            found = view.instances | found
-        view.instances = found
+        view.instances = {one.id: one for one in instances}
