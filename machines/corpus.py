@@ -336,17 +336,29 @@ class Corpus:
 
     def __init__(self, folder: Path, shipped: Path | None = None) -> None:
         self.folder = folder
-        self._cases = {}
-        theirs = sorted(shipped.glob("*.json")) if shipped else []
-        for path in [*theirs, *sorted(folder.glob("*.json"))]:
-            try:
-                text = path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"{path}: is damaged: {error}") from None
-            case = read_case(str(path), text)
-            if case.id != path.stem:
-                raise InputError(f"{path}: id: found {case.id}, expected the file's name")
-            self._cases[case.id] = case
+        self._cases: dict[str, Case] = {}
+        for path in sorted(shipped.glob("*.json")) if shipped else []:
+            self._read(path)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the folder once more: another process may have kept a case there.
+
+        Raises:
+            InputError: as for the corpus.
+        """
+        for path in sorted(self.folder.glob("*.json")):
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: is damaged: {error}") from None
+        case = read_case(str(path), text)
+        if case.id != path.stem:
+            raise InputError(f"{path}: id: found {case.id}, expected the file's name")
+        self._cases[case.id] = case
 
     def __iter__(self) -> Iterator[Case]:
         return iter(tuple(self._cases.values()))

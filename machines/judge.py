@@ -203,7 +203,7 @@ class Judge:
             self.lab.discard(outcome)
             return
         finding = self._find(plan, outcome, news[0])
-        if finding.counts:
+        if finding is not None and finding.counts:
             case = finding.case
             self._minimal = (case.plan, broken(case.promise), case.title)
 
@@ -231,7 +231,7 @@ class Judge:
                 own = [v for v in self._news(outcome) if v.signature == case.signature]
                 if own:
                     finding = self._find(case.plan, outcome, own[0])
-                    if finding.case.id != case.id:
+                    if finding is None or finding.case.id != case.id:
                         self.corpus.drop(case)
                     return
                 self.lab.discard(outcome)
@@ -243,6 +243,9 @@ class Judge:
     def _outcome(self, ticket: Ticket, why: str) -> Outcome:
         """Wait for a run, and write it down."""
         outcome = self.lab.result(ticket)
+        if why == "search" and outcome.verdict.violations:
+            # Not while a plan is shrunk: what counts as broken must stay the same from its first run to its last.
+            self.corpus.refresh()
         plan, verdict = ticket.plan, outcome.verdict
         news, explained = self._sorted(verdict.violations, outcome.history)
         what = (
@@ -289,8 +292,8 @@ class Judge:
 
     # ---- findings
 
-    def _find(self, plan: Plan, first: Outcome, violation: Violation) -> Finding:
-        """Shrink, confirm and keep."""
+    def _find(self, plan: Plan, first: Outcome, violation: Violation) -> Finding | None:
+        """Shrink, confirm and keep; None if another process has kept it meanwhile."""
         chase = Chase(violation.signature)
         runs_before, live_before_s, unneeded = self.journal.live.total(), self.live_s, self.unneeded
         trial = self._trial(first, chase)
@@ -308,6 +311,11 @@ class Judge:
             else shrink_ahead(shrinker, candidates)
         )
         evidence = self._evidence(shrunk.plan, chase)
+        self.corpus.refresh()
+        if not self._news(evidence[0] if evidence else first):
+            for outcome in (*evidence, first):
+                self.lab.discard(outcome)
+            return None
         if self.shrink_any and evidence:
             chase.signature = self._news(evidence[0])[0].signature
         cost: dict[str, float] = {

@@ -8,6 +8,7 @@ item for each graph; with files, their `chaos(…)` classes are collected beside
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -191,11 +192,20 @@ def _items(session: pytest.Session) -> Iterator[pytest.Item]:
     except InputError as error:
         _input_error(error)
         return
+    shards = _shards(config)
+    # Every process spends all of the time, and its part of the runs.
+    limit = Limit(limit.seconds, limit.runs if math.isinf(limit.runs) else limit.runs // shards)
     config.stash[_BUDGETS] = Budgets(limit, len(specs))
-    for spec in specs:
-        yield ChaosItem.from_parent(
-            session, name=f"chaos[{spec.name}]", nodeid=f"chaos[{spec.name}]", spec=spec
-        )
+    for shard in range(shards):
+        for spec in specs:
+            part = f", shard {shard + 1}" if shards > 1 else ""
+            name = f"chaos[{spec.name}{part}]"
+            yield ChaosItem.from_parent(session, name=name, nodeid=name, spec=spec, shard=shard)
+
+
+def _shards(config: pytest.Config) -> int:
+    """How many processes divide the search among them: those of pytest-xdist."""
+    return int(getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 def _limit(config: pytest.Config, option: str) -> Limit:
@@ -208,8 +218,18 @@ def _limit(config: pytest.Config, option: str) -> Limit:
         raise InputError(f"{option}: {error}") from None
 
 
-def options(config: pytest.Config) -> Options:
+def _any_seed(config: pytest.Config) -> int:
+    """One that nobody gave: all processes of a run agree upon it."""
+    run = getattr(config, "workerinput", {}).get("testrunuid")
+    chance = random.Random(run) if run else random.SystemRandom()
+    return chance.randrange(1_000_000)
+
+
+def options(config: pytest.Config, shard: int = 0) -> Options:
     """The session's options, from pytest's.
+
+    Args:
+        shard: see `Options`.
 
     Raises:
         InputError: if one of them is wrong.
@@ -226,7 +246,7 @@ def options(config: pytest.Config) -> Options:
     seed = config.getoption("--hypothesis-seed", default=None)
     if seed is None:
         # Printed with the summary: the next search with it draws the same plans.
-        seed = random.SystemRandom().randrange(1_000_000)
+        seed = _any_seed(config)
     try:
         number = int(seed)
     except ValueError:
@@ -244,6 +264,7 @@ def options(config: pytest.Config) -> Options:
         strict_known=config.getoption("--strict-known"),
         slots=slots,
         shrink_any=config.getoption("--shrink-any"),
+        shard=shard,
     )
 
 
@@ -255,11 +276,17 @@ class ProvedNothing(Exception):
     """A session whose runs say nothing about the graph."""
 
 
-def run_graph(item: pytest.Item, spec: GraphSpec, base: type[PlanMachine] | None = None) -> None:
+def run_graph(
+    item: pytest.Item,
+    spec: GraphSpec,
+    base: type[PlanMachine] | None = None,
+    shard: int = 0,
+) -> None:
     """Replay a graph's cases and search, within this graph's part of the budget.
 
     Args:
         item: gets what JUnit is to say of the search, see `summary.properties`.
+        shard: see `Options`.
 
     Raises:
         Findings: if there is a new one, or a case failed.
@@ -273,7 +300,7 @@ def run_graph(item: pytest.Item, spec: GraphSpec, base: type[PlanMachine] | None
     config = item.config
     reporter = _reporter(config)
     try:
-        asked = options(config)
+        asked = options(config, shard)
         if config.getoption("--dry-run"):
             dry_run(spec, asked, reporter.line, base or PlanMachine)
             return
@@ -288,24 +315,33 @@ def run_graph(item: pytest.Item, spec: GraphSpec, base: type[PlanMachine] | None
         _input_error(error)
         return
     if summary.exit_status == EXIT_BROKEN:
-        raise Findings(summary.verdict_line)
+        raise Findings("\n\n".join([*_texts(config, summary), summary.verdict_line]))
     if summary.exit_status != EXIT_KEPT:
         raise ProvedNothing(summary.verdict_line)
 
 
-class ChaosItem(pytest.Item):
-    """The search on one graph."""
+def _texts(config: pytest.Config, summary: GraphSummary) -> list[str]:
+    """The findings, where what was printed when they were made went nowhere: in a process that does not print."""
+    if not hasattr(config, "workerinput"):
+        return []
+    from graphquake.machines.report import finding_text  # noqa: PLC0415
 
-    def __init__(self, *, spec: GraphSpec, **rest: Any) -> None:
+    return [finding_text(finding) for finding in summary.findings]
+
+
+class ChaosItem(pytest.Item):
+    """The search on one graph, or a part of it."""
+
+    def __init__(self, *, spec: GraphSpec, shard: int, **rest: Any) -> None:
         super().__init__(**rest)
-        self.spec = spec
+        self.spec, self.shard = spec, shard
         self._found: Findings | None = None
         self.add_marker("chaos")
 
     def setup(self) -> None:
         """The search itself: one that proves nothing is an error of the item, and no failure."""
         try:
-            run_graph(self, self.spec)
+            run_graph(self, self.spec, shard=self.shard)
         except Findings as found:
             self._found = found
 
@@ -334,14 +370,35 @@ def _reporter(config: pytest.Config) -> Reporter:
     return Reporter()
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of pytest-xdist hands its summaries to the one that prints."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None and (summaries := session.config.stash.get(_SUMMARIES, [])):
+        from graphquake.machines.shards import packed  # noqa: PLC0415
+
+        output["graphquake"] = packed(summaries)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Takes them over."""
+    del error
+    if data := getattr(node, "workeroutput", {}).get("graphquake"):
+        from graphquake.machines.shards import unpacked  # noqa: PLC0415
+
+        node.config.stash[_SUMMARIES] += unpacked(data)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The summary of each graph, and its files."""
     config = terminalreporter.config
     summaries = config.stash.get(_SUMMARIES, [])
     if not summaries:
         return
+    from graphquake.machines.shards import merged  # noqa: PLC0415
     from graphquake.machines.summary import write  # noqa: PLC0415
 
+    summaries = merged(summaries)
     folder = Path(config.getoption("--results-dir"))
     write(summaries, folder)
     if config.getoption("--report-dir"):

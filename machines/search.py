@@ -44,10 +44,10 @@ SETTINGS: Final = settings(
 )
 
 
-def round_seed(session_seed: int, graph: str, number: int) -> int:
-    """The seed of one round."""
-    text = f"{session_seed}/{graph}/{number}".encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+def round_seed(session_seed: int, graph: str, number: int, shard: int = 0) -> int:
+    """The seed of one round; the first shard has the seeds of a search that is not divided."""
+    text = f"{session_seed}/{graph}/{number}" + (f"/{shard}" if shard else "")
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def search(
@@ -56,6 +56,7 @@ def search(
     *,
     findings_max: int,
     base: type[PlanMachine] = PlanMachine,
+    shard: int = 0,
     config: settings = SETTINGS,
 ) -> Ended:
     """Draw and judge plans.
@@ -65,6 +66,7 @@ def search(
         session_seed: what `--hypothesis-seed` gave.
         findings_max: stop after so many findings that count.
         base: the machine, perhaps with rules of the user's own.
+        shard: which part of a search that is divided; each draws from seeds of its own.
 
     Returns:
         What ended it.
@@ -74,7 +76,7 @@ def search(
         judge.new_round(number)
         runs_before = judge.journal.live.total()
         machine = machine_for(judge.spec, partial(_judge, judge), base)
-        seed(round_seed(session_seed, judge.spec.name, number))(machine)
+        seed(round_seed(session_seed, judge.spec.name, number, shard))(machine)
         try:
             run_state_machine_as_test(machine, settings=config)
         except (PromiseBroken, RoundOver):

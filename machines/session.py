@@ -45,6 +45,7 @@ class Options:
         corpus: the folder of the cases; None is the graph's own.
         slots: how many graphs run side by side.
         shrink_any: see `Judge`.
+        shard: which part of a search that several processes divide among them, see `shards`.
     """
 
     seed: int
@@ -58,6 +59,7 @@ class Options:
     strict_known: bool = False
     slots: int = 1
     shrink_any: bool = False
+    shard: int = 0
 
 
 def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
@@ -129,12 +131,14 @@ class Session:
             self.options.seed,
             total_s=self.budget.total_s,
             strict_known=self.options.strict_known,
+            shard=self.options.shard,
         )
 
     @property
     def folder(self) -> Path:
         """Where this graph's files go."""
-        return results_folder(self.options.results_dir, self.spec.name)
+        shard = [f"shard-{self.options.shard + 1}"] if self.options.shard else []
+        return results_folder(self.options.results_dir, self.spec.name, *shard)
 
     def go(self) -> GraphSummary:
         """Replay the graph's cases, then search until the budget is spent.
@@ -153,8 +157,9 @@ class Session:
             lab = stack.enter_context(self._lab(self.spec, self.budget, RUNS, shelf.put))
             try:
                 self.summary.versions = versions_of(lab.host)
-                for case in self.corpus.of(self.spec):
-                    if case.status != "unshrunk":
+                unshrunk = [case for case in self._cases() if case.status == "unshrunk"]
+                for case in self._cases():
+                    if case not in unshrunk:
                         self.summary.replays.append(self._replay(case, journal))
                 judge = Judge(
                     lab,
@@ -167,19 +172,23 @@ class Session:
                     on_finding=self._found,
                 )
                 with suppress(BudgetSpent):
-                    for case in self.corpus.of(self.spec):
-                        if case.status == "unshrunk":
-                            judge.go_on(case)
+                    for case in unshrunk:
+                        judge.go_on(case)
                 self.summary.ended = search(
                     judge,
                     self.options.seed,
                     findings_max=self.options.findings_max,
                     base=self.base,
+                    shard=self.options.shard,
                 )
             finally:
                 self._sum_up(journal, lab, judge)
                 write_index(self.summary, self.folder)
         return self.summary
+
+    def _cases(self) -> list[Case]:
+        """Those that are to be replayed here: of several shards, the first does it."""
+        return [] if self.options.shard else self.corpus.of(self.spec)
 
     def _lab(
         self,

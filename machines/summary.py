@@ -38,6 +38,7 @@ class GraphSummary:
         gpu_s: live seconds times GPUs.
         run_s: seconds of each live run.
         ended: what ended the search; empty if there was none.
+        shard, shards: which part of the search this is, from 0; and how many parts it sums up.
     """
 
     graph: str
@@ -60,6 +61,8 @@ class GraphSummary:
     findings: list[Finding] = field(default_factory=list)
     ended: str = ""
     strict_known: bool = False
+    shard: int = 0
+    shards: int = 1
 
     @property
     def runs(self) -> int:
@@ -113,7 +116,9 @@ class GraphSummary:
         """The summary as it is printed."""
         versions = "".join(f" · {name} {version}" for name, version in self.versions.items())
         total = f" of {_duration(self.total_s)}" if self.total_s < 1e6 else ""  # noqa: PLR2004
-        lines = [f"{self.graph} · seed {self.seed} · {_duration(self.spent_s)}{total}{versions}"]
+        shards = f" · {self.shards} shards" if self.shards > 1 else ""
+        spent = f"{_duration(self.spent_s)}{total}"
+        lines = [f"{self.graph} · seed {self.seed}{shards} · {spent}{versions}"]
         lines += row("runs", self._runs_line())
         if self.drawn:
             lines += row("plans", self._plans_line())
@@ -158,6 +163,7 @@ class GraphSummary:
         return {
             "graph": self.graph,
             "seed": self.seed,
+            "shards": self.shards,
             "spent_s": round(self.spent_s, 1),
             "budget_s": round(self.total_s, 1) if self.total_s < 1e6 else None,  # noqa: PLR2004
             "versions": self.versions,

@@ -183,6 +183,24 @@ def test_two_graphs_side_by_side(project: Path) -> None:
     assert all((run / "verdict.json").exists() for run in runs)
 
 
+def test_two_processes_search_one_graph(project: Path) -> None:
+    """`-n 2`: both search, each with plans of its own; one seed, one budget of runs, one summary; what is found is printed."""
+    toy_file(project, front="--panic 0.9", faults='["kill"]', more="blast_radius = false")
+    status, out = run(
+        project, *CHAOS, "-n", "2", "--chaos-budget", "24runs", "--chaos-max-findings", "1"
+    )  # fmt: skip
+    assert status == 1, out
+    (graph,) = json.loads((project / ".graphquake" / "summary.json").read_text())["graphs"]
+    assert graph["shards"] == 2
+    assert sum(graph["runs"].values()) <= 24
+    journals = [project / ".graphquake" / "toy" / name for name in (".", "shard-2")]
+    one, two = ((folder / "journal.jsonl").read_text().splitlines() for folder in journals)
+    assert one[:50] != two[:50]
+    assert out.count(f"seed {graph['seed']} · 2 shards") == 1
+    assert len(list((project / "regressions").glob("*.json"))) == len(graph["findings"]) >= 1
+    assert all(f"FINDING {finding['id']}" in out for finding in graph["findings"])
+
+
 def test_a_bug_from_search_to_replay(project: Path) -> None:
     """Found, shrunk, confirmed, kept beside the graph file; replayed first the next time; marked; excused."""
     toy_file(project, front="--panic 0.9", faults='["kill"]', more="blast_radius = false")

@@ -1,0 +1,88 @@
+"""A search in several processes (`pytest -n K`): who does which part of it, and how the parts become one summary again.
+
+Every process does one part of the search on each graph: a shard. Shards draw from seeds of their own, derived from the one seed, and have
+one corpus: what one of them kept explains what the others see from then on. The first one also replays the cases. Nothing is
+shared but the folder of the cases, so a shard draws the same plans however the others fare.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import chain
+
+from graphquake.harness.history import History
+from graphquake.machines.judge import Finding
+from graphquake.machines.lab import Outcome
+from graphquake.machines.summary import GraphSummary
+
+
+def packed(summaries: Iterable[GraphSummary]) -> bytes:
+    """What a process says of its parts, to be sent to the one that prints: without the histories."""
+    return pickle.dumps([_bare(one) for one in summaries])
+
+
+def unpacked(data: bytes) -> list[GraphSummary]:
+    """What another process of this same pytest run had `packed`."""
+    found: list[GraphSummary] = pickle.loads(data)  # noqa: S301 - a process of our own
+    return found
+
+
+def _bare(summary: GraphSummary) -> GraphSummary:
+    findings = [
+        replace(one, minimal=_without_history(one.minimal), original=_without_history(one.original))
+        for one in summary.findings
+    ]
+    replays = [
+        replace(one, shown=_without_history(one.shown) if one.shown else None)
+        for one in summary.replays
+    ]
+    return replace(summary, findings=findings, replays=replays)
+
+
+def _without_history(outcome: Outcome) -> Outcome:
+    return replace(outcome, history=History(outcome.history.spec, outcome.plan))
+
+
+def merged(summaries: Iterable[GraphSummary]) -> list[GraphSummary]:
+    """One summary a graph, in the order in which their first shards come."""
+    parts: dict[str, list[GraphSummary]] = {}
+    for one in sorted(summaries, key=lambda one: one.shard):
+        parts.setdefault(one.graph, []).append(one)
+    return [own[0] if len(own) == 1 else _merged(own) for own in parts.values()]
+
+
+def _merged(parts: list[GraphSummary]) -> GraphSummary:
+    findings: dict[str, Finding] = {}
+    for finding in chain.from_iterable(one.findings for one in parts):
+        findings.setdefault(finding.case.id, finding)
+    return replace(
+        parts[0],
+        shards=len(parts),
+        spent_s=max(one.spent_s for one in parts),
+        live=_sums(one.live for one in parts),
+        causes=_sums(one.causes for one in parts),
+        drawn=_sums(one.drawn for one in parts),
+        tried=_sums(one.tried for one in parts),
+        not_tried=[
+            what for what in parts[0].not_tried if all(what in one.not_tried for one in parts)
+        ],
+        hidden=_sums(one.hidden for one in parts),
+        hidden_text=dict(chain.from_iterable(one.hidden_text.items() for one in parts)),
+        weak=sum(one.weak for one in parts),
+        unneeded=sum(one.unneeded for one in parts),
+        gpu_s=sum(one.gpu_s for one in parts),
+        run_s=list(chain.from_iterable(one.run_s for one in parts)),
+        replays=list(chain.from_iterable(one.replays for one in parts)),
+        findings=list(findings.values()),
+        ended=", ".join(dict.fromkeys(one.ended for one in parts if one.ended)),
+    )
+
+
+def _sums(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)

@@ -1,0 +1,93 @@
+"""A search that several processes divide among them: seeds, one corpus, one summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from graphquake.machines import novelty
+from graphquake.machines.corpus import Corpus
+from graphquake.machines.journal import Journal
+from graphquake.machines.judge import Judge
+from graphquake.machines.search import round_seed, search
+from graphquake.machines.shards import merged, packed, unpacked
+from graphquake.machines.summary import GraphSummary
+
+from made import plan_of
+from simlab import Bug, SimLab
+
+BUG = Bug(plan_of("kill decode 0"), "wrong tokens")
+
+
+def searched(folder: Path, cases: Path, shard: int) -> Judge:
+    """One shard, on a simulated graph with a bug."""
+    corpus = Corpus(cases)
+    judge = Judge(SimLab([BUG], runs_max=40), corpus, Journal(), results_dir=folder)
+    search(judge, 1, findings_max=1, shard=shard)
+    return judge
+
+
+def test_each_shard_draws_from_seeds_of_its_own() -> None:
+    """The first one's are those of a search that is not divided."""
+    seeds = {round_seed(7, "g", number, shard) for number in range(3) for shard in range(4)}
+    assert len(seeds) == 12
+    assert round_seed(7, "g", 0) == round_seed(7, "g", 0, 0)
+
+
+def test_what_another_shard_kept_meanwhile_is_no_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The corpus of the second one was read before the case was there."""
+    monkeypatch.setattr(novelty, "LOOK_MAX", 0)
+    late = Judge(SimLab([BUG], runs_max=40), Corpus(tmp_path), Journal(), results_dir=tmp_path)
+    first = searched(tmp_path, tmp_path, 0)
+    assert len(first.findings) == 1
+    assert search(late, 1, findings_max=1, shard=1) == "budget"
+    assert late.findings == []
+    assert late.explained.keys() == {first.findings[0].case.id}
+
+
+def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both were at it; the second to end has none."""
+    monkeypatch.setattr(novelty, "LOOK_MAX", 0)
+    theirs = searched(tmp_path / "a", tmp_path / "theirs", 0).findings[0].case
+    ours = Judge(
+        SimLab([BUG], runs_max=60), Corpus(tmp_path / "ours"), Journal(), results_dir=tmp_path
+    )
+    evidence = ours._evidence
+
+    def late(*arguments: object) -> object:
+        Corpus(tmp_path / "ours").keep(theirs)
+        return evidence(*arguments)
+
+    monkeypatch.setattr(Judge, "_evidence", lambda _, *arguments: late(*arguments))
+    assert search(ours, 1, findings_max=1, shard=1) == "budget"
+    assert ours.findings == []
+    assert [case.id for case in Corpus(tmp_path / "ours")] == [theirs.id]
+
+
+def test_parts_add_up_to_one_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums, the longest time, what none of them tried, every finding once; also after they were sent."""
+    monkeypatch.setattr(novelty, "LOOK_MAX", 0)
+    finding = searched(tmp_path, tmp_path / "cases", 0).findings[0]
+    one = GraphSummary("g", 7, 10.0, 60.0, live={"kept": 3, "broken": 1}, run_s=[1.0, 2.0])
+    one.not_tried, one.findings, one.ended = ["stall", "kill"], [finding], "findings"
+    two = GraphSummary("g", 7, 12.0, 60.0, live={"kept": 4}, run_s=[3.0], shard=1)
+    two.not_tried, two.findings, two.ended = ["stall"], [finding], "budget"
+    other = GraphSummary("h", 7, 1.0, shard=0)
+    sent = unpacked(packed([two, other, one]))
+    assert sent[0].live == two.live
+    assert not sent[0].findings[0].minimal.history.requests
+    single, whole = merged(sent)
+    assert (single.graph, single.shards) == ("h", 1)
+    assert (whole.live, whole.run_s, whole.spent_s) == (
+        {"kept": 7, "broken": 1},
+        [1.0, 2.0, 3.0],
+        12.0,
+    )
+    assert (whole.not_tried, whole.ended, whole.shards) == (["stall"], "findings, budget", 2)
+    assert [f.case.id for f in whole.findings] == [finding.case.id]
+    assert "g · seed 7 · 2 shards · 12s" in whole.text()
