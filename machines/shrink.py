@@ -24,7 +24,6 @@ chance in it. Whatever ends it early, it hands back the smallest plan that it ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -35,7 +34,7 @@ from graphquake.machines.ledger import Count, Ledger, OutOfBudget, Progress, Run
 from graphquake.machines.model import feasible
 from graphquake.machines.numbers import Number, numbers, smallest
 from graphquake.machines.rates import passes_to_reject
-from graphquake.machines.shrunk import Needed, Shrunk, Threshold
+from graphquake.machines.shrunk import Shrunk, thresholds, without_each
 from graphquake.machines.suspects import Removal, Suspects, pairs, suspects
 
 __all__ = ["OutOfBudget", "Shrunk", "Trial", "shrink"]
@@ -423,42 +422,14 @@ class _Shrinker:
             runs=count.runs,
             control_broke=control.ever_broke,
             control_runs=control.ever_broke + control.ever_kept,
-            needed=tuple(self._needed()),
-            thresholds=tuple(self._thresholds()),
+            needed=tuple(without_each(self.spec, self.minimal, self.ledger)),
+            thresholds=tuple(thresholds(self.minimal, self.ledger)),
             any_replica=self.any_replica,
             live_runs=len(self.ledger.journal),
             complete=complete and not left_open,
             confirmed=bool(self.held),
             journal=tuple(self.ledger.journal),
         )
-
-    def _thresholds(self) -> Iterator[Threshold]:
-        """For each number of which a lower value was kept: the highest of those."""
-        kinds = [type(step) for step in self.minimal.steps]
-        alike = [
-            (plan, count)
-            for plan, count in self.ledger.counts()
-            if count.ever_kept and [type(step) for step in plan.steps] == kinds
-        ]
-        for number in numbers(self.minimal):
-            value = number.of(self.minimal)
-            lower = [
-                (number.of(plan), count)
-                for plan, count in alike
-                if number.of(plan) < value and number.put(plan, value) == self.minimal
-            ]
-            if lower:
-                below, count = max(lower, key=lambda one: one[0])
-                step = self.minimal.steps[number.place] if number.place >= 0 else None
-                yield Threshold(step, number.name, value, below, count.ever_broke, count.ever_kept)
-
-    def _needed(self) -> Iterator[Needed]:
-        whole = suspects(self.spec, self.minimal)
-        for place, step in enumerate(self.minimal.steps):
-            plan = whole.without(whole.mended(frozenset([place]))).plan
-            count = self.ledger.count(plan)
-            broke, kept = count.ever_broke, count.ever_kept
-            yield Needed(step, broke, kept, untested=broke + kept == 0)
 
 
 # --------------------------------------------------------------------------------------------------------- small parts

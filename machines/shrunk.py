@@ -7,10 +7,14 @@ left to `report`, which steps are tried in which order to `shrink`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphquake.harness.plan import Plan, Step
-from graphquake.machines.ledger import Tried
+from graphquake.harness.spec import GraphSpec
+from graphquake.machines.ledger import Ledger, Tried
+from graphquake.machines.numbers import numbers
+from graphquake.machines.suspects import suspects
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +125,34 @@ class Shrunk:
         if self.control_broke:
             return f"broken in {self.control_broke} of {self.control_runs} runs without the faults: load alone can break it"
         return f"kept in {self.control_runs} of {self.control_runs} runs without the faults"
+
+
+def thresholds(minimal: Plan, ledger: Ledger) -> Iterator[Threshold]:
+    """For each number of which a lower value was kept: the highest of those."""
+    kinds = [type(step) for step in minimal.steps]
+    alike = [
+        (plan, count)
+        for plan, count in ledger.counts()
+        if count.ever_kept and [type(step) for step in plan.steps] == kinds
+    ]
+    for number in numbers(minimal):
+        value = number.of(minimal)
+        lower = [
+            (number.of(plan), count)
+            for plan, count in alike
+            if number.of(plan) < value and number.put(plan, value) == minimal
+        ]
+        if lower:
+            below, count = max(lower, key=lambda one: one[0])
+            step = minimal.steps[number.place] if number.place >= 0 else None
+            yield Threshold(step, number.name, value, below, count.ever_broke, count.ever_kept)
+
+
+def without_each(spec: GraphSpec, minimal: Plan, ledger: Ledger) -> Iterator[Needed]:
+    """What was seen without each step of a plan, one at a time."""
+    whole = suspects(spec, minimal)
+    for place, step in enumerate(minimal.steps):
+        plan = whole.without(whole.mended(frozenset([place]))).plan
+        count = ledger.count(plan)
+        broke, kept = count.ever_broke, count.ever_kept
+        yield Needed(step, broke, kept, untested=broke + kept == 0)

@@ -242,7 +242,7 @@ def noise(each: Each = map) -> Further:
     ended = Counter(each(_noisy, range(NOISY_SEARCHES)))
     told = ", ".join(f"{how} {count}" for how, count in sorted(ended.items()))
     text = f"noise: {NOISY_SEARCHES} searches at a rate of .3 ended by {told}; wanted: no error"
-    return Further("noise", ended.keys() <= {"findings", "budget"}, text, ended)
+    return Further("noise", ended.keys() <= {"findings", "budget"}, text, dict(ended))
 
 
 def _noisy(seed: int) -> str:

@@ -135,7 +135,8 @@ def main() -> None:
     if options.check:
         wanted = checks(rows)
         print(*(f"- {one}" for one in wanted), sep="\n")
-        sys.exit(any(one.is_met is False for one in wanted))
+        missed = [one for one in wanted if one.is_met is False]
+        sys.exit(bool(missed) or not all(one["is_met"] for one in further_rows))
 
 
 if __name__ == "__main__":
