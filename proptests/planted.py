@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +37,7 @@ class Bug:
         roles: whose processes have it.
         breaks: the promises that it may break.
         plan: the minimal plan, by hand.
+        changes: what is different in the graph file, as TOML.
         spec: the graph with it.
     """
 
@@ -45,12 +47,19 @@ class Bug:
     roles: tuple[str, ...]
     breaks: tuple[str, ...]
     plan: Plan
+    changes: str
     spec: GraphSpec
 
 
 def no_bug() -> Bug:
     """The graph as it is."""
-    return Bug("", "the graph as it is", "", (), (), Plan(()), load_graph("reference"))
+    return Bug("", "the graph as it is", "", (), (), Plan(()), "", load_graph("reference"))
+
+
+def together(name: str, *bugs: Bug) -> GraphSpec:
+    """The graph with several bugs, in processes of different roles, under a name of its own."""
+    modules = {role: FOLDER / f"{bug.name}.py" for bug in bugs for role in bug.roles}
+    return _with_modules(name, modules, "\n".join(bug.changes for bug in bugs))
 
 
 def planted() -> dict[str, Bug]:
@@ -74,6 +83,7 @@ def read_bug(path: Path) -> Bug:
     if missing := {"In", "Breaks", "Plan", "Modelled on"} - said.keys():
         raise ValueError(f"{path}: its docstring does not say {', '.join(sorted(missing))}")
     roles = tuple(said["In"][0].split(", "))
+    changes = "\n".join(said.get("Graph", []))
     return Bug(
         name=path.stem,
         what=text.splitlines()[0],
@@ -81,18 +91,19 @@ def read_bug(path: Path) -> Bug:
         roles=roles,
         breaks=tuple(said["Breaks"][0].split(", ")),
         plan=parse_plan(path.name, said["Plan"][0].split("; ")),
-        spec=_with_bug(path, roles, "\n".join(said.get("Graph", []))),
+        changes=changes,
+        spec=_with_modules(path.stem, dict.fromkeys(roles, path), changes),
     )
 
 
-def _with_bug(path: Path, roles: tuple[str, ...], changes: str) -> GraphSpec:
+def _with_modules(name: str, modules: Mapping[str, Path], changes: str) -> GraphSpec:
     right = load_graph("reference")
     document = tomllib.loads(right.path.read_text(encoding="utf-8"))
-    for role in roles:
+    for role, path in modules.items():
         command = document["roles"][role]["command"]
         document["roles"][role]["command"] = re.sub(r"-m graphquake\.\S+", f"'{path}'", command)
-    document["graph"] = path.stem
-    return read_graph(path.name, _merged(document, tomllib.loads(changes)), right.path)
+    document["graph"] = name
+    return read_graph(f"{name}.py", _merged(document, tomllib.loads(changes)), right.path)
 
 
 def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
