@@ -13,7 +13,6 @@ as a case within that one call.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -29,26 +28,20 @@ from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Violation
 from graphquake.machines.blame import blame
 from graphquake.machines.budget import UNLIMITED, Budget, BudgetSpent, Limit
-from graphquake.machines.chase import Chase, last_step, reach_s, status_of
+from graphquake.machines.chase import Chase, last_step
 from graphquake.machines.corpus import (
     EXCUSING,
     Case,
     Corpus,
-    Observed,
-    bounds_of,
-    case_id,
-    graph_digest,
-    load_of,
 )
 from graphquake.machines.embedding import embeds
 from graphquake.machines.evidence import file_finding
+from graphquake.machines.findings import Finding, case_of, with_past
 from graphquake.machines.foresight import shrink_ahead
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import Lab, Outcome, Ticket
 from graphquake.machines.ledger import Progress, Run
 from graphquake.machines.novelty import Novelty
-from graphquake.machines.replay import versions_of
-from graphquake.machines.report import seen_text, title_of
 from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
 from graphquake.machines.tally import Tally
 
@@ -78,25 +71,6 @@ def broken(promise: str) -> type[PromiseBroken]:
     """The exception class of a promise."""
     name = "".join(part.capitalize() for part in promise.split("_")) + "Broken"
     return _BROKEN.setdefault(promise, type(name, (PromiseBroken,), {}))
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A new case, and the runs that show it.
-
-    Attributes:
-        minimal: a full run of the minimal plan; the first failing one if no full run broke it again.
-        original: the run of the plan as it was drawn.
-        others: signatures of further violations that were seen on the way: second findings, not chased.
-        counts: whether it fails the session.
-    """
-
-    case: Case
-    minimal: Outcome
-    original: Outcome
-    others: tuple[str, ...]
-    counts: bool
-    path: Path | None = None
 
 
 @dataclass(slots=True)
@@ -374,59 +348,16 @@ class Judge:
         cost: dict[str, float],
     ) -> Finding:
         """Make a case of it, and move the folders of its runs to where the case is looked for."""
-        shown = evidence[0] if evidence else first
-        promise = chase.signature.split(" / ", 1)[0]
-        id_ = case_id(self.spec.name, promise, shrunk.plan)
-        own = {chase.signature, *chase.also(shrunk.plan)}
-        sightings = [*evidence, first]
-        case = Case(
-            id=id_,
-            title=title_of(promise, shrunk.plan, shown.history),
-            status=status_of(promise, shrunk),
-            graph={
-                "name": self.spec.name,
-                "shape": self.spec.shape,
-                "digest": graph_digest(self.spec),
-            },
-            promise=promise,
-            signature=chase.signature,
-            also=tuple(sorted(own - {chase.signature})),
-            plan=shrunk.plan,
-            seen=seen_text(promise, shown.history),
-            reach_s=max(reach_s(shrunk.plan, outcome, own) for outcome in sightings),
-            bounds=bounds_of(self.spec),
-            load=load_of(self.spec),
-            any_replica=shrunk.any_replica,
-            needed=shrunk.needed_text(),
-            numbers=shrunk.numbers_text(),
-            differs=chase.differs(shrunk.plan),
-            controls=shrunk.controls_text(),
-            shrunk_from=cost,
-            observed=(self._observed(shrunk),),
+        case = case_of(self.spec, self.lab.host, chase, shrunk, [*evidence, first], cost)
+        case = with_past(case, self.corpus)
+        shown, first = file_finding(
+            evidence[0] if evidence else first, first, self.results_dir / case.id
         )
-        case = self._with_past(case)
-        shown, first = file_finding(shown, first, self.results_dir / id_)
         for outcome in evidence[1:]:
             self.lab.discard(outcome)
         counts = case.status in ("open", "unshrunk") or self.strict
-        path = self.corpus.keep(case)
-        return Finding(case, shown, first, chase.others(own), counts, path)
-
-    def _with_past(self, case: Case) -> Case:
-        """A case that was there before (fixed, unconfirmed) keeps what was known about it."""
-        past = next((one for one in self.corpus if one.id == case.id), None)
-        if past is None:
-            return case
-        return replace(case, why=past.why, observed=(*past.observed, *case.observed))
-
-    def _observed(self, shrunk: Shrunk) -> Observed:
-        return Observed(
-            on=dt.datetime.now(dt.UTC).date().isoformat(),
-            versions=versions_of(self.lab.host),
-            host=self.lab.host.get("host", ""),
-            broke=shrunk.broke,
-            runs=shrunk.runs,
-        )
+        others = chase.others({case.signature, *case.also})
+        return Finding(case, shown, first, others, counts, self.corpus.keep(case))
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from graphquake.machines.corpus import Case
 from graphquake.machines.rates import wilson
 
 if TYPE_CHECKING:
-    from graphquake.machines.judge import Finding
+    from graphquake.machines.findings import Finding
 
 WIDTH: Final = 100
 LABEL: Final = 12

@@ -20,8 +20,9 @@ from graphquake.harness.spec import GraphSpec, built_in_graphs
 from graphquake.machines.budget import UNLIMITED, Budget, BudgetSpent, Limit
 from graphquake.machines.corpus import Case, Corpus, as_in
 from graphquake.machines.evidence import Shelf
+from graphquake.machines.findings import Finding
 from graphquake.machines.journal import Journal
-from graphquake.machines.judge import Finding, Judge
+from graphquake.machines.judge import Judge
 from graphquake.machines.lab import LiveLab, Outcome
 from graphquake.machines.machine import PlanMachine
 from graphquake.machines.pages import RUNS, write_index

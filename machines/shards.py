@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import chain
 
 from graphquake.harness.history import History
-from graphquake.machines.judge import Finding
+from graphquake.machines.findings import Finding
 from graphquake.machines.lab import Outcome
 from graphquake.machines.summary import GraphSummary
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, EXIT_PROVED_NOTHING
 from graphquake.harness.impact import account
-from graphquake.machines.judge import Finding
+from graphquake.machines.findings import Finding
 from graphquake.machines.replay import Replay, says
 from graphquake.machines.report import counted, row, short
 

@@ -21,8 +21,9 @@ from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Violation
 from graphquake.machines.budget import Budget, BudgetSpent
 from graphquake.machines.corpus import Corpus
+from graphquake.machines.findings import Finding
 from graphquake.machines.journal import Journal
-from graphquake.machines.judge import Finding, Judge
+from graphquake.machines.judge import Judge
 from graphquake.machines.lab import LiveLab, Outcome
 from graphquake.machines.search import search
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from graphquake.harness.spec import load_graph
 from graphquake.machines.budget import Budget
 from graphquake.machines.corpus import Corpus
+from graphquake.machines.findings import Finding
 from graphquake.machines.journal import Journal
-from graphquake.machines.judge import Finding, Judge
+from graphquake.machines.judge import Judge
 from graphquake.machines.lab import LiveLab, Outcome, Ticket
 from graphquake.machines.search import search
 

@@ -24,8 +24,9 @@ from graphquake.harness.execute import Enough
 from graphquake.harness.plan import Plan
 from graphquake.machines.budget import Budget, BudgetSpent
 from graphquake.machines.corpus import Corpus
+from graphquake.machines.findings import Finding
 from graphquake.machines.journal import Journal
-from graphquake.machines.judge import Finding, Judge
+from graphquake.machines.judge import Judge
 from graphquake.machines.lab import LiveLab, Ticket
 from graphquake.machines.search import search
 

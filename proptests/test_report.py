@@ -12,7 +12,7 @@ import pytest
 from graphquake.harness.history import ERROR
 from graphquake.harness.promises import judge
 from graphquake.machines.corpus import Case, Observed
-from graphquake.machines.judge import Finding
+from graphquake.machines.findings import Finding
 from graphquake.machines.lab import Outcome
 from graphquake.machines.replay import Replay, Word
 from graphquake.machines.report import counted, finding_text, seen_text, title_of
