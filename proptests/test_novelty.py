@@ -61,6 +61,7 @@ def test_what_a_fault_falls_into_is_a_sight() -> None:
     young = sights(SPEC, plan_of("kill decode 0", "respawn decode 0", "kill decode 0"))
     assert ("kill decode tree", "while out", "prefill") in beside - alone
     assert ("kill decode tree", "after the return of", "itself", "soon") in young - alone
+    assert {("dies", "decode", "1"), ("dies", "decode", "2")} <= young
 
 
 def test_live_runs_go_to_what_was_not_seen_yet(tmp_path: Path) -> None:

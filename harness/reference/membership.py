@@ -97,8 +97,9 @@ class _View:
     """What one registry says.
 
     Attributes:
-        instances: whom it lists now, by id.
-        before: whom it listed when it was last heard of before it went away; and since when it is back.
+        instances: whom it lists now, by id; while it is away, who counted when it went.
+        before: who counted when it came back.
+        since_s: when it came back.
     """
 
     instances: dict[str, Instance] = field(default_factory=dict)
@@ -106,9 +107,17 @@ class _View:
     since_s: float = 0.0
 
     def all(self) -> dict[str, Instance]:
-        """Those that count."""
+        """Those that count: while it is not back for a lease, those of before as well."""
         is_young = time.monotonic() - self.since_s < LEASE_S
         return self.before | self.instances if is_young else self.instances
+
+    def opened(self) -> None:
+        """It is back."""
+        self.before, self.since_s = self.instances, time.monotonic()
+
+    def lost(self) -> None:
+        """It is away: what it had not heard of yet is not gone for that."""
+        self.instances, self.before = self.all(), {}
 
 
 class Directory:
@@ -145,7 +154,7 @@ class Directory:
                 await asyncio.sleep(RETRY_S)
                 continue
             view = self._views[port]
-            view.before, view.since_s = view.all(), time.monotonic()
+            view.opened()
             try:
                 while True:
                     # A registry that has been silent for longer is taken for gone.
@@ -154,6 +163,7 @@ class Directory:
             except Gone:
                 await asyncio.sleep(RETRY_S)
             finally:
+                view.lost()
                 watched.close()
 
     def learn(self, view: _View, instances: Sequence[Instance]) -> None:

@@ -1,0 +1,83 @@
+"""What a reader of the reference graph's registry believes, while that one comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from graphquake.harness.reference import membership
+from graphquake.harness.reference.membership import LEASE_S, Directory, Instance
+
+PORT = 1
+
+
+class Clock:
+    """The monotonic clock, as a test moves it."""
+
+    now_s = 100.0
+
+    def monotonic(self) -> float:
+        """See `time.monotonic`."""
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    """Time stands still for the directory unless a test moves it."""
+    clock = Clock()
+    monkeypatch.setattr(membership, "time", clock)
+    return clock
+
+
+def instances(*names: str) -> list[Instance]:
+    """One for each name."""
+    return [Instance(name, "decode", name, 1) for name in names]
+
+
+def listed(directory: Directory) -> list[str]:
+    """Their names."""
+    return [one.name for one in directory.of_role("decode")]
+
+
+def test_a_registry_that_is_back_knows_nobody_yet(clock: Clock) -> None:
+    """For one lease those of before count as well; then it is believed."""
+    directory = Directory([PORT])
+    view = directory._views[PORT]
+    view.opened()
+    directory.learn(view, instances("a", "b"))
+    view.lost()
+    assert listed(directory) == ["a", "b"]
+    clock.now_s += 60.0
+    view.opened()
+    directory.learn(view, instances("a"))
+    assert listed(directory) == ["a", "b"]
+    clock.now_s += LEASE_S
+    assert listed(directory) == ["a"]
+
+
+def test_one_that_goes_again_at_once_takes_nobody_with_it(clock: Clock) -> None:
+    """It had heard of one of the two: while it is away, both count, however long that takes, and when it is back as well."""
+    directory = Directory([PORT])
+    view = directory._views[PORT]
+    view.opened()
+    directory.learn(view, instances("a", "b"))
+    view.lost()
+    view.opened()
+    directory.learn(view, instances("a"))
+    view.lost()
+    clock.now_s += 60.0
+    assert listed(directory) == ["a", "b"]
+    view.opened()
+    assert listed(directory) == ["a", "b"]
+
+
+def test_who_was_never_known_before_is_believed_at_once(clock: Clock) -> None:
+    """A reader that has just begun has nothing to hold on to: whoever leaves the list is gone, within its first lease as well."""
+    directory = Directory([PORT])
+    view = directory._views[PORT]
+    view.opened()
+    directory.learn(view, instances("a", "b"))
+    clock.now_s += LEASE_S / 2
+    directory.learn(view, instances("a"))
+    assert listed(directory) == ["a"]
