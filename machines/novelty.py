@@ -1,10 +1,10 @@
 """Which of the drawn plans is worth a live run: the one that shows the most that no run has shown yet.
 
 A draw costs milliseconds and a run seconds. So of some draws in a row only one is run, and which one follows from the model and from
-earlier draws alone, so that the same seed still runs the same plans. What a plan shows are its **sights**: a kind of fault on a role, a replica that is hit, a
-fault while another role is out or soon after somebody's return, which act follows which and how soon, how many lives and deaths a role
-has had, an outage that outlasts what hides it, a burst of some kind while somebody is out. A sight that is rarely drawn counts more (its
-chance will not come soon again), and one that was run before counts less, each time.
+earlier draws alone, so that the same seed still runs the same plans. What a plan shows are its **sights**: a kind of fault on a role, a
+replica that is hit, a fault while another role is out or soon after somebody's return, which act follows which and how soon, how many
+lives and deaths a role has had, an outage that outlasts what hides it, a burst of some kind while somebody is out. A sight that is rarely
+drawn counts more (its chance will not come soon again), and one that was run before counts less, each time.
 
 Nothing is ruled out by it: a plan that shows nothing new is run as soon as none of its neighbours shows more.
 """
