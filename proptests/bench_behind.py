@@ -2,7 +2,8 @@
 
 Two planted bugs in one graph: one shows at every `kill decode`, the other at `kill decode` with `kill prefill` soon after. The first is
 searched for until its case is there. Then the second is searched for twice from each seed: in a graph of its own, and in the graph with
-both and the case known. What counts is the live runs until it is met; it is not shrunk.
+both and the case known. What counts is the live runs until it is met; it is not shrunk. What the first shows in plans that its case does
+not explain (`kill decode 0 rank`, say) is passed over.
 """
 
 from __future__ import annotations
@@ -35,20 +36,30 @@ BUDGET_S: Final = 300.0
 
 @dataclass(slots=True)
 class Meeting(Judge):
-    """A judge who is content with the first violation that no case explains."""
+    """A judge who is content with the first violation of some promises.
 
+    Attributes:
+        wanted: those promises.
+    """
+
+    wanted: tuple[str, ...] = ()
     met: list[Violation] = field(default_factory=list)
 
     def _find(self, plan: Plan, first: Outcome, violation: Violation) -> Finding | None:
-        del plan, first
-        self.met.append(violation)
-        raise BudgetSpent
+        del plan, violation
+        self.met += [one for one in self._news(first) if one.promise in self.wanted]
+        if self.met:
+            raise BudgetSpent
+        return None
 
 
-def runs_until_met(spec: GraphSpec, seed: int, folder: Path) -> tuple[int, str]:
-    """The live runs of a search until something is met that no case explains, and what that is."""
+def runs_until_met(
+    spec: GraphSpec, wanted: tuple[str, ...], seed: int, folder: Path
+) -> tuple[int, str]:
+    """The live runs of a search until one of those promises is broken as no case explains, and by what."""
     with LiveLab(spec, folder / "runs", Budget(BUDGET_S)) as lab:
-        judge = Meeting(lab, Corpus(folder / "cases"), Journal(), results_dir=folder)
+        cases = Corpus(folder / "cases")
+        judge = Meeting(lab, cases, Journal(), results_dir=folder, wanted=wanted)
         search(judge, seed, findings_max=1)
     return judge.journal.live.total(), judge.met[0].signature if judge.met else "nothing"
 
@@ -70,7 +81,7 @@ def main() -> None:
         for seed in seeds:
             shutil.copytree(folder / "known", folder / f"{seed}" / "behind" / "cases")
             for which, spec in (("alone", together(NAME, second)), ("behind", both)):
-                runs, met = runs_until_met(spec, seed, folder / f"{seed}" / which)
+                runs, met = runs_until_met(spec, second.breaks, seed, folder / f"{seed}" / which)
                 counts[which] += runs
                 print(f"seed {seed}, {which}: {runs} runs, {met}", flush=True)
     ratio = counts["behind"] / counts["alone"]
