@@ -99,7 +99,8 @@ def _is_installed() -> bool:
 
 def results_folder(root: Path, *names: str) -> Path:
     """A folder for results, not to be made yet; its root is made, and is nothing that a user wants to commit."""
-    if not root.exists():
+    # Of several processes that begin at once, one makes it.
+    with suppress(FileExistsError):
         root.mkdir(parents=True)
         (root / ".gitignore").write_text("*\n", encoding="ascii")
     return root.joinpath(*names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from graphquake.machines.corpus import Corpus
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import Judge
 from graphquake.machines.search import round_seed, search
+from graphquake.machines.session import results_folder
 from graphquake.machines.shards import merged, packed, unpacked
 from graphquake.machines.summary import GraphSummary
 
@@ -91,3 +93,13 @@ def test_parts_add_up_to_one_summary(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (whole.not_tried, whole.ended, whole.shards) == (["stall"], "findings, budget", 2)
     assert [f.case.id for f in whole.findings] == [finding.case.id]
     assert "g · seed 7 · 2 shards · 12s" in whole.text()
+
+
+def test_processes_that_begin_at_once_share_a_folder(tmp_path: Path) -> None:
+    """One of them makes it, whichever comes first."""
+    for number in range(50):
+        root = tmp_path / str(number)
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(lambda _, root=root: results_folder(root, "g"), range(8)))
+        assert found == {root / "g"}
+        assert (root / ".gitignore").read_text() == "*\n"
