@@ -28,6 +28,7 @@ class Journal:
             self._file = path.open("w", encoding="utf-8", buffering=1)
         self.drawn: Counter[str] = Counter()
         self.live: Counter[str] = Counter()
+        self.live_s = 0.0
         self.causes: Counter[str] = Counter()
         self.plans: list[Plan] = []
 
@@ -55,6 +56,7 @@ class Journal:
             folder: the name of its folder.
         """
         self.live[says] += 1
+        self.live_s += live_s
         if says == "invalid":
             self.causes[what] += 1
         row: dict[str, Any] = {"run": self.live.total(), "why": why, "says": says}

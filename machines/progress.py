@@ -38,11 +38,13 @@ class Reporter:
         self.graph = ""
         self.journal: Journal | None = None
         self.budget: Budget | None = None
+        self.gpus = 0
         self.findings = 0
 
-    def begin(self, graph: str, journal: Journal, budget: Budget) -> None:
-        """From now on it is about this graph."""
+    def begin(self, graph: str, journal: Journal, budget: Budget, gpus: int = 0) -> None:
+        """From now on it is about this graph, a run of which takes so many GPUs."""
         self.graph, self.journal, self.budget, self.findings = graph, journal, budget, 0
+        self.gpus = gpus
 
     def __call__(self, plan: Plan, why: str, progress: Progress) -> None:
         """How a run stands."""
@@ -63,7 +65,8 @@ class Reporter:
             if math.isfinite(self.budget.total_s):
                 left_s = int(self.budget.left_s)
                 parts.append(f"{left_s // 60}m{left_s % 60:02}s left")
-            parts.append(f"{self.journal.live.total()} runs, {self.findings} findings")
+            cost = f", {self.journal.live_s * self.gpus:.0f} GPU-seconds" if self.gpus else ""
+            parts.append(f"{self.journal.live.total()} runs{cost}, {self.findings} findings")
         step = f" {progress.step + 1}/{len(plan.steps)}" if progress.step >= 0 else ""
         rate = progress.sent / progress.now_s if progress.now_s > 0 else 0.0
         parts += [

@@ -148,7 +148,6 @@ class Session:
         Whatever ends it, Ctrl-C included, the summary says how far it came.
         """
         journal = Journal(self.folder / "journal.jsonl")
-        self.reporter.begin(self.spec.name, journal, self.budget)
         judge: Judge | None = None
         with ExitStack() as stack:
             stack.callback(journal.close)
@@ -157,6 +156,7 @@ class Session:
             shutil.rmtree(self.folder / RUNS, ignore_errors=True)
             shelf = Shelf(spare_shown=self.options.keep_failed)
             lab = stack.enter_context(self._lab(self.spec, self.budget, RUNS, shelf.put))
+            self.reporter.begin(self.spec.name, journal, self.budget, lab.gpus)
             try:
                 self.summary.versions = versions_of(lab.host)
                 unshrunk = [case for case in self._cases() if case.status == "unshrunk"]

@@ -1,0 +1,30 @@
+"""What is told of a search while it goes on."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from graphquake.harness.execute import Progress
+from graphquake.machines.budget import Budget
+from graphquake.machines.journal import Journal
+from graphquake.machines.progress import Reporter
+
+from made import plan_of
+
+PLAN = plan_of("kill decode 0", "wait 1.00 s")
+NOW = Progress("plan", 2.0, 1, 30, 4, 2)
+
+
+@pytest.mark.parametrize(("gpus", "cost"), [(0, ""), (4, ", 26 GPU-seconds")])
+def test_how_a_run_stands_and_what_all_of_them_took(gpus: int, cost: str) -> None:
+    """A plain line where there is no terminal; where runs take GPUs, live seconds times those."""
+    stream, journal = io.StringIO(), Journal()
+    journal.run(PLAN, "search", "kept", 6.5, "")
+    reporter = Reporter(stream)
+    reporter.begin("g", journal, Budget(3600.5), gpus)
+    reporter(PLAN, "search", NOW)
+    assert stream.getvalue() == (
+        f"g · 60m00s left · 1 runs{cost}, 0 findings · search: plan 2/2 · 15 requests/s, 4 failed · {PLAN.one_line()}\n"
+    )
