@@ -205,7 +205,7 @@ class _Run:
     async def look(self) -> None:
         """See again and again what the graph says about itself: also when somebody came or went, and when it should have learnt of it."""
         known = len(self._target.log)
-        while True:
+        while self._phase != "drain":
             await asyncio.sleep(POLL_S)
             now_s = time.monotonic() - self._zero_s
             if len(self._target.log) == known and not self._is_time_to_look(now_s):

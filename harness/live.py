@@ -74,12 +74,11 @@ async def run_live(
     Raises:
         GraphError: if the graph does not come to serve.
     """
-    work = _make_folders(folder, apart=keep)
     begun_s = time.monotonic()
-    if warm is not None and (warm := await _healed(warm)):
-        work.rmdir()
-        work = warm.work
+    warm = await _healed(warm) if warm else None
     used = warm is not None
+    fresh = _make_folders(folder, apart=keep, used=used)
+    work = warm.work if warm else fresh
     kept: Warm | None = None
     try:
         if warm is None:
@@ -91,7 +90,7 @@ async def run_live(
             if keep:
                 kept = replace(warm.held_on(), uses=warm.uses + 1)
     finally:
-        _keep_logs(work, folder)
+        _keep_logs(work, folder, goes_on=kept is not None)
         if kept is None:
             shutil.rmtree(work, ignore_errors=True)
     live_s = time.monotonic() - begun_s
@@ -102,31 +101,40 @@ async def run_live(
     return LiveRun(history, verdict, folder, live_s, warm.start_s, used, kept)
 
 
-def _make_folders(folder: Path, *, apart: bool) -> Path:
-    """Make the folder of a run, and that of its graph, which is handed back: apart if it may outlive the run."""
+def _make_folders(folder: Path, *, apart: bool, used: bool) -> Path:
+    """Make the folder of a run, and, unless it is used already, that of its graph: apart if it may outlive the run."""
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(f"{folder.name}-graph") if apart else folder / "graph"
     folder.mkdir(parents=True)
-    work.mkdir()
+    if not used:
+        work.mkdir()
     return work
 
 
 async def _healed(warm: Warm) -> Warm | None:
     """The graph, if it is as good as a fresh one; else it is ended."""
-    with suppress(GraphError):
-        async with warm.lifetime:
-            if await warm.heal():
-                return warm.held_on()
-    shutil.rmtree(warm.work, ignore_errors=True)
-    return None
+    healed: Warm | None = None
+    try:
+        with suppress(GraphError):
+            async with warm.lifetime:
+                if await warm.heal():
+                    healed = warm.held_on()
+    finally:
+        if healed is None:
+            shutil.rmtree(warm.work, ignore_errors=True)
+    return healed
 
 
-def _keep_logs(work: Path, folder: Path) -> None:
-    """Copy the logs, bounded: of what the graph wrote, only they stay."""
-    if (work / "logs").is_dir():
+def _keep_logs(work: Path, folder: Path, *, goes_on: bool) -> None:
+    """Keep the logs, bounded: of what the graph wrote, only they stay. One that goes on writes into its own."""
+    if not (work / "logs").is_dir():
+        return
+    if goes_on:
         shutil.copytree(work / "logs", folder / "logs")
-        for log in (folder / "logs").iterdir():
-            bound_log(log)
+    else:
+        (work / "logs").rename(folder / "logs")
+    for log in (folder / "logs").iterdir():
+        bound_log(log)
 
 
 async def describe_host(spec: GraphSpec) -> dict[str, str]:
