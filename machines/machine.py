@@ -10,6 +10,7 @@ To draw steps of your own, subclass `PlanMachine` and add rules whose only effec
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
@@ -38,6 +39,7 @@ from graphquake.machines.novelty import outlast_s
 # Longer plans are mostly outage: with 24 steps, 59% of the plan's time had nothing to judge.
 STEPS_MAX: Final = 10
 FAULTS_MAX: Final = 6
+BURSTS_MAX: Final = 3
 WAITS_MAX_S: Final = 6.0
 # Log-uniform from 20 ms to 2 s: a race needs a short wait as often as a slow clean-up needs a long one.
 WAITS_S: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.0)
@@ -126,12 +128,20 @@ class PlanMachine(RuleBasedStateMachine):
         stays=st.sampled_from([False, False, False, False, True]),
     )
     def begin(self, length: int, keeps_path: bool, data: st.DataObject, stays: bool) -> None:  # noqa: FBT001
-        """Two plans in three keep a serving path; one in two aims at one role alone; one in five outlasts the graph's leases."""
+        """Some plans keep a serving path; one in two aims at one role alone; one in five outlasts the graph's leases.
+
+        Where each role can lose a replica, two plans in three keep a path; where few can, fewer do, or the others would hardly be hit.
+        """
         self.length = length
+        roles = [role.name for role in self.spec.roles]
+        self.keeps_path = keeps_path and self.can_spare(data.draw(st.sampled_from(roles)))
         if data.draw(st.booleans()):
             self.focus, _ = data.draw(st.sampled_from(self.spec.replicas()))
-        self.keeps_path = keeps_path
         self.stay_s = self.spec.lease_s + BEYOND_LEASE_S if stays and self.spec.lease_s else 0.0
+
+    def can_spare(self, role: str) -> bool:
+        """Whether there is still a path without one replica of a role."""
+        return self.model.after(Kill(role, 0)).serves()
 
     @precondition(lambda self: self.may_fault() and self.targets(Kill))
     @rule(data=st.data())
@@ -206,7 +216,7 @@ class PlanMachine(RuleBasedStateMachine):
         """Bring a dead replica back."""
         self.add(Respawn(*self.pick(data, self.targets(Respawn))))
 
-    @precondition(lambda self: self.has_room)
+    @precondition(lambda self: self.has_room and self.count(Burst) < BURSTS_MAX)
     @rule(
         requests=st.sampled_from(BURSTS),
         over_s=st.sampled_from(BURSTS_OVER_S),
@@ -228,22 +238,26 @@ class PlanMachine(RuleBasedStateMachine):
         """Let time pass."""
         self.add(Wait(round(min(for_s, WAITS_MAX_S - self.waited_s()), 2)))
 
-    @precondition(
-        lambda self: (
-            self.has_room
-            and any(map(is_fault, self.steps))
-            and not isinstance(self.steps[-1], WaitReady)
-        )
-    )
+    @precondition(lambda self: self.has_room and self.somebody_comes())
     @rule()
     def wait_until_ready(self) -> None:
         """Let the graph recover before the next step."""
         self.add(WaitReady())
 
-    @precondition(lambda self: not self.has_room)
+    @precondition(lambda self: not self.has_room or self.count(Burst) == BURSTS_MAX)
     @rule()
     def rest(self) -> None:
-        """The plan has its length."""
+        """The plan has its length, or it may be that nothing else can be added."""
+
+    def somebody_comes(self) -> bool:
+        """Whether there is somebody to wait for: who was respawned, goes on after a stall, or comes back by himself."""
+        comes = Fault if self.spec.restart == "always" else Respawn | Stall
+        since = itertools.takewhile(lambda step: not isinstance(step, WaitReady), self.steps[::-1])
+        return any(isinstance(step, comes) for step in since)
+
+    def count(self, kind: type[Step]) -> int:
+        """How many steps of a kind the plan has so far."""
+        return sum(isinstance(step, kind) for step in self.steps)
 
     def waited_s(self) -> float:
         """How long the plan waits so far."""

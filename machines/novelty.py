@@ -2,9 +2,9 @@
 
 A draw costs milliseconds and a run seconds. So of some draws in a row only one is run, and which one follows from the model and from
 earlier draws alone, so that the same seed still runs the same plans. What a plan shows are its **sights**: a kind of fault on a role, a
-replica that is hit, a fault while another role is out or soon after somebody's return, which act follows which and how soon, how many
-lives and deaths a role has had, an outage that outlasts what hides it, a burst of some kind while somebody is out. A sight that is rarely
-drawn counts more (its chance will not come soon again), and one that was run before counts less, each time.
+replica that is hit, how many lives and deaths a role has had, an outage that outlasts what hides it; and of two acts, a fault while
+another role is out or soon after somebody's return, which act follows which and how soon, a burst of some kind while somebody is out. A
+sight that is rarely drawn counts more (its chance will not come soon again), and one that was run before counts less, each time.
 
 Nothing is ruled out by it: a plan that shows nothing new is run as soon as none of its neighbours shows more.
 """
@@ -36,10 +36,13 @@ Sight: TypeAlias = tuple[str, ...]
 # So many draws are looked at before one is run, and after so many in vain any is good enough.
 LOOK: Final = 5
 LOOK_MAX: Final = 25
-# A run costs about so much besides what its plan waits for, in seconds: start, baseline, recovery.
-RUN_S: Final = 3.0
+# What a run is taken to cost besides what its plan waits for, in seconds. It costs about twice as much: what waits long has to show a lot.
+RUN_S: Final = 1.5
 # What a sight that was run is worth, against one that was not.
 AGAIN: Final = 0.25
+# One act by itself comes before what two of them make together: that is by far the larger number, and would outweigh it.
+ALONE: Final = 4.0
+PAIRS: Final = frozenset({"then", "while out", "after the return of"})
 # Requests from where on a burst is a large one.
 MANY: Final = 25
 # A stall that somebody with patience takes for a death.
@@ -186,7 +189,9 @@ class Novelty:
 
     def _news(self, sight: Sight) -> float:
         """How much one more run of a sight is worth: the rarer it is drawn the more, and less each time that it was run."""
-        return (1 + math.log2(self._draws / self._drawn[sight])) * AGAIN ** self._run[sight]
+        weight = ALONE if PAIRS.isdisjoint(sight) else 1.0
+        rarity = 1 + math.log2(self._draws / self._drawn[sight])
+        return weight * rarity * AGAIN ** self._run[sight]
 
     def ran(self, plan: Plan) -> None:
         """A plan was run."""
