@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.history import ERROR, OK, TRUNCATED, WRONG
+from graphquake.harness.requests import ERROR, OK, TRUNCATED, WRONG
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.traffic import LoadSpec
 

@@ -14,7 +14,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graphquake.harness.history import OK, BecameReady, Died, History, Request, Resumed
+from graphquake.harness.events import BecameReady, Died, Resumed
+from graphquake.harness.history import History
+from graphquake.harness.requests import OK, Request
 from graphquake.harness.target import replica_name
 
 # A request that was in flight may need this long, or one baseline p99 if that is longer, to notice that its worker is gone.

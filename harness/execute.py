@@ -18,21 +18,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from graphquake.harness.errors import GraphError
+from graphquake.harness.events import Event, Invalidated, Leaked, PhaseBegan, Resumed, StepDone
 from graphquake.harness.faults import bring_back, carry_out
-from graphquake.harness.history import (
-    OK,
-    SHED,
-    Event,
-    History,
-    Invalidated,
-    Leaked,
-    PhaseBegan,
-    Request,
-    Resumed,
-    StepDone,
-)
+from graphquake.harness.history import History
 from graphquake.harness.load import Load
 from graphquake.harness.plan import Burst, Plan, Stall, is_fault
+from graphquake.harness.requests import OK, SHED, Request
 from graphquake.harness.strain import Strain
 from graphquake.harness.target import Leak, Target, replica_name
 from graphquake.harness.views import Views

@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import Final
 
-from graphquake.harness.history import StepDone
+from graphquake.harness.events import StepDone
 from graphquake.harness.load import Load
 from graphquake.harness.plan import (
     Aimed,

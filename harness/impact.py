@@ -13,19 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from graphquake.harness.history import (
-    LEFT,
-    OK,
-    SHED,
-    WRONG,
-    BecameReady,
-    History,
-    Measured,
-    Request,
-    Resumed,
-    Spawned,
-    StepDone,
-)
+from graphquake.harness.events import BecameReady, Measured, Resumed, Spawned, StepDone
+from graphquake.harness.history import History
+from graphquake.harness.requests import LEFT, OK, SHED, WRONG, Request
 
 # What the suite calls a violation: a success that took longer.
 SLOW_S: Final = 2.1

@@ -19,7 +19,8 @@ from typing import Final
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.execute import Enough, Watch, execute
-from graphquake.harness.history import History, bound_log
+from graphquake.harness.history import History
+from graphquake.harness.logs import bound_log
 from graphquake.harness.plan import Plan
 from graphquake.harness.ports import gpus
 from graphquake.harness.promises import judge

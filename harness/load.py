@@ -24,7 +24,8 @@ from typing import Final, Self
 import aiohttp
 
 from graphquake.harness.answers import MESSAGE_MAX, Checker, body_of
-from graphquake.harness.history import (
+from graphquake.harness.plan import Burst
+from graphquake.harness.requests import (
     ERROR,
     LEFT,
     OK,
@@ -35,7 +36,6 @@ from graphquake.harness.history import (
     Exchange,
     Request,
 )
-from graphquake.harness.plan import Burst
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.traffic import RETRY_AFTER_S
 

@@ -1,4 +1,7 @@
-"""Logs in the form of Dynamo's fault tolerance suite: a file for each client, and one file for all processes unless asked otherwise."""
+"""The logs of a run: of a bounded size, and where asked for in the form of Dynamo's fault tolerance suite.
+
+That is a file for each client, and one file for all processes unless asked otherwise.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from graphquake.harness.history import OK, WRONG, History, Request
+from graphquake.harness.history import History
+from graphquake.harness.requests import OK, WRONG, Request
 
+# What one log may hold: one that a dying process filled with the same line is no evidence past this.
+LOG_MAX_BYTES: Final = 1 << 20
 HTTP_OK: Final = 200
 _CODE: Final = re.compile(r"HTTP (\d{3})\Z")
 ALL: Final = "all.log"
@@ -65,3 +71,17 @@ def join_process_logs(folder: Path) -> None:
             with log.open(encoding="utf-8", errors="replace") as lines:
                 joined.writelines(f"{log.stem} | {line.rstrip()}\n" for line in lines)
             log.unlink()
+
+
+def bound_log(path: Path, most_bytes: int = LOG_MAX_BYTES) -> None:
+    """Cut the middle out of a log that is longer than it may be; its beginning and end stay."""
+    size = path.stat().st_size
+    if size <= most_bytes:
+        return
+    half = most_bytes // 2
+    with path.open("rb") as file:
+        begin = file.read(half)
+        file.seek(size - half)
+        end = file.read(half)
+    note = f"\n… {size - 2 * half} bytes left out …\n".encode()
+    path.write_bytes(begin + note + end)

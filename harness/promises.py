@@ -17,20 +17,10 @@ from typing import Final, TypeAlias
 
 from graphquake.harness.availability import Availability, Stretch, availability
 from graphquake.harness.errors import InputError
-from graphquake.harness.history import (
-    FAILED,
-    LEFT,
-    OK,
-    STALLED,
-    WRONG,
-    Died,
-    History,
-    Invalidated,
-    Leaked,
-    Request,
-    StepDone,
-)
+from graphquake.harness.events import Died, Invalidated, Leaked, StepDone
+from graphquake.harness.history import History
 from graphquake.harness.plan import PROCESS, TREE, Kill, parse_step
+from graphquake.harness.requests import FAILED, LEFT, OK, STALLED, WRONG, Request
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.throughput import queueing, throughput
 from graphquake.harness.verdict import Verdict, Violation, violation_in

@@ -89,6 +89,22 @@ class Replica:
         """The incarnation that runs now."""
         return self.now if self.now is not None and self.now.runs else None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it runs, has passed its readiness probe, and is not stalled."""
+        running = self.running
+        return running is not None and running.ready.is_set() and not running.stalled
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it still runs and was told to end."""
+        return self.running is not None and self.running.told
+
+    @property
+    def works(self) -> bool:
+        """Whether it is ready, and was not told to end."""
+        return self.is_ready and not self.is_ending
+
 
 @dataclass(slots=True)
 class Layout:

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.history import LEFT, OK, SHED, WRONG, History, Request
+from graphquake.harness.history import History
+from graphquake.harness.requests import LEFT, OK, SHED, WRONG, Request
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 TIMELINE_WIDTH: Final = 60

@@ -10,16 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from graphquake.harness.history import (
-    OK,
-    WRONG,
-    BecameReady,
-    Died,
-    History,
-    Leaked,
-    Request,
-    Resumed,
-)
+from graphquake.harness.events import BecameReady, Died, Leaked, Resumed
+from graphquake.harness.history import History
+from graphquake.harness.requests import OK, WRONG, Request
 from graphquake.harness.results import since_s
 
 LINES_MAX: Final = 10

@@ -12,63 +12,43 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
-import signal
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 from graphquake.harness.errors import GraphError
-from graphquake.harness.gauges import gauges_in, load_in
-from graphquake.harness.gpus import MIB, memory_by_pid
-from graphquake.harness.guard import children_of, descendants_of, stat_of
+from graphquake.harness.events import BecameReady, Died, Measured, Spawned
+from graphquake.harness.families import Families
+from graphquake.harness.gpus import memory_by_pid
 from graphquake.harness.guardlink import Guard
-from graphquake.harness.history import BecameReady, Died, Measured, Spawned
-from graphquake.harness.plan import PROCESS, TREE
+from graphquake.harness.injection import KILL_WITHIN_S, Injector, not_landed, seen
+from graphquake.harness.inquiry import SAID_MAX, Inquiry
 from graphquake.harness.ports import Reservations
-from graphquake.harness.probe import HTTP_OK, POLL_S, Prober
+from graphquake.harness.probe import POLL_S, Prober
 from graphquake.harness.processes import (
     OWNER,
     REPLICA,
-    command_of,
-    is_called,
-    is_stopped,
     kill_all,
     marked,
-    marks_of,
     of_sessions,
     ownerless,
     ports_of,
-    runs,
-    signal_and_see,
-    signal_until,
     this_owner,
 )
 from graphquake.harness.replicas import Incarnation, Layout, Replica
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.target import Landed, Leak, View
 from graphquake.harness.usage import Usage
-from graphquake.harness.zygote import NAME as ZYGOTE
 
-# How long a replica that was just started may take to have the child that a step aims at.
-CHILD_WITHIN_S: Final = 1.0
-# Longest that a SIGKILL may take to be seen: a process that gives back many GiB, or a GPU, takes its time.
-KILL_WITHIN_S: Final = 5.0
 SWEEP_WITHIN_S: Final = 2.0
-# A process stops at once, unless the kernel is at work for it; on a busy host some milliseconds.
-SWITCH_WITHIN_S: Final = 2.0
 # How long a graph of which every replica is ready may take to list them.
 LISTED_WITHIN_S: Final = 10.0
 # The same while a replica is dead by which others would be listed: those may wait for it in vain.
 UNLISTED_S: Final = 2.0
 LOG_LINES: Final = 5
-# What an allocator may keep besides; of three engines on a H100, each of 0.5 GiB, less than that was seen.
-GPU_SLACK_BYTES: Final = 64 * MIB
-SAID_MAX: Final = 160
 _graphs = itertools.count(1)
 
 
@@ -86,20 +66,19 @@ class Supervisor:
         self._layout = Layout(spec, run_dir.resolve())
         self._replicas = self._layout.replicas
         self._owner = this_owner(str(next(_graphs)))
-        # Every incarnation so far, by its key, and the latest by its pid.
+        # Every incarnation so far, by its key.
         self._incarnations: dict[str, tuple[Replica, Incarnation]] = {}
-        self._mains: dict[int, str] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._restarts: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
         self._failure: BaseException | None = None
         self._user: asyncio.Task[object] | None = None
-        # Every process so far, as far as it was met; and what all of them held of GPUs when the graph had settled.
-        self._met: set[int] = set()
-        self._gpu_bytes: int | None = None
         self._usage = Usage()
         self._prober: Prober
         self._guard: Guard
+        self._families: Families
+        self._inject: Injector
+        self._ask: Inquiry
 
     # ------------------------------------------------------------------------------------------- launch and end
 
@@ -124,6 +103,9 @@ class Supervisor:
             self._prober = await stack.enter_async_context(Prober())
             await kill_all(ownerless, SWEEP_WITHIN_S)
             self._guard = Guard(self._exited, self._lost)
+            self._families = Families(self._guard.pid)
+            self._inject = Injector(self._families)
+            self._ask = Inquiry(self._layout, self._prober)
             stack.push_async_callback(self._close)
             try:
                 await self._start()
@@ -151,7 +133,7 @@ class Supervisor:
         if not await self.wait_ready(LISTED_WITHIN_S):
             raise GraphError(
                 f"{self.spec.name}: every replica is ready, but not listed within {LISTED_WITHIN_S:g} s: "
-                + ", ".join(f"{one.says} of {one.holds}" for one in await self._listings())
+                + ", ".join(f"{one.says} of {one.holds}" for one in await self._ask.listings())
             )
 
     async def _first_ready(self, replica: Replica) -> None:
@@ -246,7 +228,7 @@ class Supervisor:
             raise GraphError(f"{self._place(replica)}: {error}") from None
         incarnation = replica.now = Incarnation(number, key, log, child)
         self._incarnations[key] = replica, incarnation
-        self._mains[child.pid] = key
+        self._families.add(incarnation)
         self.log.append(Spawned(child.at_s, replica.name, number, child.pid))
         self._watches[key] = self._go(self._watch(replica, incarnation))
         return incarnation
@@ -277,7 +259,7 @@ class Supervisor:
             await self._prober.until(url, probe.body)
             port = urlsplit(url).port
             is_own = port in replica.ports.values()
-            while is_own and port not in ports_of(self._processes(incarnation)):
+            while is_own and port not in ports_of(self._families.of(incarnation)):
                 # Somebody else answers there: a child that outlived an earlier incarnation.
                 await asyncio.sleep(POLL_S)
                 await self._prober.until(url, probe.body)
@@ -301,24 +283,6 @@ class Supervisor:
         async with replica.spawning:
             await self._spawn(replica)
 
-    def _families(self) -> dict[int, str]:
-        """Every process of the graph, and the key of the incarnation that it belongs to; no key if nothing tells."""
-        found = {}
-        for child in children_of(self._guard.pid):
-            if (stat := stat_of(child)) and stat.comm == ZYGOTE:
-                continue
-            key = self._mains.get(child) or marks_of(child).get(REPLICA, "")
-            if not key and (stat := stat_of(child)):
-                key = self._mains.get(stat.session, "")
-            for pid in (child, *descendants_of(child)):
-                if runs(pid):
-                    found[pid] = key
-        return found
-
-    def _processes(self, incarnation: Incarnation) -> list[int]:
-        """All running processes of an incarnation, its main process first."""
-        return [pid for pid, key in self._families().items() if key == incarnation.key]
-
     async def _until(self, holds: Callable[[], bool], within_s: float) -> bool:
         """Wait until something holds. Whether it did in time."""
         until_s = time.monotonic() + within_s
@@ -341,138 +305,32 @@ class Supervisor:
 
     def ready(self, replica: str) -> bool:
         """See `Target.ready`."""
-        running = self._replicas[replica].running
-        return running is not None and running.ready.is_set() and not running.stalled
+        return self._replicas[replica].is_ready
 
     def ending(self, replica: str) -> bool:
         """See `Target.ending`."""
-        running = self._replicas[replica].running
-        return running is not None and running.told
+        return self._replicas[replica].is_ending
 
     async def gone(self, replica: str, within_s: float) -> bool:
         """See `Target.gone`."""
         running = self._replicas[replica].running
-        return running is None or await _seen(running.ended, within_s)
+        return running is None or await seen(running.ended, within_s)
 
     async def kill(self, replica: str, scope: str, child: int) -> Landed:
         """See `Target.kill`."""
-        place = self._replicas[replica]
-        running = place.running
-        if running is None:
-            return _not(f"{replica} was dead already")
-        if scope not in (TREE, PROCESS):
-            return await self._kill_child(place, running, scope, child)
-        begun_s = time.monotonic()
-        running.aimed = True
-        family = self._families()
-        self._met.update(family)
-        # What hides its marks is known only as long as its parents live: so all are looked up before anyone dies.
-        others = {
-            pid: stat.start
-            for pid, key in family.items()
-            if key == running.key and pid != running.child.pid and (stat := stat_of(pid))
-        }
-        running.child.send_signal(signal.SIGKILL)
-        ended_s = begun_s
-        pids = f"pid {running.child.pid}"
-        if scope == TREE:
-
-            def left() -> set[int]:
-                known = {
-                    pid
-                    for pid, start in others.items()
-                    if (stat := stat_of(pid)) and stat.start == start
-                }
-                return known.union(self._processes(running)) - {running.child.pid}
-
-            more, all_gone = await kill_all(left, KILL_WITHIN_S)
-            if not all_gone:
-                return _not(f"SIGKILL did not end all of {replica} within {KILL_WITHIN_S:g} s")
-            if more:
-                pids += f" and {more} more"
-                ended_s = time.monotonic()
-        if not await _seen(running.ended, KILL_WITHIN_S):
-            return _not(f"SIGKILL did not end {pids} within {KILL_WITHIN_S:g} s")
-        ended_s = max(ended_s, running.ended_s)
-        return Landed(ok=True, proof=_gone_after(pids, ended_s - begun_s), at_s=ended_s)
-
-    async def _kill_child(
-        self, replica: Replica, running: Incarnation, scope: str, number: int
-    ) -> Landed:
-        name = replica.role.children[scope]
-        family: list[int] = []
-        found: list[tuple[int, int]] = []
-
-        def is_there() -> bool:
-            family[:] = [pid for pid in self._processes(running) if pid != running.child.pid]
-            found[:] = [
-                (stat.start, pid)
-                for pid in family
-                if is_called(pid, name) and (stat := stat_of(pid))
-            ]
-            return number < len(found) or not running.runs
-
-        await self._until(is_there, CHILD_WITHIN_S)
-        if number >= len(found):
-            there = ", ".join(sorted({command_of(pid)[:40] for pid in family})) or "none"
-            return _not(
-                f"{replica.name} has {len(found)} child processes called {name}; its children: {there}"
-            )
-        _, pid = sorted(found)[number]
-        begun_s = time.monotonic()
-        running.told |= scope in replica.role.dies_with
-        gone = await signal_and_see(
-            pid, signal.SIGKILL, lambda: pid in self._processes(running), KILL_WITHIN_S
-        )
-        ended_s = time.monotonic()
-        if not gone:
-            return _not(f"SIGKILL did not end pid {pid} ({name}) within {KILL_WITHIN_S:g} s")
-        proof = _gone_after(f"pid {pid} ({name})", ended_s - begun_s)
-        return Landed(ok=True, proof=proof, at_s=ended_s)
+        return await self._inject.kill(self._replicas[replica], scope, child)
 
     async def terminate(self, replica: str) -> Landed:
         """See `Target.terminate`."""
-        running = self._replicas[replica].running
-        if running is None:
-            return _not(f"{replica} was dead already")
-        running.aimed = running.told = True
-        sent_s = time.monotonic()
-        running.child.send_signal(signal.SIGTERM)
-        return Landed(ok=True, proof=f"SIGTERM sent to pid {running.child.pid}", at_s=sent_s)
+        return self._inject.terminate(self._replicas[replica])
 
     async def stall(self, replica: str) -> Landed:
         """See `Target.stall`."""
-        running = self._replicas[replica].running
-        if running is None:
-            return _not(f"{replica} was dead already")
-        running.stalled = True
-        return await self._switch(running, signal.SIGSTOP)
+        return await self._inject.stall(self._replicas[replica])
 
     async def resume(self, replica: str) -> Landed:
         """See `Target.resume`."""
-        running = self._replicas[replica].running
-        if running is None or not running.stalled:
-            return Landed(ok=True, proof="it had died", at_s=time.monotonic())
-        landed = await self._switch(running, signal.SIGCONT)
-        running.stalled = not landed.ok
-        return landed
-
-    async def _switch(self, running: Incarnation, number: signal.Signals) -> Landed:
-        """Stop all processes of an incarnation, or let them go on."""
-        begun_s = time.monotonic()
-        is_stop = number == signal.SIGSTOP
-        count, done = await signal_until(
-            lambda: self._processes(running),
-            number,
-            lambda pid: runs(pid) and is_stopped(pid) != is_stop,
-            SWITCH_WITHIN_S,
-        )
-        at_s = time.monotonic()
-        took = f"{(at_s - begun_s) * 1e3:.1f} ms after {number.name}"
-        state = "stopped (state T)" if is_stop else "no longer stopped"
-        if not done:
-            return _not(f"not all processes of {running.key} {state} {took}")
-        return Landed(ok=True, proof=f"{count} processes {state} {took}", at_s=at_s)
+        return await self._inject.resume(self._replicas[replica])
 
     async def respawn(self, replica: str) -> Landed:
         """See `Target.respawn`."""
@@ -482,11 +340,11 @@ class Supervisor:
             restart.cancel()
         async with place.spawning:
             if place.running is not None:
-                return _not(f"{replica} still runs, as pid {place.running.child.pid}")
+                return not_landed(f"{replica} still runs, as pid {place.running.child.pid}")
             try:
                 incarnation = await self._spawn(place)
             except GraphError as error:
-                return _not(str(error))
+                return not_landed(str(error))
         return Landed(ok=True, proof=f"pid {incarnation.child.pid}", at_s=incarnation.child.at_s)
 
     async def wait_ready(self, within_s: float) -> bool:
@@ -495,110 +353,41 @@ class Supervisor:
 
         def all_ready() -> bool:
             coming = any(not task.done() for task in self._restarts.values())
-            running = [one.running for one in self._replicas.values()]
             return not coming and all(
-                one.ready.is_set() and not one.stalled for one in running if one is not None
+                one.is_ready for one in self._replicas.values() if one.running
             )
 
         def left_s() -> float:
             bound_s = within_s
-            if any(one.running is None for one in self._beside_paths()):
+            if any(one.running is None for one in self._ask.beside_paths()):
                 bound_s = min(within_s, UNLISTED_S)
             return begun_s + bound_s - time.monotonic()
 
         while left_s() > 0:
-            if all_ready() and await self._are_listed():
+            if all_ready() and await self._ask.are_listed():
                 return True
             await asyncio.sleep(POLL_S)
         return False
 
-    def _beside_paths(self) -> list[Replica]:
-        """Those that are no part of a path, such as a registry: while one of them is away, nobody may learn what became of others."""
-        path = self.spec.serves.roles | {self.spec.entry_role.name}
-        return [one for one in self._replicas.values() if one.role.name not in path]
-
-    async def _are_listed(self) -> bool:
-        return all(one.says >= one.holds for one in await self._listings())
-
     async def views(self) -> list[View]:
         """See `Target.views`."""
-        if not all(map(self._works, self._beside_paths())):
-            return []
-        readiness = asyncio.gather(
-            *map(self._readiness, filter(self._works, self._replicas.values()))
-        )
-        return [*await self._listings(), *(one for one in await readiness if one)]
-
-    def _works(self, replica: Replica) -> bool:
-        return self.ready(replica.name) and not self.ending(replica.name)
-
-    async def _listings(self) -> list[View]:
-        asked = (one for one in self._replicas.values() if one.role.listed and self._works(one))
-        return await asyncio.gather(*map(self._listing, asked))
-
-    async def _listing(self, replica: Replica) -> View:
-        listed = replica.role.listed
-        assert listed is not None
-        answer = await self._prober.get(self._layout.fill(replica, listed.get))
-        count = len(re.findall(listed.item, answer.text)) if answer.status else -1
-        names = [one for role in listed.roles for one in self._layout.of_role(role)]
-        return View(replica.name, "listing", count, sum(map(self._works, names)))
-
-    async def _readiness(self, replica: Replica) -> View | None:
-        probe = replica.role.ready
-        if probe is None:
-            return None
-        answer = await self._prober.get(self._layout.fill(replica, probe.get))
-        says = answer.status == HTTP_OK and re.search(probe.body, answer.text) is not None
-        # Whom clients talk to is ready as long as it could serve them.
-        holds = not replica.role.entry or self.spec.serves.holds_by(
-            lambda role: any(map(self._works, self._layout.of_role(role)))
-        )
-        return View(replica.name, "readiness", int(says), int(holds))
+        return await self._ask.views()
 
     def pids(self) -> list[int]:
         """See `Target.pids`."""
-        return descendants_of(self._guard.pid)
+        return self._families.pids()
 
     def settled(self) -> None:
         """See `Target.settled`."""
         if any(one.gpus for one in self._replicas.values()):
-            self._gpu_bytes = self._gpu_memory().total()
-
-    def _gpu_memory(self) -> Counter[int]:
-        """What processes of this graph, those that are gone included, hold of GPUs."""
-        self._met.update(self._families())
-        held = memory_by_pid()
-        return Counter({pid: held[pid] for pid in self._met if held[pid]})
-
-    def _gpu_leaks(self) -> Iterator[Leak]:
-        if self._gpu_bytes is None:
-            return
-        held = self._gpu_memory()
-        for pid in [pid for pid in held if not runs(pid)]:
-            mib = held.pop(pid) // MIB
-            yield Leak("gpu memory", f"pid {pid} is gone and still holds {mib} MiB of a GPU")
-        more = held.total() - self._gpu_bytes
-        if more > GPU_SLACK_BYTES:
-            yield Leak(
-                "gpu memory",
-                f"{held.total() // MIB} MiB of GPUs are held, {more // MIB} MiB more than at first",
-            )
+            self._families.note_gpu_memory()
 
     async def measures(self) -> list[Measured]:
         """See `Target.measures`."""
-        asked = [one for one in self._replicas.values() if one.role.metrics and self._works(one)]
-        answers = await asyncio.gather(
-            *(self._prober.get(self._layout.fill(one, one.role.metrics)) for one in asked)
-        )
-        said = {
-            one.name: load_in(answer.text, self.spec.gauges)
-            for one, answer in zip(asked, answers, strict=True)
-            if answer.status == HTTP_OK
-        }
+        said = await self._ask.loads()
         owners = {one.running.key: one.name for one in self._replicas.values() if one.running}
         pids: dict[str, list[int]] = {name: [] for name in owners.values()}
-        for pid, key in self._families().items():
+        for pid, key in self._families.keys().items():
             if key in owners:
                 pids[owners[key]].append(pid)
         held = memory_by_pid() if self.spec.gpus else {}
@@ -606,50 +395,5 @@ class Supervisor:
 
     async def leaks(self) -> list[Leak]:
         """See `Target.leaks`: processes without a replica, ports that they listen on, GPU memory, gauges that are not 0."""
-        found = list(self._gpu_leaks())
         live = {one.running.key for one in self._replicas.values() if one.running}
-        for pid, key in self._families().items():
-            if key in live:
-                continue
-            whose = f"left by {key.rpartition('.')[0]}" if key else "of no replica"
-            called = f"pid {pid} ({command_of(pid)[:60]})"
-            found.append(Leak("process", f"{called} still runs, {whose}"))
-            found += [
-                Leak("socket", f"port {port} is listened on by {called}, {whose}")
-                for port in sorted(ports_of([pid]))
-            ]
-        return found + await self._raised_gauges()
-
-    async def _raised_gauges(self) -> list[Leak]:
-        found = []
-        gauges = self.spec.promises.gauges
-        asked = [
-            one for one in self._replicas.values() if one.role.metrics and self.ready(one.name)
-        ]
-        for replica in asked if gauges else []:
-            answer = await self._prober.get(self._layout.fill(replica, replica.role.metrics))
-            if answer.status != HTTP_OK:
-                found.append(
-                    Leak("gauge", f"{replica.name} gave no metrics: {answer.text[:SAID_MAX]}")
-                )
-            for name, value in gauges_in(answer.text, gauges).items():
-                if value > 0:
-                    found.append(Leak("gauge", f"{replica.name}: {name} is {value:g}"))
-        return found
-
-
-async def _seen(event: asyncio.Event, within_s: float) -> bool:
-    try:
-        async with asyncio.timeout(within_s):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
-def _gone_after(what: str, took_s: float) -> str:
-    return f"{what} gone {max(0.0, took_s) * 1e3:.1f} ms after SIGKILL"
-
-
-def _not(proof: str) -> Landed:
-    return Landed(ok=False, proof=proof, at_s=time.monotonic())
+        return [*self._families.leaks(live), *await self._ask.raised_gauges()]

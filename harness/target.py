@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from graphquake.harness.history import BecameReady, Died, Measured, Spawned
+from graphquake.harness.events import BecameReady, Died, Measured, Spawned
 from graphquake.harness.spec import GraphSpec
 
 

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphquake.harness.availability import Availability, Stretch, up_stretches
-from graphquake.harness.history import OK, SHED, History, Request, StepDone
+from graphquake.harness.events import StepDone
+from graphquake.harness.history import History
+from graphquake.harness.requests import OK, SHED, Request
 from graphquake.harness.target import replica_name
 from graphquake.harness.verdict import Violation, violation_in
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from graphquake.harness.history import Measured
+from graphquake.harness.events import Measured
 
 
 @dataclass(slots=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from graphquake.harness.availability import Availability
-from graphquake.harness.history import BecameReady, Died, History, Resumed, Seen, StepDone
+from graphquake.harness.events import BecameReady, Died, Resumed, Seen, StepDone
+from graphquake.harness.history import History
 from graphquake.harness.target import View
 from graphquake.harness.verdict import Violation, violation_in
 

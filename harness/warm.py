@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from graphquake.harness.errors import GraphError
+from graphquake.harness.events import BecameReady, Spawned
 from graphquake.harness.execute import first_answer
 from graphquake.harness.faults import bring_back
-from graphquake.harness.history import BecameReady, Spawned
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.supervisor import Supervisor
 from graphquake.harness.target import replica_name

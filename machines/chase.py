@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from graphquake.harness.history import History, StepDone
+from graphquake.harness.events import StepDone
+from graphquake.harness.history import History
 from graphquake.harness.plan import Plan
 from graphquake.machines.corpus import REACH_FACTOR, REACH_SLACK_S, Status
 from graphquake.machines.differs import Facts, facts_of, separating

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.history import History, StepDone
+from graphquake.harness.events import StepDone
+from graphquake.harness.history import History
 from graphquake.harness.plan import HEALS, Aimed, Plan, Step, plan_from_json
 from graphquake.harness.reading import Table, did_you_mean
 from graphquake.harness.spec import GraphSpec

@@ -11,7 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
-from graphquake.harness.history import BecameReady, History, Request, StepDone
+from graphquake.harness.events import BecameReady, StepDone
+from graphquake.harness.history import History
+from graphquake.harness.requests import Request
 
 # Name -> value: a number, or 1 and 0 for yes and no.
 Facts: TypeAlias = Mapping[str, float]

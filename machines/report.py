@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from graphquake.harness.history import History, StepDone
+from graphquake.harness.events import StepDone
+from graphquake.harness.history import History
 from graphquake.harness.picture import NAME
 from graphquake.harness.plan import Plan
 from graphquake.harness.promises import judge

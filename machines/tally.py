@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from graphquake.harness.history import BecameReady, Died, History, Spawned, StepDone
+from graphquake.harness.events import BecameReady, Died, Spawned, StepDone
+from graphquake.harness.history import History
 from graphquake.harness.plan import Burst, Fault, parse_step
 from graphquake.harness.spec import GraphSpec
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.history import OK
 from graphquake.harness.live import describe_host, run_live
 from graphquake.harness.plan import Plan
+from graphquake.harness.requests import OK
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.machine import WAITS_MAX_S
 from graphquake.machines.report import promised

@@ -20,10 +20,11 @@ import aiohttp
 import uvloop
 
 from graphquake.harness.answers import body_of
-from graphquake.harness.history import OK, Request, StepDone
+from graphquake.harness.events import StepDone
 from graphquake.harness.live import LiveRun, run_live
 from graphquake.harness.load import Load
 from graphquake.harness.plan import Plan, parse_plan
+from graphquake.harness.requests import OK, Request
 from graphquake.harness.spec import GraphSpec, load_graph, read_graph
 
 ONE_KILL = "kill decode 0"

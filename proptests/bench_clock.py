@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.history import History, Request, StepDone
+from graphquake.harness.events import StepDone
+from graphquake.harness.history import History
 from graphquake.harness.impact import Impact, account
 from graphquake.harness.load import Load
 from graphquake.harness.plan import parse_plan
+from graphquake.harness.requests import Request
 from graphquake.harness.spec import GraphSpec, read_graph
 
 RATE_PER_S: Final = 100.0

@@ -18,12 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.gpus import MIB, memory_by_pid
-from graphquake.harness.history import OK, BecameReady, History, Spawned
+from graphquake.harness.events import BecameReady, Spawned
+from graphquake.harness.gpus import MIB
+from graphquake.harness.history import History
 from graphquake.harness.live import LiveRun, run_live
 from graphquake.harness.plan import parse_plan
 from graphquake.harness.ports import gpus
 from graphquake.harness.reference.engine import Engine
+from graphquake.harness.requests import OK
 from graphquake.harness.spec import GraphSpec, load_graph, read_graph
 from graphquake.harness.supervisor import Supervisor
 
@@ -109,19 +111,11 @@ def hoarding() -> GraphSpec:
 async def placed(spec: GraphSpec, folder: Path) -> None:
     """Which replica has which GPU, and how much of it."""
     async with Supervisor.launch(spec, folder) as target:
-        held = memory_by_pid()
-        of = {pid: key.partition(".")[0] for pid, key in target._families().items()}
+        held = {one.replica: one.gpu_bytes // MIB for one in await target.measures()}
         for name, replica in target._replicas.items():
             if replica.gpus:
-                sizes = [
-                    f"{held[pid] // MIB} MiB"
-                    for pid, own in of.items()
-                    if own == name and held[pid]
-                ]
-                print(
-                    f"{spec.name}: {name}: GPU {', '.join(replica.gpus)}: {', '.join(sizes)}",
-                    flush=True,
-                )
+                where = ", ".join(replica.gpus)
+                print(f"{spec.name}: {name}: GPU {where}: {held[name]} MiB", flush=True)
 
 
 async def engine_tokens_per_s(backend: str, tp: int) -> float:

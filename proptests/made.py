@@ -5,19 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from graphquake.harness.history import (
-    ERROR,
-    OK,
-    BecameReady,
-    Died,
-    Event,
-    History,
-    PhaseBegan,
-    Request,
-    Spawned,
-    StepDone,
-)
+from graphquake.harness.events import BecameReady, Died, Event, PhaseBegan, Spawned, StepDone
+from graphquake.harness.history import History
 from graphquake.harness.plan import Plan, is_fault, parse_plan, parse_step
+from graphquake.harness.requests import ERROR, OK, Request
 from graphquake.harness.spec import GraphSpec, read_graph
 
 

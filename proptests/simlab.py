@@ -7,10 +7,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from graphquake.harness.events import Invalidated
 from graphquake.harness.execute import Enough
-from graphquake.harness.history import WRONG, Invalidated
 from graphquake.harness.plan import Kill, Plan, Respawn, Terminate, Wait
 from graphquake.harness.promises import judge
+from graphquake.harness.requests import WRONG
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.budget import BudgetSpent
 from graphquake.machines.embedding import embedding_ends

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, EXIT_KEPT
-from graphquake.harness.history import ERROR, History
+from graphquake.harness.history import History
+from graphquake.harness.requests import ERROR
 from graphquake.machines.cli import main
 from graphquake.machines.corpus import Case, Corpus, Observed
 

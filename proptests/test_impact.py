@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.history import ERROR, Measured, Resumed
+from graphquake.harness.events import Measured, Resumed
 from graphquake.harness.impact import account, percentile
+from graphquake.harness.requests import ERROR
 from graphquake.harness.tables import FORMATS, compare, flat, read_records, record_of, render
 
 import bench_clock

@@ -11,9 +11,11 @@ import pytest
 
 from graphquake.harness.availability import availability
 from graphquake.harness.errors import GraphError, InputError
-from graphquake.harness.history import OK, History, PhaseBegan, Resumed, StepDone
+from graphquake.harness.events import PhaseBegan, Resumed, StepDone
+from graphquake.harness.history import History
 from graphquake.harness.live import describe_host, run_live
 from graphquake.harness.promises import judge
+from graphquake.harness.requests import OK
 from graphquake.harness.spec import load_graph, with_bounds
 from graphquake.harness.verdict import Verdict
 

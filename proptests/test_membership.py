@@ -53,7 +53,31 @@ def test_a_registry_that_is_back_knows_nobody_yet(clock: Clock) -> None:
     directory.learn(view, instances("a"))
     assert listed(directory) == ["a", "b"]
     clock.now_s += LEASE_S
+    directory.learn(view, instances("a"))
     assert listed(directory) == ["a"]
+
+
+def test_one_that_is_stalled_when_it_is_just_back_hears_of_nobody(clock: Clock) -> None:
+    """What it had not heard of before it was stalled counts all the while, and until it was heard for a lease."""
+    directory = Directory([PORT])
+    view = directory._views[PORT]
+    view.opened()
+    directory.learn(view, instances("a", "b"))
+    view.lost()
+    view.opened()
+    directory.learn(view, instances("a"))
+    clock.now_s += LEASE_S
+    assert listed(directory) == ["a", "b"]
+    # It was silent for too long: the reader asks anew, and is answered when the registry goes on.
+    view.lost()
+    view.opened()
+    clock.now_s += LEASE_S
+    directory.learn(view, [])
+    assert listed(directory) == ["a", "b"]
+    directory.learn(view, instances("a", "b"))
+    clock.now_s += LEASE_S
+    directory.learn(view, instances("a", "b"))
+    assert listed(directory) == ["a", "b"]
 
 
 def test_one_that_goes_again_at_once_takes_nobody_with_it(clock: Clock) -> None:

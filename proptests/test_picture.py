@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.history import ERROR, Measured
+from graphquake.harness.events import Measured
 from graphquake.harness.picture import content, page, write_page
 from graphquake.harness.promises import judge
+from graphquake.harness.requests import ERROR
 from graphquake.machines.evidence import Shelf
 from graphquake.machines.lab import Outcome
 

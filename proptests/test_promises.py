@@ -9,17 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.availability import Stretch, availability, union
-from graphquake.harness.history import (
-    ERROR,
-    LEFT,
-    REFUSED,
-    SHED,
-    STALLED,
-    WRONG,
-    Invalidated,
-    Leaked,
-)
+from graphquake.harness.events import Invalidated, Leaked
 from graphquake.harness.promises import judge, not_judged
+from graphquake.harness.requests import ERROR, LEFT, REFUSED, SHED, STALLED, WRONG
 
 from made import Made, plan_of, spec_of
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from graphquake.harness.history import OK, BecameReady
+from graphquake.harness.events import BecameReady
 from graphquake.harness.live import run_live
 from graphquake.harness.reference.model import expected
+from graphquake.harness.requests import OK
 from graphquake.harness.spec import load_graph
 from graphquake.harness.supervisor import Supervisor
 

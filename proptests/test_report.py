@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.history import ERROR
 from graphquake.harness.promises import judge
+from graphquake.harness.requests import ERROR
 from graphquake.machines.corpus import Case, Observed
 from graphquake.machines.findings import Finding
 from graphquake.machines.lab import Outcome

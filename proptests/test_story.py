@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphquake.harness.history import ERROR
+from graphquake.harness.requests import ERROR
 from graphquake.harness.story import LINES_MAX, story
 
 from made import Made, plan_of

@@ -15,10 +15,12 @@ from test_plugin import run
 
 from graphquake.harness.deployments import DEPLOYMENTS
 from graphquake.harness.errors import InputError
-from graphquake.harness.history import ERROR, OK, History, Measured
+from graphquake.harness.events import Measured
+from graphquake.harness.history import History
 from graphquake.harness.live import run_live
 from graphquake.harness.logs import ALL, join_process_logs, write_client_logs
 from graphquake.harness.plan import Plan
+from graphquake.harness.requests import ERROR, OK
 from graphquake.harness.scenarios import (
     SCENARIOS,
     Clients,

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.errors import GraphError
+from graphquake.harness.events import BecameReady, Died, Spawned
 from graphquake.harness.guard import children_of, stat_of
-from graphquake.harness.history import BecameReady, Died, Spawned
 from graphquake.harness.processes import OWNER, REPLICA, Owner, command_of, runs
 from graphquake.harness.spec import load_graph
 from graphquake.harness.supervisor import Supervisor

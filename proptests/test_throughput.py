@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from graphquake.harness.history import OK, SHED
 from graphquake.harness.promises import judge
+from graphquake.harness.requests import OK, SHED
 
 from made import Made, plan_of, spec_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.history import Resumed, Seen
+from graphquake.harness.events import Resumed, Seen
 from graphquake.harness.live import run_live
 from graphquake.harness.promises import judge
 from graphquake.harness.target import View

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.history import Died, Spawned
+from graphquake.harness.events import Died, Spawned
 from graphquake.harness.live import run_live
 from graphquake.harness.plan import Plan
 from graphquake.harness.supervisor import Supervisor

@@ -12,8 +12,8 @@ import pytest
 from planted import FOLDER, planted
 
 from graphquake.harness.errors import InputError
+from graphquake.harness.events import Spawned
 from graphquake.harness.guard import children_of, stat_of
-from graphquake.harness.history import Spawned
 from graphquake.harness.live import run_live
 from graphquake.harness.processes import marked, this_owner
 from graphquake.harness.spec import GraphSpec, load_graph, read_graph

@@ -18,20 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphquake.harness.availability import Stretch
-from graphquake.harness.history import (
-    OK,
-    SHED,
-    BecameReady,
-    Died,
-    History,
-    Measured,
-    PhaseBegan,
-    Request,
-    Resumed,
-    Spawned,
-)
+from graphquake.harness.events import BecameReady, Died, Measured, PhaseBegan, Resumed, Spawned
+from graphquake.harness.history import History
 from graphquake.harness.impact import account
 from graphquake.harness.promises import judge, not_judged
+from graphquake.harness.requests import OK, SHED, Request
 from graphquake.harness.story import story
 from graphquake.harness.target import replica_name
 from graphquake.harness.verdict import Verdict

@@ -8,6 +8,7 @@ yet: a list that is out of date does less harm than an empty one.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,8 @@ from graphquake.harness.reference.wire import Gone, ask, call
 LEASE_S: Final = 1.5
 RENEW_EVERY_S: Final = LEASE_S / 3
 ANSWER_MAX_S: Final = 0.3
+# Watchers hear of the whole list at least as often, so that what was lost on the way is made good.
+REPEAT_S: Final = LEASE_S / 2
 # Between two attempts at a registry that is away.
 RETRY_S: Final = 0.05
 
@@ -99,21 +102,33 @@ class _View:
     Attributes:
         instances: whom it lists now, by id; while it is away, who counted when it went.
         before: who counted when it came back.
-        since_s: when it came back.
+        since_s: when it was first heard after it came back.
+        heard_s: when it was last heard.
     """
 
     instances: dict[str, Instance] = field(default_factory=dict)
     before: dict[str, Instance] = field(default_factory=dict)
-    since_s: float = 0.0
+    since_s: float = math.inf
+    heard_s: float = -math.inf
 
     def all(self) -> dict[str, Instance]:
-        """Those that count: while it is not back for a lease, those of before as well."""
-        is_young = time.monotonic() - self.since_s < LEASE_S
+        """Those that count: while it is not back for a lease, those of before as well.
+
+        The time that it is silent, stalled say, does not count: it hears of nobody then.
+        """
+        until_s = min(time.monotonic(), self.heard_s + REPEAT_S)
+        is_young = until_s - self.since_s < LEASE_S
         return self.before | self.instances if is_young else self.instances
 
     def opened(self) -> None:
         """It is back."""
-        self.before, self.since_s = self.instances, time.monotonic()
+        self.before, self.since_s = self.instances, math.inf
+
+    def learn(self, instances: Sequence[Instance]) -> None:
+        """It said whom it lists."""
+        self.instances = {one.id: one for one in instances}
+        self.heard_s = time.monotonic()
+        self.since_s = min(self.since_s, self.heard_s)
 
     def lost(self) -> None:
         """It is away: what it had not heard of yet is not gone for that."""
@@ -168,4 +183,4 @@ class Directory:
 
     def learn(self, view: _View, instances: Sequence[Instance]) -> None:
         """Take over a registry's list."""
-        view.instances = {one.id: one for one in instances}
+        view.learn(instances)

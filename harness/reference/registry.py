@@ -13,14 +13,10 @@ import argparse
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Final
 
-from graphquake.harness.reference.membership import LEASE_S, Instance
+from graphquake.harness.reference.membership import LEASE_S, REPEAT_S, Instance
 from graphquake.harness.reference.node import Node, main
 from graphquake.harness.reference.wire import Call, Message
-
-# Watchers hear of the whole list at least as often, so that what was lost on the way is made good.
-REPEAT_S: Final = LEASE_S / 2
 
 
 @dataclass(slots=True)
