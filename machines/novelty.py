@@ -42,6 +42,7 @@ RUN_S: Final = 1.5
 AGAIN: Final = 0.25
 # One act by itself comes before what two of them make together: that is by far the larger number, and would outweigh it.
 ALONE: Final = 4.0
+HIDDEN: Final = "without a path"
 PAIRS: Final = frozenset({"then", "while out", "after the return of"})
 # Requests from where on a burst is a large one.
 MANY: Final = 25
@@ -111,6 +112,10 @@ class _Look:
                 self.found.add((self.last[0], "then", act, self._soon(self.last[1])))
             self.last = act, self.at_s
 
+    def _hidden(self) -> tuple[str, ...]:
+        """What is done while nothing can be served is another sight: of what it does to requests nothing is seen."""
+        return () if self._model.serves() else (HIDDEN,)
+
     def _soon(self, since_s: float) -> str:
         return "soon" if self.at_s - since_s < SOON_S else "later"
 
@@ -125,7 +130,8 @@ class _Look:
         words = ["burst", "many" if step.requests >= MANY else "few"]
         words += ["at once"] * (step.over_s <= SOON_S) + ["leave"] * (step.leave > 0)
         act = " ".join(words)
-        self.found |= {(act, "while out", role) for role in self.out or ("nobody",)}
+        shown = {(act, "while out", role) for role in self.out or ("nobody",)}
+        self.found |= {(*sight, *self._hidden()) for sight in shown}
         return act
 
     def _respawn(self, step: Respawn) -> str:
@@ -137,12 +143,13 @@ class _Look:
     def _fault(self, step: Fault) -> str:
         act = _act(self.spec, step)
         own = step.role, step.index
-        self.found |= {(act,), ("hits", step.role, str(step.index))}
-        self.found |= {(act, "while out", role) for role in self.out}
-        self.found |= {
+        shown = {(act,), ("hits", step.role, str(step.index))}
+        shown |= {(act, "while out", role) for role in self.out}
+        shown |= {
             (act, "after the return of", "itself" if who == own else who[0], self._soon(since_s))
             for who, since_s in self.back.items()
         }
+        self.found |= {(*sight, *self._hidden()) for sight in shown}
         self.back.pop(own, None)
         if not isinstance(step, Stall):
             self._deaths[step.role] += 1
