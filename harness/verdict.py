@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.history import History
 
@@ -29,6 +29,23 @@ class Violation:
     seen: str
     after: str = ""
     request: int = -1
+
+
+# How a failed answer is told in a stream, and how without one: which of the two a request was is chance.
+STREAMED: Final = {"stream cut": "connection lost", "error event": "HTTP 5"}
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two signatures are of the same violation: equal, or but for whether the answer that failed was a stream."""
+    ones, others = one.split(" / "), other.split(" / ")
+    if len(ones) != len(others):
+        return False
+    return all(
+        a == b
+        or (a in STREAMED and b.startswith(STREAMED[a]))
+        or (b in STREAMED and a.startswith(STREAMED[b]))
+        for a, b in zip(ones, others, strict=True)
+    )
 
 
 def violation_in(

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from graphquake.harness.events import StepDone
 from graphquake.harness.history import History
 from graphquake.harness.plan import Plan
-from graphquake.machines.corpus import REACH_FACTOR, REACH_SLACK_S, Status
+from graphquake.harness.verdict import Violation, same
+from graphquake.machines.corpus import REACH_FACTOR, REACH_SLACK_S, Case, Status
 from graphquake.machines.differs import Facts, facts_of, separating
 from graphquake.machines.embedding import embedding_ends
 from graphquake.machines.lab import Outcome
@@ -25,6 +26,17 @@ class Chase:
     signature: str
     _seen: dict[Plan, set[str]] = field(default_factory=dict)
     _runs: dict[Plan, list[tuple[bool, Facts]]] = field(default_factory=dict)
+
+    def wants(self, violation: Violation) -> bool:
+        """Whether it is what is chased, in a stream or not."""
+        return same(violation.signature, self.signature)
+
+    def settle(self, minimal: Plan) -> None:
+        """Call it as the minimal plan shows it: if not as at first, then as its like is called there."""
+        shown = self._seen.get(replace(minimal, stay_s=0.0), set())
+        if self.signature not in shown:
+            alike = sorted(one for one in shown if same(one, self.signature))
+            self.signature = next(iter(alike), self.signature)
 
     def saw(self, plan: Plan, signatures: set[str]) -> None:
         """A run of that plan showed these."""
@@ -49,9 +61,10 @@ class Chase:
             if not one.startswith("answers / ")
         }
 
-    def others(self, own: set[str]) -> tuple[str, ...]:
+    def others(self, case: Case) -> tuple[str, ...]:
         """Second findings: seen on the way, and not shown by the minimal plan."""
-        return tuple(sorted({one for seen in self._seen.values() for one in seen} - own))
+        seen = set[str]().union(*self._seen.values())
+        return tuple(sorted(one for one in seen if not case.names(one)))
 
 
 def status_of(promise: str, shrunk: Shrunk) -> Status:

@@ -24,7 +24,7 @@ from graphquake.harness.history import History
 from graphquake.harness.plan import HEALS, Aimed, Plan, Step, plan_from_json
 from graphquake.harness.reading import Table, did_you_mean
 from graphquake.harness.spec import GraphSpec
-from graphquake.harness.verdict import Violation
+from graphquake.harness.verdict import Violation, same
 from graphquake.machines.embedding import embedding_ends
 
 SCHEMA: Final = 1
@@ -114,13 +114,17 @@ class Case:
         if self.any_replica:
             yield from relabellings(self.plan)
 
+    def names(self, signature: str) -> bool:
+        """Whether a signature is the case's own, or one that its minimal plan shows besides."""
+        return any(same(signature, own) for own in (self.signature, *self.also))
+
     def explains(self, violation: Violation, history: History) -> bool:
         """Whether a violation is nothing but this case again.
 
         It is if an embedding of the case's plan was completed before it, it has one of the case's signatures, and it begins
         within the case's reach.
         """
-        if violation.signature not in (self.signature, *self.also):
+        if not self.names(violation.signature):
             return False
         # A fault does its work from when it begins, any other step when it is done.
         done_s = {

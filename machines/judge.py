@@ -25,7 +25,7 @@ from graphquake.harness.history import History
 from graphquake.harness.plan import Plan, Step, Wait, WaitReady
 from graphquake.harness.promises import judge as judge_history
 from graphquake.harness.spec import GraphSpec
-from graphquake.harness.verdict import Violation
+from graphquake.harness.verdict import Violation, same
 from graphquake.machines.blame import blame
 from graphquake.machines.budget import UNLIMITED, Budget, BudgetSpent, Limit
 from graphquake.machines.chase import Chase, last_step
@@ -202,7 +202,7 @@ class Judge:
         try:
             for _ in range(AGAIN_RUNS):
                 outcome = self._outcome(self.lab.start(case.plan, "go on"), "go on")
-                own = [v for v in self._news(outcome) if v.signature == case.signature]
+                own = [v for v in self._news(outcome) if same(v.signature, case.signature)]
                 if own:
                     finding = self._find(case.plan, outcome, own[0])
                     if finding is None or finding.case.id != case.id:
@@ -242,10 +242,10 @@ class Judge:
         self.explained.update(explained)
         return news
 
-    def _shows(self, signature: str, history: History) -> bool:
+    def _shows(self, chase: Chase, history: History) -> bool:
         """Whether a history, perhaps of a run that still goes on, has such a violation that no case explains."""
         news, _ = self._sorted(judge_history(history).violations, history)
-        return any(self.shrink_any or violation.signature == signature for violation in news)
+        return any(self.shrink_any or chase.wants(violation) for violation in news)
 
     def _sorted(
         self, violations: Iterable[Violation], history: History
@@ -292,6 +292,8 @@ class Judge:
             return None
         if self.shrink_any and evidence:
             chase.signature = self._news(evidence[0])[0].signature
+        else:
+            chase.settle(shrunk.plan)
         cost: dict[str, float] = {
             "steps": len(plan.steps),
             "live_runs": self.journal.live.total() - runs_before,
@@ -310,7 +312,7 @@ class Judge:
         """What a run says about the signature that is chased; other violations are written down."""
         news = self._news(outcome) if outcome.verdict.says == "broken" else []
         chase.saw(outcome.plan, {violation.signature for violation in news})
-        wanted = [v for v in news if self.shrink_any or v.signature == chase.signature]
+        wanted = [v for v in news if self.shrink_any or chase.wants(v)]
         if outcome.verdict.says != "invalid":
             chase.noted(outcome.history, broken=bool(wanted))
         used = outcome.used
@@ -356,7 +358,7 @@ class Judge:
         for outcome in evidence[1:]:
             self.lab.discard(outcome)
         counts = case.status in ("open", "unshrunk") or self.strict
-        others = chase.others({case.signature, *case.also})
+        others = chase.others(case)
         return Finding(case, shown, first, others, counts, self.corpus.keep(case))
 
 
@@ -379,7 +381,7 @@ class _Candidates:
         if not self.budget.has_room(0.0):
             raise OutOfBudget
         self.budget.begin_run()
-        enough = partial(self.judge._shows, self.chase.signature)  # noqa: SLF001 - it is a part of it
+        enough = partial(self.judge._shows, self.chase)  # noqa: SLF001 - it is a part of it
         try:
             return self.judge.lab.start(plan, "shrink", enough=enough, may_reuse=may_reuse)
         except BudgetSpent:

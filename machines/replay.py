@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
+from graphquake.harness.verdict import same
 from graphquake.machines.budget import BudgetSpent
 from graphquake.machines.corpus import Case, Observed
 from graphquake.machines.journal import Journal
@@ -88,8 +89,8 @@ def replay(case: Case, lab: Lab, journal: Journal, *, runs: int | None = None) -
             break
         verdict = outcome.verdict
         journal.run(case.plan, f"replay {case.id}", verdict.says, outcome.live_s, _what(outcome))
-        own = [v for v in verdict.violations if v.signature == case.signature]
-        others.update(set(verdict.signatures) - {case.signature, *case.also})
+        own = [v for v in verdict.violations if same(v.signature, case.signature)]
+        others.update(one for one in verdict.signatures if not case.names(one))
         invalid += verdict.says == "invalid"
         broke += bool(own)
         kept += verdict.says != "invalid" and not own

@@ -24,11 +24,13 @@ RUN_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """Wrong answers of one kind, soon after a plan that contains `needs`, in a share of the runs."""
+    """Answers that are wrong or fail in one way, soon after a plan that contains `needs`, in a share of the runs."""
 
     needs: Plan
     detail: str
     rate: float = 1.0
+    outcome: str = WRONG
+    after_s: float = 0.5
 
 
 @dataclass(slots=True)
@@ -101,8 +103,8 @@ class SimLab:
         for bug in self.bugs:
             last = embedding_ends(bug.needs, plan)
             if last is not None and self._random.random() < bug.rate:
-                sent_s = (done_s[last] if done_s else at_s) + 0.5
-                made.ask(sent_s, outcome=WRONG, detail=bug.detail)
+                sent_s = (done_s[last] if done_s else at_s) + bug.after_s
+                made.ask(sent_s, outcome=bug.outcome, detail=bug.detail)
         if self._random.random() < self.invalid:
             made.events.append(Invalidated(0.0, "simulated"))
         history = made.history()

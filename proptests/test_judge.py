@@ -10,12 +10,13 @@ import pytest
 from hypothesis import settings
 
 from graphquake.harness.plan import Plan
+from graphquake.harness.requests import ERROR
 from graphquake.machines import novelty
 from graphquake.machines.budget import Limit
 from graphquake.machines.corpus import Case, Corpus
 from graphquake.machines.embedding import embeds
 from graphquake.machines.journal import Journal
-from graphquake.machines.judge import EVIDENCE_RUNS, Judge
+from graphquake.machines.judge import EVIDENCE_RUNS, Judge, PromiseBroken
 from graphquake.machines.search import SETTINGS, Ended, search
 
 from made import plan_of
@@ -62,6 +63,22 @@ def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
     judge, ended = searched(lab, tmp_path, seed=seed)
     assert ended in ("findings", "budget")
     assert all(embeds(SINGLE, finding.case.plan) for finding in judge.findings)
+
+
+def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
+    """After two kills it is a stream that fails first, after one of them never: the case is the one kill, called as that shows it."""
+    in_stream = Bug(PAIR, "error event", outcome=ERROR, after_s=7.0)
+    plain = Bug(SINGLE, "HTTP 503", outcome=ERROR, after_s=8.0)
+    lab = SimLab([in_stream, plain])
+    assert lab.run(PAIR, "first").verdict.signatures[0] == "recovery / error event / path left"
+    judge = Judge(lab, Corpus(tmp_path / "cases"), Journal(), results_dir=tmp_path / "results")
+    judge.new_round(0)
+    with pytest.raises(PromiseBroken):
+        judge(PAIR)
+    (case,) = Corpus(tmp_path / "cases")
+    assert case.plan == SINGLE
+    assert case.signature == "recovery / HTTP 503 / path left"
+    assert not judge.findings[0].others
 
 
 def test_the_same_seed_draws_the_same_plans(

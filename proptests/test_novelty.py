@@ -57,11 +57,19 @@ def test_numbers_are_no_sights() -> None:
 def test_what_a_fault_falls_into_is_a_sight() -> None:
     """The same kill, while another role is out, and right after its victim came back."""
     alone = sights(SPEC, plan_of("kill decode 0"))
-    beside = sights(SPEC, plan_of("kill prefill 0", "kill decode 0"))
+    beside = sights(SPEC, plan_of("kill decode 1", "kill decode 0"))
     young = sights(SPEC, plan_of("kill decode 0", "respawn decode 0", "kill decode 0"))
-    assert ("kill decode tree", "while out", "prefill") in beside - alone
+    assert ("kill decode tree", "while out", "decode") in beside - alone
     assert ("kill decode tree", "after the return of", "itself", "soon") in young - alone
     assert {("dies", "decode", "1"), ("dies", "decode", "2")} <= young
+
+
+def test_what_nobody_can_see_is_another_sight() -> None:
+    """A kill while the only prefill worker is out: no request shows what it did, so it still has to be shown."""
+    seen = sights(SPEC, plan_of("kill decode 0"))
+    hidden = sights(SPEC, plan_of("kill prefill 0", "kill decode 0"))
+    assert ("kill decode tree",) in seen - hidden
+    assert ("kill decode tree", "while out", "prefill", "without a path") in hidden
 
 
 def test_live_runs_go_to_what_was_not_seen_yet(tmp_path: Path) -> None:

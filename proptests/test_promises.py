@@ -12,6 +12,7 @@ from graphquake.harness.availability import Stretch, availability, union
 from graphquake.harness.events import Invalidated, Leaked
 from graphquake.harness.promises import judge, not_judged
 from graphquake.harness.requests import ERROR, LEFT, REFUSED, SHED, STALLED, WRONG
+from graphquake.harness.verdict import same
 
 from made import Made, plan_of, spec_of
 
@@ -45,6 +46,19 @@ def test_the_signature_names_promise_outcome_and_whether_a_path_was_left() -> No
     """Two runs of the same bug have the same signature, whatever ids and times they had."""
     made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=ERROR)
     assert says(made) == ("broken", ("error_window / HTTP 503 / path left",))
+
+
+def test_a_stream_that_fails_and_an_answer_that_does_are_the_same() -> None:
+    """What a failure is called depends on whether the request was a stream; status, promise and path still tell two bugs apart."""
+    assert same("recovery / error event / no path", "recovery / HTTP 503 / no path")
+    assert same(
+        "error_window / connection lost / path left", "error_window / stream cut / path left"
+    )
+    assert not same("recovery / HTTP 500 / no path", "recovery / HTTP 503 / no path")
+    assert not same("recovery / error event / no path", "recovery / HTTP 404 / no path")
+    assert not same("recovery / error event / no path", "recovery / HTTP 503 / path left")
+    assert not same("error_window / stream cut / no path", "recovery / stream cut / no path")
+    assert not same("no_leak / gauge", "no_leak / process")
 
 
 def test_a_process_that_is_dying_disturbs_before_it_is_gone() -> None:
