@@ -14,9 +14,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from graphquake.harness.events import BecameReady, Died, Resumed
+from graphquake.harness.events import BecameReady, Died, Resumed, StepDone
 from graphquake.harness.history import History
+from graphquake.harness.plan import PROCESS, TREE, Kill, Terminate, parse_step
 from graphquake.harness.requests import OK, Request
+from graphquake.harness.spec import GraphSpec
 from graphquake.harness.target import replica_name
 
 # A request that was in flight may need this long, or one baseline p99 if that is longer, to notice that its worker is gone.
@@ -55,24 +57,41 @@ def union(stretches: Iterable[Stretch]) -> list[Stretch]:
 
 
 def up_stretches(history: History) -> dict[str, list[Stretch]]:
-    """For each replica, when one of its incarnations was up: from its first readiness until its death, or SIGTERM; not while stalled.
+    """For each replica, when one of its incarnations was up: from its first readiness until it was made to end; not while stalled.
 
-    What was told to end takes no new work from then on, though its process may live for seconds.
+    What was sent SIGTERM takes no new work from then on, though its process may live for seconds. What is killed closes its
+    sockets some milliseconds before it is seen to be gone, so it is down from when the kill began.
     """
     end_s = history.end_s
     up: dict[str, list[Stretch]] = {
         replica_name(role, index): [] for role, index in history.spec.replicas()
     }
     died_s = {(e.replica, e.incarnation): e.at_s for e in history.of(Died)}
-    told = [(e.victim, e.at_s) for e in history.faults() if e.step.startswith("terminate ")]
     stalls = _stalls(history)
     for event in history.of(BecameReady):
-        until_s = died_s.get((event.replica, event.incarnation), end_s)
-        told_s = [at_s for victim, at_s in told if victim == event.replica and event.at_s <= at_s]
-        until_s = min([until_s, *told_s])
+        until_s = died_s.get((event.replica, event.incarnation))
+        made_to_end_s = [
+            fault.begun_s
+            for fault in history.faults()
+            if fault.victim == event.replica
+            and event.at_s <= fault.begun_s
+            and _ends_its_victim(history.spec, fault, until_s)
+        ]
+        until_s = min([end_s if until_s is None else until_s, *made_to_end_s])
         life = Stretch(event.at_s, max(event.at_s, until_s))
         up[event.replica] += _without(life, stalls[event.replica])
     return up
+
+
+def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> bool:
+    """Whether a fault makes its victim end: by SIGTERM, or by a kill that it died of, be it of a child that it dies with."""
+    step = parse_step(fault.step)
+    if isinstance(step, Terminate):
+        return True
+    if not isinstance(step, Kill) or died_s is None:
+        return False
+    is_whole = step.scope in (TREE, PROCESS) or step.scope in spec.role(step.role).dies_with
+    return is_whole and fault.begun_s <= died_s <= fault.at_s + spec.promises.window_s
 
 
 def _stalls(history: History) -> dict[str, list[Stretch]]:

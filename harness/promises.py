@@ -23,7 +23,7 @@ from graphquake.harness.plan import PROCESS, TREE, Kill, parse_step
 from graphquake.harness.requests import FAILED, LEFT, OK, STALLED, WRONG, Request
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.throughput import queueing, throughput
-from graphquake.harness.verdict import Verdict, Violation, violation_in
+from graphquake.harness.verdict import TOO_MANY, Verdict, Violation, violation_in
 from graphquake.harness.views import views_agree
 
 Promise: TypeAlias = Callable[[History, Availability], Iterable[Violation]]
@@ -122,7 +122,7 @@ def _too_many(history: History, up: Availability, excused: list[Request]) -> Ite
             yield violation_in(
                 history,
                 "error_window",
-                "too many / path left",
+                f"{TOO_MANY} / path left",
                 disturbance.begin_s,
                 f"{len(failed)} requests failed around one disturbance of {length_s:.1f} s, "
                 f"at most {allowed:.0f} may",

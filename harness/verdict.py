@@ -33,19 +33,23 @@ class Violation:
 
 # How a failed answer is told in a stream, and how without one: which of the two a request was is chance.
 STREAMED: Final = {"stream cut": "connection lost", "error event": "HTTP 5"}
+# What failures that come within the window are called if they are more than may be; whether one came after it is chance.
+TOO_MANY: Final = "too many"
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two signatures are of the same violation: equal, or but for whether the answer that failed was a stream."""
+    """Whether two signatures are of the same violation.
+
+    They are if they are equal, or but for whether the answer that failed was a stream, or whether the failures were too many or too late.
+    """
     ones, others = one.split(" / "), other.split(" / ")
-    if len(ones) != len(others):
-        return False
-    return all(
-        a == b
-        or (a in STREAMED and b.startswith(STREAMED[a]))
-        or (b in STREAMED and a.startswith(STREAMED[b]))
-        for a, b in zip(ones, others, strict=True)
+    return len(ones) == len(others) and all(
+        _alike(a, b) or _alike(b, a) for a, b in zip(ones, others, strict=True)
     )
+
+
+def _alike(word: str, other: str) -> bool:
+    return word in (other, TOO_MANY) or (word in STREAMED and other.startswith(STREAMED[word]))
 
 
 def violation_in(

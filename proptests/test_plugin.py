@@ -55,6 +55,17 @@ def run(project: Path, *arguments: str, **env: str) -> tuple[int, str]:
 CHAOS = ("--chaos", "--graph", "toy.toml")
 
 
+def panicking(project: Path) -> None:
+    """A front that answers nothing for a moment after each worker's death: it breaks `error_window`, and nothing else.
+
+    Where several workers die one after the other it panics for longer, but never for as long as it may take to recover.
+    """
+    toy_file(
+        project,
+        front="--panic 0.9", faults='["kill"]', first_ok_s=2.0, more="blast_radius = false",
+    )  # fmt: skip
+
+
 def test_importing_the_plugin_costs_nothing() -> None:
     """It is loaded by every pytest of everybody."""
     heavy = "{'hypothesis', 'aiohttp', 'numpy', 'psutil', 'uvloop', 'asyncio'}"
@@ -172,7 +183,7 @@ def test_control_c(project: Path) -> None:
 
 def test_two_graphs_side_by_side(project: Path) -> None:
     """With two slots a bug is found, shrunk and confirmed as with one; nothing of what was begun beforehand is left."""
-    toy_file(project, front="--panic 0.9", faults='["kill"]', more="blast_radius = false")
+    panicking(project)
     args = (*CHAOS, "--chaos-max-findings", "1", "--hypothesis-seed", "3", "--slots", "2")
     status, out = run(project, *args, "--chaos-budget", "3m")
     assert status == 1, out
@@ -190,7 +201,7 @@ def test_two_graphs_side_by_side(project: Path) -> None:
 
 def test_two_processes_search_one_graph(project: Path) -> None:
     """`-n 2`: both search, each with plans of its own; one seed, one budget of runs, one summary; what is found is printed."""
-    toy_file(project, front="--panic 0.9", faults='["kill"]', more="blast_radius = false")
+    panicking(project)
     status, out = run(
         project, *CHAOS, "-n", "2", "--chaos-budget", "24runs", "--chaos-max-findings", "1"
     )  # fmt: skip
@@ -208,7 +219,7 @@ def test_two_processes_search_one_graph(project: Path) -> None:
 
 def test_a_bug_from_search_to_replay(project: Path) -> None:
     """Found, shrunk, confirmed, kept beside the graph file; replayed first the next time; marked; excused."""
-    toy_file(project, front="--panic 0.9", faults='["kill"]', more="blast_radius = false")
+    panicking(project)
     args = (*CHAOS, "--chaos-max-findings", "1", "--hypothesis-seed", "3")
     status, out = run(project, *args, "--chaos-budget", "3m")
     assert status == 1, out

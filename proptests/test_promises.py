@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquake.harness.availability import Stretch, availability, union
+from graphquake.harness.availability import Stretch, availability, union, up_stretches
 from graphquake.harness.events import Invalidated, Leaked
 from graphquake.harness.promises import judge, not_judged
 from graphquake.harness.requests import ERROR, LEFT, REFUSED, SHED, STALLED, WRONG
@@ -48,12 +48,14 @@ def test_the_signature_names_promise_outcome_and_whether_a_path_was_left() -> No
     assert says(made) == ("broken", ("error_window / HTTP 503 / path left",))
 
 
-def test_a_stream_that_fails_and_an_answer_that_does_are_the_same() -> None:
-    """What a failure is called depends on whether the request was a stream; status, promise and path still tell two bugs apart."""
+def test_what_is_named_by_chance_is_the_same() -> None:
+    """Whether a request was a stream, and whether one failed after the window; status, promise and path still tell two bugs apart."""
     assert same("recovery / error event / no path", "recovery / HTTP 503 / no path")
     assert same(
         "error_window / connection lost / path left", "error_window / stream cut / path left"
     )
+    assert same("error_window / too many / path left", "error_window / HTTP 503 / path left")
+    assert not same("error_window / too many / path left", "error_window / HTTP 503 / no path")
     assert not same("recovery / HTTP 500 / no path", "recovery / HTTP 503 / no path")
     assert not same("recovery / error event / no path", "recovery / HTTP 404 / no path")
     assert not same("recovery / error event / no path", "recovery / HTTP 503 / path left")
@@ -124,6 +126,33 @@ def test_more_failures_than_were_sent_in_the_window_are_too_many() -> None:
     for _ in range(43):
         made.ask(2.5, outcome=ERROR)
     assert says(made) == ("broken", ("error_window / too many / path left",))
+
+
+@pytest.mark.parametrize(
+    ("kill", "replica", "says_"),
+    [
+        ("kill frontend 0", "frontend 0", "kept"),
+        ("kill frontend 0 process", "frontend 0", "kept"),
+        ("kill decode 0", "decode 0", "broken"),
+    ],
+)
+def test_what_fails_with_the_only_one_of_its_role_is_no_failure_on_a_path(
+    kill: str, replica: str, says_: str
+) -> None:
+    """A hundred in flight when the only frontend is killed fail before it is seen to be gone: there was no path from the kill on."""
+    made = healthy().step(kill, 2.03, begun_s=2.0)
+    if kill.endswith("process"):
+        made.dies(replica, 2.03, aimed=True)
+    for _ in range(100):
+        made.ask(1.95, 2.01, ERROR, "connection lost")
+    assert says(made)[0] == says_
+
+
+def test_a_death_long_after_a_kill_is_not_of_it() -> None:
+    """A worker that lives on without a child of its own is up until it dies, or is killed."""
+    made = healthy().step("kill prefill 0 process", 2.0)
+    ups = up_stretches(made.dies("prefill 0", 9.0).history())["prefill 0"]
+    assert [stretch.end_s for stretch in ups] == [9.0]
 
 
 def test_a_burst_in_the_window_may_fail_with_it() -> None:

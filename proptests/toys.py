@@ -44,7 +44,7 @@ deadline_s = 3
 [promises]
 answers = {{ oracle = "toy:expected" }}
 error_window = {{ window_s = 0.5 }}
-recovery = {{ first_ok_s = 1.0, all_ok_s = 2.0 }}
+recovery = {{ first_ok_s = {first_ok_s}, all_ok_s = 2.0 }}
 no_leak = {{ grace_s = 0.3, gauges = ["toy_busy"] }}
 {more}
 """
@@ -55,10 +55,10 @@ def toy_file(folder: Path, **changes: Any) -> Path:
 
     Args:
         changes: `front` and `worker` are further arguments of their commands, `within_s` how long they may take, `faults` the kinds
-            that are drawn, `more` further promises.
+            that are drawn, `first_ok_s` and `more` further promises.
     """
     words = {
-        "toy": TOY, "front": "", "worker": "", "restart": "never", "within_s": 10, "more": "",
+        "toy": TOY, "front": "", "worker": "", "restart": "never", "within_s": 10, "more": "", "first_ok_s": 1.0,
         "faults": '["kill", "terminate", "stall"]',
     }  # fmt: skip
     path = folder / "toy.toml"
