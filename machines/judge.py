@@ -2,7 +2,7 @@
 
 `Judge` is called once for each drawn plan, at the machine's teardown. To Hypothesis it is a pure function of the plan, however noisy the
 graph is: what was said about a plan is remembered, and once a minimal plan M was found in a round, every further answer follows from
-M alone (broken if and only if M embeds in the plan), so Hypothesis shrinks to exactly M without a single live run.
+M alone (broken if and only if M embeds in the plan, or it is the one that was drawn), so Hypothesis shrinks to M without a live run.
 
 With several slots, up to that many drawn plans are run side by side, and their outcomes are taken in the order in which they were drawn: a
 plan counts as kept until its outcome is there. If that is a finding and the plan at hand is another one, the round is over (`RoundOver`).
@@ -14,7 +14,7 @@ as a case within that one call.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +27,7 @@ from graphquake.harness.promises import judge as judge_history
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Violation, same
 from graphquake.machines.blame import blame
+from graphquake.machines.broken import Minimal, RoundOver, broken
 from graphquake.machines.budget import UNLIMITED, Budget, BudgetSpent, Limit
 from graphquake.machines.chase import Chase, last_step
 from graphquake.machines.corpus import (
@@ -34,7 +35,6 @@ from graphquake.machines.corpus import (
     Case,
     Corpus,
 )
-from graphquake.machines.embedding import embeds
 from graphquake.machines.evidence import file_finding
 from graphquake.machines.findings import Finding, case_of, with_past
 from graphquake.machines.foresight import shrink_ahead
@@ -42,6 +42,7 @@ from graphquake.machines.journal import Journal
 from graphquake.machines.lab import Lab, Outcome, Ticket
 from graphquake.machines.ledger import Progress, Run
 from graphquake.machines.novelty import Novelty
+from graphquake.machines.plainer import plainer
 from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
 from graphquake.machines.tally import Tally
 
@@ -55,24 +56,6 @@ CONFIRMATIONS: Final = 10
 CONTROLS: Final = 3
 
 
-class PromiseBroken(Exception):
-    """A promise is broken by a plan; the message is the case's headline."""
-
-
-class RoundOver(BaseException):
-    """A finding was made with a plan that was drawn before the one at hand: Hypothesis can learn nothing from it."""
-
-
-# One class a promise: Hypothesis tells failures apart by type and line.
-_BROKEN: dict[str, type[PromiseBroken]] = {}
-
-
-def broken(promise: str) -> type[PromiseBroken]:
-    """The exception class of a promise."""
-    name = "".join(part.capitalize() for part in promise.split("_")) + "Broken"
-    return _BROKEN.setdefault(promise, type(name, (PromiseBroken,), {}))
-
-
 @dataclass(slots=True)
 class Judge:
     """Judges the plans of one search.
@@ -84,6 +67,7 @@ class Judge:
         strict: an unconfirmed finding fails the session, too.
         shrink_limit: what each shrink may take.
         shrink_any: a candidate counts whatever it breaks, so long as no case explains it; else it has to break the same in the same way.
+        plainest: plans of one step, against which a minimal plan of several is held.
         unneeded: runs that were begun beforehand, and that nobody asked for.
         on_finding: told about each finding as soon as it is made.
     """
@@ -95,6 +79,7 @@ class Judge:
     shrink_any: bool = False
     shrink_limit: Limit = UNLIMITED
     on_finding: Callable[[Finding], None] = lambda _: None
+    plainest: Sequence[Plan] = ()
     findings: list[Finding] = field(default_factory=list)
     explained: Counter[str] = field(default_factory=Counter)
     tally: Tally = field(init=False)
@@ -107,7 +92,7 @@ class Judge:
     _said: set[Plan] = field(default_factory=set)
     _begun: deque[Ticket] = field(default_factory=deque)
     _again: set[str] = field(default_factory=set)
-    _minimal: tuple[Plan, type[PromiseBroken], str] | None = None
+    _minimal: Minimal | None = None
 
     def __post_init__(self) -> None:
         self.tally = Tally(self.spec)
@@ -135,8 +120,8 @@ class Judge:
         if is_new:
             self._judge(plan)
         # One line for every failure of a round, new or asked for again: to Hypothesis, another line is another failure.
-        if self._minimal is not None and embeds(self._minimal[0], plan):
-            raise self._minimal[1](self._minimal[2])
+        if self._minimal is not None and self._minimal.breaks_with(plan):
+            raise self._minimal.broken(self._minimal.title)
         if self._minimal is not None and is_new:
             raise RoundOver
 
@@ -179,7 +164,7 @@ class Judge:
         finding = self._find(plan, outcome, news[0])
         if finding is not None and finding.counts:
             case = finding.case
-            self._minimal = (case.plan, broken(case.promise), case.title)
+            self._minimal = Minimal(case.plan, plan, broken(case.promise), case.title)
 
     def _not_run(self, plan: Plan) -> str | None:
         """Why a drawn plan is not worth a run; None if it is."""
@@ -273,10 +258,13 @@ class Judge:
         trial = self._trial(first, chase)
 
         def shrinker(run: Run, progress: Progress | None, reuse: Run | None = None) -> Shrunk:
-            return shrink(
-                self.spec, plan, trial, run, reuse=reuse, progress=progress,
-                confirmations=CONFIRMATIONS, controls=CONTROLS,
-            )  # fmt: skip
+            def shrink_from(plan: Plan, trial: Trial) -> Shrunk:
+                return shrink(
+                    self.spec, plan, trial, run, reuse=reuse, progress=progress,
+                    confirmations=CONFIRMATIONS, controls=CONTROLS,
+                )  # fmt: skip
+
+            return plainer(shrink_from(plan, trial), self.plainest, shrink_from, run, progress)
 
         candidates = _Candidates(self, chase, self.shrink_limit.begin(), self.lab.slots)
         shrunk = (

@@ -265,6 +265,14 @@ class PlanMachine(RuleBasedStateMachine):
 
     # ---- judging
 
+    def plainest(self) -> list[Plan]:
+        """The plainest plans: each role loses one replica, or the most requests come at once, which wait or all leave."""
+        first = dict(reversed(self.targets(Kill)))
+        roles = [role.name for role in self.spec.roles if role.name in first]
+        steps: list[Step] = [Kill(role, first[role]) for role in roles]
+        steps += [Burst(max(BURSTS), min(BURSTS_OVER_S), leave) for leave in (0.0, max(LEAVES))]
+        return [Plan((step,)) for step in steps]
+
     def plan(self) -> Plan:
         """What was drawn."""
         return Plan(tuple(self.steps), stay_s=self.stay_s)

@@ -18,8 +18,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.plan import Plan
 from graphquake.harness.spec import GraphSpec
+from graphquake.machines.broken import PromiseBroken, RoundOver
 from graphquake.machines.budget import BudgetSpent
-from graphquake.machines.judge import Judge, PromiseBroken, RoundOver
+from graphquake.machines.judge import Judge
 from graphquake.machines.machine import STEPS_MAX, PlanMachine, machine_for
 
 Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
@@ -76,6 +77,7 @@ def search(
         judge.new_round(number)
         runs_before = judge.journal.live.total()
         machine = machine_for(judge.spec, partial(_judge, judge), base)
+        judge.plainest = machine().plainest()
         seed(round_seed(session_seed, judge.spec.name, number, shard))(machine)
         try:
             run_state_machine_as_test(machine, settings=config)

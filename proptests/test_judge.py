@@ -12,14 +12,16 @@ from hypothesis import settings
 from graphquake.harness.plan import Plan
 from graphquake.harness.requests import ERROR
 from graphquake.machines import novelty
+from graphquake.machines.broken import PromiseBroken
 from graphquake.machines.budget import Limit
 from graphquake.machines.corpus import Case, Corpus
 from graphquake.machines.embedding import embeds
 from graphquake.machines.journal import Journal
-from graphquake.machines.judge import EVIDENCE_RUNS, Judge, PromiseBroken
+from graphquake.machines.judge import EVIDENCE_RUNS, Judge
+from graphquake.machines.machine import machine_for
 from graphquake.machines.search import SETTINGS, Ended, search
 
-from made import plan_of
+from made import plan_of, spec_of
 from simlab import Bug, SimLab
 
 PAIR = plan_of("kill decode 0", "kill prefill 0")
@@ -79,6 +81,84 @@ def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
     assert case.plan == SINGLE
     assert case.signature == "recovery / HTTP 503 / path left"
     assert not judge.findings[0].others
+
+
+PLAIN = plan_of("kill frontend 0")
+# A pair of deaths and a third one alone, each of which shows the same.
+EITHER = [Bug(PAIR, "wrong tokens"), Bug(PLAIN, "wrong tokens")]
+
+
+def judged(lab: SimLab, folder: Path) -> tuple[Judge, Case]:
+    """The pair is drawn, and held against the plainest plans."""
+    judge = Judge(lab, Corpus(folder / "cases"), Journal(), results_dir=folder / "results")
+    judge.plainest = machine_for(lab.spec, judge)().plainest()
+    judge.new_round(0)
+    for _ in range(2):
+        # Hypothesis asks again for what broke.
+        with pytest.raises(PromiseBroken):
+            judge(PAIR)
+    (finding,) = judge.findings
+    return judge, finding.case
+
+
+def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -> None:
+    """It is no part of what was drawn, and has evidence of its own."""
+    judge, case = judged(SimLab(EITHER), tmp_path)
+    assert (case.plan, case.status) == (PLAIN, "open")
+    assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
+    assert case.shrunk_from["live_runs"] + 1 == judge.journal.live.total()
+
+
+@pytest.mark.parametrize(("seed", "slots"), [(0, 1), (1, 1), (1, 2), (2, 3)])
+def test_a_search_ends_with_the_plainer_plan(tmp_path: Path, seed: int, slots: int) -> None:
+    """Whatever Hypothesis makes of a plan that fails, and contains nothing of it."""
+    judge, ended = searched(SimLab(EITHER, slots=slots), tmp_path, seed=seed)
+    assert ended == "findings"
+    assert [len(finding.case.plan.steps) for finding in judge.findings] == [1]
+
+
+def test_a_plain_plan_that_fails_far_less_often_is_another_matter(tmp_path: Path) -> None:
+    """One run may show it; the runs that should confirm it do not."""
+    shown = 0
+    for seed in range(12):
+        lab = SimLab([EITHER[0], replace(EITHER[1], rate=0.25)], seed=seed)
+        _, case = judged(lab, tmp_path / str(seed))
+        assert case.plan == PAIR
+        assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
+        shown += lab.runs.count(PLAIN) > 1
+    assert shown
+
+
+def test_what_a_plain_plan_is_known_for_is_no_news(tmp_path: Path) -> None:
+    """With the plain plan a case already, the pair is a case of its own."""
+    _, case = judged(SimLab(EITHER), tmp_path)
+    corpus = Corpus(tmp_path / "cases")
+    corpus.keep(replace(case, status="known", why="planted"))
+    _, second = judged(SimLab(EITHER), tmp_path)
+    assert second.plan == PAIR
+
+
+def test_a_budget_that_ends_meanwhile_leaves_the_minimal_plan(tmp_path: Path) -> None:
+    """What was confirmed stays so."""
+    lab = SimLab([EITHER[0]])
+    judged(lab, tmp_path / "all")
+    first = lab.runs.index(PLAIN)
+    _, case = judged(SimLab([EITHER[0]], runs_max=first), tmp_path / "less")
+    assert (case.plan, case.status) == (PAIR, "open")
+
+
+def test_the_plainest_plans_are_those_that_may_be_drawn() -> None:
+    """A kill of each role, if kills are; and the largest bursts."""
+    plain = [plan.one_line() for plan in machine_for(spec_of(), lambda _: None)().plainest()]
+    assert plain == [
+        "kill frontend 0",
+        "kill prefill 0",
+        "kill decode 0",
+        "burst 40 over 0.00 s",
+        "burst 40 over 0.00 s, 100% leave",
+    ]
+    fewer = machine_for(spec_of(faults=["stall"]), lambda _: None)().plainest()
+    assert [plan.one_line() for plan in fewer] == plain[3:]
 
 
 def test_the_same_seed_draws_the_same_plans(
