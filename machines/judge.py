@@ -42,7 +42,6 @@ from graphquake.machines.journal import Journal
 from graphquake.machines.lab import Lab, Outcome, Ticket
 from graphquake.machines.ledger import Progress, Run
 from graphquake.machines.novelty import Novelty
-from graphquake.machines.plainer import plainer
 from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
 from graphquake.machines.tally import Tally
 
@@ -258,13 +257,10 @@ class Judge:
         trial = self._trial(first, chase)
 
         def shrinker(run: Run, progress: Progress | None, reuse: Run | None = None) -> Shrunk:
-            def shrink_from(plan: Plan, trial: Trial) -> Shrunk:
-                return shrink(
-                    self.spec, plan, trial, run, reuse=reuse, progress=progress,
-                    confirmations=CONFIRMATIONS, controls=CONTROLS,
-                )  # fmt: skip
-
-            return plainer(shrink_from(plan, trial), self.plainest, shrink_from, run, progress)
+            return shrink(
+                self.spec, plan, trial, run, reuse=reuse, progress=progress,
+                plainest=self.plainest, confirmations=CONFIRMATIONS, controls=CONTROLS,
+            )  # fmt: skip
 
         candidates = _Candidates(self, chase, self.shrink_limit.begin(), self.lab.slots)
         shrunk = (

@@ -3,7 +3,9 @@
 A live run costs ten seconds, so everything here is about which run to make next. In this order:
 
 1. *Cut* the plan where the violation began; what came later is not behind it. *Reproduce* it on fresh graphs.
-2. *Steps*: leave out what promises the most (`suspects`), then pairs of steps that only together do without.
+2. *Steps*: leave out what promises the most (`suspects`), then pairs of steps that only together do without. If several are left, hold
+   them against the plainest plans there are, a run each: what any death of a worker shows may have been met as two others dying, and
+   a burst as two that come together. Removal never finds these, since they are no part of what was drawn.
 3. *Numbers*: waits, bursts and the length of the run, by bisection (`numbers`).
 4. *Confirm* the minimal plan in fresh runs; if it breaks far less often than the plan before it, step back to that one.
 5. *Controls*: the minimal plan without its faults. One that breaks says that it is about load alone.
@@ -24,11 +26,13 @@ chance in it. Whatever ends it early, it hands back the smallest plan that it ha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from graphquake.harness.plan import Aimed, Plan, Step
 from graphquake.harness.spec import GraphSpec
+from graphquake.machines.embedding import embeds
 from graphquake.machines.estimates import cautious, chance_of_fewer, on_the_way
 from graphquake.machines.ledger import Count, Ledger, OutOfBudget, Progress, Run, Trial
 from graphquake.machines.model import feasible
@@ -82,6 +86,7 @@ def shrink(
     reuse: Run | None = None,
     blame: tuple[float, ...] | None = None,
     progress: Progress | None = None,
+    plainest: Sequence[Plan] = (),
     confirmations: int = 10,
     controls: int = 3,
 ) -> Shrunk:
@@ -95,13 +100,15 @@ def shrink(
         reuse: makes one on a graph that was used before, if there is one, for what takes no fresh one; see `used graphs` above.
         blame: instead of `first.blame`.
         progress: told before each live run why it is made, of what, and how likely it is to break.
+        plainest: plans of one step that may stand for a plan of several, the plainest first.
         confirmations: fresh runs of the minimal plan, those included that were made on the way.
         controls: fresh runs of the minimal plan without its faults.
 
     Returns:
-        The minimal plan, which embeds in `plan`, with its evidence.
+        The minimal plan, which embeds in `plan` unless it is one of the plainest, with its evidence.
     """
-    shrinker = _Shrinker(spec, plan, Ledger(run, progress, reuse), confirmations, controls)
+    ledger = Ledger(run, progress, reuse)
+    shrinker = _Shrinker(spec, plan, ledger, plainest, confirmations, controls)
     try:
         shrinker.go(first, first.blame if blame is None else blame)
     except OutOfBudget:
@@ -121,6 +128,7 @@ class _Shrinker:
     spec: GraphSpec
     original: Plan
     ledger: Ledger
+    plainest: Sequence[Plan]
     confirmations: int
     controls: int
     held: list[Plan] = field(default_factory=list)
@@ -138,6 +146,7 @@ class _Shrinker:
         if not self._reproduce(first, blame):
             return
         self._leave_out_steps()
+        self._try_plainer()
         if self._rate() < OFTEN:
             # A step too many in the confirming runs would cost all of them.
             while self._leave_out_singles():
@@ -238,6 +247,15 @@ class _Shrinker:
             return False
         self._accept(smaller)
         return True
+
+    def _try_plainer(self) -> None:
+        """Hold a plan of several steps against the plainest ones; those that are a part of it were tried already."""
+        for plan in self.plainest:
+            plain = suspects(self.spec, replace(plan, heal=self.original.heal))
+            if len(self.minimal.steps) == 1 or embeds(plain.plan, self.minimal):
+                continue
+            if self.ledger.breaks(plain.plan, 1, "is a plainer plan enough", UNLIKELY):
+                self._accept(plain)
 
     def _leave_out_singles(self) -> bool:
         """Leave out each step by itself, often enough to be sure. Whether one could be left out after all.

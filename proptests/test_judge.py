@@ -124,7 +124,7 @@ def test_a_plain_plan_that_fails_far_less_often_is_another_matter(tmp_path: Path
         lab = SimLab([EITHER[0], replace(EITHER[1], rate=0.25)], seed=seed)
         _, case = judged(lab, tmp_path / str(seed))
         assert case.plan == PAIR
-        assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
+        assert case.observed[0].broke == case.observed[0].runs >= 10
         shown += lab.runs.count(PLAIN) > 1
     assert shown
 
@@ -136,15 +136,6 @@ def test_what_a_plain_plan_is_known_for_is_no_news(tmp_path: Path) -> None:
     corpus.keep(replace(case, status="known", why="planted"))
     _, second = judged(SimLab(EITHER), tmp_path)
     assert second.plan == PAIR
-
-
-def test_a_budget_that_ends_meanwhile_leaves_the_minimal_plan(tmp_path: Path) -> None:
-    """What was confirmed stays so."""
-    lab = SimLab([EITHER[0]])
-    judged(lab, tmp_path / "all")
-    first = lab.runs.index(PLAIN)
-    _, case = judged(SimLab([EITHER[0]], runs_max=first), tmp_path / "less")
-    assert (case.plan, case.status) == (PAIR, "open")
 
 
 def test_the_plainest_plans_are_those_that_may_be_drawn() -> None:
