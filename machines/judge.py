@@ -35,6 +35,7 @@ from graphquake.machines.corpus import (
     Case,
     Corpus,
 )
+from graphquake.machines.embedding import embeds
 from graphquake.machines.evidence import file_finding
 from graphquake.machines.findings import Finding, case_of, with_past
 from graphquake.machines.foresight import shrink_ahead
@@ -287,6 +288,8 @@ class Judge:
             "round": self.round,
             "draw": len(self.journal.plans) + 1,
         }
+        if not embeds(shrunk.plan, plan):
+            cost["plainer"] = 1
         finding = self._keep(first, evidence, chase, shrunk, cost)
         self.findings.append(finding)
         self.on_finding(finding)

@@ -162,9 +162,10 @@ def _evidence_rows(case: Case) -> Iterator[str]:
     if case.controls:
         yield from row("control", case.controls)
     cost = case.shrunk_from
+    plainer = ", of which it is no part but plainer," if cost.get("plainer") else ""
     yield from row(
         "cost",
-        f"shrunk from {counted(cost.get('steps', 0), 'step')} in "
+        f"shrunk from {counted(cost.get('steps', 0), 'step')}{plainer} in "
         f"{counted(cost.get('live_runs', 0), 'live run')}, {cost.get('live_s', 0):.0f} s",
     )
 

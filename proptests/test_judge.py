@@ -19,6 +19,7 @@ from graphquake.machines.embedding import embeds
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import EVIDENCE_RUNS, Judge
 from graphquake.machines.machine import machine_for
+from graphquake.machines.report import finding_text
 from graphquake.machines.search import SETTINGS, Ended, search
 
 from made import plan_of, spec_of
@@ -107,6 +108,8 @@ def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -
     assert (case.plan, case.status) == (PLAIN, "open")
     assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
     assert case.shrunk_from["live_runs"] + 1 == judge.journal.live.total()
+    text = finding_text(judge.findings[0])
+    assert "shrunk from 2 steps, of which it is no part but plainer, in" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(("seed", "slots"), [(0, 1), (1, 1), (1, 2), (2, 3)])
