@@ -67,12 +67,12 @@ def up_stretches(history: History) -> dict[str, list[Stretch]]:
         replica_name(role, index): [] for role, index in history.spec.replicas()
     }
     died_s = {(e.replica, e.incarnation): e.at_s for e in history.of(Died)}
-    stalls = _stalls(history)
+    faults, stalls = history.faults(), _stalls(history)
     for event in history.of(BecameReady):
         until_s = died_s.get((event.replica, event.incarnation))
         made_to_end_s = [
             fault.begun_s
-            for fault in history.faults()
+            for fault in faults
             if fault.victim == event.replica
             and event.at_s <= fault.begun_s
             and _ends_its_victim(history.spec, fault, until_s)

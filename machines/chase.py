@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from graphquake.harness.events import StepDone
 from graphquake.harness.history import History
 from graphquake.harness.plan import Plan
-from graphquake.harness.verdict import Violation, same
+from graphquake.harness.verdict import TOO_MANY, Violation, same
 from graphquake.machines.corpus import REACH_FACTOR, REACH_SLACK_S, Case, Status
 from graphquake.machines.differs import Facts, facts_of, separating
 from graphquake.machines.embedding import embedding_ends
@@ -32,11 +32,17 @@ class Chase:
         return same(violation.signature, self.signature)
 
     def settle(self, minimal: Plan) -> None:
-        """Call it as the minimal plan shows it: if not as at first, then as its like is called there."""
+        """Call it as the minimal plan shows it: if not as at first, then as its like is called there.
+
+        Too many failures are like any others: where they have a name besides, it is that, which excuses less.
+        """
         shown = self._seen.get(replace(minimal, stay_s=0.0), set())
-        if self.signature not in shown:
-            alike = sorted(one for one in shown if same(one, self.signature))
-            self.signature = next(iter(alike), self.signature)
+        alike = [one for one in shown if same(one, self.signature)]
+        self.signature = min(
+            alike,
+            key=lambda one: (TOO_MANY in one, one != self.signature, one),
+            default=self.signature,
+        )
 
     def saw(self, plan: Plan, signatures: set[str]) -> None:
         """A run of that plan showed these."""

@@ -14,6 +14,7 @@ from graphquake.harness.requests import ERROR
 from graphquake.machines import novelty
 from graphquake.machines.broken import PromiseBroken
 from graphquake.machines.budget import Limit
+from graphquake.machines.chase import Chase
 from graphquake.machines.corpus import Case, Corpus
 from graphquake.machines.embedding import embeds
 from graphquake.machines.journal import Journal
@@ -82,6 +83,17 @@ def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
     assert case.plan == SINGLE
     assert case.signature == "recovery / HTTP 503 / path left"
     assert not judge.findings[0].others
+
+
+def test_too_many_failures_are_called_by_their_own_name() -> None:
+    """Where the minimal plan shows what they are; else nothing but that they are too many is known."""
+    chase = Chase("error_window / too many / path left")
+    chase.saw(SINGLE, {chase.signature, "error_window / HTTP 503 / path left", "no_leak / gauge"})
+    chase.saw(PAIR, {chase.signature})
+    chase.settle(PAIR)
+    assert chase.signature == "error_window / too many / path left"
+    chase.settle(SINGLE)
+    assert chase.signature == "error_window / HTTP 503 / path left"
 
 
 PLAIN = plan_of("kill frontend 0")

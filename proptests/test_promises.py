@@ -148,11 +148,29 @@ def test_what_fails_with_the_only_one_of_its_role_is_no_failure_on_a_path(
     assert says(made)[0] == says_
 
 
-def test_a_death_long_after_a_kill_is_not_of_it() -> None:
-    """A worker that lives on without a child of its own is up until it dies, or is killed."""
-    made = healthy().step("kill prefill 0 process", 2.0)
-    ups = up_stretches(made.dies("prefill 0", 9.0).history())["prefill 0"]
-    assert [stretch.end_s for stretch in ups] == [9.0]
+@pytest.mark.parametrize(
+    ("kill", "died_s", "down_s"),
+    [
+        ("kill prefill 0 process", 2.05, 2.0),
+        ("kill prefill 0 process", 9.0, 9.0),
+        ("kill prefill 0 engine", 2.05, 2.0),
+        ("kill prefill 0 engine", 9.0, 9.0),
+        ("kill prefill 0 helper", 2.05, 2.05),
+    ],
+)
+def test_who_dies_of_a_kill_is_down_from_when_it_began(
+    kill: str, died_s: float, down_s: float
+) -> None:
+    """Also of that of a child that it dies with; a death long after, or after that of another child, is no part of it."""
+    prefill = {"command": "prefill", "children": {"engine": "e", "helper": "h"}}
+    roles = {
+        "frontend": {"command": "frontend", "entry": "http://127.0.0.1:{port.http}"},
+        "prefill": prefill | {"dies_with": ["engine"]},
+        "decode": {"command": "decode", "replicas": 2},
+    }
+    made = healthy(roles=roles).step(kill, 2.0).dies("prefill 0", died_s)
+    ups = up_stretches(made.history())["prefill 0"]
+    assert [stretch.end_s for stretch in ups] == [down_s]
 
 
 def test_a_burst_in_the_window_may_fail_with_it() -> None:
