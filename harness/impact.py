@@ -68,8 +68,8 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """What came of one fault. Failures count up to the next one; what comes back may do so later. Seconds count from when it began; None
-    is never.
+    """What came of one fault. A failure counts for the last fault that had begun when it was seen; what comes back may do so after the
+    next one. Seconds count from when it began; None is never.
 
     Attributes:
         failed: attempts that failed or were wrong.
@@ -185,7 +185,7 @@ def _impact(
 ) -> Impact:
     begun_s = fault.begun_s
     met = sorted((r for r in sent if r.ended_s >= begun_s), key=lambda r: r.sent_s)
-    bad = [r for r in met if _is_bad(r) and r.sent_s < until_s]
+    bad = [r for r in met if _is_bad(r) and r.ended_s < until_s]
     first_ok_s = _first_ok_s(met, bad, begun_s)
     return Impact(
         step=fault.step,

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def test_two_blows_at_once_are_told_apart_and_both_end() -> None:
     assert second.window_s == pytest.approx(2.0, abs=0.05)
     assert second.peak_s == pytest.approx(2.0, abs=0.3)
     assert flat(record_of(made.history(), Path("run")))["ready_s"] == pytest.approx(1.49)
+
+
+def test_what_is_in_flight_at_a_fault_fails_for_that_one() -> None:
+    """It counts once, and the window of the fault before is not drawn out to it."""
+    made = outage()
+    made.step("kill decode 1", 7.0, number=2)
+    hit = next(r for r in made.requests if r.sent_s < 7.0 < r.ended_s)
+    made.requests[made.requests.index(hit)] = replace(hit, outcome=ERROR)
+    first, second = account(made.history()).impacts
+    assert (first.failed, second.failed) == (40, 1)
+    assert first.window_s == pytest.approx(2.0, abs=0.05)
+    assert second.window_s == pytest.approx(0.0, abs=0.05)
 
 
 def test_the_peak_is_after_the_last_failure() -> None:
