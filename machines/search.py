@@ -6,9 +6,10 @@ and r, so that the same seed draws the same plans up to the first finding.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
@@ -20,6 +21,7 @@ from graphquake.harness.plan import Plan
 from graphquake.harness.spec import GraphSpec
 from graphquake.machines.broken import PromiseBroken, RoundOver
 from graphquake.machines.budget import BudgetSpent
+from graphquake.machines.corpus import Case
 from graphquake.machines.judge import Judge
 from graphquake.machines.machine import STEPS_MAX, PlanMachine, machine_for
 
@@ -58,9 +60,10 @@ def search(
     findings_max: int,
     base: type[PlanMachine] = PlanMachine,
     shard: int = 0,
+    unshrunk: Iterable[Case] = (),
     config: settings = SETTINGS,
 ) -> Ended:
-    """Draw and judge plans.
+    """Go on with what was left unshrunk; then draw and judge plans.
 
     Args:
         judge: judges each plan; its lab knows the budget.
@@ -68,23 +71,29 @@ def search(
         findings_max: stop after so many findings that count.
         base: the machine, perhaps with rules of the user's own.
         shard: which part of a search that is divided; each draws from seeds of its own.
+        unshrunk: cases that an earlier search had no time to shrink to their end.
 
     Returns:
         What ended it.
     """
+    new_machine = partial(machine_for, judge.spec, partial(_judge, judge), base)
+    judge.plainest = new_machine()().plainest()
+    with suppress(BudgetSpent):
+        for case in unshrunk:
+            judge.go_on(case)
     idle = 0
     for number in itertools.count():
+        if sum(finding.counts for finding in judge.findings) >= findings_max:
+            judge.drop()
+            return "findings"
         judge.new_round(number)
         runs_before = judge.journal.live.total()
-        machine = machine_for(judge.spec, partial(_judge, judge), base)
-        judge.plainest = machine().plainest()
+        machine = new_machine()
         seed(round_seed(session_seed, judge.spec.name, number, shard))(machine)
         try:
             run_state_machine_as_test(machine, settings=config)
         except (PromiseBroken, RoundOver):
-            if sum(finding.counts for finding in judge.findings) >= findings_max:
-                judge.drop()
-                return "findings"
+            pass
         except BudgetSpent:
             judge.drop()
             return "budget"
@@ -129,6 +138,6 @@ def draw_plans(
 
     machine = machine_for(spec, note, base)
     seed(round_seed(session_seed, spec.name, 0))(machine)
-    with contextlib.suppress(_Enough):
+    with suppress(_Enough):
         run_state_machine_as_test(machine, settings=SETTINGS)
     return drawn

@@ -17,7 +17,7 @@ from typing import Final
 from graphquake.harness.answers import find_oracle
 from graphquake.harness.promises import promises_of
 from graphquake.harness.spec import GraphSpec, built_in_graphs
-from graphquake.machines.budget import UNLIMITED, Budget, BudgetSpent, Limit
+from graphquake.machines.budget import UNLIMITED, Budget, Limit
 from graphquake.machines.corpus import Case, Corpus, as_in
 from graphquake.machines.evidence import Shelf
 from graphquake.machines.findings import Finding
@@ -173,15 +173,13 @@ class Session:
                     shrink_limit=self.options.shrink_limit,
                     on_finding=self._found,
                 )
-                with suppress(BudgetSpent):
-                    for case in unshrunk:
-                        judge.go_on(case)
                 self.summary.ended = search(
                     judge,
                     self.options.seed,
                     findings_max=self.options.findings_max,
                     base=self.base,
                     shard=self.options.shard,
+                    unshrunk=unshrunk,
                 )
             finally:
                 self._sum_up(journal, lab, judge)

@@ -286,6 +286,18 @@ def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
     assert [finding.case for finding in judge.findings] == [case]
 
 
+def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path) -> None:
+    """As any other plan of several steps is."""
+    _, pair = judged(SimLab(EITHER[:1]), tmp_path)
+    corpus = Corpus(tmp_path / "cases")
+    left = replace(pair, status="unshrunk")
+    corpus.keep(left)
+    judge = Judge(SimLab(EITHER), corpus, Journal(), results_dir=tmp_path / "results")
+    search(judge, 1, findings_max=1, unshrunk=[left], config=QUICK)
+    assert judge.findings[0].case.plan == PLAIN
+    assert pair.id not in {case.id for case in Corpus(tmp_path / "cases")}
+
+
 def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
     """By default a smaller plan that breaks something else is another finding; with `shrink_any` it is the smaller one."""
     both = [Bug(SINGLE, "tokens lost", rate=1.0), Bug(PAIR, "wrong tokens")]
