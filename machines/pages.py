@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,24 +25,31 @@ _STYLE: Final = """
 """
 
 
+def part_folder(folder: Path, shard: int) -> Path:
+    """Where the files of one part of a search are: those of the first are in the graph's own folder."""
+    return folder / f"shard-{shard + 1}" if shard else folder
+
+
 def write_index(summary: GraphSummary, folder: Path) -> Path:
-    """Write the page of one graph's search into its folder, where its journal lies.
+    """Write the page of one graph's search into its folder, where its journal lies; of a search in several parts, with the runs of all.
 
     Returns:
         The page.
     """
     path = folder / INDEX
-    journal = _journal(folder / "journal.jsonl")
-    path.write_text("\n".join(_page(summary, folder, journal)) + "\n", encoding="utf-8")
+    path.write_text("\n".join(_page(summary, folder)) + "\n", encoding="utf-8")
     return path
 
 
 def _journal(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        # The process of that part did not come so far.
+        return []
     with path.open(encoding="utf-8") as lines:
         return [row for line in lines if "run" in (row := json.loads(line))]
 
 
-def _page(summary: GraphSummary, folder: Path, runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _page(summary: GraphSummary, folder: Path) -> Iterator[str]:
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(summary.graph)}</title>'
     yield f"<style>{_STYLE}</style><h1>{_text(summary.graph)}: {_text(summary.verdict_line)}</h1>"
     yield f"<pre>{_text(summary.text())}</pre>"
@@ -55,13 +62,15 @@ def _page(summary: GraphSummary, folder: Path, runs: Sequence[Mapping[str, Any]]
             shown.append(("the run in which it was first seen", finding.original.folder))
         links = (_link(what, to / NAME, folder) for what, to in shown if to is not None)
         yield f"<p>{' · '.join(links)}</p>"
-    yield f"<h2>runs</h2>{_table(_run_rows(runs, folder))}</html>"
+    for part in (part_folder(folder, shard) for shard in range(summary.shards)):
+        yield f"<h2>runs{'' if part == folder else f' of {part.name}'}</h2>{_table(_run_rows(part, folder))}"
+    yield "</html>"
 
 
-def _run_rows(runs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[list[str]]:
+def _run_rows(part: Path, folder: Path) -> Iterator[list[str]]:
     yield ["run", "for", "verdict", "seconds", "plan", "what"]
-    for row in runs:
-        page = folder / RUNS / row["folder"] / NAME if row.get("folder") else None
+    for row in _journal(part / "journal.jsonl"):
+        page = part / RUNS / row["folder"] / NAME if row.get("folder") else None
         number = str(row["run"])
         says = f'<span class="{_text(row["says"])}">{_text(row["says"])}</span>'
         yield [

@@ -246,12 +246,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     summaries = config.stash.get(_SUMMARIES, [])
     if not summaries:
         return
+    from graphquake.machines.pages import write_index  # noqa: PLC0415
     from graphquake.machines.shards import merged  # noqa: PLC0415
     from graphquake.machines.summary import write  # noqa: PLC0415
 
     summaries = merged(summaries)
     folder = Path(config.getoption("--results-dir"))
     write(summaries, folder)
+    for summary in summaries:
+        if summary.shards > 1:
+            # Each part has written a page of its own; this one is of them all.
+            write_index(summary, folder / summary.graph)
     if config.getoption("--report-dir"):
         from graphquake.machines.reports import report_search  # noqa: PLC0415
 

@@ -25,7 +25,7 @@ from graphquake.machines.journal import Journal
 from graphquake.machines.judge import Judge
 from graphquake.machines.lab import LiveLab, Outcome
 from graphquake.machines.machine import PlanMachine
-from graphquake.machines.pages import RUNS, write_index
+from graphquake.machines.pages import RUNS, part_folder, write_index
 from graphquake.machines.progress import Reporter
 from graphquake.machines.replay import Replay, recorded, replay, versions_of
 from graphquake.machines.report import finding_text
@@ -139,8 +139,8 @@ class Session:
     @property
     def folder(self) -> Path:
         """Where this graph's files go."""
-        shard = [f"shard-{self.options.shard + 1}"] if self.options.shard else []
-        return results_folder(self.options.results_dir, self.spec.name, *shard)
+        folder = results_folder(self.options.results_dir, self.spec.name)
+        return part_folder(folder, self.options.shard)
 
     def go(self) -> GraphSummary:
         """Replay the graph's cases, then search until the budget is spent.

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 
+from graphquake.harness.errors import InputError
 from graphquake.harness.history import History
 from graphquake.machines.findings import Finding
 from graphquake.machines.lab import Outcome
@@ -21,29 +23,36 @@ from graphquake.machines.summary import GraphSummary
 
 def packed(summaries: Iterable[GraphSummary]) -> bytes:
     """What a process says of its parts, to be sent to the one that prints: without the histories."""
-    return pickle.dumps([_bare(one) for one in summaries])
+    return pickle.dumps([_with_runs(one, _without_history) for one in summaries])
 
 
 def unpacked(data: bytes) -> list[GraphSummary]:
-    """What another process of this same pytest run had `packed`."""
+    """What another process of this same pytest run had `packed`; histories are read again, as far as they are on disk."""
     found: list[GraphSummary] = pickle.loads(data)  # noqa: S301 - a process of our own
-    return found
+    return [_with_runs(one, _with_history) for one in found]
 
 
-def _bare(summary: GraphSummary) -> GraphSummary:
+def _with_runs(summary: GraphSummary, change: Callable[[Outcome], Outcome]) -> GraphSummary:
+    """The summary with all runs that it shows changed."""
     findings = [
-        replace(one, minimal=_without_history(one.minimal), original=_without_history(one.original))
+        replace(one, minimal=change(one.minimal), original=change(one.original))
         for one in summary.findings
     ]
     replays = [
-        replace(one, shown=_without_history(one.shown) if one.shown else None)
-        for one in summary.replays
+        replace(one, shown=change(one.shown) if one.shown else None) for one in summary.replays
     ]
     return replace(summary, findings=findings, replays=replays)
 
 
 def _without_history(outcome: Outcome) -> Outcome:
     return replace(outcome, history=History(outcome.history.spec, outcome.plan))
+
+
+def _with_history(outcome: Outcome) -> Outcome:
+    with suppress(InputError):
+        if outcome.folder is not None:
+            return replace(outcome, history=History.load(outcome.folder))
+    return outcome
 
 
 def merged(summaries: Iterable[GraphSummary]) -> list[GraphSummary]:

@@ -215,6 +215,12 @@ def test_two_processes_search_one_graph(project: Path) -> None:
     assert out.count(f"seed {graph['seed']} · 2 shards") == 1
     assert len(list((project / "regressions").glob("*.json"))) == len(graph["findings"]) >= 1
     assert all(f"FINDING {finding['id']}" in out for finding in graph["findings"])
+    page = (project / ".graphquake" / "toy" / "index.html").read_text()
+    assert "<h2>runs of shard-2</h2>" in page
+    for finding in graph["findings"]:
+        text = page.partition(f"FINDING {finding['id']}")[2].partition("</pre>")[0]
+        assert "landed: pid" in text
+        assert f"{finding['id']}/minimal/run.html" in page
 
 
 def test_a_bug_from_search_to_replay(project: Path) -> None:
