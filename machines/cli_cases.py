@@ -20,7 +20,7 @@ from graphquake.machines.corpus import Case, Corpus, Status, as_in, read_case
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import LiveLab
 from graphquake.machines.progress import Reporter
-from graphquake.machines.replay import Replay, replay, says
+from graphquake.machines.replay import Replay, replay, runs_needed, says
 from graphquake.machines.report import table
 from graphquake.machines.session import corpus_folder, record, results_folder
 
@@ -135,7 +135,8 @@ def _replay_found(
         journal = Journal()
         reporter.begin(spec.name, journal, budget)
         folder = results_folder(arguments.results_dir, case.id, "replay")
-        runs = arguments.runs or (RECORD_RUNS_MIN if arguments.record else None)
+        enough = max(RECORD_RUNS_MIN, runs_needed(case)) if arguments.record else None
+        runs = arguments.runs or enough
         with LiveLab(as_in(case, spec), folder, budget, watch=reporter) as lab:
             one = replay(case, lab, journal, runs=runs)
             reporter.clear()

@@ -15,7 +15,7 @@ from graphquake.machines.budget import BudgetSpent
 from graphquake.machines.corpus import Case, Observed
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import Lab, Outcome
-from graphquake.machines.rates import passes_to_reject
+from graphquake.machines.rates import SURE, passes_to_reject
 
 RUNS_MIN: Final = 3
 INVALID_MAX: Final = 3
@@ -48,8 +48,9 @@ class Replay:
             return f"INVALID {self.invalid} runs proved nothing"
         count = f"{self.broke}/{self.runs}"
         if self.word == "NOT REPRODUCED":
-            rate = f"{self.case.rate:.0%}"
-            return f"NOT REPRODUCED {count} (95% sure, if the rate is still at least {rate})"
+            sure = min(SURE, 1 - (1 - self.case.rate) ** self.runs)
+            rate = f"the rate is still at least {self.case.rate:.0%}"
+            return f"NOT REPRODUCED {count} ({sure:.0%} sure, if {rate})"
         return f"{self.word} {count}" + (", budget" if self.word == "UNDECIDED" else "")
 
     def observed(self, on: str, host: dict[str, str]) -> Observed:

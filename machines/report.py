@@ -49,16 +49,29 @@ def finding_text(finding: Finding) -> str:
     lines += _evidence_rows(case)
     if finding.others:
         lines += row("also seen", "; ".join(finding.others[:3]))
+    where = list(_where_rows(finding))
+    return "\n".join(lines[: LINES_MAX - len(where)] + where)
+
+
+def _where_rows(finding: Finding) -> Iterator[str]:
+    """What to do about it: it stands there however long the rest is."""
     if finding.path is not None:
-        lines += row("case", f"{short(finding.path)}   status: {case.status}")
+        yield from row("case", f"{short(finding.path)}   status: {finding.case.status}")
     if finding.minimal.folder is not None:
-        lines += row("picture", short(finding.minimal.folder / NAME))
-    lines += row(
+        yield from row("picture", short(finding.minimal.folder / NAME))
+    name = _name_of(finding)
+    yield from row(
         "replay",
-        f"graphquake replay {case.id}      not a bug today?  "
-        f"graphquake mark {case.id} known --why URL",
+        f"graphquake replay {name}      not a bug today?  graphquake mark {name} known --why URL",
     )
-    return "\n".join(lines[:LINES_MAX])
+
+
+def _name_of(finding: Finding) -> str:
+    """What `replay` and `mark` are to be given, called from here: the id is enough for what lies where they look by themselves."""
+    path = finding.path
+    if path is None or short(path.parent) == "regressions":
+        return finding.case.id
+    return short(path)
 
 
 def _graph_line(case: Case) -> str:

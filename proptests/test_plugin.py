@@ -159,9 +159,12 @@ def test_a_correct_graph(project: Path) -> None:
     assert (project / ".graphquake" / ".gitignore").read_text() == "*\n"
 
 
-def test_a_search_that_proves_nothing_is_an_error(project: Path) -> None:
-    """And no failure, in JUnit as well: no promise was broken."""
-    status, out = run(project, *CHAOS, "--chaos-budget", "0runs", "--junit-xml", "junit.xml")
+@pytest.mark.parametrize("what", [CHAOS, ("--chaos", "test_own.py")])
+def test_a_search_that_proves_nothing_is_an_error(project: Path, what: tuple[str, ...]) -> None:
+    """And no failure, in JUnit as well: no promise was broken. So it is with a class of one's own."""
+    own = 'from graphquake.machines import chaos\nTestMine = chaos("toy.toml")\n'
+    (project / "test_own.py").write_text(own)
+    status, out = run(project, *what, "--chaos-budget", "0runs", "--junit-xml", "junit.xml")
     assert (status, "1 error" in out, "exit 3: proved nothing" in out) == (1, True, True), out
     assert 'errors="1" failures="0"' in (project / "junit.xml").read_text()
 

@@ -105,6 +105,14 @@ def test_a_finding_with_a_long_plan_stays_short(finding: Finding) -> None:
     lines = finding_text(long).splitlines()
     assert len(lines) <= 30
     assert max(map(len, lines)) <= 100
+    assert lines[-1] == FINDING.splitlines()[-1]
+
+
+def test_a_case_that_lies_elsewhere_is_named_by_its_file(finding: Finding) -> None:
+    """By its id alone it would not be found from here."""
+    said = " ".join(finding_text(replace(finding, path=Path("/cases/3f9a1c.json"))).split())
+    assert "graphquake replay /cases/3f9a1c.json not a bug today?" in said
+    assert "graphquake mark /cases/3f9a1c.json known" in said
 
 
 def replayed(case: Case, word: Word, broke: int, runs: int) -> Replay:
@@ -159,6 +167,15 @@ def test_a_summary(finding: Finding, tmp_path: Path) -> None:
     assert graph["runs"] == {"kept": 24, "broken": 12, "invalid": 2}
     assert graph["findings"][0]["steps"] == ["kill decode 0", "wait 0.50 s"]
     assert text in (tmp_path / "out/summary.md").read_text()
+
+
+def test_a_replay_says_how_sure_it_is(finding: Finding) -> None:
+    """No surer than so many kept runs can make anybody."""
+    case = replace(finding.case, status="known", why="URL")
+    assert (
+        f"NOT REPRODUCED 0/1 ({case.rate:.0%} sure" in replayed(case, "NOT REPRODUCED", 0, 1).line
+    )
+    assert "NOT REPRODUCED 0/9 (95% sure" in replayed(case, "NOT REPRODUCED", 0, 9).line
 
 
 def test_what_the_exit_status_rests_on(finding: Finding) -> None:
