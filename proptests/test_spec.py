@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.errors import InputError
+from graphquake.harness.reading import Table
 from graphquake.harness.serves import parse_serves
 from graphquake.harness.spec import built_in_graphs, expand, load_graph
 
@@ -33,6 +35,29 @@ def roles(**decode: Any) -> dict[str, Any]:
         "prefill": {"command": "p"},
         "decode": {"command": "d"} | decode,
     }
+
+
+def test_the_page_of_graph_files_has_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none that the reader does not know."""
+    known: set[str] = set()
+    has = Table._has
+
+    def noted(table: Table, key: str) -> bool:
+        known.add(table.key_path(key))
+        return has(table, key)
+
+    monkeypatch.setattr(Table, "_has", noted)
+    spec_of(
+        roles=roles(ready={"get": ENTRY}, listed={"get": ENTRY, "item": "x", "roles": ["decode"]})
+    )
+    keys = {
+        re.sub(r"^(roles\.\w+|load|promises)\.", "", key)
+        for key in known - {f"roles.{role}" for role in roles()}
+    }
+    tables = {key.rpartition(".")[0] for key in keys}
+    page = (Path(__file__).parent.parent / "harness/graphs/README.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE)
+    assert {key for cell in cells for key in re.findall("`(.+?)`", cell)} == keys - tables
 
 
 @pytest.mark.parametrize("name", sorted(built_in_graphs()))
