@@ -129,9 +129,9 @@ class History:
                 events = [_event(json.loads(line)) for line in lines]
             with (folder / "requests.csv").open(encoding="utf-8", newline="") as file:
                 requests = [_request(row) for row in csv.DictReader(file)]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return cls(spec, plan, events, requests, host=dict(graph["host"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder}: is damaged: {type(error).__name__}: {error}") from None
-        return cls(spec, plan, events, requests, host=dict(graph["host"]))
 
 
 def _cell(value: object) -> object:

@@ -6,15 +6,15 @@ goes into its case; everything else is a second finding, written down and not ch
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from graphquake.harness.events import StepDone
 from graphquake.harness.history import History
 from graphquake.harness.plan import Plan
 from graphquake.harness.verdict import TOO_MANY, Violation, same
-from graphquake.machines.corpus import REACH_FACTOR, REACH_SLACK_S, Case, Status
+from graphquake.machines.corpus import REACH_FACTOR, REACH_SLACK_S, Case, Status, acted_s
 from graphquake.machines.differs import Facts, facts_of, separating
-from graphquake.machines.embedding import embedding_ends
 from graphquake.machines.lab import Outcome
 from graphquake.machines.shrunk import Shrunk
 
@@ -26,6 +26,7 @@ class Chase:
     signature: str
     _seen: dict[Plan, set[str]] = field(default_factory=dict)
     _runs: dict[Plan, list[tuple[bool, Facts]]] = field(default_factory=dict)
+    _late_s: dict[Plan, dict[str, float]] = field(default_factory=dict)
 
     def wants(self, violation: Violation) -> bool:
         """Whether it is what is chased, in a stream or not."""
@@ -44,14 +45,30 @@ class Chase:
             default=self.signature,
         )
 
-    def saw(self, plan: Plan, signatures: set[str]) -> None:
-        """A run of that plan showed these."""
-        self._seen.setdefault(replace(plan, stay_s=0.0), set()).update(signatures)
+    def saw(self, history: History, violations: Iterable[Violation]) -> None:
+        """A run showed these."""
+        plan = replace(history.plan, stay_s=0.0)
+        late_s = _late_s(plan, history, violations)
+        self._seen.setdefault(plan, set()).update(late_s)
+        before = self._late_s.setdefault(plan, {})
+        before |= {one: max(late, before.get(one, late)) for one, late in late_s.items()}
 
     def noted(self, history: History, *, broken: bool) -> None:
         """A run that proves something broke by what is chased, or did not."""
         plan = replace(history.plan, stay_s=0.0)
         self._runs.setdefault(plan, []).append((broken, facts_of(history)))
+
+    def reach_s(self, minimal: Plan, sightings: Iterable[Outcome]) -> float:
+        """How long after the plan did the last of what it does its violations began, with a margin.
+
+        Args:
+            sightings: runs of other plans that show it, besides those of the minimal one.
+        """
+        own = {self.signature, *self.also(minimal)}
+        late_s = [self._late_s.get(replace(minimal, stay_s=0.0), {})]
+        late_s += [_late_s(minimal, one.history, one.verdict.violations) for one in sightings]
+        most_s = max((s for found in late_s for one, s in found.items() if one in own), default=0.0)
+        return round(max(0.0, most_s) * REACH_FACTOR + REACH_SLACK_S, 1)
 
     def differs(self, minimal: Plan) -> tuple[str, ...]:
         """What separates the broken from the kept runs of the minimal plan."""
@@ -81,16 +98,14 @@ def status_of(promise: str, shrunk: Shrunk) -> Status:
     return "open" if shrunk.complete else "unshrunk"
 
 
-def reach_s(minimal: Plan, outcome: Outcome, signatures: set[str]) -> float:
-    """How long after the plan's last step its violations began, with a margin."""
-    last = embedding_ends(minimal, outcome.plan)
-    done = [s.at_s for s in outcome.history.of(StepDone) if last is not None and s.number == last]
-    late = [
-        violation.at_s - done[0]
-        for violation in outcome.verdict.violations
-        if done and violation.signature in signatures
-    ]
-    return round(max(late, default=0.0) * REACH_FACTOR + REACH_SLACK_S, 1)
+def _late_s(plan: Plan, history: History, violations: Iterable[Violation]) -> dict[str, float]:
+    """For each signature, how long after a plan did the last of what it does it was last seen in a run; 0 if the run did less."""
+    since_s = acted_s(plan, history)
+    found: dict[str, float] = {}
+    for one in violations:
+        late_s = 0.0 if since_s is None else one.at_s - since_s
+        found[one.signature] = max(late_s, found.get(one.signature, late_s))
+    return found
 
 
 def last_step(history: History, at_s: float) -> int:

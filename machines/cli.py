@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from graphquake.harness.spec import load_graph
 from graphquake.harness.story import story
 from graphquake.harness.tables import FORMATS, compare, read_records, render
 from graphquake.harness.verdict import Verdict
+from graphquake.machines.budget import BudgetSpent
 from graphquake.machines.cli_cases import MARKS, budget_of, mark_case, replay_cases
 from graphquake.machines.evidence import draw
 from graphquake.machines.journal import Journal
@@ -182,6 +183,7 @@ def _run(arguments: argparse.Namespace) -> int:
         stack.callback(reporter.clear)
         lab = LiveLab(spec, folder / "run", budget, watch=reporter)
         stack.enter_context(lab)
+        stack.enter_context(suppress(BudgetSpent))
         for number in range(arguments.runs):
             outcome = lab.run(plan, f"run {number + 1}")
             journal.run(plan, "run", outcome.verdict.says, outcome.live_s, "")
@@ -244,6 +246,8 @@ def _runs_text(outcomes: list[Outcome]) -> str:
     says = Counter(outcome.verdict.says for outcome in outcomes)
     valid = says["kept"] + says["broken"]
     low, high = wilson(says["broken"], valid) if valid else (0.0, 1.0)
+    if not outcomes:
+        return "no run fits into the budget"
     median_s = statistics.median(outcome.live_s for outcome in outcomes)
     return (
         f"{says['broken']} of {valid} runs broken ({low:.0%} to {high:.0%}, 95% Wilson), "

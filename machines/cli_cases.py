@@ -16,13 +16,13 @@ from graphquake.harness.errors import (
 )
 from graphquake.harness.spec import GraphSpec, built_in_graphs, load_graph
 from graphquake.machines.budget import UNLIMITED, Budget, parse_limit
-from graphquake.machines.corpus import Case, Corpus, Status, as_in, read_case
+from graphquake.machines.corpus import Case, Corpus, Status, as_in
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import LiveLab
 from graphquake.machines.progress import Reporter
 from graphquake.machines.replay import Replay, replay, runs_needed, says
 from graphquake.machines.report import table
-from graphquake.machines.session import corpus_folder, record, results_folder
+from graphquake.machines.session import corpus_folder, open_corpus, record, results_folder
 
 RECORD_RUNS_MIN: Final = 5
 MARKS: Final[tuple[Status, ...]] = ("open", "known", "fixed")
@@ -59,7 +59,15 @@ def _corpora(arguments: argparse.Namespace) -> list[tuple[Corpus, list[GraphSpec
     folders: dict[Path, list[GraphSpec]] = {}
     for spec in specs:
         folders.setdefault(corpus_folder(spec, arguments.chaos_corpus), []).append(spec)
-    return [(Corpus(folder), specs) for folder, specs in folders.items()]
+    ready_made = built_in_graphs().values()
+    return [
+        # Those that came with graphquake are there for the ready-made ones.
+        (
+            open_corpus(max(own, key=lambda spec: spec.path in ready_made), arguments.chaos_corpus),
+            own,
+        )
+        for own in folders.values()
+    ]
 
 
 def _find(arguments: argparse.Namespace, name: str) -> tuple[Corpus, Case, GraphSpec | None]:
@@ -68,11 +76,12 @@ def _find(arguments: argparse.Namespace, name: str) -> tuple[Corpus, Case, Graph
     if path.suffix == ".json":
         if not path.is_file():
             raise InputError(f"{name}: no such file")
-        case = read_case(name, path.read_text(encoding="utf-8"))
+        corpus = Corpus(path.parent, only=path.name)
+        (case,) = corpus
         specs = [spec for spec in _graphs(arguments.graph) if case.is_of(spec)]
         beside = list(path.resolve().parent.parent.glob("*.toml"))
         specs += [spec for p in beside if (spec := _maybe(p)) and case.is_of(spec)]
-        return Corpus(path.parent), case, specs[0] if specs else None
+        return corpus, case, specs[0] if specs else None
     corpora = _corpora(arguments)
     for corpus, specs in corpora:
         for case in corpus:
@@ -170,7 +179,7 @@ def _says(one: Replay) -> str:
         return "BACK (was fixed)"
     if gone and one.case.status in ("open", "known"):
         return f"perhaps fixed -> graphquake mark {one.case.id} fixed"
-    return one.word.lower()
+    return one.why or one.word.lower()
 
 
 def _one_text(one: Replay) -> str:

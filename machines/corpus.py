@@ -9,6 +9,7 @@ that it shows is a finding. Files that come from outside are data: damaged ones 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import itertools
 import json
@@ -25,7 +26,7 @@ from graphquake.harness.plan import HEALS, Aimed, Plan, Step, plan_from_json
 from graphquake.harness.reading import Table, did_you_mean
 from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import Violation, same
-from graphquake.machines.embedding import embedding_ends
+from graphquake.machines.embedding import last_act
 
 SCHEMA: Final = 1
 Status: TypeAlias = Literal["open", "known", "fixed", "unconfirmed", "unshrunk"]
@@ -64,7 +65,7 @@ class Case:
 
     Attributes:
         also: other signatures that the minimal plan itself showed in its own runs.
-        reach_s: how long after the end of the plan's steps its violations began at most, with a margin.
+        reach_s: how long after the plan did the last of what it does its violations began at most, with a margin.
         bounds, load: the graph's bounds and load under which it was seen; a replay uses them.
         needed: step -> what was seen without it.
         numbers: step -> where its numbers begin to matter.
@@ -121,23 +122,13 @@ class Case:
     def explains(self, violation: Violation, history: History) -> bool:
         """Whether a violation is nothing but this case again.
 
-        It is if an embedding of the case's plan was completed before it, it has one of the case's signatures, and it begins
-        within the case's reach.
+        It is if it has one of the case's signatures and begins within the case's reach, after an embedding of the case's plan did the
+        last of what it does.
         """
         if not self.names(violation.signature):
             return False
-        # A fault does its work from when it begins, any other step when it is done.
-        done_s = {
-            step.number: step.begun_s if step.fault else step.at_s for step in history.of(StepDone)
-        }
-        for plan in self.plans():
-            last = embedding_ends(plan, history.plan)
-            if last is None or last not in done_s:
-                continue
-            late_s = violation.at_s - done_s[last]
-            if 0 <= late_s <= self.reach_s:
-                return True
-        return False
+        since = (acted_s(plan, history) for plan in self.plans())
+        return any(s is not None and 0 <= violation.at_s - s <= self.reach_s for s in since)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form, in the order in which one reads it."""
@@ -208,6 +199,15 @@ def _relabelled(step: Step, to: Mapping[tuple[str, int], int]) -> Step:
     if isinstance(step, Aimed):
         return replace(step, index=to[(step.role, step.index)])
     return step
+
+
+def acted_s(plan: Plan, history: History) -> float | None:
+    """When, in a run, the earliest embedding of a plan began to do the last of what it does; None if it never did.
+
+    Not when it was over: a kill does its work from when it begins, and what breaks while a plan's last wait goes on is its doing.
+    """
+    number = last_act(plan, history.plan)
+    return next((step.begun_s for step in history.of(StepDone) if step.number == number), None)
 
 
 def case_id(graph: str, promise: str, plan: Plan) -> str:
@@ -324,6 +324,8 @@ def _observed(table: Table) -> Observed:
         runs=table.whole("runs"),
         invalid=table.whole("invalid", 0),
     )
+    if one.broke > one.runs:
+        raise table.error("broke", f"found {one.broke}, expected at most its {one.runs} runs")
     table.done()
     return one
 
@@ -334,13 +336,15 @@ class Corpus:
     Args:
         folder: where they lie, and where new ones go; it need not exist yet.
         shipped: a folder of cases that came with graphquake; one of the same name in `folder` stands for it.
+        only: the name of the one file that is read.
 
     Raises:
         InputError: if one of them is damaged or of a newer schema.
     """
 
-    def __init__(self, folder: Path, shipped: Path | None = None) -> None:
+    def __init__(self, folder: Path, shipped: Path | None = None, *, only: str = "") -> None:
         self.folder = folder
+        self._pattern = glob.escape(only) if only else "*.json"
         self._cases: dict[str, Case] = {}
         for path in sorted(shipped.glob("*.json")) if shipped else []:
             self._read(path)
@@ -352,12 +356,14 @@ class Corpus:
         Raises:
             InputError: as for the corpus.
         """
-        for path in sorted(self.folder.glob("*.json")):
+        for path in sorted(self.folder.glob(self._pattern)):
             self._read(path)
 
     def _read(self, path: Path) -> None:
         try:
             text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return  # Another process has just dropped it.
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: is damaged: {error}") from None
         case = read_case(str(path), text)

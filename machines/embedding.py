@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphquake.harness.plan import Burst, Plan, Stall, Step, Wait
+from graphquake.harness.plan import Burst, Plan, Stall, Step, Wait, WaitReady
 
 # Waits are held at 10 ms; sums of them are compared with a little slack against rounding.
 SLACK_S = 1e-6
@@ -27,9 +27,25 @@ def embedding_ends(small: Plan, large: Plan) -> int | None:
     Returns:
         The number of the step of `large` with which it is (-1 for an empty `small`); None if there is no embedding.
     """
+    found = _earliest(small, large)
+    return None if found is None else found[1]
+
+
+def last_act(small: Plan, large: Plan) -> int | None:
+    """Where the earliest embedding of `small` in `large` last does anything: what it waits for besides comes after that.
+
+    Returns:
+        The number of the step of `large` (-1 if `small` only waits); None if there is no embedding.
+    """
+    found = _earliest(small, large)
+    return None if found is None else found[0]
+
+
+def _earliest(small: Plan, large: Plan) -> tuple[int, int] | None:
+    """Where the earliest embedding last does anything, and where it is complete."""
     if small.heal != large.heal or small.stay_s > large.stay_s + SLACK_S:
         return None
-    at, waited_s = -1, 0.0
+    acted, at, waited_s = -1, -1, 0.0
     for step, wait_s in _acts(small.steps):
         # The earliest place is the best one: it leaves the most to the steps that follow.
         for place, other in _from(large.steps, at + 1):
@@ -42,8 +58,10 @@ def embedding_ends(small: Plan, large: Plan) -> int | None:
         else:
             if step is not None or wait_s > SLACK_S:
                 return None
+        if step is not None and not isinstance(step, WaitReady):
+            acted = at
         waited_s = 0.0
-    return at
+    return acted, at
 
 
 def _from(steps: tuple[Step, ...], begin: int) -> Iterable[tuple[int, Step]]:

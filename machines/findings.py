@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphquake.harness.spec import GraphSpec
-from graphquake.machines.chase import Chase, reach_s, status_of
+from graphquake.machines.chase import Chase, status_of
 from graphquake.machines.corpus import (
     Case,
     Corpus,
@@ -72,7 +72,7 @@ def case_of(
         also=tuple(sorted(own - {chase.signature})),
         plan=shrunk.plan,
         seen=seen_text(promise, shown.history),
-        reach_s=max(reach_s(shrunk.plan, outcome, own) for outcome in sightings),
+        reach_s=chase.reach_s(shrunk.plan, sightings),
         bounds=bounds_of(spec),
         load=load_of(spec),
         any_replica=shrunk.any_replica,
@@ -86,10 +86,19 @@ def case_of(
 
 
 def with_past(case: Case, corpus: Corpus) -> Case:
-    """A case that was there before (fixed, unconfirmed) keeps what was known about it."""
+    """A case that was there before (fixed, unconfirmed, unshrunk) keeps what was known about it.
+
+    One of the same plan with another signature is another case, and stays as it is.
+    """
     past = next((one for one in corpus if one.id == case.id), None)
+    if past is not None and not past.names(case.signature):
+        other = case_id(case.graph["name"], case.signature, case.plan)
+        return with_past(replace(case, id=other), corpus)
     if past is None:
         return case
+    if (past.status, case.status) == ("unshrunk", "unconfirmed"):
+        # There was no time to see it again: what was known holds.
+        return past
     return replace(case, why=past.why, observed=(*past.observed, *case.observed))
 
 

@@ -103,6 +103,11 @@ class Judge:
         """The graph."""
         return self.lab.spec
 
+    @property
+    def found(self) -> int:
+        """How many findings count."""
+        return sum(finding.counts for finding in self.findings)
+
     def new_round(self, number: int) -> None:
         """A machine begins to draw anew."""
         self.round = number
@@ -130,6 +135,11 @@ class Judge:
         while self._begun:
             self._cancel(self._begun.popleft())
 
+    def settle(self) -> None:
+        """See to what those show that still run, as far as it comes to that before the first finding."""
+        while self._begun and self._minimal is None:
+            self._settle(self._begun.popleft())
+
     def _judge(self, plan: Plan) -> None:
         """Run a plan if that is worth it, and look at what the oldest of those that run shows."""
         if (reason := self._not_run(plan)) is not None:
@@ -139,8 +149,7 @@ class Judge:
             self._begun.append(self.lab.start(plan, "search"))
         except BudgetSpent:
             self.journal.draw(self.round, plan, "after the budget")
-            while self._begun and self._minimal is None:
-                self._settle(self._begun.popleft())
+            self.settle()
             raise
         self.journal.draw(self.round, plan, "run")
         self._said.add(plan)
@@ -212,6 +221,7 @@ class Judge:
             if verdict.causes
             else "; ".join(dict.fromkeys(v.signature for v in news))
         )
+        self.explained.update(explained)
         folder = outcome.folder.name if outcome.folder else ""
         self.journal.run(plan, why, verdict.says, outcome.live_s, what, explained, folder)
         self.live_s += outcome.live_s
@@ -223,9 +233,7 @@ class Judge:
 
     def _news(self, outcome: Outcome) -> list[Violation]:
         """The violations that no case explains."""
-        news, explained = self._sorted(outcome.verdict.violations, outcome.history)
-        self.explained.update(explained)
-        return news
+        return self._sorted(outcome.verdict.violations, outcome.history)[0]
 
     def _shows(self, chase: Chase, history: History) -> bool:
         """Whether a history, perhaps of a run that still goes on, has such a violation that no case explains."""
@@ -298,7 +306,7 @@ class Judge:
     def _trial(self, outcome: Outcome, chase: Chase) -> Trial:
         """What a run says about the signature that is chased; other violations are written down."""
         news = self._news(outcome) if outcome.verdict.says == "broken" else []
-        chase.saw(outcome.plan, {violation.signature for violation in news})
+        chase.saw(outcome.history, news)
         wanted = [v for v in news if self.shrink_any or chase.wants(v)]
         if outcome.verdict.says != "invalid":
             chase.noted(outcome.history, broken=bool(wanted))
@@ -339,6 +347,8 @@ class Judge:
         """Make a case of it, and move the folders of its runs to where the case is looked for."""
         case = case_of(self.spec, self.lab.host, chase, shrunk, [*evidence, first], cost)
         case = with_past(case, self.corpus)
+        # First of all, so that no other process takes the same bug for news.
+        path = self.corpus.keep(case)
         shown, first = file_finding(
             evidence[0] if evidence else first, first, self.results_dir / case.id
         )
@@ -346,7 +356,7 @@ class Judge:
             self.lab.discard(outcome)
         counts = case.status in ("open", "unshrunk") or self.strict
         others = chase.others(case)
-        return Finding(case, shown, first, others, counts, self.corpus.keep(case))
+        return Finding(case, shown, first, others, counts, path)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import html
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,8 +46,11 @@ def _journal(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         # The process of that part did not come so far.
         return []
-    with path.open(encoding="utf-8") as lines:
-        return [row for line in lines if "run" in (row := json.loads(line))]
+    rows = []
+    with path.open(encoding="utf-8") as lines, suppress(json.JSONDecodeError):
+        # A process that was killed may have left half a line as its last.
+        rows.extend(map(json.loads, lines))
+    return [row for row in rows if "run" in row]
 
 
 def _page(summary: GraphSummary, folder: Path) -> Iterator[str]:
@@ -58,11 +62,11 @@ def _page(summary: GraphSummary, folder: Path) -> Iterator[str]:
     for finding in summary.findings:
         yield f"<pre>{_text(finding_text(finding))}</pre>"
         shown = [("the minimal plan's run", finding.minimal.folder)]
-        if finding.original is not finding.minimal:
+        if finding.original.folder != finding.minimal.folder:
             shown.append(("the run in which it was first seen", finding.original.folder))
         links = (_link(what, to / NAME, folder) for what, to in shown if to is not None)
         yield f"<p>{' · '.join(links)}</p>"
-    for part in (part_folder(folder, shard) for shard in range(summary.shards)):
+    for part in (part_folder(folder, shard) for shard in summary.parts):
         yield f"<h2>runs{'' if part == folder else f' of {part.name}'}</h2>{_table(_run_rows(part, folder))}"
     yield "</html>"
 

@@ -8,6 +8,7 @@ item for each graph; with files, their `chaos(…)` classes are collected beside
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import metadata
@@ -98,6 +99,11 @@ def _items(session: pytest.Session) -> Iterator[pytest.Item]:
     try:
         share = config.getoption("share_gpus")
         specs = [load_graph(name, share_gpus=share) for name in _graph_names(config)]
+        twice = [name for name, n in Counter(spec.name for spec in specs).items() if n > 1]
+        if twice:
+            raise InputError(
+                f"--graph: found {', '.join(twice)} twice: their files would be the same"
+            )
         limit = limit_of(config, "--chaos-budget")
         options(config)
     except InputError as error:
@@ -254,7 +260,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     folder = Path(config.getoption("--results-dir"))
     write(summaries, folder)
     for summary in summaries:
-        if summary.shards > 1:
+        if summary.parts != (0,):
             # Each part has written a page of its own; this one is of them all.
             write_index(summary, folder / summary.graph)
     if config.getoption("--report-dir"):

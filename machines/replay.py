@@ -10,11 +10,14 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
+from graphquake.harness.errors import InputError
+from graphquake.harness.spec import GraphSpec
 from graphquake.harness.verdict import same
 from graphquake.machines.budget import BudgetSpent
 from graphquake.machines.corpus import Case, Observed
 from graphquake.machines.journal import Journal
 from graphquake.machines.lab import Lab, Outcome
+from graphquake.machines.model import check_plan
 from graphquake.machines.rates import SURE, passes_to_reject
 
 RUNS_MIN: Final = 3
@@ -30,6 +33,7 @@ class Replay:
         broke, runs, invalid: as in `Observed`.
         others: signatures that were seen besides the case's own.
         shown: the last run that broke it, or the last one at all.
+        why: why there was no run at all.
     """
 
     case: Case
@@ -40,10 +44,13 @@ class Replay:
     others: tuple[str, ...]
     differs: tuple[str, ...]
     shown: Outcome | None
+    why: str = ""
 
     @property
     def line(self) -> str:
         """One word and what it rests on."""
+        if self.why:
+            return f"INVALID {self.why}"
         if self.word == "INVALID":
             return f"INVALID {self.invalid} runs proved nothing"
         count = f"{self.broke}/{self.runs}"
@@ -70,6 +77,15 @@ def runs_needed(case: Case) -> int:
     return max(RUNS_MIN, passes_to_reject(case.rate))
 
 
+def impossible(case: Case, spec: GraphSpec) -> str:
+    """Why a graph that changed since cannot do a case's plan any more; empty if it can."""
+    try:
+        check_plan(spec, case.plan, "cannot be done any more")
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def replay(case: Case, lab: Lab, journal: Journal, *, runs: int | None = None) -> Replay:
     """Run a case's plan until it is decided.
 
@@ -77,6 +93,8 @@ def replay(case: Case, lab: Lab, journal: Journal, *, runs: int | None = None) -
         lab: runs under the case's own bounds and load (see `corpus.as_in`).
         runs: do exactly so many, broken or not; None stops at the first that breaks it.
     """
+    if why := impossible(case, lab.spec):
+        return Replay(case, "INVALID", 0, 0, 0, (), _differs(case, lab.host), None, why)
     broke = kept = invalid = 0
     others: Counter[str] = Counter()
     shown: Outcome | None = None

@@ -280,12 +280,8 @@ def _seconds(value: float | None) -> str:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of what was run, also by the workers of pytest-xdist."""
     reports = [report for of in terminalreporter.stats.values() for report in of]
-    folders = [
-        value
-        for report in reports
-        for name, value in getattr(report, "user_properties", [])
-        if name == "folder"
-    ]
+    said = (dict(getattr(report, "user_properties", ())) for report in reports)
+    folders = [str(one["folder"]) for one in said if {"folder", "verdict"} <= one.keys()]
     records = [record for folder in dict.fromkeys(folders) for record in read_records(Path(folder))]
     if records:
         terminalreporter.section("scenarios")

@@ -80,10 +80,11 @@ def search(
     judge.plainest = new_machine()().plainest()
     with suppress(BudgetSpent):
         for case in unshrunk:
-            judge.go_on(case)
+            if judge.found < findings_max:
+                judge.go_on(case)
     idle = 0
     for number in itertools.count():
-        if sum(finding.counts for finding in judge.findings) >= findings_max:
+        if judge.found >= findings_max:
             judge.drop()
             return "findings"
         judge.new_round(number)
@@ -101,6 +102,8 @@ def search(
             raise unusable.error from None
         idle = idle + 1 if judge.journal.live.total() == runs_before else 0
         if idle >= IDLE_ROUNDS_MAX:
+            judge.settle()
+            judge.drop()
             return "exhausted"
     raise AssertionError("itertools.count ends never")
 

@@ -27,7 +27,7 @@ from graphquake.machines.lab import LiveLab, Outcome
 from graphquake.machines.machine import PlanMachine
 from graphquake.machines.pages import RUNS, part_folder, write_index
 from graphquake.machines.progress import Reporter
-from graphquake.machines.replay import Replay, recorded, replay, versions_of
+from graphquake.machines.replay import Replay, impossible, recorded, replay, versions_of
 from graphquake.machines.report import finding_text
 from graphquake.machines.search import draw_plans, search
 from graphquake.machines.summary import GraphSummary
@@ -159,7 +159,11 @@ class Session:
             self.reporter.begin(self.spec.name, journal, self.budget, lab.gpus)
             try:
                 self.summary.versions = versions_of(lab.host)
-                unshrunk = [case for case in self._cases() if case.status == "unshrunk"]
+                unshrunk = [
+                    case
+                    for case in self._cases()
+                    if case.status == "unshrunk" and not impossible(case, self.spec)
+                ]
                 for case in self._cases():
                     if case not in unshrunk:
                         self.summary.replays.append(self._replay(case, journal))

@@ -57,10 +57,15 @@ def _with_history(outcome: Outcome) -> Outcome:
 
 def merged(summaries: Iterable[GraphSummary]) -> list[GraphSummary]:
     """One summary a graph, in the order in which their first shards come."""
-    parts: dict[str, list[GraphSummary]] = {}
+    searches: list[list[GraphSummary]] = []
     for one in sorted(summaries, key=lambda one: one.shard):
-        parts.setdefault(one.graph, []).append(one)
-    return [own[0] if len(own) == 1 else _merged(own) for own in parts.values()]
+        # Two parts of the same number are of two searches, of two test classes say.
+        fits = (own for own in searches if own[0].graph == one.graph and own[-1].shard < one.shard)
+        own = next(fits, None)
+        if own is None:
+            searches.append(own := [])
+        own.append(one)
+    return [_merged(own) for own in searches]
 
 
 def _merged(parts: list[GraphSummary]) -> GraphSummary:
@@ -69,7 +74,7 @@ def _merged(parts: list[GraphSummary]) -> GraphSummary:
         findings.setdefault(finding.case.id, finding)
     return replace(
         parts[0],
-        shards=len(parts),
+        parts=tuple(one.shard for one in parts),
         spent_s=max(one.spent_s for one in parts),
         live=_sums(one.live for one in parts),
         causes=_sums(one.causes for one in parts),

@@ -38,7 +38,7 @@ class GraphSummary:
         gpu_s: live seconds times GPUs.
         run_s: seconds of each live run.
         ended: what ended the search; empty if there was none.
-        shard, shards: which part of the search this is, from 0; and how many parts it sums up.
+        shard, parts: which part of the search this is, from 0; and those that it sums up, its own page's runs being the first's.
     """
 
     graph: str
@@ -62,7 +62,7 @@ class GraphSummary:
     ended: str = ""
     strict_known: bool = False
     shard: int = 0
-    shards: int = 1
+    parts: tuple[int, ...] = (0,)
 
     @property
     def runs(self) -> int:
@@ -116,7 +116,7 @@ class GraphSummary:
         """The summary as it is printed."""
         versions = "".join(f" · {name} {version}" for name, version in self.versions.items())
         total = f" of {_duration(self.total_s)}" if self.total_s < 1e6 else ""  # noqa: PLR2004
-        shards = f" · {self.shards} shards" if self.shards > 1 else ""
+        shards = f" · {len(self.parts)} shards" if len(self.parts) > 1 else ""
         spent = f"{_duration(self.spent_s)}{total}"
         lines = [f"{self.graph} · seed {self.seed}{shards} · {spent}{versions}"]
         lines += row("runs", self._runs_line())
@@ -163,7 +163,7 @@ class GraphSummary:
         return {
             "graph": self.graph,
             "seed": self.seed,
-            "shards": self.shards,
+            "shards": len(self.parts),
             "spent_s": round(self.spent_s, 1),
             "budget_s": round(self.total_s, 1) if self.total_s < 1e6 else None,  # noqa: PLR2004
             "versions": self.versions,

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, EXIT_KEPT
+from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, EXIT_KEPT, EXIT_PROVED_NOTHING
 from graphquake.harness.history import History
 from graphquake.harness.requests import ERROR
+from graphquake.machines import session
 from graphquake.machines.cli import main
 from graphquake.machines.corpus import Case, Corpus, Observed
+from graphquake.machines.lab import LiveLab
 
 from made import Made, plan_of
 
@@ -133,6 +135,51 @@ def test_a_known_case_needs_a_reason(graph: str, capsys: pytest.CaptureFixture[s
     assert main(["mark", "abc123", "known", "--why", "a link", "--graph", graph]) == EXIT_KEPT
     case = Corpus(Path("regressions")).get("abc123")
     assert (case.status, case.why) == ("known", "a link")
+
+
+def test_a_case_is_read_by_its_file_alone(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever else lies beside it; what it says itself has to be possible."""
+    Corpus(Path("cases")).keep(case_of())
+    Path("cases/package.json").write_text("{}")
+    args = ["replay", "cases/abc123.json", "--graph", graph]
+    assert main([*args, "--dry-run"]) == EXIT_KEPT
+    assert "kill server 0" in capsys.readouterr().out
+    path = Path("cases/abc123.json")
+    path.write_text(path.read_text().replace('"broke": 10', '"broke": 11'))
+    assert "observed[0].broke: found 11, expected at most its 10 runs" in said(capsys, *args)
+    path.write_bytes(b"\xff")
+    assert "abc123.json: is damaged" in said(capsys, *args)
+
+
+def test_a_case_that_the_graph_cannot_do_any_more(
+    graph: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its replay proves nothing and says why; no graph is started for it."""
+    monkeypatch.setattr(LiveLab, "run", NotImplemented)
+    Corpus(Path("regressions")).keep(case_of(plan=plan_of("kill server 2")))
+    assert main(["replay", "abc123", "--graph", graph]) == EXIT_PROVED_NOTHING
+    why = 'plan step 1, "kill server 2": toy has server 0 and server 1'
+    assert capsys.readouterr().out.startswith(f"INVALID cannot be done any more: {why}\n")
+
+
+def test_a_budget_without_room_for_a_run(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Says so, and proves nothing; also as JSON."""
+    Path("my.plan").write_text("kill server 0\n")
+    args = ["run", "my.plan", "--graph", graph, "--chaos-budget", "0runs"]
+    assert main(args) == EXIT_PROVED_NOTHING
+    assert capsys.readouterr().out == "no run fits into the budget\n"
+    assert main([*args, "--json"]) == EXIT_PROVED_NOTHING
+    assert json.loads(capsys.readouterr().out)["runs"] == []
+
+
+def test_the_cases_that_came_with_it_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where graphquake is installed, and new cases go to the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(session, "_is_installed", lambda: True)
+    assert main(["replay", "--all", "--graph", "dynamo-disagg-bootstrap", "--dry-run"]) == EXIT_KEPT
+    assert "dbe043  dynamo-disagg-bootstrap" in capsys.readouterr().out
 
 
 def test_a_case_survives_its_file(tmp_path: Path) -> None:

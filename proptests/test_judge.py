@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,19 +12,23 @@ from hypothesis import settings
 
 from graphquake.harness.plan import Plan
 from graphquake.harness.requests import ERROR
+from graphquake.harness.verdict import Verdict, Violation
 from graphquake.machines import novelty
 from graphquake.machines.broken import PromiseBroken
-from graphquake.machines.budget import Limit
+from graphquake.machines.budget import BudgetSpent, Limit
 from graphquake.machines.chase import Chase
 from graphquake.machines.corpus import Case, Corpus
 from graphquake.machines.embedding import embeds
+from graphquake.machines.findings import case_of
 from graphquake.machines.journal import Journal
 from graphquake.machines.judge import EVIDENCE_RUNS, Judge
+from graphquake.machines.lab import Outcome
 from graphquake.machines.machine import machine_for
 from graphquake.machines.report import finding_text
 from graphquake.machines.search import SETTINGS, Ended, search
+from graphquake.machines.shrunk import Shrunk
 
-from made import plan_of, spec_of
+from made import Made, plan_of, spec_of
 from simlab import Bug, SimLab
 
 PAIR = plan_of("kill decode 0", "kill prefill 0")
@@ -85,11 +90,18 @@ def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
     assert not judge.findings[0].others
 
 
+def _saw(chase: Chase, plan: Plan, *signatures: str) -> None:
+    chase.saw(
+        Made(plan=plan).history(),
+        [Violation(one.split(" / ")[0], one, 3.0, "") for one in signatures],
+    )
+
+
 def test_too_many_failures_are_called_by_their_own_name() -> None:
     """Where the minimal plan shows what they are; else nothing but that they are too many is known."""
     chase = Chase("error_window / too many / path left")
-    chase.saw(SINGLE, {chase.signature, "error_window / HTTP 503 / path left", "no_leak / gauge"})
-    chase.saw(PAIR, {chase.signature})
+    _saw(chase, SINGLE, chase.signature, "error_window / HTTP 503 / path left", "no_leak / gauge")
+    _saw(chase, PAIR, chase.signature)
     chase.settle(PAIR)
     assert chase.signature == "error_window / too many / path left"
     chase.settle(SINGLE)
@@ -296,6 +308,59 @@ def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path)
     search(judge, 1, findings_max=1, unshrunk=[left], config=QUICK)
     assert judge.findings[0].case.plan == PLAIN
     assert pair.id not in {case.id for case in Corpus(tmp_path / "cases")}
+
+
+def test_what_breaks_in_the_last_wait_is_explained_by_its_case() -> None:
+    """The clock runs from the last thing that was done, not from the end of the wait; a file of it can be read."""
+    plan = plan_of("kill prefill 0", "wait 3.60 s")
+    made = (
+        Made(plan=plan).step("kill prefill 0", 2.01, begun_s=2.0).step("wait 3.60 s", 5.6, number=1)
+    )
+    history = made.history()
+    seen = Violation("views_agree", "views_agree / listed", 4.5, "listed")
+    outcome = Outcome(plan, Verdict("broken", (seen,)), history, 6.0)
+    chase = Chase(seen.signature)
+    chase.saw(history, [seen])
+    shrunk = Shrunk(plan, 1, 1, 0, 0, (), (), None, 1, complete=False, confirmed=True, journal=())
+    case = case_of(made.spec, {}, chase, shrunk, [outcome], {})
+    assert case.reach_s == round(2.5 * 1.25 + 0.5, 1)
+    assert case.explains(seen, history)
+    assert not case.explains(replace(seen, at_s=1.9), history)
+    assert not case.explains(replace(seen, at_s=2.1 + case.reach_s), history)
+    assert Chase(seen.signature).reach_s(plan, []) == 0.5
+
+
+def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> None:
+    """The known one stays as it is, and both are in the corpus."""
+    searched(SimLab([Bug(SINGLE, "wrong tokens")]), tmp_path)
+    corpus = Corpus(tmp_path / "cases")
+    (known,) = corpus
+    known = replace(known, status="known", why="planted")
+    corpus.keep(known)
+    both = [Bug(SINGLE, "wrong tokens"), Bug(SINGLE, "tokens lost")]
+    judge, _ = searched(SimLab(both), tmp_path, seed=2)
+    assert judge.findings[0].case.signature == "answers / tokens lost"
+    assert {case.plan for case in Corpus(tmp_path / "cases")} == {SINGLE}
+    assert known in Corpus(tmp_path / "cases")
+    assert len(list(Corpus(tmp_path / "cases"))) == 2
+
+
+def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> None:
+    """With the counts that it had."""
+    bug = Bug(PAIR, "wrong tokens")
+    found = next(
+        n for n, plan in enumerate(_runs_of(bug, tmp_path / "all"), 1) if embeds(PAIR, plan)
+    )
+    searched(SimLab([bug], runs_max=found + 3), tmp_path, seed=1)
+    corpus = Corpus(tmp_path / "cases")
+    (left,) = corpus
+    lab = SimLab([replace(bug, detail="HTTP 503", outcome=ERROR)], runs_max=1)
+    left = replace(left, promise="error_window", signature="error_window / HTTP 503 / path left")
+    corpus.keep(left)
+    judge = Judge(lab, corpus, Journal(), results_dir=tmp_path / "results")
+    with suppress(BudgetSpent):
+        judge.go_on(left)
+    assert list(Corpus(tmp_path / "cases")) == [left]
 
 
 def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 
 import pytest
 
-from graphquake.harness.reference import membership
+from graphquake.harness.reference import membership, registry
 from graphquake.harness.reference.membership import LEASE_S, Directory, Instance
+from graphquake.harness.reference.registry import Registry
 
 PORT = 1
 
@@ -94,6 +96,29 @@ def test_one_that_goes_again_at_once_takes_nobody_with_it(clock: Clock) -> None:
     assert listed(directory) == ["a", "b"]
     view.opened()
     assert listed(directory) == ["a", "b"]
+
+
+def test_a_registry_that_was_stalled_ends_no_lease_for_that(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not hear who renewed; who renewed first thing afterwards gets no more than a lease."""
+    monkeypatch.setattr(registry, "time", clock)
+    one = Registry(argparse.Namespace(port=1, registries=[], name="registry 0"))
+    early, late = instances("a", "b")
+    one.renew(early)
+    clock.now_s += LEASE_S / 2
+    stalled_s = LEASE_S
+    clock.now_s += stalled_s
+    one.renew(late)
+    one.overslept(stalled_s)
+    one.expire()
+    assert set(one.leases) == {"a", "b"}
+    clock.now_s += LEASE_S / 2
+    one.expire()
+    assert set(one.leases) == {"b"}
+    clock.now_s += LEASE_S / 2
+    one.expire()
+    assert not one.leases
 
 
 def test_who_was_never_known_before_is_believed_at_once(clock: Clock) -> None:

@@ -106,6 +106,7 @@ def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
         ([*CHAOS, "--chaos-max-findings", "0"], "--chaos-max-findings: found 0, expected at least 1"),
         ([*CHAOS, "--slots", "0"], "--slots: found 0, expected 1 to 64"),
         ([*CHAOS, "--hypothesis-seed", "x"], '--hypothesis-seed: found "x", expected a whole number'),
+        ([*CHAOS, "--graph", "toy.toml"], "--graph: found toy twice"),
         (["--graph", "toy.toml"], "--graph: does nothing without --chaos"),
     ],
 )  # fmt: skip
@@ -171,8 +172,13 @@ def test_a_search_that_proves_nothing_is_an_error(project: Path, what: tuple[str
 
 def test_control_c(project: Path) -> None:
     """The search ends at once, with a summary, and with nothing left."""
+    journal = project / ".graphquake" / "toy" / "journal.jsonl"
     with start(project, *CHAOS, "--chaos-budget", "5m") as process:
-        time.sleep(6)
+        until_s = time.monotonic() + 60
+        while not (journal.exists() and '"live_s"' in journal.read_text()):
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
+        time.sleep(1)
         process.send_signal(signal.SIGINT)
         begun_s = time.monotonic()
         out, _ = process.communicate(timeout=30)

@@ -84,15 +84,24 @@ def test_parts_add_up_to_one_summary(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sent[0].live == two.live
     assert not sent[0].findings[0].minimal.history.requests
     single, whole = merged(sent)
-    assert (single.graph, single.shards) == ("h", 1)
+    assert (single.graph, single.parts) == ("h", (0,))
     assert (whole.live, whole.run_s, whole.spent_s) == (
         {"kept": 7, "broken": 1},
         [1.0, 2.0, 3.0],
         12.0,
     )
-    assert (whole.not_tried, whole.ended, whole.shards) == (["stall"], "findings, budget", 2)
+    assert (whole.not_tried, whole.ended, whole.parts) == (["stall"], "findings, budget", (0, 1))
     assert [f.case.id for f in whole.findings] == [finding.case.id]
     assert "g · seed 7 · 2 shards · 12s" in whole.text()
+
+
+def test_parts_that_are_missing_and_searches_that_are_two() -> None:
+    """A process that died takes its part with it; two parts of the same number are of two searches."""
+    last, first = GraphSummary("g", 7, shard=2), GraphSummary("g", 7, shard=0)
+    other = GraphSummary("g", 8, shard=0)
+    assert [one.parts for one in merged([last, first])] == [(0, 2)]
+    assert [one.parts for one in merged([last])] == [(2,)]
+    assert [(one.seed, one.parts) for one in merged([first, other])] == [(7, (0,)), (8, (0,))]
 
 
 def test_processes_that_begin_at_once_share_a_folder(tmp_path: Path) -> None:
