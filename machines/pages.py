@@ -46,7 +46,7 @@ def _journal(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         # The process of that part did not come so far.
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     with path.open(encoding="utf-8") as lines, suppress(json.JSONDecodeError):
         # A process that was killed may have left half a line as its last.
         rows.extend(map(json.loads, lines))
