@@ -228,7 +228,8 @@ def test_two_processes_search_one_graph(project: Path) -> None:
     assert "<h2>runs of shard-2</h2>" in page
     for finding in graph["findings"]:
         text = page.partition(f"FINDING {finding['id']}")[2].partition("</pre>")[0]
-        assert "landed: pid" in text
+        # Which came with the run from the process that found it.
+        assert "full block" in text
         assert f"{finding['id']}/minimal/run.html" in page
 
 
