@@ -24,7 +24,6 @@ class Chase:
     """One signature that is shrunk, and what else was seen on the way."""
 
     signature: str
-    _seen: dict[Plan, set[str]] = field(default_factory=dict)
     _runs: dict[Plan, list[tuple[bool, Facts]]] = field(default_factory=dict)
     _late_s: dict[Plan, dict[str, float]] = field(default_factory=dict)
 
@@ -37,7 +36,7 @@ class Chase:
 
         Too many failures are like any others: where they have a name besides, it is that, which excuses less.
         """
-        shown = self._seen.get(replace(minimal, stay_s=0.0), set())
+        shown = self._late_s.get(replace(minimal, stay_s=0.0), {})
         alike = [one for one in shown if same(one, self.signature)]
         self.signature = min(
             alike,
@@ -49,7 +48,6 @@ class Chase:
         """A run showed these."""
         plan = replace(history.plan, stay_s=0.0)
         late_s = _late_s(plan, history, violations)
-        self._seen.setdefault(plan, set()).update(late_s)
         before = self._late_s.setdefault(plan, {})
         before |= {one: max(late, before.get(one, late)) for one, late in late_s.items()}
 
@@ -80,13 +78,13 @@ class Chase:
         """What the minimal plan itself shows besides: the same bug in other words. A wrong answer never is."""
         return {
             one
-            for one in self._seen.get(replace(minimal, stay_s=0.0), ())
+            for one in self._late_s.get(replace(minimal, stay_s=0.0), {})
             if not one.startswith("answers / ")
         }
 
     def others(self, case: Case) -> tuple[str, ...]:
         """Second findings: seen on the way, and not shown by the minimal plan."""
-        seen = set[str]().union(*self._seen.values())
+        seen = set[str]().union(*self._late_s.values())
         return tuple(sorted(one for one in seen if not case.names(one)))
 
 

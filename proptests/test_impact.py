@@ -144,13 +144,11 @@ def test_percentiles() -> None:
 
 
 def test_what_is_reported_is_what_was_so() -> None:
-    """Outages of a server that are known to the millisecond, and a request every 10 ms. No outage runs into the next one."""
+    """Outages of a server that are known to the millisecond, and a request every 10 ms."""
     found = bench_clock.errors(*asyncio.run(bench_clock.measure(8, seed=3)))
-    usual, worst = (bench_clock.at_percentile(found, share) for share in (0.5, 1.0))
-    assert usual.window_s <= 0.01 + 1 / bench_clock.RATE_PER_S
-    assert usual.first_ok_s <= 0.005
-    # That somebody else had the core for a moment is no error of the account.
-    assert max(worst.window_s, worst.first_ok_s) < bench_clock.BETWEEN_S / 2
+    worst = bench_clock.at_percentile(found, 0.95)
+    assert worst.window_s <= 0.01 + 1 / bench_clock.RATE_PER_S
+    assert worst.first_ok_s <= 0.005
 
 
 # ----------------------------------------------------------------------------------------------------------- the tables

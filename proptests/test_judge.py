@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from graphquake.harness.requests import ERROR
 from graphquake.harness.verdict import Verdict, Violation
 from graphquake.machines import novelty
 from graphquake.machines.broken import PromiseBroken
-from graphquake.machines.budget import BudgetSpent, Limit
+from graphquake.machines.budget import Limit
 from graphquake.machines.chase import Chase
 from graphquake.machines.corpus import Case, Corpus
 from graphquake.machines.embedding import embeds
@@ -281,13 +280,7 @@ def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
 def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
     """From the plan that was kept: the case of before makes room for the minimal one; on a graph that is well it stays."""
     bug = Bug(PAIR, "wrong tokens")
-    found = next(
-        n for n, plan in enumerate(_runs_of(bug, tmp_path / "all"), 1) if embeds(PAIR, plan)
-    )
-    searched(SimLab([bug], runs_max=found + 3), tmp_path, seed=1)
-    corpus = Corpus(tmp_path / "cases")
-    (left,) = corpus
-    assert left.status == "unshrunk"
+    left, corpus = _left_unshrunk(bug, tmp_path)
     well = Judge(SimLab([]), corpus, Journal(), results_dir=tmp_path / "well")
     well.go_on(left)
     assert list(Corpus(tmp_path / "cases")) == [left]
@@ -346,20 +339,12 @@ def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> No
 
 
 def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> None:
-    """With the counts that it had."""
-    bug = Bug(PAIR, "wrong tokens")
-    found = next(
-        n for n, plan in enumerate(_runs_of(bug, tmp_path / "all"), 1) if embeds(PAIR, plan)
-    )
-    searched(SimLab([bug], runs_max=found + 3), tmp_path, seed=1)
-    corpus = Corpus(tmp_path / "cases")
-    (left,) = corpus
-    lab = SimLab([replace(bug, detail="HTTP 503", outcome=ERROR)], runs_max=1)
-    left = replace(left, promise="error_window", signature="error_window / HTTP 503 / path left")
-    corpus.keep(left)
-    judge = Judge(lab, corpus, Journal(), results_dir=tmp_path / "results")
-    with suppress(BudgetSpent):
-        judge.go_on(left)
+    """With the counts that it had: one run broke it once more, and then the budget was spent."""
+    bug = Bug(PAIR, "HTTP 503", outcome=ERROR, after_s=8.0)
+    left, corpus = _left_unshrunk(bug, tmp_path)
+    judge = Judge(SimLab([bug], runs_max=1), corpus, Journal(), results_dir=tmp_path / "results")
+    judge.go_on(left)
+    assert [finding.case for finding in judge.findings] == [left]
     assert list(Corpus(tmp_path / "cases")) == [left]
 
 
@@ -377,6 +362,16 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
         finding = judge._find(plan, outcome, wrong)
         assert len(finding.case.plan.steps) == steps
     assert finding.case.signature == "answers / tokens lost"
+
+
+def _left_unshrunk(bug: Bug, folder: Path) -> tuple[Case, Corpus]:
+    """The case of a search whose budget ended in the middle of the shrink, and where it lies."""
+    found = next(n for n, plan in enumerate(_runs_of(bug, folder / "all"), 1) if embeds(PAIR, plan))
+    searched(SimLab([bug], runs_max=found + 3), folder, seed=1)
+    corpus = Corpus(folder / "cases")
+    (left,) = corpus
+    assert left.status == "unshrunk"
+    return left, corpus
 
 
 def _runs_of(bug: Bug, folder: Path) -> list[Plan]:

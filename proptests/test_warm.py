@@ -44,6 +44,7 @@ async def test_a_graph_is_used_again_as_if_it_were_fresh(tmp_path: Path) -> None
     spawned = {e.replica: e.pid for e in second.history.of(Spawned) if e.at_s < 0}
     assert spawned == before
     assert [e.replica for e in second.history.of(Died)] == ["worker 1"]
+    assert second.live_s < first.live_s
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["1", "2"]
     assert left_of(os.getpid()) == []
 
