@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphquake.machines.machine import PlanMachine as PlanMachine
+    from graphquake.machines.plans.machine import PlanMachine as PlanMachine
 
 __all__ = ["PlanMachine", "chaos"]
 
@@ -16,7 +16,7 @@ __all__ = ["PlanMachine", "chaos"]
 def __getattr__(name: str) -> Any:
     # The pytest plugin lives in this package: importing it must not import hypothesis.
     if name == "PlanMachine":
-        from graphquake.machines.machine import PlanMachine  # noqa: PLC0415
+        from graphquake.machines.plans.machine import PlanMachine  # noqa: PLC0415
 
         return PlanMachine
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -29,9 +29,9 @@ def chaos(
 
     Args:
         graph: a ready-made graph, or a TOML file (relative to where pytest runs).
-        promises: further promises, as `module:name`; see `graphquake.harness.promises`.
+        promises: further promises, as `module:name`; see `graphquake.harness.promises.builtin`.
         machine: a subclass of `PlanMachine` with rules of its own.
     """
-    from graphquake.machines.plugin import chaos_class  # noqa: PLC0415
+    from graphquake.machines.frontends.plugin import chaos_class  # noqa: PLC0415
 
     return chaos_class(graph, promises, machine)

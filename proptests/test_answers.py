@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquake.harness.answers import Checker, body_of, masked, prompt_of
+from graphquake.harness.clients.answers import Checker, body_of, masked, prompt_of
 from graphquake.harness.errors import InputError
 
-from made import spec_of
+from support.made import spec_of
 
 
 def right(prompt: str, max_tokens: int) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 from hypothesis.errors import FlakyFailure
 
-from graphquake.harness.plan import Burst, Kill, Plan, Wait
-from graphquake.machines.ledger import Trial
+from graphquake.harness.spec.plan import Burst, Kill, Plan, Wait
+from graphquake.machines.shrinking.trials import Trial
 
-import interactive
-from bench_shrink import WAYS, Task, measure
-from costs import Costs, sizes
-from interactive import AsItComes
-from measured import Row, row_of, spread, summary
-from shrink_tables import checks, shapes_table, ways_table
-from simulated import SHAPES, Simulated, failing
-from ways import FINDING, Ddmin, Ours, ProbDD, Ran, Result, Way
+from bench import interactive
+from bench.bench_shrink import WAYS, Task, measure
+from bench.costs import Costs, sizes
+from bench.interactive import AsItComes
+from bench.measured import Row, row_of, spread, summary
+from bench.shrink_tables import checks, shapes_table, ways_table
+from bench.ways import FINDING, Ddmin, Ours, ProbDD, Ran, Result, Way
+from support.simulated import SHAPES, Simulated, failing
 
 BY_NAME = {shape.name: shape for shape in SHAPES}
 COSTS = Costs()

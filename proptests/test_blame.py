@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from graphquake.harness.verdict import Violation
-from graphquake.machines.blame import BESIDE_THE_PATH, BURST_OF_LOAD, LAST_FAULT, blame
+from graphquake.harness.promises.verdict import Violation
+from graphquake.machines.findings.fault_localization import (
+    BESIDE_THE_PATH,
+    BURST_OF_LOAD,
+    LAST_FAULT,
+    blame,
+)
 
-from made import Made, plan_of, spec_of
+from support.made import Made, plan_of, spec_of
 
 PLAN = plan_of(
     "kill decode 0", "burst 5 over 0.00 s", "kill registry 0", "kill prefill 0", "wait 0.10 s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphquake.machines.budget import Budget, Budgets, Limit, parse_duration, parse_limit
+from graphquake.machines.runners.budget import Budget, Budgets, Limit, parse_duration, parse_limit
 
 
 @pytest.mark.parametrize(

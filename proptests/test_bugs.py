@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from planted import planted, read_bug
 
-from graphquake.harness.live import run_live
-from graphquake.harness.promises import BUILT_IN
-from graphquake.machines.model import feasible
+from graphquake.harness.promises.builtin import BUILT_IN
+from graphquake.harness.run.live import run_live
+from graphquake.machines.plans.graph_model import feasible
 
-from toys import in_loop
+from support.planted import planted, read_bug
+from support.toys import in_loop
 
 BUGS = planted()
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, EXIT_KEPT, EXIT_PROVED_NOTHING
-from graphquake.harness.history import History
-from graphquake.harness.requests import ERROR
-from graphquake.machines import session
-from graphquake.machines.cli import main
-from graphquake.machines.corpus import Case, Corpus, Observed
-from graphquake.machines.lab import LiveLab
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import ERROR
+from graphquake.machines.cases.corpus import Case, Corpus, Observed
+from graphquake.machines.frontends.cli import main
+from graphquake.machines.runners.runner import LiveLab
+from graphquake.machines.sessions import session
 
-from made import Made, plan_of
+from support.made import Made, plan_of
 
 GRAPH = """
 graph = "toy"

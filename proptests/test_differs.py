@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
-from graphquake.machines.differs import facts_of, separating
+from graphquake.machines.findings.explain import facts_of, separating
 
-from made import Made, plan_of
+from support.made import Made, plan_of
 
 
 def young(age_s: float) -> Made:

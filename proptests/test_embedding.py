@@ -8,8 +8,17 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Step, Terminate, Wait, WaitReady
-from graphquake.machines.embedding import embedding_ends, embeds
+from graphquake.harness.spec.plan import (
+    Burst,
+    Kill,
+    Plan,
+    Respawn,
+    Step,
+    Terminate,
+    Wait,
+    WaitReady,
+)
+from graphquake.machines.plans.subplan import embedding_ends, embeds
 
 # Few different steps, so that plans that have nothing to do with one another often embed all the same.
 waits = st.sampled_from([Wait(0.0), Wait(0.1), Wait(0.2), Wait(0.3), Wait(1.0)])

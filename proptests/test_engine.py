@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from graphquake.harness.reference import model
 from graphquake.harness.reference.engine import Engine, EngineError, EngineFull
 
-from toys import in_loop, left_of
+from support.toys import in_loop, left_of
 
 PROMPTS = st.text(string.ascii_lowercase, min_size=1, max_size=40)
 

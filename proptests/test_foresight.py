@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 
 import pytest
-from virtual import VirtualRunner
 
-from graphquake.harness.plan import Plan
-from graphquake.machines.foresight import shrink_ahead
-from graphquake.machines.ledger import OutOfBudget, Trial
-from graphquake.machines.shrink import shrink
-from graphquake.machines.shrunk import Shrunk
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.shrinking.result import Shrunk
+from graphquake.machines.shrinking.shrink import shrink
+from graphquake.machines.shrinking.speculation import shrink_ahead
+from graphquake.machines.shrinking.trials import OutOfBudget, Trial
 
-from simulated import SHAPES, SPEC, Shape, broken, failing
+from support.simulated import SHAPES, SPEC, Shape, broken, failing
+from support.virtual import VirtualRunner
 
 SEEDS = range(2)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.gauges import KNOWN_GAUGES, gauges_in, load_in
+from graphquake.harness.spec.metrics import KNOWN_GAUGES, gauges_in, load_in
 
-from made import spec_of
+from support.made import spec_of
 
 VLLM = """
 # HELP vllm:num_requests_running Number of requests in model execution batches.

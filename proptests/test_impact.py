@@ -12,13 +12,20 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.events import Measured, Resumed
-from graphquake.harness.impact import account, percentile
-from graphquake.harness.requests import ERROR
-from graphquake.harness.tables import FORMATS, compare, flat, read_records, record_of, render
+from graphquake.harness.history.events import Measured, Resumed
+from graphquake.harness.history.request import ERROR
+from graphquake.harness.reports.impact import account, percentile
+from graphquake.harness.reports.suite_table import (
+    FORMATS,
+    compare,
+    flat,
+    read_records,
+    record_of,
+    render,
+)
 
-import bench_clock
-from made import Made, plan_of
+from bench import bench_clock
+from support.made import Made, plan_of
 
 
 def outage(*, returns: bool = True) -> Made:

@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from graphquake.harness.plan import Plan
-from graphquake.harness.requests import ERROR
-from graphquake.harness.verdict import Verdict, Violation
-from graphquake.machines import novelty
-from graphquake.machines.broken import PromiseBroken
-from graphquake.machines.budget import Limit
-from graphquake.machines.chase import Chase
-from graphquake.machines.corpus import Case, Corpus
-from graphquake.machines.embedding import embeds
-from graphquake.machines.findings import case_of
-from graphquake.machines.journal import Journal
-from graphquake.machines.judge import EVIDENCE_RUNS, Judge
-from graphquake.machines.lab import Outcome
-from graphquake.machines.machine import machine_for
-from graphquake.machines.report import finding_text
-from graphquake.machines.search import SETTINGS, Ended, search
-from graphquake.machines.shrunk import Shrunk
+from graphquake.harness.history.request import ERROR
+from graphquake.harness.promises.verdict import Verdict, Violation
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.corpus import Case, Corpus
+from graphquake.machines.findings.finding import case_of
+from graphquake.machines.findings.hypothesis_errors import PromiseBroken
+from graphquake.machines.findings.judge import EVIDENCE_RUNS, Judge
+from graphquake.machines.findings.sightings import Chase
+from graphquake.machines.plans import novelty
+from graphquake.machines.plans.machine import machine_for
+from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.reports.finding_text import finding_text
+from graphquake.machines.runners.budget import Limit
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.runner import Outcome
+from graphquake.machines.sessions.search import SETTINGS, Ended, search
+from graphquake.machines.shrinking.result import Shrunk
 
-from made import Made, plan_of, spec_of
-from simlab import Bug, SimLab
+from support.made import Made, plan_of, spec_of
+from support.simlab import Bug, SimLab
 
 PAIR = plan_of("kill decode 0", "kill prefill 0")
 SINGLE = plan_of("kill decode 0")

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.availability import availability
 from graphquake.harness.errors import GraphError, InputError
-from graphquake.harness.events import PhaseBegan, Resumed, StepDone
-from graphquake.harness.history import History
-from graphquake.harness.live import describe_host, run_live
-from graphquake.harness.promises import judge
-from graphquake.harness.requests import OK
-from graphquake.harness.spec import load_graph, with_bounds
-from graphquake.harness.verdict import Verdict
+from graphquake.harness.history.events import PhaseBegan, Resumed, StepDone
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import OK
+from graphquake.harness.promises.availability import availability
+from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.verdict import Verdict
+from graphquake.harness.run.live import describe_host, run_live
+from graphquake.harness.spec.graph import load_graph, with_bounds
 
-from made import plan_of
-from toys import in_loop, left_of, toy_spec
+from support.made import plan_of
+from support.toys import in_loop, left_of, toy_spec
 
 KILLS = plan_of(
     "kill worker 0", "wait 0.20 s", "respawn worker 0", "wait until ready",

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.plan import (
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import (
     Burst,
     Kill,
     Plan,
@@ -21,10 +22,9 @@ from graphquake.harness.plan import (
     WaitReady,
     parse_plan,
 )
-from graphquake.harness.spec import GraphSpec
-from graphquake.machines.model import Model, check_plan, feasible, mend
+from graphquake.machines.plans.graph_model import Model, check_plan, feasible, mend
 
-from simulated import SPEC, drawn, spec_with
+from support.simulated import SPEC, drawn, spec_with
 
 WORKERS = spec_with(frontend=1, worker=2)
 aims = st.sampled_from(SPEC.replicas())

@@ -8,16 +8,16 @@ from pathlib import Path
 from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 
-from graphquake.harness.plan import Plan
-from graphquake.machines.corpus import Corpus
-from graphquake.machines.journal import Journal
-from graphquake.machines.judge import Judge
-from graphquake.machines.machine import machine_for
-from graphquake.machines.novelty import LOOK_MAX, Novelty, sights
-from graphquake.machines.search import SETTINGS, round_seed, search
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.judge import Judge
+from graphquake.machines.plans.machine import machine_for
+from graphquake.machines.plans.novelty import LOOK_MAX, Novelty, sights
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.sessions.search import SETTINGS, round_seed, search
 
-from made import plan_of, spec_of
-from simlab import SimLab
+from support.made import plan_of, spec_of
+from support.simlab import SimLab
 
 SPEC = spec_of(lease_s=1.0)
 

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.events import Measured
+from graphquake.harness.history.events import Measured
+from graphquake.harness.history.request import ERROR
 from graphquake.harness.picture import content, page, write_page
-from graphquake.harness.promises import judge
-from graphquake.harness.requests import ERROR
-from graphquake.machines.evidence import Shelf
-from graphquake.machines.lab import Outcome
+from graphquake.harness.promises.builtin import judge
+from graphquake.machines.findings.artifacts import Shelf
+from graphquake.machines.runners.runner import Outcome
 
-from browser import CHROMIUM, Browser
-from made import Made, plan_of
-from toys import in_loop
+from support.browser import CHROMIUM, Browser
+from support.made import Made, plan_of
+from support.toys import in_loop
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 HOSTILE = "<!-- <script> </script><script>document.title = 'owned'</script>"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.plan import (
+from graphquake.harness.spec.plan import (
     HEALS,
     Burst,
     Kill,
@@ -26,7 +26,7 @@ from graphquake.harness.plan import (
     plan_from_json,
     read_plan,
 )
-from graphquake.harness.reading import Table
+from graphquake.harness.spec.table import Table
 
 roles = st.from_regex(r"[a-z_][a-z0-9_-]{0,8}", fullmatch=True)
 indices = st.integers(0, 999)

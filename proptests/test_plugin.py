@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from toys import TOY, left_of, toy_file
+from support.toys import TOY, left_of, toy_file
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def panicking(project: Path) -> None:
 def test_importing_the_plugin_costs_nothing() -> None:
     """It is loaded by every pytest of everybody."""
     heavy = "{'hypothesis', 'aiohttp', 'numpy', 'psutil', 'uvloop', 'asyncio'}"
-    code = f"import sys, graphquake.machines.plugin; print({heavy} & set(sys.modules))"
+    code = f"import sys, graphquake.machines.frontends.plugin; print({heavy} & set(sys.modules))"
     argv = [sys.executable, "-c", code]
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "set()\n"
 
@@ -246,7 +246,7 @@ def test_a_bug_from_search_to_replay(project: Path) -> None:
     assert re.match(r"kill worker [01]", case["steps"][0])
     assert case["observed"][0]["broke"] >= 9
     assert f"FINDING {case['id']}  error_window broken" in out
-    graphquake = [sys.executable, "-m", "graphquake.machines.cli"]
+    graphquake = [sys.executable, "-m", "graphquake.machines.frontends.cli"]
     env = {**os.environ, "PYTHONPATH": str(TOY.parent)}
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:

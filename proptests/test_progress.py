@@ -6,12 +6,12 @@ import io
 
 import pytest
 
-from graphquake.harness.execute import Progress
-from graphquake.machines.budget import Budget
-from graphquake.machines.journal import Journal
-from graphquake.machines.progress import Reporter
+from graphquake.harness.run.execute import Progress
+from graphquake.machines.reports.progress import Reporter
+from graphquake.machines.runners.budget import Budget
+from graphquake.machines.runners.journal import Journal
 
-from made import plan_of
+from support.made import plan_of
 
 PLAN = plan_of("kill decode 0", "wait 1.00 s")
 NOW = Progress("plan", 2.0, 1, 30, 4, 2)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquake.harness.availability import Stretch, availability, union, up_stretches
-from graphquake.harness.events import Invalidated, Leaked
-from graphquake.harness.promises import judge, not_judged
-from graphquake.harness.requests import ERROR, LEFT, REFUSED, SHED, STALLED, WRONG
-from graphquake.harness.verdict import same
+from graphquake.harness.history.events import Invalidated, Leaked
+from graphquake.harness.history.request import ERROR, LEFT, REFUSED, SHED, STALLED, WRONG
+from graphquake.harness.promises.availability import Stretch, availability, union, up_stretches
+from graphquake.harness.promises.builtin import judge, not_judged
+from graphquake.harness.promises.verdict import same
 
-from made import Made, plan_of, spec_of
+from support.made import Made, plan_of, spec_of
 
 
 def says(made: Made) -> tuple[str, tuple[str, ...]]:

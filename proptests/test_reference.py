@@ -10,15 +10,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from graphquake.harness.events import BecameReady
-from graphquake.harness.live import run_live
+from graphquake.harness.history.events import BecameReady
+from graphquake.harness.history.request import OK
+from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.reference.model import expected
-from graphquake.harness.requests import OK
-from graphquake.harness.spec import load_graph
-from graphquake.harness.supervisor import Supervisor
+from graphquake.harness.run.live import run_live
+from graphquake.harness.spec.graph import load_graph
 
-from made import plan_of
-from toys import in_loop, left_of
+from support.made import plan_of
+from support.toys import in_loop, left_of
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.promises import judge
-from graphquake.harness.requests import ERROR
-from graphquake.machines.corpus import Case, Observed
-from graphquake.machines.findings import Finding
-from graphquake.machines.lab import Outcome
-from graphquake.machines.replay import Replay, Word
-from graphquake.machines.report import counted, finding_text, seen_text, title_of
-from graphquake.machines.summary import GraphSummary, combined, write
+from graphquake.harness.history.request import ERROR
+from graphquake.harness.promises.builtin import judge
+from graphquake.machines.cases.corpus import Case, Observed
+from graphquake.machines.cases.replay import Replay, Word
+from graphquake.machines.findings.finding import Finding
+from graphquake.machines.reports.finding_text import counted, finding_text, seen_text, title_of
+from graphquake.machines.reports.summary import GraphSummary, combined, write
+from graphquake.machines.runners.runner import Outcome
 
-from made import Made, plan_of
+from support.made import Made, plan_of
 
 PLAN = plan_of("kill decode 0", "wait 0.50 s")
 BEGAN = datetime.fromisoformat("2026-01-01T00:00:00+00:00")

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.plan import Plan
-from graphquake.machines.corpus import Corpus
-from graphquake.machines.journal import Journal
-from graphquake.machines.judge import Judge
-from graphquake.machines.ledger import Ledger, Trial
-from graphquake.machines.search import search
-from graphquake.machines.shrink import Shrunk, shrink
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.judge import Judge
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.sessions.search import search
+from graphquake.machines.shrinking.shrink import Shrunk, shrink
+from graphquake.machines.shrinking.trials import Ledger, Trial
 
-from made import plan_of
-from reused import saved
-from simlab import Bug, SimLab
-from simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
+from bench.reused import saved
+from support.made import plan_of
+from support.simlab import Bug, SimLab
+from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
 SEEDS = range(2)
 BROKEN, KEPT = Trial("broken"), Trial("kept")

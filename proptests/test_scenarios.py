@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from graphquake.machines.scenarios import test_scenario
+from graphquake.machines.frontends.scenarios import test_scenario
 
 __all__ = ["test_scenario"]

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.machines import novelty
-from graphquake.machines.corpus import Corpus
-from graphquake.machines.journal import Journal
-from graphquake.machines.judge import Judge
-from graphquake.machines.search import round_seed, search
-from graphquake.machines.session import results_folder
-from graphquake.machines.shards import merged, packed, unpacked
-from graphquake.machines.summary import GraphSummary
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.judge import Judge
+from graphquake.machines.plans import novelty
+from graphquake.machines.reports.summary import GraphSummary
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.sessions.search import round_seed, search
+from graphquake.machines.sessions.session import results_folder
+from graphquake.machines.sessions.shards import merged, packed, unpacked
 
-from made import plan_of
-from simlab import Bug, SimLab
+from support.made import plan_of
+from support.simlab import Bug, SimLab
 
 BUG = Bug(plan_of("kill decode 0"), "wrong tokens")
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphquake.harness.plan import Burst, Kill, Plan, Respawn, Step, Wait
-from graphquake.machines.embedding import embeds
-from graphquake.machines.model import feasible
-from graphquake.machines.numbers import smallest
-from graphquake.machines.shrink import OutOfBudget, Shrunk, Trial, shrink
-from graphquake.machines.suspects import PRIORS, suspects
+from graphquake.harness.spec.plan import Burst, Kill, Plan, Respawn, Step, Wait
+from graphquake.machines.plans.graph_model import feasible
+from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.shrinking.parameters import smallest
+from graphquake.machines.shrinking.probdd import PRIORS, suspects
+from graphquake.machines.shrinking.shrink import OutOfBudget, Shrunk, Trial, shrink
 
-from simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
+from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
 SEEDS = range(10)
 CAP = 120

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.reading import Table
-from graphquake.harness.serves import parse_serves
-from graphquake.harness.spec import built_in_graphs, expand, load_graph
+from graphquake.harness.spec.graph import built_in_graphs, expand, load_graph
+from graphquake.harness.spec.serves import parse_serves
+from graphquake.harness.spec.table import Table
 
-from made import spec_of
+from support.made import spec_of
 
 ENTRY = "http://127.0.0.1:{port.http}"
 

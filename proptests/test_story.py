@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from graphquake.harness.requests import ERROR
-from graphquake.harness.story import LINES_MAX, story
+from graphquake.harness.history.request import ERROR
+from graphquake.harness.reports.story import LINES_MAX, story
 
-from made import Made, plan_of
+from support.made import Made, plan_of
 
 
 def test_a_story_tells_what_happened_in_order() -> None:

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from graphquake.harness import strain
-from graphquake.harness.strain import Strain
+from graphquake.harness.run import contention as strain
+from graphquake.harness.run.contention import Strain
 
 BUSY = "while True: pass"
 

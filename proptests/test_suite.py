@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 from test_plugin import run
 
-from graphquake.harness.deployments import DEPLOYMENTS
 from graphquake.harness.errors import InputError
-from graphquake.harness.events import Measured
-from graphquake.harness.history import History
-from graphquake.harness.live import run_live
-from graphquake.harness.logs import ALL, join_process_logs, write_client_logs
-from graphquake.harness.plan import Plan
-from graphquake.harness.requests import ERROR, OK
-from graphquake.harness.scenarios import (
+from graphquake.harness.graphs.deployments import DEPLOYMENTS
+from graphquake.harness.history.events import Measured
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import ERROR, OK
+from graphquake.harness.reports.suite_logs import ALL, join_process_logs, write_client_logs
+from graphquake.harness.run.live import run_live
+from graphquake.harness.run.scenarios import (
     SCENARIOS,
     Clients,
     NotThereError,
@@ -30,11 +29,12 @@ from graphquake.harness.scenarios import (
     scenario_names,
     scenario_plan,
 )
-from graphquake.harness.spec import GraphSpec, load_graph
-from graphquake.harness.target import replica_name
+from graphquake.harness.spec.graph import GraphSpec, load_graph
+from graphquake.harness.spec.plan import Plan
+from graphquake.harness.targets.target import replica_name
 
-from made import Made, plan_of, spec_of
-from toys import in_loop, toy_file, toy_spec
+from support.made import Made, plan_of, spec_of
+from support.toys import in_loop, toy_file, toy_spec
 
 FAST = Strike(after_s=3.0)
 
@@ -257,9 +257,11 @@ def test_one_log_of_all_processes(tmp_path: Path) -> None:
 def project(tmp_path: Path) -> Path:
     """Somebody's tests: the toy, and the two files that the scenarios need."""
     toy_file(tmp_path)
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["graphquake.machines.scenarios"]\n')
+    (tmp_path / "conftest.py").write_text(
+        'pytest_plugins = ["graphquake.machines.frontends.scenarios"]\n'
+    )
     (tmp_path / "test_mine.py").write_text(
-        "from graphquake.machines.scenarios import test_scenario\n"
+        "from graphquake.machines.frontends.scenarios import test_scenario\n"
     )
     return tmp_path
 

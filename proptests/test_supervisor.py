@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.errors import GraphError
-from graphquake.harness.events import BecameReady, Died, Spawned
-from graphquake.harness.guard import children_of, stat_of
-from graphquake.harness.processes import OWNER, REPLICA, Owner, command_of, runs
-from graphquake.harness.spec import load_graph
-from graphquake.harness.supervisor import Supervisor
+from graphquake.harness.history.events import BecameReady, Died, Spawned
+from graphquake.harness.processes.guard import children_of, stat_of
+from graphquake.harness.processes.procfs import OWNER, REPLICA, Owner, command_of, runs
+from graphquake.harness.processes.supervisor import Supervisor
+from graphquake.harness.spec.graph import load_graph
 
-from toys import are_open, in_loop, left_of, toy_spec
+from support.toys import are_open, in_loop, left_of, toy_spec
 
 MOMENTS = 20
 
@@ -263,7 +263,7 @@ async def test_a_graph_that_does_not_start(tmp_path: Path, kind: str) -> None:
     path = toy_spec(tmp_path, **changes).path
     if kind == "no command":
         text = path.read_text().replace(
-            "{python} " + str(Path(__file__).parent / "toy.py work"), "no-such-program"
+            "{python} " + str(Path(__file__).parent / "support/toy.py work"), "no-such-program"
         )
         path.write_text(text)
     with pytest.raises(GraphError, match=message) as caught:
@@ -334,8 +334,8 @@ def is_guard(pid: int) -> bool:
 HARNESS = """
 import asyncio, sys
 from pathlib import Path
-from graphquake.harness.spec import load_graph
-from graphquake.harness.supervisor import Supervisor
+from graphquake.harness.spec.graph import load_graph
+from graphquake.harness.processes.supervisor import Supervisor
 
 async def main():
     async with Supervisor.launch(load_graph(sys.argv[1]), Path(sys.argv[2])):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from graphquake.harness.promises import judge
-from graphquake.harness.requests import OK, SHED
+from graphquake.harness.history.request import OK, SHED
+from graphquake.harness.promises.builtin import judge
 
-from made import Made, plan_of, spec_of
+from support.made import Made, plan_of, spec_of
 
 STEADY_S = 5.0
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.events import Resumed, Seen
-from graphquake.harness.live import run_live
-from graphquake.harness.promises import judge
-from graphquake.harness.target import View
-from graphquake.harness.views import Views
+from graphquake.harness.history.events import Resumed, Seen
+from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.views import Views
+from graphquake.harness.run.live import run_live
+from graphquake.harness.targets.target import View
 
-from made import Made, plan_of, spec_of
-from toys import in_loop, toy_spec
+from support.made import Made, plan_of, spec_of
+from support.toys import in_loop, toy_spec
 
 # within_s is 5 s by default, the lease of `spec_of` 10 s.
 

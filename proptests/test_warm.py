@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.events import Died, Spawned
-from graphquake.harness.live import run_live
-from graphquake.harness.plan import Plan
-from graphquake.harness.supervisor import Supervisor
-from graphquake.harness.warm import Warm
-from graphquake.machines import lab as labs
-from graphquake.machines.budget import Budget
-from graphquake.machines.lab import LiveLab
+from graphquake.harness.history.events import Died, Spawned
+from graphquake.harness.processes.supervisor import Supervisor
+from graphquake.harness.run.live import run_live
+from graphquake.harness.run.reuse import Warm
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.runners import runner as labs
+from graphquake.machines.runners.budget import Budget
+from graphquake.machines.runners.runner import LiveLab
 
-from made import plan_of
-from toys import in_loop, left_of, toy_spec
+from support.made import plan_of
+from support.toys import in_loop, left_of, toy_spec
 
 KILL = plan_of("kill worker 0")
 DEAD = plan_of("kill worker 0", "wait 2.00 s")

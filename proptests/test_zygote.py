@@ -9,19 +9,19 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from planted import FOLDER, planted
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.events import Spawned
-from graphquake.harness.guard import children_of, stat_of
-from graphquake.harness.live import run_live
-from graphquake.harness.processes import marked, this_owner
-from graphquake.harness.spec import GraphSpec, load_graph, read_graph
-from graphquake.harness.supervisor import Supervisor
-from graphquake.harness.zygote import NAME
+from graphquake.harness.history.events import Spawned
+from graphquake.harness.processes.guard import children_of, stat_of
+from graphquake.harness.processes.procfs import marked, this_owner
+from graphquake.harness.processes.supervisor import Supervisor
+from graphquake.harness.processes.zygote import NAME
+from graphquake.harness.run.live import run_live
+from graphquake.harness.spec.graph import GraphSpec, load_graph, read_graph
 
-from made import plan_of
-from toys import in_loop, left_of
+from support.made import plan_of
+from support.planted import FOLDER, planted
+from support.toys import in_loop, left_of
 
 
 def preloading(*modules: str) -> GraphSpec:

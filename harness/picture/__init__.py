@@ -17,15 +17,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from graphquake.harness.availability import Stretch
-from graphquake.harness.events import BecameReady, Died, Measured, PhaseBegan, Resumed, Spawned
-from graphquake.harness.history import History
-from graphquake.harness.impact import account
-from graphquake.harness.promises import judge, not_judged
-from graphquake.harness.requests import OK, SHED, Request
-from graphquake.harness.story import story
-from graphquake.harness.target import replica_name
-from graphquake.harness.verdict import Verdict
+from graphquake.harness.history.events import (
+    BecameReady,
+    Died,
+    Measured,
+    PhaseBegan,
+    Resumed,
+    Spawned,
+)
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import OK, SHED, Request
+from graphquake.harness.promises.availability import Stretch
+from graphquake.harness.promises.builtin import judge, not_judged
+from graphquake.harness.promises.verdict import Verdict
+from graphquake.harness.reports.impact import account
+from graphquake.harness.reports.story import story
+from graphquake.harness.targets.target import replica_name
 
 MIB: Final = 1 << 20
 # So many steps of a line over the whole run, where it counts what happened within each.

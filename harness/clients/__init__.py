@@ -1,0 +1,1 @@
+"""The load generator: clients, prompts, and the classification of answers."""

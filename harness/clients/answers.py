@@ -1,0 +1,166 @@
+"""What a client asked, what it got, and whether that is right.
+
+Prompts follow from the load's seed and the request's number alone, so that anyone can ask the same question again. The right
+answer comes from the graph file's oracle where it has one, and is compared to the token; without one, what is left to check is
+the protocol: one id for all of a stream, a finish reason, `[DONE]`, and the number of tokens that it claims.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.history.request import ERROR, OK, TRUNCATED, WRONG
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.load import LoadSpec
+
+Oracle: TypeAlias = Callable[[str, int], str]
+
+MESSAGE_MAX: Final = 200
+_HEX_TO_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
+# What differs between two sightings of the same failure: numbers, ids, addresses.
+_VARYING: Final = re.compile(
+    r"0x[0-9a-f]+|[0-9a-f]{8,}(?:-[0-9a-f]{4,}){0,4}|\d+(?:[.:]\d+)*", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """What an answer turned out to be: one of the outcomes of `history`, what it rests on, what was said, its tokens."""
+
+    outcome: str
+    detail: str = ""
+    message: str = ""
+    tokens: int = 0
+
+
+def find_oracle(spec: GraphSpec) -> Oracle | None:
+    """The function that knows every right answer; None if the graph file has none.
+
+    Raises:
+        InputError: if it can't be imported.
+    """
+    name = spec.promises.oracle
+    if name == "none":
+        return None
+    module, _, function = name.partition(":")
+    try:
+        found: Oracle = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{spec.path.name}: promises.answers.oracle: {name}: {error}") from None
+    return found
+
+
+def prompt_of(load: LoadSpec, number: int) -> str:
+    """The prompt of one request: `prompt_tokens` lower-case letters (one token each for a byte-level tokenizer)."""
+    digest = hashlib.shake_256(f"{load.seed}/{number}".encode()).hexdigest(
+        (load.prompt_tokens + 1) // 2
+    )
+    return digest[: load.prompt_tokens].translate(_HEX_TO_LETTERS)
+
+
+def body_of(load: LoadSpec, number: int, *, stream: bool) -> dict[str, Any]:
+    """The JSON body of one request."""
+    prompt = prompt_of(load, number)
+    body: dict[str, Any] = {"model": load.model, "max_tokens": load.max_tokens, "temperature": 0}
+    if load.api == "chat":
+        body["messages"] = [{"role": "user", "content": prompt}]
+    else:
+        body["prompt"] = prompt
+    return body | {"stream": True} if stream else body
+
+
+def masked(message: str) -> str:
+    """A message without what differs from one sighting to the next."""
+    return " ".join(_VARYING.sub("#", message).split())[:80]
+
+
+class Checker:
+    """Judges answers of one graph."""
+
+    def __init__(self, spec: GraphSpec) -> None:
+        self._load = spec.load
+        self._oracle = find_oracle(spec)
+
+    def check_stream(self, number: int, body: bytes) -> Got:
+        """Judge the complete body of an event stream that ended without a fault of the connection."""
+        payloads = [line[5:].strip() for line in body.split(b"\n") if line.startswith(b"data:")]
+        done = bool(payloads) and payloads[-1] == b"[DONE]"
+        try:
+            # One call for all chunks: a call for each costs three times as much.
+            chunks = json.loads(b"[" + b",".join(payloads[: -1 if done else None]) + b"]")
+        except ValueError:
+            return Got(TRUNCATED, "no JSON", _short(body))
+        for chunk in chunks:
+            if error := chunk.get("error"):
+                return Got(ERROR, "error event", _short(error))
+        if not done:
+            return Got(TRUNCATED, "no [DONE]", f"{len(chunks)} chunks", len(chunks))
+        return self._check(number, chunks)
+
+    def check_whole(self, number: int, body: bytes) -> Got:
+        """Judge the body of an answer that was not streamed."""
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            return Got(TRUNCATED, "no JSON", _short(body))
+        if "error" in answer or "choices" not in answer:
+            return Got(ERROR, "error body", _short(answer))
+        return self._check(number, [answer])
+
+    def _check(self, number: int, chunks: Sequence[dict[str, Any]]) -> Got:
+        choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]
+        text = "".join(_text(choice) for choice in choices)
+        tokens = _claimed_tokens(chunks)
+        finish = next((c["finish_reason"] for c in choices if c.get("finish_reason")), None)
+        if finish is None:
+            return Got(TRUNCATED, "no finish reason", _short(text), tokens or 0)
+        if finish == "error":
+            return Got(ERROR, "finish reason error", _short(text), tokens or 0)
+        ids = {chunk["id"] for chunk in chunks if chunk.get("id")}
+        if len(ids) > 1:
+            return Got(WRONG, "mixed ids", f"one stream had {len(ids)} ids", tokens or 0)
+        if self._oracle is not None:
+            return self._against_oracle(self._oracle, number, text)
+        most = self._load.max_tokens
+        if tokens is not None and (tokens > most or (finish == "length" and tokens != most)):
+            said = f"finish reason {finish} with {tokens} tokens, max_tokens {most}"
+            return Got(WRONG, "wrong length", said, tokens)
+        return Got(OK, tokens=tokens if tokens is not None else len(choices))
+
+    def _against_oracle(self, oracle: Oracle, number: int, text: str) -> Got:
+        right = oracle(prompt_of(self._load, number), self._load.max_tokens)
+        if text == right:
+            return Got(OK, tokens=len(text))
+        at = next((i for i, (a, b) in enumerate(zip(text, right, strict=False)) if a != b), None)
+        if at is None:
+            detail = "tokens lost" if len(text) < len(right) else "too many tokens"
+            return Got(WRONG, detail, f"got {len(text)} of {len(right)} tokens", len(text))
+        said = (
+            f'differs from token {at} on: got "{text[at : at + 8]}", right "{right[at : at + 8]}"'
+        )
+        return Got(WRONG, "wrong tokens", said, len(text))
+
+
+def _text(choice: dict[str, Any]) -> str:
+    if "text" in choice:
+        return choice["text"] or ""
+    part = choice.get("delta") or choice.get("message") or {}
+    return part.get("content") or ""
+
+
+def _claimed_tokens(chunks: Sequence[dict[str, Any]]) -> int | None:
+    usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), None)
+    return usage.get("completion_tokens") if usage else None
+
+
+def _short(what: object) -> str:
+    text = what.decode("utf-8", "replace") if isinstance(what, bytes) else what
+    text = text if isinstance(text, str) else json.dumps(text)
+    return " ".join(text.split())[:MESSAGE_MAX]

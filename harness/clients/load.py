@@ -1,0 +1,323 @@
+"""The clients: steady load, open or closed loop, and bursts.
+
+In the open loop the schedule is fixed before a run and follows from the load's seed: a send is never skipped because the server is
+down or slow, and nothing is ever sent twice. In the closed loop a client sends what comes next when the one before has ended, or
+the same again if that failed. What became of each request is written into its `Request`; whether that is excused is for the promises. The
+clients watch themselves: how late each request left stands beside it, and how late the event loop ran is kept as `lag_s_max`.
+
+Requests are jittered (clients in lockstep hide what happens to those in flight), every connection comes from one pool that closes
+idle ones after a second, before a server would, and a connection that can't be made is tried at the next entry, as the
+balancer in front of several frontends does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+
+from graphquake.harness.clients.answers import MESSAGE_MAX, Checker, body_of
+from graphquake.harness.history.request import (
+    ERROR,
+    LEFT,
+    OK,
+    REFUSED,
+    SHED,
+    STALLED,
+    TRUNCATED,
+    Exchange,
+    Request,
+)
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.load import RETRY_AFTER_S
+from graphquake.harness.spec.plan import Burst
+
+# A shed answer that took longer than this was no quick "too busy", it was a request that waited and failed.
+SHED_WITHIN_S: Final = 1.0
+# Servers close idle connections after 5 s and more; a request must not meet a connection that is just being closed.
+KEEPALIVE_S: Final = 1.0
+# How many exchanges are kept: enough to see what went wrong, and no more than a log may hold.
+EXCHANGES_MAX: Final = 300
+READ_BUFFER_BYTES: Final = 1 << 16
+_PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+_WELL: Final = frozenset({OK, LEFT})
+_HEADERS: Final = {"Content-Type": "application/json"}
+
+
+class Load:
+    """The clients of one run.
+
+    Args:
+        spec: the graph; its `load` says what is sent.
+        entries: base URLs, one for each replica of the entry role.
+        zero_s: `time.monotonic()` at the run's time 0.
+        requests: where every request is written, when it is about to be sent.
+        exchanges: where is written, a line each, what was said in those that did not end well.
+    """
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        entries: list[str],
+        zero_s: float,
+        requests: list[Request],
+        exchanges: list[str] | None = None,
+    ) -> None:
+        self._load = spec.load
+        self._urls = [entry.rstrip("/") + _PATHS[spec.load.api] for entry in entries]
+        self._zero_s = zero_s
+        self._requests = requests
+        self._exchanges = [] if exchanges is None else exchanges
+        self._checker = Checker(spec)
+        self._checking = asyncio.Lock()
+        # What clients of a closed loop ask is numbered first; a burst comes on top.
+        self._numbers = itertools.count(spec.load.clients * spec.load.requests_per_client)
+        self._tasks = asyncio.TaskGroup()
+        self._steady: list[asyncio.Task[None]] = []
+        self._stopped = False
+        self._running: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession
+        self.in_flight = 0
+        self.lag_s_max = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(),
+            read_bufsize=READ_BUFFER_BYTES,
+            skip_auto_headers=("Accept-Encoding", "User-Agent"),
+        )
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        try:
+            await self._tasks.__aexit__(kind, error, trace)
+        finally:
+            await self._session.close()
+
+    def now_s(self) -> float:
+        """The time on the run's clock."""
+        return time.monotonic() - self._zero_s
+
+    def start(self) -> None:
+        """Begin the steady load."""
+        clients = [self._be_client(index) for index in range(self._load.clients)]
+        steady = clients or [self._send_steadily()]
+        self._steady = [self._tasks.create_task(one) for one in steady]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the clients of a closed loop have asked all that they had to ask."""
+        return self._load.clients > 0 and all(client.done() for client in self._steady)
+
+    async def clients_end(self) -> None:
+        """Wait until that is so; there is nothing to wait for in the open loop."""
+        if self._load.clients:
+            await asyncio.wait(self._steady)
+
+    def stop(self) -> None:
+        """End the steady load; what was sent goes on until it ends."""
+        self._stopped = True
+        if not self._load.clients:
+            for task in self._steady:
+                task.cancel()
+
+    def abort(self) -> None:
+        """End everything at once; what is in flight gets no outcome."""
+        self.stop()
+        for task in (*self._steady, *self._running):
+            task.cancel()
+
+    def burst(self, step: int, burst: Burst) -> None:
+        """Send a burst: `burst.requests` requests over `burst.over_s` seconds, beginning now."""
+        self._keep(self._tasks.create_task(self._send_burst(step, burst)))
+
+    async def idle(self) -> None:
+        """Wait until no request is in flight; each ends by its deadline, so this is bounded."""
+        while self.in_flight or self._checking.locked():
+            await asyncio.sleep(0.01)
+
+    async def ask_once(self) -> Request:
+        """One request outside the schedule, and of no history: is a right answer to be had?"""
+        request = Request(next(self._numbers), "probe", stream=True, intended_s=self.now_s())
+        await self._attempt(request, leaves=False)
+        return request
+
+    async def _send_steadily(self) -> None:
+        begin_s, period_s = self.now_s(), 1.0 / self._load.rate_per_s
+        # Each request has a random place within its own period: the rate is exact, and no two runs of clients march in step.
+        draw = random.Random(self._load.seed)
+        for tick in itertools.count():
+            at_s = begin_s + (tick + draw.random()) * period_s
+            await self._send_at(at_s, "steady", stream=draw.random() < self._load.stream)
+
+    async def _be_client(self, index: int) -> None:
+        load = self._load
+        draw = random.Random(f"{load.seed}/client {index}")
+        for turn in range(load.requests_per_client):
+            stream = draw.random() < load.stream
+            number = turn * load.clients + index
+            for attempt in range(load.max_retries):
+                if self._stopped:
+                    return
+                request = Request(
+                    number, f"client {index}", stream, intended_s=self.now_s(), attempt=attempt
+                )
+                self._requests.append(request)
+                await self._attempt(request, leaves=False)
+                if not request.failed and request.outcome != SHED:
+                    break
+                await asyncio.sleep(RETRY_AFTER_S)
+
+    async def _send_burst(self, step: int, burst: Burst) -> None:
+        begin_s = self.now_s()
+        draw = random.Random(f"{self._load.seed}/{step}")
+        for at_s, leaves in _burst_schedule(burst, draw):
+            stream = leaves or draw.random() < self._load.stream
+            await self._send_at(begin_s + at_s, f"burst {step}", stream=stream, leaves=leaves)
+
+    async def _send_at(
+        self, at_s: float, group: str, *, stream: bool, leaves: bool = False
+    ) -> None:
+        delay_s = at_s - self.now_s()
+        if delay_s > 0:
+            await asyncio.sleep(delay_s)
+            self.lag_s_max = max(self.lag_s_max, self.now_s() - at_s)
+        request = Request(next(self._numbers), group, stream, intended_s=at_s)
+        self._requests.append(request)
+        self._keep(self._tasks.create_task(self._attempt(request, leaves=leaves)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _attempt(self, request: Request, *, leaves: bool) -> None:
+        self.in_flight += 1
+        request.sent_s = request.last_s = self.now_s()
+        request.quiet_from_s = request.quiet_to_s = request.sent_s
+        exchange = Exchange()
+        is_whole = False
+        try:
+            async with asyncio.timeout(self._load.deadline_s):
+                is_whole = await self._ask(request, exchange, leaves=leaves)
+        except TimeoutError:
+            self._end(request, STALLED, "deadline", f"after {self._load.deadline_s:g} s")
+        except aiohttp.ClientConnectorError as error:
+            self._end(request, REFUSED, "connection refused", str(error.os_error))
+        except (aiohttp.ClientError, OSError) as error:
+            cut = request.stream and request.tokens
+            outcome, detail = (TRUNCATED, "stream cut") if cut else (ERROR, "connection lost")
+            self._end(request, outcome, detail, f"{type(error).__name__}: {error}")
+        finally:
+            # Cancelled: the run is over before the request is; it has no outcome and is judged by nobody.
+            self.in_flight -= 1
+        if is_whole:
+            await self._check(request, bytes(exchange.answer))
+        if request.outcome not in _WELL and len(self._exchanges) < EXCHANGES_MAX:
+            self._exchanges.append(exchange.line(request))
+
+    async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
+        """Send and read. Whether the answer came to an end by itself, and is to be checked."""
+        body = body_of(self._load, request.number, stream=request.stream)
+        exchange.asked = json.dumps(body).encode()
+        async with await self._post(request, exchange) as response:
+            if response.status != 200:  # noqa: PLR2004
+                exchange.answer += await response.read()
+                message = exchange.answer[:MESSAGE_MAX].decode("utf-8", "replace")
+                quick = self.now_s() - request.sent_s <= SHED_WITHIN_S
+                shed = response.status in self._load.shed and quick
+                outcome = SHED if shed else ERROR
+                self._end(request, outcome, f"HTTP {response.status}", " ".join(message.split()))
+                return False
+            left = await self._read(request, response, exchange.answer, leaves=leaves)
+            if left:
+                self._end(request, LEFT, "left after the first token")
+                response.close()
+                return False
+        return True
+
+    async def _check(self, request: Request, received: bytes) -> None:
+        ended_s = self.now_s()
+        check = self._checker.check_stream if request.stream else self._checker.check_whole
+        # One at a time: after a stall a hundred answers come at once, an oracle may take milliseconds for each, and others are to be sent.
+        async with self._checking:
+            got = check(request.number, received)
+        request.tokens = got.tokens
+        self._end(request, got.outcome, got.detail, got.message, at_s=ended_s)
+
+    async def _post(self, request: Request, exchange: Exchange) -> aiohttp.ClientResponse:
+        """Send to this request's entry; if it takes no connection, to the next ones."""
+        for turn in range(len(self._urls)):
+            exchange.entry = url = self._urls[(request.number + turn) % len(self._urls)]
+            try:
+                return await self._session.post(url, data=exchange.asked, headers=_HEADERS)
+            except aiohttp.ClientConnectorError:
+                if turn == len(self._urls) - 1:
+                    raise
+        raise AssertionError("a graph has at least one entry")
+
+    async def _read(
+        self,
+        request: Request,
+        response: aiohttp.ClientResponse,
+        answer: bytearray,
+        *,
+        leaves: bool,
+    ) -> bool:
+        """Write all of the body into the answer; true if the client left after the first token."""
+        async for part in response.content.iter_any():
+            now_s = self.now_s()
+            _heard(request, now_s)
+            request.last_s = now_s
+            answer += part
+            if request.stream and b"data:" in part:
+                request.tokens += 1
+                if request.first_s != request.first_s:  # still NaN: this is the first token
+                    request.first_s = now_s
+                if leaves:
+                    return True
+        return False
+
+    def _end(
+        self,
+        request: Request,
+        outcome: str,
+        detail: str,
+        message: str = "",
+        at_s: float | None = None,
+    ) -> None:
+        request.ended_s = self.now_s() if at_s is None else at_s
+        request.outcome, request.detail = outcome, detail
+        request.message = message[:MESSAGE_MAX]
+        _heard(request, request.ended_s)
+        if outcome == OK and not request.stream:
+            request.first_s = request.ended_s
+
+
+def _heard(request: Request, now_s: float) -> None:
+    """Keep the longest silence, which may be the one that just ended."""
+    if now_s - request.last_s > request.quiet_to_s - request.quiet_from_s:
+        request.quiet_from_s, request.quiet_to_s = request.last_s, now_s
+
+
+def _burst_schedule(burst: Burst, draw: random.Random) -> Iterator[tuple[float, bool]]:
+    """When each request of a burst is sent, in seconds from its begin, and whether its client leaves early."""
+    leaving = round(burst.requests * burst.leave)
+    leaves = [True] * leaving + [False] * (burst.requests - leaving)
+    draw.shuffle(leaves)
+    times = sorted(draw.uniform(0.0, burst.over_s) for _ in leaves)
+    yield from zip(times, leaves, strict=True)

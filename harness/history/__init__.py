@@ -1,0 +1,1 @@
+"""The record of a run: its events, its requests, and both on disk."""

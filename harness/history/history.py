@@ -1,0 +1,162 @@
+"""What happened in one run: events and requests, in memory and on disk.
+
+A history is all that a verdict may rest on. Times are seconds on the run's own monotonic clock, which is 0 when the baseline
+begins; what came before (starting the graph) has negative times. On disk a run is one folder that a person can read:
+
+    plan.txt        the plan, a line a step
+    graph.json      the graph file as it was read
+    events.jsonl    one event a line
+    requests.csv    one request a line
+    verdict.json    what the promises said
+    logs/           a file for each incarnation of each replica; clients.jsonl: what was asked and answered where it went wrong
+
+`History.load` gives back what `History.save` wrote, so an old run can be judged again without being run again.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.history.events import (
+    EVENT_KINDS,
+    E,
+    Event,
+    PhaseBegan,
+    Resumed,
+    StepDone,
+)
+from graphquake.harness.history.request import Request
+from graphquake.harness.spec.graph import GraphSpec, read_graph
+from graphquake.harness.spec.plan import Plan, read_plan
+
+
+@dataclass(slots=True)
+class History:
+    """All that happened in one run.
+
+    Attributes:
+        exchanges: a line for each request that did not end well, the first ones if there are many. On disk only for a reader.
+        host: where it ran (cores, versions), for the record.
+    """
+
+    spec: GraphSpec
+    plan: Plan
+    events: list[Event] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    exchanges: list[str] = field(default_factory=list)
+    host: dict[str, str] = field(default_factory=dict)
+
+    def of(self, kind: type[E]) -> Iterator[E]:
+        """The events of one kind, in order of time."""
+        return (event for event in self.events if isinstance(event, kind))
+
+    def phase_began_s(self, phase: str) -> float | None:
+        """When a phase began; None if the run did not get there."""
+        return next((e.at_s for e in self.of(PhaseBegan) if e.phase == phase), None)
+
+    def phase_at(self, at_s: float) -> str:
+        """The phase at that time."""
+        name = "acquire"
+        for event in self.of(PhaseBegan):
+            if event.at_s <= at_s:
+                name = event.phase
+        return name
+
+    def faults(self) -> list[StepDone]:
+        """The faults that landed."""
+        return [step for step in self.of(StepDone) if step.fault and step.landed]
+
+    def undisturbed_s(self) -> float | None:
+        """Until when nothing was done to the graph: until the first step that is no wait began. None if the plan has not begun."""
+        begun = (s.begun_s for s in self.of(StepDone) if not s.step.startswith("wait "))
+        healed_s = self.phase_began_s("heal")
+        return next(begun, self.phase_began_s("plan") if healed_s is None else healed_s)
+
+    def disturbed(self) -> list[tuple[float, float]]:
+        """When something happened to the graph for which requests may fail: each fault, and each end of a stall; from when to when."""
+        ends = [(event.at_s, event.at_s) for event in self.of(Resumed)]
+        return sorted([*((fault.begun_s, fault.at_s) for fault in self.faults()), *ends])
+
+    def ended(self) -> list[Request]:
+        """The requests that came to an end, by the time of it."""
+        return sorted((r for r in self.requests if r.outcome), key=lambda r: r.ended_s)
+
+    @property
+    def end_s(self) -> float:
+        """The time of the last thing that happened."""
+        last_event = max((e.at_s for e in self.events), default=0.0)
+        return max(last_event, max((r.ended_s for r in self.requests if r.outcome), default=0.0))
+
+    def save(self, folder: Path) -> None:
+        """Write plan, graph, events and requests into a folder that exists."""
+        (folder / "plan.txt").write_text(f"{self.plan}\n", encoding="utf-8")
+        graph = {"source": self.spec.path.name, "path": str(self.spec.path), "host": self.host}
+        graph_text = json.dumps(graph | {"document": self.spec.document}, indent=1)
+        (folder / "graph.json").write_text(graph_text + "\n", encoding="utf-8")
+        with (folder / "events.jsonl").open("w", encoding="utf-8") as file:
+            for event in self.events:
+                file.write(json.dumps({"event": type(event).__name__, **asdict(event)}) + "\n")
+        names = [f.name for f in fields(Request)]
+        with (folder / "requests.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(names)
+            for request in self.requests:
+                writer.writerow([_cell(getattr(request, name)) for name in names])
+        (folder / "logs").mkdir(exist_ok=True)
+        exchanges = "".join(f"{line}\n" for line in self.exchanges)
+        (folder / "logs" / "clients.jsonl").write_text(exchanges, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> History:
+        """Read a run's folder.
+
+        Raises:
+            InputError: if it is not the folder of a run, or damaged.
+        """
+        if not (folder / "events.jsonl").is_file():
+            raise InputError(f"{folder}: is no folder of a run (it has no events.jsonl)")
+        try:
+            graph = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
+            spec = read_graph(graph["source"], graph["document"], Path(graph["path"]))
+            plan = read_plan("plan.txt", (folder / "plan.txt").read_text(encoding="utf-8"))
+            with (folder / "events.jsonl").open(encoding="utf-8") as lines:
+                events = [_event(json.loads(line)) for line in lines]
+            with (folder / "requests.csv").open(encoding="utf-8", newline="") as file:
+                requests = [_request(row) for row in csv.DictReader(file)]
+            return cls(spec, plan, events, requests, host=dict(graph["host"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{folder}: is damaged: {type(error).__name__}: {error}") from None
+
+
+def _cell(value: object) -> object:
+    return f"{value:.6f}" if isinstance(value, float) else value
+
+
+def _event(row: dict[str, Any]) -> Event:
+    return EVENT_KINDS[row.pop("event")](**row)
+
+
+def _request(row: Mapping[str, str]) -> Request:
+    return Request(
+        number=int(row["number"]),
+        group=row["group"],
+        stream=row["stream"] == "True",
+        intended_s=float(row["intended_s"]),
+        sent_s=float(row["sent_s"]),
+        first_s=float(row["first_s"]),
+        last_s=float(row["last_s"]),
+        ended_s=float(row["ended_s"]),
+        quiet_from_s=float(row["quiet_from_s"]),
+        quiet_to_s=float(row["quiet_to_s"]),
+        outcome=row["outcome"],
+        detail=row["detail"],
+        message=row["message"],
+        tokens=int(row["tokens"]),
+        attempt=int(row.get("attempt", 0)),
+    )

@@ -1,0 +1,104 @@
+"""What a graph says about itself, wherever its file tells how to ask: whom it lists, whether it is ready, its pages of metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from graphquake.harness.observation.http_probe import HTTP_OK, Answer, Prober
+from graphquake.harness.processes.replicas import Layout, Replica
+from graphquake.harness.spec.metrics import gauges_in, load_in
+from graphquake.harness.targets.target import Leak, View
+
+SAID_MAX: Final = 160
+
+
+class Inquiry:
+    """Asks the replicas of a graph.
+
+    Args:
+        layout: the replicas, and where each is asked.
+        prober: asks.
+    """
+
+    def __init__(self, layout: Layout, prober: Prober) -> None:
+        self._layout = layout
+        self._spec = layout.spec
+        self._prober = prober
+
+    def beside_paths(self) -> list[Replica]:
+        """Those that are no part of a path, such as a registry: while one of them is away, nobody may learn what became of others."""
+        path = self._spec.serves.roles | {self._spec.entry_role.name}
+        return [one for one in self._layout.replicas.values() if one.role.name not in path]
+
+    async def views(self) -> list[View]:
+        """See `Target.views`."""
+        if not all(one.works for one in self.beside_paths()):
+            return []
+        asked = self._where(lambda one: one.works)
+        readiness = asyncio.gather(*map(self._readiness, asked))
+        return [*await self.listings(), *(one for one in await readiness if one)]
+
+    async def listings(self) -> list[View]:
+        """Whom replicas list, and whom they should."""
+        asked = self._where(lambda one: one.works and one.role.listed is not None)
+        return await asyncio.gather(*map(self._listing, asked))
+
+    async def are_listed(self) -> bool:
+        """Whether at least as many are listed everywhere as live."""
+        return all(one.says >= one.holds for one in await self.listings())
+
+    async def loads(self) -> dict[str, dict[str, float]]:
+        """What each replica that works says about its load; see `load_in`."""
+        asked = self._where(lambda one: one.works and bool(one.role.metrics))
+        return {
+            one.name: load_in(answer.text, self._spec.gauges)
+            for one, answer in await self._metrics(asked)
+            if answer.status == HTTP_OK
+        }
+
+    async def raised_gauges(self) -> list[Leak]:
+        """The gauges of the graph file that are not 0, or that nobody can read."""
+        found = []
+        gauges = self._spec.promises.gauges
+        asked = self._where(lambda one: one.is_ready and bool(one.role.metrics and gauges))
+        for replica, answer in await self._metrics(asked):
+            if answer.status != HTTP_OK:
+                said = answer.text[:SAID_MAX]
+                found.append(Leak("gauge", f"{replica.name} gave no metrics: {said}"))
+            found += [
+                Leak("gauge", f"{replica.name}: {name} is {value:g}")
+                for name, value in gauges_in(answer.text, gauges).items()
+                if value > 0
+            ]
+        return found
+
+    def _where(self, holds: Callable[[Replica], bool]) -> list[Replica]:
+        return [one for one in self._layout.replicas.values() if holds(one)]
+
+    async def _metrics(self, asked: Iterable[Replica]) -> list[tuple[Replica, Answer]]:
+        asked = list(asked)
+        urls = (self._layout.fill(one, one.role.metrics) for one in asked)
+        return list(zip(asked, await asyncio.gather(*map(self._prober.get, urls)), strict=True))
+
+    async def _listing(self, replica: Replica) -> View:
+        listed = replica.role.listed
+        assert listed is not None
+        answer = await self._prober.get(self._layout.fill(replica, listed.get))
+        count = len(re.findall(listed.item, answer.text)) if answer.status else -1
+        holds = sum(one.works for role in listed.roles for one in self._layout.of_role(role))
+        return View(replica.name, "listing", count, holds)
+
+    async def _readiness(self, replica: Replica) -> View | None:
+        probe = replica.role.ready
+        if probe is None:
+            return None
+        answer = await self._prober.get(self._layout.fill(replica, probe.get))
+        says = answer.status == HTTP_OK and re.search(probe.body, answer.text) is not None
+        # Whom clients talk to is ready as long as it could serve them.
+        holds = not replica.role.entry or self._spec.serves.holds_by(
+            lambda role: any(one.works for one in self._layout.of_role(role))
+        )
+        return View(replica.name, "readiness", int(says), int(holds))

@@ -1,0 +1,58 @@
+"""What each replica uses of the machine, and what it says about its load: one sample of all of them a second.
+
+For pictures and tables, and for nobody's verdict: samples are too coarse to be promises. What is at rest afterwards is for `no_leak`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psutil
+
+from graphquake.harness.history.events import Measured
+
+
+@dataclass(slots=True)
+class Usage:
+    """Samples processes; CPU is counted from one sample to the next."""
+
+    _cpu_s: dict[int, float] = field(default_factory=dict)
+    _at_s: float = math.nan
+
+    def look(
+        self,
+        at_s: float,
+        pids: Mapping[str, Iterable[int]],
+        gpu_bytes: Mapping[int, int],
+        said: Mapping[str, Mapping[str, float]],
+    ) -> list[Measured]:
+        """One sample.
+
+        Args:
+            at_s: when it is taken.
+            pids: the processes of each replica that lives.
+            gpu_bytes: what processes hold of GPUs.
+            said: what replicas say about their load, see `load_in`.
+        """
+        past_s = at_s - self._at_s
+        found = []
+        for replica, family in pids.items():
+            ran_s, rss = 0.0, 0
+            for pid in family:
+                with suppress(psutil.Error):
+                    process = psutil.Process(pid)
+                    times = process.cpu_times()
+                    rss += process.memory_info().rss
+                    cpu_s = times.user + times.system
+                    ran_s += cpu_s - self._cpu_s.get(pid, cpu_s)
+                    self._cpu_s[pid] = cpu_s
+            gpu = sum(gpu_bytes.get(pid, 0) for pid in family)
+            cores = ran_s / past_s if past_s > 0 else 0.0
+            found.append(
+                Measured(at_s, replica, round(cores, 3), rss, gpu, **said.get(replica, {}))
+            )
+        self._at_s = at_s
+        return found

@@ -1,0 +1,1 @@
+"""The target that launches its graph as local processes: starts, watches, signals and ends them."""

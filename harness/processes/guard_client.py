@@ -1,0 +1,170 @@
+"""The harness's end of the guard: starts it, gives it orders, and hears of every exit.
+
+See `guard` for what it promises. Closing this end is the order to end everything; it needs no event loop and cannot fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from graphquake.harness.errors import GraphError
+from graphquake.harness.processes import guard
+from graphquake.harness.processes.procfs import ended
+
+# How long the guard may take to end all processes; what the kernel does not let die by then never will.
+END_WITHIN_S: Final = 10.0
+FULL_S: Final = 0.002
+NANO: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process that the guard has started.
+
+    Attributes:
+        pidfd: opened by its parent before it could be reaped, so it is this very process.
+        at_s: when it was started, on the monotonic clock.
+    """
+
+    pid: int
+    pidfd: int
+    at_s: float
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal it; not after `close`. That it has just ended is no error: its exit is about to be told."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def close(self) -> None:
+        """Give the pidfd back."""
+        os.close(self.pidfd)
+
+
+class Guard:
+    """A guard process.
+
+    Args:
+        on_exit: is told of each exit: key, pid, status (exit code, or minus the signal's number), and when.
+        on_lost: is told if the guard goes without having been asked to.
+    """
+
+    def __init__(
+        self, on_exit: Callable[[str, int, int, float], None], on_lost: Callable[[], None]
+    ) -> None:
+        self._on_exit = on_exit
+        self._on_lost = on_lost
+        self._orders: dict[str, asyncio.Future[Child]] = {}
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        self._socket = ours
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(ours.fileno(), self._hear)
+
+    @property
+    def pid(self) -> int:
+        """Its process id: all processes of the graph descend from it."""
+        return self._process.pid
+
+    async def spawn(
+        self,
+        key: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        log: str,
+        preload: Sequence[str] = (),
+    ) -> Child:
+        """Start a process.
+
+        Args:
+            key: unique; its exit is told with it.
+            log: the file that gets its output.
+            preload: modules; it is then a copy of a process that has imported them (`argv` is a Python's, with `-m`).
+
+        Raises:
+            GraphError: says why there is no process.
+        """
+        order = json.dumps(["spawn", key, list(argv), dict(env), cwd, log, list(preload)]).encode()
+        if len(order) > guard.PACKET_MAX_BYTES // 2:
+            raise GraphError(
+                f"command line and environment take {len(order)} bytes, which is too much"
+            )
+        answer: asyncio.Future[Child] = self._loop.create_future()
+        self._orders[key] = answer
+        while True:
+            try:
+                self._socket.send(order)
+            except BlockingIOError:  # many orders at once: it takes a process start to read one
+                await asyncio.sleep(FULL_S)
+            except OSError:
+                raise GraphError("the guard is gone") from None
+            else:
+                return await answer
+
+    def _hear(self) -> None:
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._socket, guard.PACKET_MAX_BYTES, 4)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, fds = b"", []
+        message: list[Any] = json.loads(packet) if packet else ["lost"]
+        match message:
+            case ["spawned", key, pid, at_ns]:
+                self._answer(key, Child(pid, fds[0], at_ns * NANO))
+            case ["refused", key, why]:
+                self._answer(key, GraphError(why))
+            case ["exit", key, pid, status, at_ns]:
+                self._on_exit(key, pid, status, at_ns * NANO)
+            case _:
+                self._loop.remove_reader(self._socket.fileno())
+                for key in list(self._orders):
+                    self._answer(key, GraphError("the guard is gone"))
+                self._on_lost()
+
+    def _answer(self, key: str, answer: Child | GraphError) -> None:
+        order = self._orders.pop(key)
+        if not order.done():
+            if isinstance(answer, Child):
+                order.set_result(answer)
+            else:
+                order.set_exception(answer)
+        elif isinstance(answer, Child):
+            answer.close()  # whoever asked has gone
+
+    async def close(self) -> bool:
+        """End every process of the graph, and the guard; also if it is cancelled meanwhile.
+
+        Returns:
+            Whether the guard ended as it should, so that nothing can be left.
+        """
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        try:
+            await ended(self._pidfd, END_WITHIN_S)
+        finally:
+            if not select.select([self._pidfd], [], [], END_WITHIN_S)[0]:
+                # Its children get their death signal; what is left beyond them is the sweep's.
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            os.close(self._pidfd)
+            status = self._process.wait()
+        return status == 0

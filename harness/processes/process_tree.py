@@ -1,0 +1,101 @@
+"""Every process of a launched graph, and whose it is: read from /proc each time that it is asked for.
+
+All of them descend from the graph's guard. A process belongs to the incarnation whose main process is its ancestor; one whose parents have
+died is the guard's child, and known by the mark in its environment or, where it wrote over that, by its session.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from graphquake.harness.processes.gpu_memory import MIB, memory_by_pid
+from graphquake.harness.processes.guard import children_of, descendants_of, stat_of
+from graphquake.harness.processes.procfs import REPLICA, command_of, marks_of, ports_of, runs
+from graphquake.harness.processes.replicas import Incarnation
+from graphquake.harness.processes.zygote import NAME as ZYGOTE
+from graphquake.harness.targets.target import Leak
+
+# What an allocator may keep besides; of three engines on a H100, each of 0.5 GiB, less than that was seen.
+GPU_SLACK_BYTES: Final = 64 * MIB
+
+
+class Families:
+    """The processes below a guard.
+
+    Args:
+        guard_pid: the guard's process id.
+    """
+
+    def __init__(self, guard_pid: int) -> None:
+        self._guard_pid = guard_pid
+        # The latest incarnation of each main process.
+        self._mains: dict[int, str] = {}
+        # Every process so far, as far as it was met; and what all of them held of GPUs when the graph had settled.
+        self._met: set[int] = set()
+        self._gpu_bytes: int | None = None
+
+    def add(self, incarnation: Incarnation) -> None:
+        """One that was just started."""
+        self._mains[incarnation.child.pid] = incarnation.key
+
+    def pids(self) -> list[int]:
+        """Every process that runs now, those that only start others included."""
+        return descendants_of(self._guard_pid)
+
+    def keys(self) -> dict[int, str]:
+        """Every process that runs now, and the key of the incarnation that it belongs to; no key if nothing tells."""
+        found = {}
+        for child in children_of(self._guard_pid):
+            if (stat := stat_of(child)) and stat.comm == ZYGOTE:
+                continue
+            key = self._mains.get(child) or marks_of(child).get(REPLICA, "")
+            if not key and (stat := stat_of(child)):
+                key = self._mains.get(stat.session, "")
+            for pid in (child, *descendants_of(child)):
+                if runs(pid):
+                    found[pid] = key
+        self._met.update(found)
+        return found
+
+    def of(self, incarnation: Incarnation) -> list[int]:
+        """All running processes of an incarnation, its main process first."""
+        return [pid for pid, key in self.keys().items() if key == incarnation.key]
+
+    def note_gpu_memory(self) -> None:
+        """From now on, much more than this at rest is a leak."""
+        self._gpu_bytes = self._gpu_memory().total()
+
+    def leaks(self, live: Collection[str]) -> Iterator[Leak]:
+        """Processes that belong to none of the incarnations in `live`, ports that they listen on, and GPU memory."""
+        yield from self._gpu_leaks()
+        for pid, key in self.keys().items():
+            if key in live:
+                continue
+            whose = f"left by {key.rpartition('.')[0]}" if key else "of no replica"
+            called = f"pid {pid} ({command_of(pid)[:60]})"
+            yield Leak("process", f"{called} still runs, {whose}")
+            for port in sorted(ports_of([pid])):
+                yield Leak("socket", f"port {port} is listened on by {called}, {whose}")
+
+    def _gpu_leaks(self) -> Iterator[Leak]:
+        """What is held of GPUs by who is gone, and what is held more than at first."""
+        if self._gpu_bytes is None:
+            return
+        held = self._gpu_memory()
+        for pid in [pid for pid in held if not runs(pid)]:
+            mib = held.pop(pid) // MIB
+            yield Leak("gpu memory", f"pid {pid} is gone and still holds {mib} MiB of a GPU")
+        more = held.total() - self._gpu_bytes
+        if more > GPU_SLACK_BYTES:
+            yield Leak(
+                "gpu memory",
+                f"{held.total() // MIB} MiB of GPUs are held, {more // MIB} MiB more than at first",
+            )
+
+    def _gpu_memory(self) -> Counter[int]:
+        """What processes of this graph, those that are gone included, hold of GPUs."""
+        self.keys()
+        held = memory_by_pid()
+        return Counter({pid: held[pid] for pid in self._met if held[pid]})

@@ -1,0 +1,252 @@
+"""What /proc says about a graph's processes, and signals to them that cannot hit anybody else.
+
+A process is addressed by a pidfd, never by a name or a bare pid: the pidfd is opened first, and what was believed about the pid is
+checked after, so that a pid that has become another's in between is left alone.
+
+Every process of a graph carries two marks in its environment: who launched it (`OWNER`), and which incarnation it belongs to
+(`REPLICA`). A mark survives what a process tree does not: a child whose parent is gone, a guard that was killed, a harness that is no more.
+A program that writes over its environment (to change its title) loses its marks; it is still found as a descendant, or by its session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Final, NamedTuple
+
+from graphquake.harness.processes.guard import pids, stat_of
+
+OWNER: Final = "GRAPHQUAKE_OWNER"
+REPLICA: Final = "GRAPHQUAKE_REPLICA"
+# How often a tree is looked at again while it is being killed: what was forked meanwhile is found the next time.
+LOOK_AGAIN_S: Final = 0.002
+_LISTEN: Final = "0A"
+
+
+class Owner(NamedTuple):
+    """Who launched a graph: a process, and which of its graphs it is.
+
+    Attributes:
+        start: when the process started, in clock ticks since boot.
+    """
+
+    pid: int
+    start: int
+    graph: str
+
+    def __str__(self) -> str:
+        return f"{self.pid}:{self.start}:{self.graph}"
+
+    @property
+    def lives(self) -> bool:
+        """Whether that very process still runs."""
+        stat = stat_of(self.pid)
+        return stat is not None and stat.runs and stat.start == self.start
+
+
+def this_owner(graph: str) -> Owner:
+    """This process as the owner of a graph."""
+    stat = stat_of(os.getpid())
+    assert stat is not None
+    return Owner(os.getpid(), stat.start, graph)
+
+
+def marks_of(pid: int) -> dict[str, str]:
+    """The environment that a process was started with, as far as it is Graphquake's; empty if it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = file.read()
+    except OSError:
+        return {}
+    if b"GRAPHQUAKE_" not in environment:
+        return {}
+    pairs = (one.decode("utf-8", "replace").partition("=") for one in environment.split(b"\0"))
+    return {name: value for name, _, value in pairs if name in (OWNER, REPLICA)}
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process, or its name if it has none."""
+    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        line = file.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        if line:
+            return line
+    stat = stat_of(pid)
+    return stat.comm if stat else "?"
+
+
+def is_called(pid: int, name: str) -> bool:
+    """Whether a process goes by that name: the kernel's (15 bytes of it), its program's, or the title it gave itself."""
+    stat = stat_of(pid)
+    if stat is None or not stat.runs:
+        return False
+    command = command_of(pid)
+    program = os.path.basename(command.partition(" ")[0])
+    return stat.comm == name[:15] or program == name or command.startswith(name)
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process, and it is more than an entry that its parent has not reaped."""
+    stat = stat_of(pid)
+    return stat is not None and stat.runs
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal."""
+    stat = stat_of(pid)
+    return stat is not None and stat.state == "T"
+
+
+def send_signal(pid: int, number: signal.Signals, still: Callable[[], bool]) -> bool:
+    """Signal a process through a pidfd, if `still` holds once the pidfd is open. Whether it was sent."""
+    with suppress(ProcessLookupError), opened(pid) as pidfd:
+        if still():
+            signal.pidfd_send_signal(pidfd, number)
+            return True
+    return False
+
+
+async def signal_and_see(
+    pid: int, number: signal.Signals, still: Callable[[], bool], within_s: float
+) -> bool:
+    """As `send_signal`, and wait until the process has ended. Whether it has."""
+    with suppress(ProcessLookupError), opened(pid) as pidfd:
+        if still():
+            signal.pidfd_send_signal(pidfd, number)
+        return await ended(pidfd, within_s)
+    return True
+
+
+@contextmanager
+def opened(pid: int) -> Iterator[int]:
+    """A pidfd of a process; a ProcessLookupError if there is none."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        yield pidfd
+    finally:
+        os.close(pidfd)
+
+
+async def ended(pidfd: int, within_s: float) -> bool:
+    """Wait until the process of a pidfd has ended; False if it still runs after `within_s`."""
+    loop = asyncio.get_running_loop()
+    gone = loop.create_future()
+    loop.add_reader(pidfd, lambda: None if gone.done() else gone.set_result(None))
+    try:
+        async with asyncio.timeout(within_s):
+            await gone
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True
+
+
+async def kill_all(find: Callable[[], Collection[int]], within_s: float) -> tuple[int, bool]:
+    """SIGKILL to whatever `find` finds, until it finds nothing that runs; see `signal_until`."""
+    return await signal_until(find, signal.SIGKILL, runs, within_s)
+
+
+async def signal_until(
+    find: Callable[[], Collection[int]],
+    number: signal.Signals,
+    lacks: Callable[[int], bool],
+    within_s: float,
+) -> tuple[int, bool]:
+    """A signal to whatever `find` finds, and then to what it finds besides, until nothing lacks its effect.
+
+    Args:
+        find: the pids of the moment, each checked anew before it is signalled.
+        lacks: whether a process does not show the effect yet.
+
+    Returns:
+        How many processes were signalled, and whether all of them show it.
+    """
+    until_s = time.monotonic() + within_s
+    signalled: set[int] = set()
+    while found := [pid for pid in find() if lacks(pid)]:
+        for pid in found:
+            if pid not in signalled and send_signal(pid, number, partial(_finds, find, pid)):
+                signalled.add(pid)
+        if time.monotonic() > until_s:
+            return len(signalled), False
+        await asyncio.sleep(LOOK_AGAIN_S)
+    return len(signalled), True
+
+
+def _finds(find: Callable[[], Collection[int]], pid: int) -> bool:
+    return pid in find()
+
+
+# ---------------------------------------------------------------------------------------------------------- what is left
+
+
+def marked(owner: Owner) -> list[int]:
+    """All processes that carry an owner's mark."""
+    return [pid for pid in pids() if marks_of(pid).get(OWNER) == str(owner)]
+
+
+def of_sessions(sessions: Collection[int], since: int) -> list[int]:
+    """All processes of some sessions that started at or after `since` (clock ticks since boot)."""
+    stats = ((pid, stat_of(pid)) for pid in pids())
+    return [pid for pid, stat in stats if stat and stat.session in sessions and stat.start >= since]
+
+
+def ownerless() -> list[int]:
+    """Processes of graphs whose harness is gone, and with it their guard."""
+    found = []
+    for pid in pids():
+        mark = marks_of(pid).get(OWNER, "").split(":")
+        try:
+            owner = Owner(int(mark[0]), int(mark[1]), mark[2])
+        except (ValueError, IndexError):
+            continue
+        # A harness that just died leaves this to its guard, which is quicker; whoever comes first is right.
+        if not owner.lives:
+            found.append(pid)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------- sockets
+
+
+class Listener(NamedTuple):
+    """A TCP socket that is listened on."""
+
+    port: int
+    inode: str
+
+
+def listeners() -> list[Listener]:
+    """All TCP sockets of this network namespace that are in LISTEN."""
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(FileNotFoundError), open(table, encoding="ascii") as file:
+            next(file)
+            for line in file:
+                fields = line.split()
+                if fields[3] == _LISTEN:
+                    found.append(Listener(int(fields[1].rpartition(":")[2], 16), fields[9]))
+    return found
+
+
+def sockets_of(pid: int) -> set[str]:
+    """The inodes of the sockets that a process holds."""
+    found = set()
+    with suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                target = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if target.startswith("socket:["):
+                    found.add(target[8:-1])
+    return found
+
+
+def ports_of(processes: Iterable[int]) -> set[int]:
+    """The TCP ports on which any of these processes listens."""
+    held = set[str]().union(*map(sockets_of, processes))
+    return {listener.port for listener in listeners() if listener.inode in held}

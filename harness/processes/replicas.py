@@ -1,0 +1,214 @@
+"""The places of a launched graph and what fills them: ports, GPUs, command lines, environments, incarnations."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.errors import GraphError
+from graphquake.harness.processes.guard_client import Child
+from graphquake.harness.processes.reservations import Reservations, gpus
+from graphquake.harness.spec.graph import GraphSpec, RoleSpec, expand
+from graphquake.harness.targets.target import replica_name
+
+# What a replica gets of the environment of the harness; all else it has to be given by the graph file.
+PASSED_ON: Final = ("PATH", "CUDA_VISIBLE_DEVICES")
+_PORT: Final = re.compile(r"\{(?:([A-Za-z_][\w-]*)\.)?port\.(\w+)\}")
+
+
+@dataclass(slots=True)
+class Incarnation:
+    """One process life of a replica.
+
+    Attributes:
+        key: unique within the graph; the guard reports its exit under it, and its processes carry it as a mark.
+        aimed: whether a step went for it.
+        told: whether it is to end: it was sent SIGTERM, or lost a child that it dies with.
+        stalled: whether it was stopped and not yet resumed.
+        status: how it ended: an exit code, or minus the signal's number; None while it runs.
+        ended_s: when, on the monotonic clock.
+    """
+
+    number: int
+    key: str
+    log: Path
+    child: Child
+    aimed: bool = False
+    told: bool = False
+    stalled: bool = False
+    status: int | None = None
+    ended_s: float = float("nan")
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def runs(self) -> bool:
+        """Whether its main process does."""
+        return self.status is None
+
+    @property
+    def how_it_ended(self) -> str:
+        """In words."""
+        assert self.status is not None
+        if self.status < 0:
+            return f"died of signal {-self.status}"
+        return f"ended with exit status {self.status}"
+
+
+@dataclass(slots=True)
+class Replica:
+    """A place in the graph, filled by one incarnation after the other.
+
+    Attributes:
+        now: the latest incarnation, running or not; None before the first.
+        begun: how many incarnations there were.
+        spawning: held while an incarnation is being started: two at once would fight for one port.
+    """
+
+    role: RoleSpec
+    index: int
+    ports: dict[str, int] = field(default_factory=dict)
+    gpus: list[str] = field(default_factory=list)
+    now: Incarnation | None = None
+    begun: int = 0
+    spawning: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def name(self) -> str:
+        """What it is called: `decode 0`."""
+        return replica_name(self.role.name, self.index)
+
+    @property
+    def running(self) -> Incarnation | None:
+        """The incarnation that runs now."""
+        return self.now if self.now is not None and self.now.runs else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it runs, has passed its readiness probe, and is not stalled."""
+        running = self.running
+        return running is not None and running.ready.is_set() and not running.stalled
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it still runs and was told to end."""
+        return self.running is not None and self.running.told
+
+    @property
+    def works(self) -> bool:
+        """Whether it is ready, and was not told to end."""
+        return self.is_ready and not self.is_ending
+
+
+@dataclass(slots=True)
+class Layout:
+    """Which replica has which port, and what its command line and environment are.
+
+    Attributes:
+        run_dir: the graph's own folder, absolute.
+    """
+
+    spec: GraphSpec
+    run_dir: Path
+    replicas: dict[str, Replica] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.replicas = {
+            replica_name(role.name, index): Replica(role, index)
+            for role in self.spec.roles
+            for index in range(role.replicas)
+        }
+
+    def of_role(self, name: str) -> Iterator[Replica]:
+        """The replicas of a role, in the order of their index."""
+        return (replica for replica in self.replicas.values() if replica.role.name == name)
+
+    def reserve(self, reservations: Reservations) -> None:
+        """Give every replica its ports and GPUs, and make the folders.
+
+        Raises:
+            GraphError: if there are not enough.
+        """
+        for name in ("logs", "home", "tmp"):
+            (self.run_dir / name).mkdir(parents=True, exist_ok=True)
+        names = self._port_names()
+        for replica in self.replicas.values():
+            role = replica.role
+            try:
+                replica.ports = {name: reservations.port() for name in sorted(names[role.name])}
+                if role.gpus and not (role.cpu_ok and not gpus()):
+                    replica.gpus = reservations.gpus(role.gpus, share=self.spec.share_gpus)
+            except GraphError as error:
+                raise GraphError(f"{self.spec.path.name}: roles.{role.name}: {error}") from None
+
+    def _port_names(self) -> dict[str, set[str]]:
+        """The names of the ports of each role: all that its own templates, or those of others, mention."""
+        names: dict[str, set[str]] = {role.name: set() for role in self.spec.roles}
+        for role in self.spec.roles:
+            for template in _templates(self.spec, role):
+                for other, name in _PORT.findall(template):
+                    names[other or role.name].add(name)
+        return names
+
+    def fill(self, replica: Replica, template: str) -> str:
+        """A template with the words of one replica filled in."""
+        return expand(template, lambda word: self._value(replica, word))
+
+    def _value(self, replica: Replica, word: str) -> str:
+        role, _, port = word.rpartition("port.")
+        if port and role:
+            return ",".join(str(other.ports[port]) for other in self.of_role(role.rstrip(".")))
+        if port and word.startswith("port."):
+            return str(replica.ports[port])
+        if word == "entry":
+            # One's own where there is one, else the first.
+            own = bool(replica.role.entry)
+            owner = replica if own else next(self.of_role(self.spec.entry_role.name))
+            return self.fill(owner, owner.role.entry)
+        # Every other word was checked when the graph file was read.
+        values: dict[str, object] = {
+            "python": self.spec.python,
+            "model": self.spec.load.model,
+            "run_dir": self.run_dir,
+            "graph_dir": self.spec.path.parent,
+            "role": replica.role.name,
+            "index": replica.index,
+            "capacity": replica.role.capacity,
+        }
+        return str(values[word])
+
+    def command(self, replica: Replica) -> list[str]:
+        """Its command line. Words are split before they are filled in: a folder's name may have a space."""
+        argv = [self.fill(replica, word) for word in shlex.split(replica.role.command)]
+        if "/" in argv[0]:
+            argv[0] = str(self.spec.path.parent / argv[0])
+        return argv
+
+    def environment(self, replica: Replica) -> dict[str, str]:
+        """Its whole environment, but for the marks."""
+        found = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        found |= {
+            "HOME": str(self.run_dir / "home"),
+            "TMPDIR": str(self.run_dir / "tmp"),
+            "LANG": "C.UTF-8",
+        }
+        if replica.role.gpus:
+            found["CUDA_VISIBLE_DEVICES"] = ",".join(replica.gpus)
+        for name, template in {**self.spec.env, **replica.role.env}.items():
+            found[name] = self.fill(replica, template)
+        return found
+
+
+def _templates(spec: GraphSpec, role: RoleSpec) -> Iterator[str]:
+    yield from (role.command, role.entry, role.metrics)
+    yield from {**spec.env, **role.env}.values()
+    if role.ready:
+        yield role.ready.get
+    if role.listed:
+        yield role.listed.get

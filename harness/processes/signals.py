@@ -1,0 +1,178 @@
+"""Signals to the processes of one replica, each with the proof that it took effect: from the kernel, never from how the graph behaves."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import Final
+
+from graphquake.harness.observation.http_probe import POLL_S
+from graphquake.harness.processes.guard import stat_of
+from graphquake.harness.processes.process_tree import Families
+from graphquake.harness.processes.procfs import (
+    command_of,
+    is_called,
+    is_stopped,
+    kill_all,
+    runs,
+    signal_and_see,
+    signal_until,
+)
+from graphquake.harness.processes.replicas import Incarnation, Replica
+from graphquake.harness.spec.plan import PROCESS, TREE
+from graphquake.harness.targets.target import Landed
+
+# How long a replica that was just started may take to have the child that a step aims at.
+CHILD_WITHIN_S: Final = 1.0
+# Longest that a SIGKILL may take to be seen: a process that gives back many GiB, or a GPU, takes its time.
+KILL_WITHIN_S: Final = 5.0
+# A process stops at once, unless the kernel is at work for it; on a busy host some milliseconds.
+SWITCH_WITHIN_S: Final = 2.0
+
+
+class Injector:
+    """Does to a replica what a step asks for; see `Target` for each.
+
+    Args:
+        families: who belongs to it.
+    """
+
+    def __init__(self, families: Families) -> None:
+        self._families = families
+
+    async def kill(self, replica: Replica, scope: str, child: int) -> Landed:
+        """SIGKILL: to all its processes, to the main one, or to a child."""
+        running = replica.running
+        if running is None:
+            return not_landed(f"{replica.name} was dead already")
+        if scope not in (TREE, PROCESS):
+            return await self._kill_child(replica, running, scope, child)
+        begun_s = time.monotonic()
+        running.aimed = True
+        # What hides its marks is known only as long as its parents live: so all are looked up before anyone dies.
+        others = {
+            pid: stat.start
+            for pid in self._families.of(running)
+            if pid != running.child.pid and (stat := stat_of(pid))
+        }
+        running.child.send_signal(signal.SIGKILL)
+        ended_s = begun_s
+        pids = f"pid {running.child.pid}"
+        if scope == TREE:
+
+            def left() -> set[int]:
+                known = {
+                    pid
+                    for pid, start in others.items()
+                    if (stat := stat_of(pid)) and stat.start == start
+                }
+                return known.union(self._families.of(running)) - {running.child.pid}
+
+            more, all_gone = await kill_all(left, KILL_WITHIN_S)
+            if not all_gone:
+                return not_landed(
+                    f"SIGKILL did not end all of {replica.name} within {KILL_WITHIN_S:g} s"
+                )
+            if more:
+                pids += f" and {more} more"
+                ended_s = time.monotonic()
+        if not await seen(running.ended, KILL_WITHIN_S):
+            return not_landed(f"SIGKILL did not end {pids} within {KILL_WITHIN_S:g} s")
+        ended_s = max(ended_s, running.ended_s)
+        return Landed(ok=True, proof=_gone_after(pids, ended_s - begun_s), at_s=ended_s)
+
+    async def _kill_child(
+        self, replica: Replica, running: Incarnation, scope: str, number: int
+    ) -> Landed:
+        name = replica.role.children[scope]
+        until_s = time.monotonic() + CHILD_WITHIN_S
+        while True:
+            family = [pid for pid in self._families.of(running) if pid != running.child.pid]
+            found = [
+                (stat.start, pid)
+                for pid in family
+                if is_called(pid, name) and (stat := stat_of(pid))
+            ]
+            if number < len(found) or not running.runs or time.monotonic() >= until_s:
+                break
+            await asyncio.sleep(POLL_S)
+        if number >= len(found):
+            there = ", ".join(sorted({command_of(pid)[:40] for pid in family})) or "none"
+            return not_landed(
+                f"{replica.name} has {len(found)} child processes called {name}; its children: {there}"
+            )
+        _, pid = sorted(found)[number]
+        begun_s = time.monotonic()
+        running.told |= scope in replica.role.dies_with
+        gone = await signal_and_see(
+            pid, signal.SIGKILL, lambda: pid in self._families.of(running), KILL_WITHIN_S
+        )
+        ended_s = time.monotonic()
+        if not gone:
+            return not_landed(f"SIGKILL did not end pid {pid} ({name}) within {KILL_WITHIN_S:g} s")
+        proof = _gone_after(f"pid {pid} ({name})", ended_s - begun_s)
+        return Landed(ok=True, proof=proof, at_s=ended_s)
+
+    def terminate(self, replica: Replica) -> Landed:
+        """SIGTERM to its main process."""
+        running = replica.running
+        if running is None:
+            return not_landed(f"{replica.name} was dead already")
+        running.aimed = running.told = True
+        sent_s = time.monotonic()
+        running.child.send_signal(signal.SIGTERM)
+        return Landed(ok=True, proof=f"SIGTERM sent to pid {running.child.pid}", at_s=sent_s)
+
+    async def stall(self, replica: Replica) -> Landed:
+        """SIGSTOP to all its processes."""
+        running = replica.running
+        if running is None:
+            return not_landed(f"{replica.name} was dead already")
+        running.stalled = True
+        return await self._switch(running, signal.SIGSTOP)
+
+    async def resume(self, replica: Replica) -> Landed:
+        """SIGCONT to all its processes."""
+        running = replica.running
+        if running is None or not running.stalled:
+            return Landed(ok=True, proof="it had died", at_s=time.monotonic())
+        landed = await self._switch(running, signal.SIGCONT)
+        running.stalled = not landed.ok
+        return landed
+
+    async def _switch(self, running: Incarnation, number: signal.Signals) -> Landed:
+        """Stop all processes of an incarnation, or let them go on."""
+        begun_s = time.monotonic()
+        is_stop = number == signal.SIGSTOP
+        count, done = await signal_until(
+            lambda: self._families.of(running),
+            number,
+            lambda pid: runs(pid) and is_stopped(pid) != is_stop,
+            SWITCH_WITHIN_S,
+        )
+        at_s = time.monotonic()
+        took = f"{(at_s - begun_s) * 1e3:.1f} ms after {number.name}"
+        state = "stopped (state T)" if is_stop else "no longer stopped"
+        if not done:
+            return not_landed(f"not all processes of {running.key} {state} {took}")
+        return Landed(ok=True, proof=f"{count} processes {state} {took}", at_s=at_s)
+
+
+async def seen(event: asyncio.Event, within_s: float) -> bool:
+    """Wait for an event; False if it did not come in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def not_landed(proof: str) -> Landed:
+    """What was asked for did not take effect."""
+    return Landed(ok=False, proof=proof, at_s=time.monotonic())
+
+
+def _gone_after(what: str, took_s: float) -> str:
+    return f"{what} gone {max(0.0, took_s) * 1e3:.1f} ms after SIGKILL"

@@ -1,0 +1,399 @@
+"""The target that launches a graph itself: starts it, watches it, kills it, and leaves nothing of it behind.
+
+Every process of a graph descends from the graph's guard (see `guard`), runs in the graph's own folder, with ports of its own and with
+a clean environment: what the harness was started with stays outside (but for PATH and CUDA_VISIBLE_DEVICES), or dying workers would
+register themselves in somebody's production.
+
+What the supervisor knows about a replica comes from the kernel: its exit from the guard that reaped it, its children from /proc. It is
+ready when the probe of the graph file is answered, and by a socket that belongs to just this incarnation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from graphquake.harness.errors import GraphError
+from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
+from graphquake.harness.observation.http_probe import POLL_S, Prober
+from graphquake.harness.observation.introspection import SAID_MAX, Inquiry
+from graphquake.harness.observation.resource_usage import Usage
+from graphquake.harness.processes.gpu_memory import memory_by_pid
+from graphquake.harness.processes.guard_client import Guard
+from graphquake.harness.processes.process_tree import Families
+from graphquake.harness.processes.procfs import (
+    OWNER,
+    REPLICA,
+    kill_all,
+    marked,
+    of_sessions,
+    ownerless,
+    ports_of,
+    this_owner,
+)
+from graphquake.harness.processes.replicas import Incarnation, Layout, Replica
+from graphquake.harness.processes.reservations import Reservations
+from graphquake.harness.processes.signals import KILL_WITHIN_S, Injector, not_landed, seen
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.targets.target import Landed, Leak, View
+
+SWEEP_WITHIN_S: Final = 2.0
+# How long a graph of which every replica is ready may take to list them.
+LISTED_WITHIN_S: Final = 10.0
+# The same while a replica is dead by which others would be listed: those may wait for it in vain.
+UNLISTED_S: Final = 2.0
+LOG_LINES: Final = 5
+_graphs = itertools.count(1)
+
+
+class Supervisor:
+    """A graph that was launched from its file; a `Target`. Made by `launch`, for the event loop that it was launched in.
+
+    Attributes:
+        spec: see `Target`.
+        log: see `Target`.
+    """
+
+    def __init__(self, spec: GraphSpec, run_dir: Path) -> None:
+        self.spec = spec
+        self.log: list[Spawned | BecameReady | Died] = []
+        self._layout = Layout(spec, run_dir.resolve())
+        self._replicas = self._layout.replicas
+        self._owner = this_owner(str(next(_graphs)))
+        # Every incarnation so far, by its key.
+        self._incarnations: dict[str, tuple[Replica, Incarnation]] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._restarts: dict[str, asyncio.Task[None]] = {}
+        self._is_closing = False
+        self._failure: BaseException | None = None
+        self._user: asyncio.Task[object] | None = None
+        self._usage = Usage()
+        self._prober: Prober
+        self._guard: Guard
+        self._families: Families
+        self._inject: Injector
+        self._ask: Inquiry
+
+    # ------------------------------------------------------------------------------------------- launch and end
+
+    @classmethod
+    @asynccontextmanager
+    async def launch(cls, spec: GraphSpec, run_dir: Path) -> AsyncIterator[Self]:
+        """Start a graph and wait until it is ready; afterwards, whatever happened, end every process of it.
+
+        Args:
+            spec: what to start.
+            run_dir: the graph's own folder, `{run_dir}` in its file; logs go to `logs` in it.
+
+        Raises:
+            GraphError: if the graph does not become ready, or if its guard is lost meanwhile.
+        """
+        self = cls(spec, run_dir)
+        self._user = asyncio.current_task()
+        async with AsyncExitStack() as stack:
+            reservations = Reservations()
+            stack.callback(reservations.close)
+            self._layout.reserve(reservations)
+            self._prober = await stack.enter_async_context(Prober())
+            await kill_all(ownerless, SWEEP_WITHIN_S)
+            self._guard = Guard(self._exited, self._lost)
+            self._families = Families(self._guard.pid)
+            self._inject = Injector(self._families)
+            self._ask = Inquiry(self._layout, self._prober)
+            stack.push_async_callback(self._close)
+            try:
+                await self._start()
+                yield self
+            except asyncio.CancelledError:
+                if self._failure is None or self._user is None or self._user.uncancel() > 0:
+                    raise  # cancelled by somebody else
+                raise self._failure from None
+
+    def begin_anew(self) -> None:
+        """A further run uses the graph, perhaps in a task of its own: what it is told of begins with the processes that live.
+
+        Raises:
+            GraphError: if the graph can no longer be used.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._user = asyncio.current_task()
+        live = {(one.name, one.running.number) for one in self._replicas.values() if one.running}
+        self.log[:] = [event for event in self.log if (event.replica, event.incarnation) in live]
+
+    async def _start(self) -> None:
+        await asyncio.gather(*map(self._spawn, self._replicas.values()))
+        await asyncio.gather(*map(self._first_ready, self._replicas.values()))
+        if not await self.wait_ready(LISTED_WITHIN_S):
+            raise GraphError(
+                f"{self.spec.name}: every replica is ready, but not listed within {LISTED_WITHIN_S:g} s: "
+                + ", ".join(f"{one.says} of {one.holds}" for one in await self._ask.listings())
+            )
+
+    async def _first_ready(self, replica: Replica) -> None:
+        """Wait until a replica that was just started is ready.
+
+        Raises:
+            GraphError: if it dies before and nobody restarts it, or if it takes longer than its file allows.
+        """
+        probe = replica.role.ready
+        within_s = probe.within_s if probe else KILL_WITHIN_S
+
+        def settled() -> bool:
+            assert replica.now is not None
+            return replica.now.ready.is_set() or (
+                not replica.now.runs and self.spec.restart == "never"
+            )
+
+        in_time = await self._until(settled, within_s)
+        assert replica.now is not None
+        if replica.now.ready.is_set():
+            return
+        if in_time:
+            why = f"{replica.now.how_it_ended} before it was ready"
+        else:
+            assert probe is not None
+            url = self._layout.fill(replica, probe.get)
+            answer = await self._prober.get(url)
+            said = " ".join(answer.text.split())[:SAID_MAX]
+            status = f"HTTP {answer.status} " if answer.status else ""
+            why = f"not ready within {within_s:g} s: GET {url}: {status}{said}".rstrip()
+        raise GraphError(f"{self._place(replica)}: {why}{self._last_lines(replica)}")
+
+    def _place(self, replica: Replica) -> str:
+        return f"{self.spec.path.name}: roles.{replica.role.name}: {replica.name}"
+
+    def _last_lines(self, replica: Replica) -> str:
+        """The end of its latest log that has anything in it, each line indented below what went wrong."""
+        logs = [inc.log for owner, inc in self._incarnations.values() if owner is replica]
+        for log in reversed(logs):
+            with suppress(OSError):
+                lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+                told = [line.rstrip()[:SAID_MAX] for line in lines if line.strip()][-LOG_LINES:]
+                if told:
+                    return "; the end of its log:" + "".join(f"\n    {line}" for line in told)
+        return "; its log is empty"
+
+    async def _close(self) -> None:
+        self._is_closing = True
+        for task in (*self._watches.values(), *self._restarts.values()):
+            task.cancel()
+        clean = False
+        try:
+            clean = await self._guard.close()
+        finally:
+            for _, incarnation in self._incarnations.values():
+                if incarnation.runs:
+                    incarnation.child.close()
+        if not clean:
+            # A guard that was killed takes only its children with it.
+            await kill_all(self._left_behind, SWEEP_WITHIN_S)
+
+    def _left_behind(self) -> set[int]:
+        """Found by mark, and by session where a process wrote over its marks."""
+        sessions = {event.pid for event in self.log if isinstance(event, Spawned)}
+        return {*marked(self._owner), *of_sessions(sessions, since=self._owner.start)}
+
+    def _lost(self) -> None:
+        self._fail(GraphError(f"{self.spec.name}: the guard of the graph was killed"))
+
+    def _fail(self, error: BaseException) -> None:
+        """The graph can no longer be used: cancel whoever uses it."""
+        if not self._is_closing and self._failure is None and self._user is not None:
+            self._failure = error
+            self._user.cancel()
+
+    # -------------------------------------------------------------------------------------- processes of replicas
+
+    async def _spawn(self, replica: Replica) -> Incarnation:
+        """Start the next incarnation.
+
+        Raises:
+            GraphError: if there is no process afterwards.
+        """
+        number, replica.begun = replica.begun, replica.begun + 1
+        key = f"{replica.name}.{number}"
+        log = self._layout.run_dir / "logs" / f"{replica.role.name}-{replica.index}.{number}.log"
+        env = self._layout.environment(replica) | {OWNER: str(self._owner), REPLICA: key}
+        argv, cwd = self._layout.command(replica), str(self._layout.run_dir)
+        try:
+            child = await self._guard.spawn(key, argv, env, cwd, str(log), self._preload(replica))
+        except GraphError as error:
+            raise GraphError(f"{self._place(replica)}: {error}") from None
+        incarnation = replica.now = Incarnation(number, key, log, child)
+        self._incarnations[key] = replica, incarnation
+        self._families.add(incarnation)
+        self.log.append(Spawned(child.at_s, replica.name, number, child.pid))
+        self._watches[key] = self._go(self._watch(replica, incarnation))
+        return incarnation
+
+    def _preload(self, replica: Replica) -> tuple[str, ...]:
+        """What is worth importing beforehand: not what would have been for a GPU that is not there."""
+        role = replica.role
+        own = () if role.gpus and not replica.gpus else role.preload
+        return (*self.spec.preload, *own)
+
+    def _go(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Do something beside; if it fails, the graph can no longer be used."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                self._fail(error)
+
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(done)
+        return task
+
+    async def _watch(self, replica: Replica, incarnation: Incarnation) -> None:
+        """Write down when an incarnation becomes ready."""
+        probe = replica.role.ready
+        if probe is not None:
+            url = self._layout.fill(replica, probe.get)
+            await self._prober.until(url, probe.body)
+            port = urlsplit(url).port
+            is_own = port in replica.ports.values()
+            while is_own and port not in ports_of(self._families.of(incarnation)):
+                # Somebody else answers there: a child that outlived an earlier incarnation.
+                await asyncio.sleep(POLL_S)
+                await self._prober.until(url, probe.body)
+        incarnation.ready.set()
+        self.log.append(BecameReady(time.monotonic(), replica.name, incarnation.number))
+
+    def _exited(self, key: str, pid: int, status: int, at_s: float) -> None:
+        """The guard reports an exit."""
+        replica, incarnation = self._incarnations[key]
+        incarnation.status, incarnation.ended_s = status, at_s
+        incarnation.child.close()
+        self._watches.pop(key).cancel()
+        aimed = incarnation.aimed
+        self.log.append(Died(at_s, replica.name, incarnation.number, pid, status, aimed))
+        incarnation.ended.set()
+        if self.spec.restart == "always" and not self._is_closing:
+            self._restarts[replica.name] = self._go(self._restart(replica))
+
+    async def _restart(self, replica: Replica) -> None:
+        await asyncio.sleep(self.spec.restart_delay_s)
+        async with replica.spawning:
+            await self._spawn(replica)
+
+    async def _until(self, holds: Callable[[], bool], within_s: float) -> bool:
+        """Wait until something holds. Whether it did in time."""
+        until_s = time.monotonic() + within_s
+        while not holds():
+            if time.monotonic() >= until_s:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+    # -------------------------------------------------------------------------------------------------- the target
+
+    def entries(self) -> list[str]:
+        """See `Target.entries`."""
+        entry = self.spec.entry_role
+        return [self._layout.fill(one, entry.entry) for one in self._layout.of_role(entry.name)]
+
+    def alive(self, replica: str) -> bool:
+        """See `Target.alive`."""
+        return self._replicas[replica].running is not None
+
+    def ready(self, replica: str) -> bool:
+        """See `Target.ready`."""
+        return self._replicas[replica].is_ready
+
+    def ending(self, replica: str) -> bool:
+        """See `Target.ending`."""
+        return self._replicas[replica].is_ending
+
+    async def gone(self, replica: str, within_s: float) -> bool:
+        """See `Target.gone`."""
+        running = self._replicas[replica].running
+        return running is None or await seen(running.ended, within_s)
+
+    async def kill(self, replica: str, scope: str, child: int) -> Landed:
+        """See `Target.kill`."""
+        return await self._inject.kill(self._replicas[replica], scope, child)
+
+    async def terminate(self, replica: str) -> Landed:
+        """See `Target.terminate`."""
+        return self._inject.terminate(self._replicas[replica])
+
+    async def stall(self, replica: str) -> Landed:
+        """See `Target.stall`."""
+        return await self._inject.stall(self._replicas[replica])
+
+    async def resume(self, replica: str) -> Landed:
+        """See `Target.resume`."""
+        return await self._inject.resume(self._replicas[replica])
+
+    async def respawn(self, replica: str) -> Landed:
+        """See `Target.respawn`."""
+        place = self._replicas[replica]
+        # One that is being started already can't be called back: its process would be nobody's.
+        if not place.spawning.locked() and (restart := self._restarts.pop(replica, None)):
+            restart.cancel()
+        async with place.spawning:
+            if place.running is not None:
+                return not_landed(f"{replica} still runs, as pid {place.running.child.pid}")
+            try:
+                incarnation = await self._spawn(place)
+            except GraphError as error:
+                return not_landed(str(error))
+        return Landed(ok=True, proof=f"pid {incarnation.child.pid}", at_s=incarnation.child.at_s)
+
+    async def wait_ready(self, within_s: float) -> bool:
+        """See `Target.wait_ready`."""
+        begun_s = time.monotonic()
+
+        def all_ready() -> bool:
+            coming = any(not task.done() for task in self._restarts.values())
+            return not coming and all(
+                one.is_ready for one in self._replicas.values() if one.running
+            )
+
+        def left_s() -> float:
+            bound_s = within_s
+            if any(one.running is None for one in self._ask.beside_paths()):
+                bound_s = min(within_s, UNLISTED_S)
+            return begun_s + bound_s - time.monotonic()
+
+        while left_s() > 0:
+            if all_ready() and await self._ask.are_listed():
+                return True
+            await asyncio.sleep(POLL_S)
+        return False
+
+    async def views(self) -> list[View]:
+        """See `Target.views`."""
+        return await self._ask.views()
+
+    def pids(self) -> list[int]:
+        """See `Target.pids`."""
+        return self._families.pids()
+
+    def settled(self) -> None:
+        """See `Target.settled`."""
+        if any(one.gpus for one in self._replicas.values()):
+            self._families.note_gpu_memory()
+
+    async def measures(self) -> list[Measured]:
+        """See `Target.measures`."""
+        said = await self._ask.loads()
+        owners = {one.running.key: one.name for one in self._replicas.values() if one.running}
+        pids: dict[str, list[int]] = {name: [] for name in owners.values()}
+        for pid, key in self._families.keys().items():
+            if key in owners:
+                pids[owners[key]].append(pid)
+        held = memory_by_pid() if self.spec.gpus else {}
+        return self._usage.look(time.monotonic(), pids, held, said)
+
+    async def leaks(self) -> list[Leak]:
+        """See `Target.leaks`: processes without a replica, ports that they listen on, GPU memory, gauges that are not 0."""
+        live = {one.running.key for one in self._replicas.values() if one.running}
+        return [*self._families.leaks(live), *await self._ask.raised_gauges()]

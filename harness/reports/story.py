@@ -1,0 +1,70 @@
+"""What happened in a run, in five to ten lines: for whoever opens the folder of a finding.
+
+Each line is one thing that somebody would tell, in order of time: the faults with their proofs, who died without being aimed at, when the
+first and the last request failed and how many did, who came back, when the graph was healed. Seconds count from the first fault.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from graphquake.harness.history.events import BecameReady, Died, Leaked, Resumed
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import OK, WRONG, Request
+from graphquake.harness.reports.text import since_s
+
+LINES_MAX: Final = 10
+# What is told first where there is more to tell than there is room.
+_FAULT, _DEATH, _FAILURE, _HEAL, _RETURN = range(5)
+
+Told: TypeAlias = tuple[float, int, str]
+
+
+def story(history: History) -> list[str]:
+    """The lines, at most ten; of more than that, those that matter least are left out."""
+    told = sorted(_told(history), key=lambda one: one[1])[:LINES_MAX]
+    zero_s = since_s(history)
+    return [f"{at_s - zero_s:+7.2f} s  {text}" for at_s, _, text in sorted(told)]
+
+
+def _told(history: History) -> Iterator[Told]:
+    for fault in history.faults():
+        yield fault.at_s, _FAULT, f"{fault.step}: {fault.proof}"
+    for death in history.of(Died):
+        if not death.aimed:
+            how = f"signal {-death.status}" if death.status < 0 else f"exit status {death.status}"
+            yield death.at_s, _DEATH, f"{death.replica} dies by itself, {how}"
+    yield from _failures(history)
+    healed_s = history.phase_began_s("recover")
+    if healed_s is not None and history.plan.heal == "all":
+        yield healed_s, _HEAL, "everything that was dead has been started again"
+    for leak in history.of(Leaked):
+        yield leak.at_s, _FAILURE, f"still there after the load: {leak.what}"
+    for resumed in history.of(Resumed):
+        yield resumed.at_s, _RETURN, f"{resumed.replica} goes on"
+    for ready in history.of(BecameReady):
+        if ready.incarnation:
+            yield ready.at_s, _RETURN, f"{ready.replica} is ready again"
+
+
+def _failures(history: History) -> Iterator[Told]:
+    """The first and the last of each kind, and the first success after all of them."""
+    zero_s = since_s(history)
+    ended = [r for r in history.ended() if r.ended_s >= zero_s]
+    bad = [r for r in ended if r.failed or r.outcome == WRONG]
+    for detail, count in Counter(r.detail for r in bad).most_common(2):
+        of = [r for r in bad if r.detail == detail]
+        yield of[0].ended_s, _FAILURE, f"first of {count} × {detail}: {_who(of[0])}"
+        if count > 1:
+            yield of[-1].ended_s, _FAILURE, f"last of {count} × {detail}: {_who(of[-1])}"
+    if bad:
+        right = next((r for r in ended if r.outcome == OK and r.sent_s > bad[-1].ended_s), None)
+        if right is not None:
+            yield right.ended_s, _HEAL, f"right from here on: {_who(right)}"
+
+
+def _who(request: Request) -> str:
+    message = f": {request.message}" if request.message else ""
+    return f"request {request.number} after {request.latency_s:.2f} s{message}"[:100]

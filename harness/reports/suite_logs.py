@@ -1,0 +1,87 @@
+"""The logs of a run: of a bounded size, and where asked for in the form of Dynamo's fault tolerance suite.
+
+That is a file for each client, and one file for all processes unless asked otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import OK, WRONG, Request
+
+# What one log may hold: one that a dying process filled with the same line is no evidence past this.
+LOG_MAX_BYTES: Final = 1 << 20
+HTTP_OK: Final = 200
+_CODE: Final = re.compile(r"HTTP (\d{3})\Z")
+ALL: Final = "all.log"
+
+
+def write_client_logs(history: History, folder: Path) -> None:
+    """`client_<i>.log.txt` for each client of a closed loop: a line of JSON for each request, with all of its attempts.
+
+    Args:
+        folder: where to; made if need be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    began = datetime.fromisoformat(history.host["began"])
+    of_clients = [r for r in history.requests if r.outcome and r.group.startswith("client ")]
+    of_clients.sort(key=lambda r: (r.group, r.number, r.attempt))
+    for group, requests in groupby(of_clients, key=lambda r: r.group):
+        index = group.removeprefix("client ")
+        with (folder / f"client_{index}.log.txt").open("w", encoding="utf-8") as file:
+            for _, attempts in groupby(requests, key=lambda r: r.number):
+                file.write(json.dumps(_line(began, list(attempts)), ensure_ascii=False) + "\n")
+
+
+def _line(began: datetime, attempts: list[Request]) -> dict[str, Any]:
+    ended = began + timedelta(seconds=attempts[-1].ended_s)
+    return {
+        "time": ended.isoformat(timespec="milliseconds"),
+        "results": [
+            {
+                "status": _status(one),
+                "result": one.outcome if one.outcome == OK else f"{one.detail}: {one.message}",
+                "request_elapsed_time": round(one.latency_s, 6),
+            }
+            for one in attempts
+        ],
+        "total_time": round(attempts[-1].ended_s - attempts[0].sent_s, 6),
+    }
+
+
+def _status(request: Request) -> int | None:
+    """The HTTP status; None if none came."""
+    if request.outcome in (OK, WRONG):
+        return HTTP_OK
+    code = _CODE.match(request.detail)
+    return int(code[1]) if code else None
+
+
+def join_process_logs(folder: Path) -> None:
+    """Put the logs of all processes into one, each line after the name of its process."""
+    logs = sorted(path for path in folder.glob("*.log") if path.name != ALL)
+    with (folder / ALL).open("w", encoding="utf-8") as joined:
+        for log in logs:
+            with log.open(encoding="utf-8", errors="replace") as lines:
+                joined.writelines(f"{log.stem} | {line.rstrip()}\n" for line in lines)
+            log.unlink()
+
+
+def bound_log(path: Path, most_bytes: int = LOG_MAX_BYTES) -> None:
+    """Cut the middle out of a log that is longer than it may be; its beginning and end stay."""
+    size = path.stat().st_size
+    if size <= most_bytes:
+        return
+    half = most_bytes // 2
+    with path.open("rb") as file:
+        begin = file.read(half)
+        file.seek(size - half)
+        end = file.read(half)
+    note = f"\n… {size - 2 * half} bytes left out …\n".encode()
+    path.write_bytes(begin + note + end)

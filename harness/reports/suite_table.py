@@ -1,0 +1,268 @@
+"""The table of the runs in a folder, as Dynamo's fault tolerance suite prints one: for the terminal, Markdown, JSON and CSV.
+
+One row a run, one table a graph. JSON and CSV have every number; the printed table has those that a reader compares. `b/a` is before and
+after the first fault, a dash is nothing to be said, `never` is not until the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.history.history import History
+from graphquake.harness.promises.builtin import judge
+from graphquake.harness.reports.impact import SLOW_S, Account, Impact, Times, account
+
+FORMATS: Final = ("fancy", "markdown", "json", "csv")
+SCHEMA: Final = 1
+# What stands in `History.host` for the name of a scenario.
+SCENARIO: Final = "scenario"
+NOTHING: Final = "–"
+# A number of a run's that is to be compared with another run's: name, whether less is better.
+_COMPARED: Final[Mapping[str, bool]] = {
+    "failed": True,
+    "latency_after_s": True,
+    "p99_after_s": True,
+    "window_s": True,
+    "first_ok_s": True,
+    "ready_s": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A run in a table.
+
+    Attributes:
+        failure: the scenario's name, or the plan.
+        says: the verdict; `signatures` and `causes` are what it rests on.
+    """
+
+    graph: str
+    failure: str
+    folder: str
+    says: str
+    signatures: tuple[str, ...]
+    causes: tuple[str, ...]
+    numbers: Account
+
+
+def record_of(history: History, folder: Path, slow_s: float = SLOW_S) -> Record:
+    """A run's row. Its verdict is what the promises say today."""
+    verdict = judge(history)
+    return Record(
+        graph=history.spec.name,
+        failure=history.host.get(SCENARIO) or history.plan.one_line(),
+        folder=str(folder),
+        says=verdict.says,
+        signatures=verdict.signatures,
+        causes=verdict.causes,
+        numbers=account(history, slow_s),
+    )
+
+
+def read_records(folder: Path, slow_s: float = SLOW_S) -> list[Record]:
+    """Every run below a folder.
+
+    Raises:
+        InputError: if there is none, or one is damaged.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is no folder")
+    runs = sorted(path.parent for path in folder.rglob("events.jsonl"))
+    if not runs:
+        raise InputError(f"{folder}: has no run in it (no folder with an events.jsonl)")
+    return [record_of(History.load(run), run, slow_s) for run in runs]
+
+
+# ------------------------------------------------------------------------------------------------------ one run's row
+
+
+def flat(record: Record) -> dict[str, Any]:
+    """Every number of a run by name, for JSON and CSV; times in seconds, `null` is never or nothing.
+
+    What is of a fault is of the worst one: a run that never recovers from one of two has not recovered.
+    """
+    numbers = record.numbers
+    row: dict[str, Any] = {
+        "graph": record.graph,
+        "failure": record.failure,
+        "verdict": record.says,
+        "signatures": " | ".join(record.signatures),
+        "causes": " | ".join(record.causes),
+        "startup_s": numbers.startup_s,
+        "success": numbers.ok,
+        "failed": numbers.failed,
+        "shed": numbers.shed,
+    }
+    for side, of in (("before", numbers.before), ("after", numbers.after)):
+        row |= {
+            f"latency_{side}_s": of.latency.mean_s,
+            f"p50_{side}_s": of.latency.p50_s,
+            f"p99_{side}_s": of.latency.p99_s,
+            f"first_token_p50_{side}_s": of.first_token.p50_s,
+            f"first_token_p99_{side}_s": of.first_token.p99_s,
+            f"pending_{side}": of.pending,
+            f"violations_{side}": of.slow,
+        }
+    for name in ("window_s", "first_ok_s", "peak_s", "ready_s", "expected"):
+        row[name] = _worst(numbers.impacts, name)
+    row["faults"] = len(numbers.impacts)
+    row["folder"] = record.folder
+    return {key: round(v, 4) if isinstance(v, float) else v for key, v in row.items()}
+
+
+def _worst(impacts: Sequence[Impact], name: str) -> float | None:
+    values = [getattr(one, name) for one in impacts]
+    return None if not values or None in values else max(values)
+
+
+def _cells(record: Record) -> dict[str, str]:
+    """The row as it is printed."""
+    numbers, row = record.numbers, flat(record)
+    struck = bool(numbers.impacts)
+
+    def after(name: str, none: str = "never") -> str:
+        if not struck:
+            return NOTHING
+        return none if row[name] is None else f"{row[name]:.2f}"
+
+    before, then = numbers.before, numbers.after
+    # Of several faults, what would fail for each of them is no number for all of them.
+    alone = len(numbers.impacts) == 1 and row["expected"] is not None
+    expected = f" ({row['expected']:.0f})" if alone else ""
+    return {
+        "failure": record.failure,
+        "startup": f"{numbers.startup_s:.2f}",
+        "success": str(numbers.ok),
+        "failed (exp.)": f"{numbers.failed}{expected}",
+        "latency b/a": _pair(_mean(before.latency), _mean(then.latency), struck),
+        "p99 b/a": _pair(_p99(before.latency), _p99(then.latency), struck),
+        "pending b/a": _pair(_one(before.pending), _one(then.pending), struck),
+        "violations b/a": _pair(str(before.slow), str(then.slow), struck),
+        "errors for": after("window_s", "to the end"),
+        "served": after("first_ok_s"),
+        "peak": after("peak_s"),
+        "recovery": after("ready_s"),
+        "verdict": record.says,
+    }
+
+
+def _pair(before: str, after: str, struck: bool) -> str:  # noqa: FBT001 - private
+    return f"{before}/{after if struck else NOTHING}"
+
+
+def _mean(times: Times) -> str:
+    return NOTHING if times.mean_s is None else f"{times.mean_s:.2f}"
+
+
+def _p99(times: Times) -> str:
+    return NOTHING if times.p99_s is None else f"{times.p99_s:.2f}"
+
+
+def _one(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.1f}"
+
+
+# --------------------------------------------------------------------------------------------------------- the tables
+
+
+def render(records: Sequence[Record], form: str) -> str:
+    """All runs.
+
+    Args:
+        form: one of `FORMATS`.
+    """
+    if form == "json":
+        rows = [
+            flat(one) | {"impacts": [asdict(impact) for impact in one.numbers.impacts]}
+            for one in records
+        ]
+        return json.dumps({"schema": SCHEMA, "runs": rows}, indent=1, ensure_ascii=False)
+    if form == "csv":
+        return _csv(map(flat, records))
+    parts = []
+    for graph in dict.fromkeys(record.graph for record in records):
+        of = [record for record in records if record.graph == graph]
+        lines = _lines([_cells(one) for one in of], form)
+        parts.append("\n".join([f"### {graph}\n" if form == "markdown" else graph, *lines]))
+        parts += [_reasons(one) for one in of if one.says != "kept"]
+    return "\n\n".join(parts)
+
+
+def _reasons(record: Record) -> str:
+    why = "; ".join(record.signatures or record.causes)
+    return f"{record.graph}, {record.failure}: {record.says}: {why}"
+
+
+def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def _lines(rows: Sequence[Mapping[str, str]], form: str) -> list[str]:
+    names = list(rows[0])
+    if form == "markdown":
+        marks = ["---" if name in ("failure", "verdict") else "--:" for name in names]
+        cells = [names, marks, *(list(row.values()) for row in rows)]
+        return [f"| {' | '.join(one)} |" for one in cells]
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    table = [{name: name for name in names}, *rows]
+    lines = [
+        " │ ".join(
+            cell.ljust(widths[name]) if name in ("failure", "verdict") else cell.rjust(widths[name])
+            for name, cell in row.items()
+        ).rstrip()
+        for row in table
+    ]
+    return [lines[0], "─┼─".join("─" * width for width in widths.values()), *lines[1:]]
+
+
+def compare(old: Sequence[Record], new: Sequence[Record], form: str) -> str:
+    """Two folders of runs, number by number; what is in one of them alone is said, too.
+
+    Args:
+        form: one of `FORMATS`.
+    """
+    before, after = _by_name(old), _by_name(new)
+    rows = []
+    for key in dict.fromkeys([*before, *after]):
+        was, now = before.get(key), after.get(key)
+        row: dict[str, Any] = {"graph": key[0], "failure": key[1]}
+        row["verdict"] = _arrow(was and was["verdict"], now and now["verdict"])
+        for name in _COMPARED:
+            row[name] = _arrow(was and was[name], now and now[name])
+        rows.append(row)
+    if form == "json":
+        return json.dumps({"schema": SCHEMA, "compared": rows}, indent=1, ensure_ascii=False)
+    return _csv(rows) if form == "csv" else "\n".join(_lines(rows, form))
+
+
+def _by_name(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The last run of each name: a folder may hold several."""
+    return {(one.graph, one.failure): flat(one) for one in records}
+
+
+def _arrow(was: Any, now: Any) -> str:
+    """`0.31 → 0.28 (-10%)`."""
+    left, right = _shown(was), _shown(now)
+    if left == right:
+        return left
+    numbers = isinstance(was, int | float) and isinstance(now, int | float) and was > 0
+    return f"{left} → {right}" + (f" ({now / was - 1:+.0%})" if numbers else "")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

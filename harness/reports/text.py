@@ -1,0 +1,132 @@
+"""Facts and small pictures out of histories, as plain text."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import LEFT, OK, SHED, WRONG, Request
+
+BLOCKS: Final = " ▁▂▃▄▅▆▇█"
+TIMELINE_WIDTH: Final = 60
+LOG_LINES_MAX: Final = 4
+LOG_LINE_CHARS: Final = 64
+_TELLING: Final = re.compile(
+    r"\b(WARN|WARNING|ERROR|CRITICAL|FATAL|panicked|Traceback|Exception)\b"
+)
+_STAMP: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\d*(Z|[+-]\d\d:?\d\d)?"
+)
+# Where a line comes from (spans and modules, each with a colon) says less than the message behind it.
+_SPANS: Final = re.compile(r"^(\w+ )(?:[\w.:{}\[\]-]+: )+")
+
+
+def since_s(history: History) -> float:
+    """The moment from which a finding counts its seconds: the first fault that landed, or the begin of the plan."""
+    faults = history.faults()
+    return faults[0].at_s if faults else (history.phase_began_s("plan") or 0.0)
+
+
+def failed_of(history: History) -> tuple[list[Request], list[Request]]:
+    """The requests sent since the first fault that came to an end, and those of them that failed or were wrong."""
+    zero_s = since_s(history)
+    sent = [r for r in history.requests if r.outcome and r.ended_s >= zero_s and r.outcome != LEFT]
+    return sent, [r for r in sent if r.failed or r.outcome == WRONG]
+
+
+def failures_text(history: History) -> str:
+    """How many failed of how many, in which ways, and when the last of them was sent."""
+    sent, failed = failed_of(history)
+    if not failed:
+        return f"none of {len(sent)} requests failed"
+    ways = Counter(request.detail for request in failed).most_common(3)
+    kinds = ", ".join(f"{count} × {detail}" for detail, count in ways)
+    last_s = max(request.sent_s for request in failed) - since_s(history)
+    return f"{len(failed)} of {len(sent)} failed: {kinds}; the last one sent at {last_s:+.1f} s"
+
+
+def timeline(history: History, width: int = TIMELINE_WIDTH) -> list[str]:
+    """Answers and failures over time, as two rows of blocks under a row of marks."""
+    zero_s = since_s(history)
+    begin_s, end_s = max(0.0, zero_s - 2.0), history.phase_began_s("drain") or history.end_s
+    if end_s - begin_s <= 0:
+        return []
+    bin_s = (end_s - begin_s) / width
+
+    def place(at_s: float) -> int:
+        return min(width - 1, max(0, int((at_s - begin_s) / bin_s)))
+
+    right, wrong = Counter[int](), Counter[int]()
+    for request in history.requests:
+        if request.outcome and begin_s <= request.ended_s <= end_s:
+            fine = request.outcome in (OK, SHED, LEFT)
+            (right if fine else wrong)[place(request.ended_s)] += 1
+    most = max([*right.values(), *wrong.values(), 1])
+    marks = [" "] * width
+    for step in history.faults():
+        marks[place(step.at_s)] = "×"
+    healed_s = history.phase_began_s("recover")
+    if healed_s is not None:
+        at = place(healed_s)
+        marks[at + (marks[at] == "×" and at + 1 < width)] = "+"
+    ends = f"{begin_s - zero_s:+.1f} s … {end_s - zero_s:+.1f} s"
+    return [
+        f"      {''.join(marks).rstrip()}",
+        f"ok    {_row(right, most, width)}",
+        f"fail  {_row(wrong, most, width)}",
+        f"      {ends}, × fault, + healed, full block {most / bin_s:.0f}/s",
+    ]
+
+
+def _row(counts: Counter[int], most: int, width: int) -> str:
+    top = len(BLOCKS) - 1
+    return "".join(BLOCKS[-(-counts[at] * top // most)] for at in range(width)).rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A telling line of a log.
+
+    Attributes:
+        at_s: when it was written, since the first fault; None if the line has no time stamp.
+    """
+
+    replica: str
+    at_s: float | None
+    text: str
+
+
+def telling_lines(history: History, folder: Path) -> list[LogLine]:
+    """What the replicas themselves said: the first warnings and errors since the first fault, at most one a log."""
+    began = history.host.get("began")
+    zero = datetime.fromisoformat(began).timestamp() + since_s(history) if began else None
+    found = []
+    for log in sorted((folder / "logs").glob("*.log")):
+        with log.open(encoding="utf-8", errors="replace") as lines:
+            line = next((one for line in lines if (one := _telling(log.stem, line, zero))), None)
+        if line is not None:
+            found.append(line)
+    found.sort(key=lambda line: line.at_s if line.at_s is not None else 1e9)
+    return found[:LOG_LINES_MAX]
+
+
+def _telling(name: str, line: str, zero: float | None) -> LogLine | None:
+    if not _TELLING.search(line):
+        return None
+    stamp = _STAMP.search(line)
+    at_s = None
+    if stamp and zero is not None:
+        text = stamp[0].replace(",", ".").replace("Z", "+00:00")
+        try:
+            at_s = datetime.fromisoformat(text).timestamp() - zero
+        except ValueError:
+            at_s = None
+        if at_s is not None and at_s < 0:
+            return None
+    text = " ".join(line.replace(stamp[0] if stamp else "", "", 1).split())
+    return LogLine(name, at_s, _SPANS.sub(r"\1", text)[:LOG_LINE_CHARS])

@@ -1,0 +1,361 @@
+"""One plan against one live graph: the only place where the two meet.
+
+A run goes through its phases (baseline, plan, heal, recover, steady, drain) and writes down what happens; it judges nothing. It waits
+for what the promises need to be judged, and for nothing else: `recover` ends as soon as every replica is ready and the clients
+have been calm for a while, at the latest when all has to be well; `steady` lasts until the last fault's window is surely over.
+
+Whatever ends a run early (an early verdict, Ctrl-C, an error), its clients are stopped here, and its graph by whoever launched it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from graphquake.harness.clients.load import Load
+from graphquake.harness.errors import GraphError
+from graphquake.harness.history.events import (
+    Event,
+    Invalidated,
+    Leaked,
+    PhaseBegan,
+    Resumed,
+    StepDone,
+)
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import OK, SHED, Request
+from graphquake.harness.promises.views import Views
+from graphquake.harness.run.contention import Strain
+from graphquake.harness.run.steps import bring_back, carry_out
+from graphquake.harness.spec.plan import Burst, Plan, Stall, is_fault
+from graphquake.harness.targets.target import Leak, Target, replica_name
+
+# How long the load runs before the plan begins: nine requests at 15/s. Whether all is well shows in the first one, and what a percentile
+# of the baseline is used for has a floor of its own.
+BASELINE_S: Final = 0.6
+# How long clients must have been calm, with every replica ready, before `recover` may end.
+CALM_S: Final = 0.5
+# How long `steady` lasts at least, and how far it reaches beyond the last fault's window of excused errors.
+STEADY_S: Final = 0.5
+BEYOND_WINDOW_S: Final = 0.5
+# A graph that is ready but answers nothing right within this time has not started.
+FIRST_ANSWER_S: Final = 15.0
+TICK_S: Final = 0.25
+POLL_S: Final = 0.05
+# How often the graph is asked what it says about itself.
+LOOK_EVERY_S: Final = 0.5
+# How often it is looked whether others use the machine.
+STRAIN_EVERY_S: Final = 0.5
+# How often it is sampled what the replicas use.
+MEASURE_EVERY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a run stands, for whoever watches it.
+
+    Attributes:
+        now_s: the run's clock.
+        sent, failed: requests so far, without those before the baseline.
+        step: the number of the step that is being done, from 0; -1 outside the plan.
+    """
+
+    phase: str
+    now_s: float
+    step: int
+    sent: int
+    failed: int
+    in_flight: int
+
+
+Watch = Callable[[Progress], None]
+Enough = Callable[[History], bool]
+
+
+async def first_answer(target: Target) -> None:
+    """Wait until the graph has given one right answer.
+
+    Raises:
+        GraphError: if it gives none in time.
+    """
+    begun_s = time.monotonic()
+    async with Load(target.spec, target.entries(), begun_s, []) as load:
+        while True:
+            asked = await load.ask_once()
+            if asked.outcome == OK:
+                return
+            if load.now_s() > FIRST_ANSWER_S:
+                raise GraphError(
+                    f"{target.spec.name}: every replica is ready, but no right answer within "
+                    f"{FIRST_ANSWER_S:g} s: {asked.detail} {asked.message}".rstrip()
+                )
+            await asyncio.sleep(POLL_S)
+
+
+async def execute(
+    target: Target,
+    plan: Plan,
+    *,
+    watch: Watch | None = None,
+    enough: Enough | None = None,
+    to_the_end: bool = False,
+) -> History:
+    """Run a plan against a graph that is ready.
+
+    Args:
+        target: the graph; it is left as the run left it.
+        plan: what to do to it.
+        watch: is told how the run stands, several times a second.
+        enough: asked several times a second whether the history so far is enough; the run then ends at once.
+        to_the_end: clients of a closed loop ask all that they have to ask, however long that takes; else they end with the run.
+
+    Returns:
+        What happened.
+    """
+    run = _Run(target, plan, to_the_end=to_the_end)
+    async with asyncio.TaskGroup() as tasks:
+        body = tasks.create_task(run.phases())
+        observers = [run.tick(body, watch, enough), run.strain(), run.measure()]
+        if "views_agree" in target.spec.promises.made:
+            observers.append(run.look())
+        beside = [tasks.create_task(one) for one in observers]
+        body.add_done_callback(lambda _: [task.cancel() for task in beside])
+    return run.history()
+
+
+class _Run:
+    """The state of one run."""
+
+    def __init__(self, target: Target, plan: Plan, *, to_the_end: bool) -> None:
+        self._target = target
+        self._plan = plan
+        self._to_the_end = to_the_end
+        self._zero_s = time.monotonic()
+        self._began = datetime.now(UTC)
+        self._events: list[Event] = []
+        self._requests: list[Request] = []
+        self._exchanges: list[str] = []
+        self._phase = "baseline"
+        self._phase_s = 0.0
+        self._step = -1
+        self._landing = False
+        self._views = Views()
+        self._load: Load
+
+    def history(self) -> History:
+        """All that happened so far."""
+        spawned = [replace(event, at_s=event.at_s - self._zero_s) for event in self._target.log]
+        events = sorted([*self._events, *spawned], key=lambda event: event.at_s)
+        host = {"began": self._began.isoformat()}
+        return History(
+            self._target.spec, self._plan, events, list(self._requests), self._exchanges, host
+        )
+
+    async def phases(self) -> None:
+        """All phases, in order."""
+        target = self._target
+        async with Load(
+            target.spec, target.entries(), self._zero_s, self._requests, self._exchanges
+        ) as load:
+            self._load = load
+            try:
+                load.start()
+                self._begin("baseline")
+                await asyncio.sleep(BASELINE_S)
+                target.settled()
+                self._begin("plan")
+                await self._do_plan()
+                self._begin("heal")
+                await self._heal()
+                self._begin("recover")
+                await self._recover()
+                self._begin("steady")
+                await self._steady()
+                self._begin("drain")
+                await self._drain()
+            except BaseException:
+                # Nobody waits for the requests of a run that was ended.
+                load.abort()
+                raise
+
+    async def tick(
+        self, body: asyncio.Task[None], watch: Watch | None, enough: Enough | None
+    ) -> None:
+        """Tell the watcher how the run stands, and end it as soon as it has shown enough."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if watch is not None:
+                failed = sum(request.failed for request in self._requests)
+                load = self._load
+                sent = len(self._requests)
+                watch(Progress(self._phase, load.now_s(), self._step, sent, failed, load.in_flight))
+            # While a fault is landing, requests fail for it already and nothing is written down about it yet.
+            judgeable = not self._landing and self._phase != "baseline"
+            if enough is not None and judgeable and enough(self.history()):
+                body.cancel()
+                return
+
+    async def look(self) -> None:
+        """See again and again what the graph says about itself: also when somebody came or went, and when it should have learnt of it."""
+        known = len(self._target.log)
+        while self._phase != "drain":
+            await asyncio.sleep(POLL_S)
+            now_s = time.monotonic() - self._zero_s
+            if len(self._target.log) == known and not self._is_time_to_look(now_s):
+                continue
+            known = len(self._target.log)
+            views = await self._target.views()
+            if self._phase != "drain":
+                self._events += self._views.news(views, now_s)
+
+    def _is_time_to_look(self, now_s: float) -> bool:
+        if now_s - self._views.looked_s >= LOOK_EVERY_S:
+            return True
+        if not self._views.differ:
+            return False
+        until_s = self._views.undecided_until_s(self.history())
+        return until_s is not None and now_s >= until_s
+
+    async def strain(self) -> None:
+        """See whether others keep the graph from the cores; from then on the run proves nothing."""
+        strain = Strain()
+        while True:
+            await asyncio.sleep(STRAIN_EVERY_S)
+            since_s, cause = strain.look([os.getpid(), *self._target.pids()])
+            if cause:
+                self._events.append(Invalidated(since_s - self._zero_s, cause))
+                return
+
+    async def measure(self) -> None:
+        """Sample what the replicas use and say about their load."""
+        while True:
+            for one in await self._target.measures():
+                self._events.append(replace(one, at_s=one.at_s - self._zero_s))
+            await asyncio.sleep(MEASURE_EVERY_S)
+
+    def _begin(self, phase: str) -> None:
+        self._phase, self._phase_s = phase, self._load.now_s()
+        self._events.append(PhaseBegan(self._phase_s, phase))
+
+    async def _do_plan(self) -> None:
+        async with asyncio.TaskGroup() as stalls:
+            await self._do_steps(stalls)
+
+    async def _do_steps(self, stalls: asyncio.TaskGroup) -> None:
+        for number, step in enumerate(self._plan.steps):
+            self._step, self._landing = number, is_fault(step)
+            if self._landing and self._load.is_over:
+                cause = f'the clients had ended before "{step}": they need more requests'
+                self._events.append(Invalidated(self._load.now_s(), cause))
+            done = await carry_out(number, step, self._target, self._load)
+            self._events.append(done)
+            self._landing = False
+            if isinstance(step, Stall) and done.landed:
+                stalls.create_task(self._end_stall(step))
+            if not done.landed:
+                # What follows would be another plan than the one that was asked for.
+                break
+        self._step = -1
+
+    async def _end_stall(self, stall: Stall) -> None:
+        await asyncio.sleep(stall.for_s)
+        replica = replica_name(stall.role, stall.index)
+        resumed = await self._target.resume(replica)
+        self._events.append(Resumed(resumed.at_s - self._zero_s, replica, resumed.proof))
+        if not resumed.ok:
+            self._events.append(Invalidated(self._load.now_s(), f"{replica}: {resumed.proof}"))
+
+    async def _heal(self) -> None:
+        """Bring back what is dead, all at once."""
+        if self._plan.heal != "all":
+            return
+        dead = [
+            (role, index)
+            for role, index in self._target.spec.replicas()
+            if self._is_down(replica_name(role, index))
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            started = [tasks.create_task(bring_back(self._target, *one)) for one in dead]
+        for (role, index), task in zip(dead, started, strict=True):
+            landed = task.result()
+            if not landed.ok and not self._target.alive(replica_name(role, index)):
+                cause = f"heal could not respawn {role} {index}: {landed.proof}"
+                self._events.append(Invalidated(self._load.now_s(), cause))
+
+    def _is_down(self, replica: str) -> bool:
+        return self._target.ending(replica) or not self._target.alive(replica)
+
+    def _can_serve(self) -> bool:
+        spec = self._target.spec
+        return spec.serves.holds_by(
+            lambda role: any(
+                self._target.alive(replica_name(role, i)) for i in range(spec.role(role).replicas)
+            )
+        )
+
+    async def _recover(self) -> None:
+        until_s = self._load.now_s() + self._target.spec.promises.all_ok_s
+        while self._can_serve() and self._load.now_s() < until_s and not self._is_calm():
+            if self._load.is_over:
+                if not any(r.outcome == OK and r.ended_s >= self._phase_s for r in self._requests):
+                    cause = "the clients had ended before it could recover: they need more requests"
+                    self._events.append(Invalidated(self._load.now_s(), cause))
+                return
+            await asyncio.sleep(POLL_S)
+
+    def _is_calm(self) -> bool:
+        """Whether all that lives is ready, and of the last second's requests all were right: none failed, none was shed."""
+        spec, target = self._target.spec, self._target
+        names = [replica_name(role, index) for role, index in spec.replicas()]
+        if not all(target.ready(name) for name in names if target.alive(name)):
+            return False
+        since_s = max(self._load.now_s() - CALM_S, self._phase_s)
+        ended = [r for r in self._requests if r.outcome and r.ended_s >= since_s]
+        waiting = [r for r in self._requests if not r.outcome and r.sent_s < since_s - CALM_S]
+        right = sum(r.outcome == OK for r in ended)
+        enough = right >= (1 if spec.load.clients else min(5.0, spec.load.rate_per_s * CALM_S / 2))
+        long_enough = self._load.now_s() - self._phase_s >= CALM_S
+        well = not any(r.failed or r.outcome == SHED for r in ended)
+        return long_enough and enough and well and not waiting
+
+    async def _steady(self) -> None:
+        if self._can_serve():
+            await self._last()
+        if self._to_the_end:
+            await self._load.clients_end()
+
+    async def _last(self) -> None:
+        """Until all that the last fault may bring has had its time."""
+        now_s = self._load.now_s()
+        history = self.history()
+        last_s = max((at_s for _, at_s in history.disturbed()), default=now_s - self._plan.stay_s)
+        bursts = ((s.at_s, self._plan.steps[s.number]) for s in history.of(StepDone))
+        over_s = (at_s + step.over_s for at_s, step in bursts if isinstance(step, Burst))
+        window_s = self._target.spec.promises.window_s + BEYOND_WINDOW_S
+        until_s = max(
+            now_s + STEADY_S, max([last_s, *over_s]) + window_s, last_s + self._plan.stay_s
+        )
+        await asyncio.sleep(until_s - now_s)
+        while self._views.undecided_until_s(self.history()) is not None:
+            await asyncio.sleep(POLL_S)
+
+    async def _drain(self) -> None:
+        """End the load, let every request end, and see what is left that should be gone."""
+        self._load.stop()
+        await self._load.idle()
+        if "no_leak" not in self._target.spec.promises.made:
+            return
+        until_s = self._load.now_s() + self._target.spec.promises.grace_s
+        while leaks := await self._target.leaks():
+            if self._load.now_s() >= until_s:
+                self._events.extend(self._leaked(leak) for leak in leaks)
+                return
+            await asyncio.sleep(POLL_S)
+
+    def _leaked(self, leak: Leak) -> Leaked:
+        return Leaked(self._load.now_s(), leak.kind, leak.what)

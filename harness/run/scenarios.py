@@ -1,0 +1,171 @@
+"""The scenarios of Dynamo's fault tolerance suite, as plans: which process is killed, when, and how many of them.
+
+A scenario names a component, and each graph has its own roles for them: `decode_worker` is `decode` of a disaggregated graph and the worker
+of an aggregated one. A graph file may have scenarios of its own, whole plans under `[scenarios]`; one with the name of a component
+stands for it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.run.execute import BASELINE_S
+from graphquake.harness.spec.graph import GraphSpec, RoleSpec, read_graph
+from graphquake.harness.spec.plan import TREE, Heal, Kill, Plan, Wait
+from graphquake.harness.spec.table import did_you_mean
+
+NONE: Final = "none"
+# By what names graphs call what the suite calls a component; the first role that is there counts.
+_ROLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "decode_worker": ("decode", "decode_worker", "worker", "backend", "engine"),
+    "prefill_worker": ("prefill", "prefill_worker"),
+    "processor": ("processor", "router"),
+}
+# The engine child of a worker, killed behind the worker's back.
+ENGINE: Final = "vllm_worker"
+SCENARIOS: Final = ("decode_worker", "prefill_worker", "frontend", "processor", ENGINE, NONE)
+
+
+class NotThereError(Exception):
+    """The graph has nothing that the scenario could be done to; says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """The clients of the suite, by the names of its options.
+
+    Attributes:
+        max_retries: how often a request is tried, the first time included.
+        deadline_s: when a client gives a request up, in seconds.
+    """
+
+    clients: int = 10
+    requests_per_client: int = 100
+    input_token_length: int = 100
+    output_token_length: int = 100
+    max_retries: int = 1
+    deadline_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """When a scenario strikes, and whom.
+
+    Attributes:
+        after_s: from the first request on, in seconds.
+        victims: how many replicas; None is all of the role.
+        first: the index of the first victim; None is drawn from `seed`.
+        respawn: whether the supervisor brings back what died.
+    """
+
+    after_s: float = 30.0
+    victims: int | None = 1
+    first: int | None = 0
+    respawn: bool = False
+    seed: int = 0
+
+
+def scenario_graph(
+    spec: GraphSpec, clients: Clients, *, respawn: bool, max_num_seqs: int | None = None
+) -> GraphSpec:
+    """The graph under the clients of the suite.
+
+    Args:
+        spec: the graph as its file has it.
+        clients: what is sent, in a closed loop.
+        respawn: whether the supervisor brings back what died.
+        max_num_seqs: how many requests a worker may serve at once; None is what the file says.
+
+    Raises:
+        NotThereError: if the graph file does not say how its workers are told.
+    """
+    load = dict(spec.document.get("load", {})) | {
+        "clients": clients.clients,
+        "requests_per_client": clients.requests_per_client,
+        "prompt_tokens": clients.input_token_length,
+        "max_tokens": clients.output_token_length,
+        "max_retries": clients.max_retries,
+        "deadline_s": clients.deadline_s,
+    }
+    document: dict[str, Any] = {**spec.document, "load": load}
+    document["restart"] = "always" if respawn else "never"
+    if max_num_seqs is not None:
+        document["roles"] = _with_capacity(spec, max_num_seqs)
+    found = read_graph(spec.name, document, Path(spec.path))
+    return replace(found, share_gpus=spec.share_gpus)
+
+
+def _with_capacity(spec: GraphSpec, capacity: int) -> dict[str, Any]:
+    takers = {role.name for role in spec.roles if "{capacity}" in role.command}
+    if not takers:
+        raise NotThereError(
+            f"--max-num-seqs: no command of {spec.name} has {{capacity}}, which is what would be set"
+        )
+    tables = spec.document["roles"]
+    return {
+        name: {**table, "capacity": capacity} if name in takers else table
+        for name, table in tables.items()
+    }
+
+
+def scenario_names(spec: GraphSpec) -> list[str]:
+    """The suite's scenarios, and the file's own."""
+    return list(dict.fromkeys([*SCENARIOS, *spec.scenarios]))
+
+
+def scenario_plan(spec: GraphSpec, name: str, strike: Strike) -> Plan:
+    """What a scenario does to a graph.
+
+    Raises:
+        NotThereError: if the graph has no such component, or fewer replicas of it than are to be struck.
+        InputError: if there is no such scenario.
+    """
+    heal: Heal = "all" if strike.respawn else "release"
+    if name in spec.scenarios:
+        own = spec.scenarios[name]
+        return own if own.heal != "all" else replace(own, heal=heal)
+    if name not in SCENARIOS:
+        known = scenario_names(spec)
+        raise InputError(f'{spec.name}: no scenario "{name}"{did_you_mean(name, known)}')
+    if name == NONE:
+        return Plan((), heal)
+    role, scope = _aim(spec, name)
+    wait = Wait(round(max(0.0, strike.after_s - BASELINE_S), 2))
+    kills = (Kill(role.name, index, scope) for index in _victims(spec, name, role, strike))
+    return Plan((wait, *kills), heal)
+
+
+def _aim(spec: GraphSpec, name: str) -> tuple[RoleSpec, str]:
+    if name == "frontend":
+        return spec.entry_role, TREE
+    if name == ENGINE:
+        for role in (_role(spec, "decode_worker"), _role(spec, "prefill_worker")):
+            if role is not None and role.children:
+                return role, next(iter(role.children))
+        raise NotThereError(f"no worker of {spec.name} has an engine as a child of its own")
+    found = _role(spec, name)
+    if found is None:
+        raise NotThereError(f"{spec.name} has no {name.replace('_', ' ')}")
+    return found, TREE
+
+
+def _role(spec: GraphSpec, component: str) -> RoleSpec | None:
+    roles = {role.name: role for role in spec.roles}
+    return next((roles[name] for name in _ROLES[component] if name in roles), None)
+
+
+def _victims(spec: GraphSpec, name: str, role: RoleSpec, strike: Strike) -> list[int]:
+    count = role.replicas if strike.victims is None else strike.victims
+    if not 1 <= count <= role.replicas:
+        raise NotThereError(f"{spec.name} has {role.replicas} of {role.name}, not {count}")
+    if strike.first is None:
+        draw = random.Random(f"{strike.seed}/{spec.name}/{name}")
+        return sorted(draw.sample(range(role.replicas), count))
+    if strike.first >= role.replicas:
+        raise NotThereError(f"{spec.name} has no {role.name} {strike.first}")
+    return sorted((strike.first + turn) % role.replicas for turn in range(count))

@@ -1,0 +1,403 @@
+"""What a graph is: roles, commands, readiness, load and promises, read from one TOML file.
+
+A `GraphSpec` is data, and all of the file: nothing is looked up again later. Reading checks everything that can be checked
+without starting a process; what is wrong is an `InputError` that names file, key, what was found and what would be right.
+Expanding a template needs ports and folders, so it is left to whoever launches (see `expand`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.graphs.deployments import DEPLOYMENTS, deployment, is_deployment
+from graphquake.harness.spec.bounds import InFlight, Promises, read_promises
+from graphquake.harness.spec.load import LoadSpec, read_load
+from graphquake.harness.spec.metrics import KNOWN_GAUGES, read_gauges
+from graphquake.harness.spec.plan import FAULTS, Plan, parse_plan
+from graphquake.harness.spec.serves import Serves, parse_serves
+from graphquake.harness.spec.table import Table, did_you_mean
+
+# Bounds on what a file may ask for; a graph that needs more is not one machine's.
+REPLICAS_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """When a replica counts as ready: a GET that answers 200, with `body` (a regular expression) found in it."""
+
+    get: str
+    within_s: float
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the graph itself lists as alive: how often `item` is found in an answer, against the replicas of `roles`."""
+
+    get: str
+    item: str
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleSpec:
+    """One role of a graph.
+
+    Attributes:
+        command: template of the command line; split as a shell would, run without one.
+        entry: template of the base URL that clients talk to; empty for a role that they don't.
+        children: name -> process name of the child processes that a fault may aim at.
+        dies_with: children whose death takes the replica with it, by design.
+        gpus: how many GPUs each replica gets to itself.
+        preload: as the graph's, for this role besides.
+        cpu_ok: on a machine without any GPU it runs without them.
+        stop_s: how long a replica may take to end after SIGTERM before it is killed, in seconds.
+        capacity: how many requests a replica serves at once, `{capacity}` in its command; 0 if that is not known.
+        metrics: template of a URL with Prometheus text; empty if there is none.
+    """
+
+    name: str
+    command: str
+    replicas: int = 1
+    entry: str = ""
+    ready: Ready | None = None
+    listed: Listed | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    children: Mapping[str, str] = field(default_factory=dict)
+    dies_with: tuple[str, ...] = ()
+    gpus: int = 0
+    cpu_ok: bool = False
+    preload: tuple[str, ...] = ()
+    stop_s: float = 10.0
+    capacity: int = 0
+    metrics: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """A graph as its file describes it.
+
+    Attributes:
+        name: what output and cases call it.
+        path: the file; relative words in it are relative to its folder.
+        document: the file as parsed, to be written beside a history.
+        lease_s: how long the graph may list what is dead; 0 if it has no leases.
+        preload: Python modules that take long to import; replicas are forked from a process that has imported them.
+        share_gpus: replicas may be given the same GPUs; of the command line, not of the file.
+        faults: the kinds of fault that are drawn; a graph that promises nothing under stalls leaves them out.
+        gauges: by what names the graph's metrics tell `in_flight`, `waiting` and `kv_usage`.
+        scenarios: plans of the file's own by name, see `scenarios`.
+        restart: `always` if the supervisor brings back what died by itself, `never` if only a step or heal does.
+    """
+
+    name: str
+    path: Path
+    document: Mapping[str, Any]
+    serves: Serves
+    roles: tuple[RoleSpec, ...]
+    load: LoadSpec
+    promises: Promises
+    env: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    python: str = sys.executable
+    lease_s: float = 0.0
+    preload: tuple[str, ...] = ()
+    share_gpus: bool = False
+    faults: tuple[str, ...] = tuple(FAULTS)
+    gauges: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: KNOWN_GAUGES)
+    scenarios: Mapping[str, Plan] = field(default_factory=dict)
+    restart: str = "never"
+    restart_delay_s: float = 0.0
+
+    def __hash__(self) -> int:
+        # Its tables have none; that two specs are equal is seldom asked, and almost always of one and the same.
+        return hash((self.name, self.path))
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs all replicas together ask for."""
+        return sum(role.gpus * role.replicas for role in self.roles)
+
+    def role(self, name: str) -> RoleSpec:
+        """The role of that name; a KeyError if there is none."""
+        for role in self.roles:
+            if role.name == name:
+                return role
+        raise KeyError(name)
+
+    @property
+    def entry_role(self) -> RoleSpec:
+        """The role that clients talk to."""
+        return next(role for role in self.roles if role.entry)
+
+    @property
+    def shape(self) -> str:
+        """Roles and their numbers of replicas, in one line."""
+        return ", ".join(f"{role.name} {role.replicas}" for role in self.roles)
+
+    def replicas(self) -> list[tuple[str, int]]:
+        """Every (role, index), in the order of the file."""
+        return [(role.name, index) for role in self.roles for index in range(role.replicas)]
+
+
+# ---------------------------------------------------------------------------------------------------------- templates
+
+_WORD: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\{([^{}]*)\}")
+_PLAIN_WORDS: Final = (
+    "python", "model", "run_dir", "graph_dir", "entry", "role", "index", "capacity",
+)  # fmt: skip
+
+
+def expand(template: str, value_of: Callable[[str], str]) -> str:
+    """Fill in the words of a template.
+
+    Args:
+        template: with `{word}` for values and `${NAME}` for the environment that Graphquake runs in.
+        value_of: gives the value of a word.
+    """
+    return _WORD.sub(lambda m: os.environ[m[1]] if m[1] else value_of(m[2]), template)
+
+
+def _check_template(table: Table, key: str, template: str, roles: Mapping[str, object]) -> str:
+    for environment, word in _WORD.findall(template):
+        if environment:
+            if environment not in os.environ:
+                raise table.error(
+                    key, f"asks for ${{{environment}}}, which is not set in your environment"
+                )
+            continue
+        head, _, rest = word.partition(".")
+        is_own_port = head == "port" and rest.isidentifier()
+        is_other_port = head in roles and re.fullmatch(r"port\.[A-Za-z_]\w*", rest)
+        if not (word in _PLAIN_WORDS or is_own_port or is_other_port):
+            words = [*_PLAIN_WORDS, "port.NAME", "ROLE.port.NAME"]
+            raise table.error(key, f'has "{{{word}}}"{did_you_mean(word, words)}')
+    return template
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def _check_regex(table: Table, key: str, text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise table.error(key, f"is no regular expression: {error}") from None
+    return text
+
+
+def _read_ready(table: Table, roles: Mapping[str, object]) -> Ready:
+    get = _check_template(table, "get", table.text("get"), roles)
+    within_s = table.number("within_s", 30.0, at_least=0.1, at_most=3600)
+    body = table.text("body") if "body" in table else ""
+    table.done()
+    return Ready(get, within_s, _check_regex(table, "body", body))
+
+
+def _read_listed(table: Table, roles: Mapping[str, object]) -> Listed:
+    get = _check_template(table, "get", table.text("get"), roles)
+    item = _check_regex(table, "item", table.text("item"))
+    names = table.texts("roles")
+    if not names:
+        raise table.error("roles", "is missing: name the roles whose replicas are listed")
+    for name in names:
+        if name not in roles:
+            raise table.error(
+                "roles", f'names "{name}", which is no role{did_you_mean(name, roles)}'
+            )
+    table.done()
+    return Listed(get, item, names)
+
+
+def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec:
+    def template(key: str) -> str:
+        return _check_template(table, key, table.text(key), roles) if key in table else ""
+
+    command = _check_template(table, "command", table.text("command"), roles)
+    env = table.name_texts("env")
+    for key, value in env.items():
+        _check_template(table.table("env"), key, value, roles)
+    children = table.name_texts("children")
+    for key in children:
+        if key in ("tree", "process"):
+            raise table.table("children").error(key, "is the name of a scope; choose another")
+    dies_with = table.texts("dies_with")
+    for child in dies_with:
+        if child not in children:
+            raise table.error("dies_with", f'names "{child}", which is none of its children')
+    role = RoleSpec(
+        name=name,
+        command=command,
+        replicas=table.whole("replicas", 1, at_least=1, at_most=REPLICAS_MAX),
+        entry=template("entry"),
+        ready=_read_ready(table.table("ready"), roles) if "ready" in table else None,
+        listed=_read_listed(table.table("listed"), roles) if "listed" in table else None,
+        env=env,
+        children=children,
+        dies_with=dies_with,
+        gpus=table.whole("gpus", 0, at_most=64),
+        preload=table.texts("preload"),
+        cpu_ok=table.flag("cpu_ok", default=False),
+        stop_s=table.number("stop_s", 10.0, at_most=600),
+        capacity=table.whole("capacity", 0, at_most=1_000_000),
+        metrics=template("metrics"),
+    )
+    if "{capacity}" in command and not role.capacity:
+        raise table.error("capacity", "is missing, and the command asks for {capacity}")
+    table.done()
+    if role.preload:
+        _check_preload(table, role)
+    return role
+
+
+def _check_preload(table: Table, role: RoleSpec) -> None:
+    """A copy of a Python can become a module or a script, and nothing else."""
+    if not re.match(r"\{python\} (-m\s|[^-])", role.command):
+        begins = 'begins with "{python} -m MODULE" or "{python} SCRIPT"'
+        raise table.error("preload", f"is for a command that {begins}; {role.name}'s does not")
+
+
+def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """Each role's table, filled up with the keys of the role that it is `like` (one level)."""
+    found = {}
+    for name, table in tables.items():
+        if "like" not in table:
+            found[name] = table
+            continue
+        other = table.text("like")
+        if other not in tables or other == name:
+            rest = [role for role in tables if role != name]
+            raise table.error(
+                "like", f'names "{other}", which is no other role{did_you_mean(other, rest)}'
+            )
+        if "like" in tables[other]:
+            raise table.error("like", f'names "{other}", which is itself like another role')
+        merged = {**tables[other].values, **table.values}
+        del merged["like"]
+        found[name] = Table(table.source, merged, table.path)
+    return found
+
+
+def _read_faults(table: Table) -> tuple[str, ...]:
+    found = table.texts("faults") if "faults" in table else tuple(FAULTS)
+    for verb in found:
+        if verb not in FAULTS:
+            raise table.error(
+                "faults", f'names "{verb}", which is no fault{did_you_mean(verb, FAULTS)}'
+            )
+    if not found:
+        raise table.error("faults", f"is empty, expected some of {', '.join(FAULTS)}")
+    return found
+
+
+def _read_scenarios(table: Table) -> dict[str, Plan]:
+    found = {
+        name: parse_plan(f"{table.source}: {table.key_path(name)}", table.texts(name))
+        for name in table
+    }
+    table.done()
+    return found
+
+
+def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpec:
+    """A graph from its parsed file.
+
+    Args:
+        source: what the error messages name first.
+        document: the parsed TOML.
+        path: the file, for relative words.
+
+    Raises:
+        InputError: says which key is wrong, what was found and what would be right.
+    """
+    top = Table(source, document)
+    name = top.text("graph")
+    tables = _with_like(top.name_tables("roles"))
+    if not tables:
+        raise top.error("roles", "is missing: a graph has at least one role")
+    roles = tuple(_read_role(role, table, tables) for role, table in tables.items())
+    entries = [role.name for role in roles if role.entry]
+    if len(entries) != 1:
+        raise top.error(
+            "roles", f"found {len(entries)} roles with an entry, expected one that clients talk to"
+        )
+    try:
+        serves = parse_serves(top.text("serves", " and ".join(tables)), tables)
+    except ValueError as error:
+        raise top.error("serves", str(error)) from None
+    env = top.name_texts("env")
+    for key, value in env.items():
+        _check_template(top.table("env"), key, value, tables)
+    python = top.text("python", sys.executable)
+    spec = GraphSpec(
+        name=name,
+        path=path,
+        document=dict(document),
+        serves=serves,
+        roles=roles,
+        load=read_load(top.table("load")),
+        promises=read_promises(top.table("promises")),
+        env=env,
+        versions=top.name_texts("versions"),
+        # A path is relative to the file, a bare name is looked up on the PATH.
+        python=str(path.parent / python) if "/" in python else python,
+        lease_s=top.number("lease_s", 0.0, at_most=3600),
+        preload=top.texts("preload"),
+        faults=_read_faults(top),
+        gauges=read_gauges(top.table("gauges")),
+        scenarios=_read_scenarios(top.table("scenarios")),
+        restart=top.text("restart", "never", choices=("never", "always")),
+        restart_delay_s=top.number("restart_delay_s", 0.0, at_most=3600),
+    )
+    top.done()
+    for role in roles if spec.preload else ():
+        _check_preload(top, role)
+    return spec
+
+
+def built_in_graphs() -> dict[str, Path]:
+    """The ready-made graphs: name -> file."""
+    folder = Path(str(resources.files("graphquake.harness.graphs")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_graph(name: str, *, share_gpus: bool = False) -> GraphSpec:
+    """The graph of that name (a ready-made one, or a deployment: see `deployments`) or in that file.
+
+    Args:
+        share_gpus: replicas may be given the same GPUs where there are not enough of them.
+
+    Raises:
+        InputError: if there is no such graph, or its file is wrong.
+    """
+    built_in = built_in_graphs()
+    if is_deployment(name):
+        base = built_in["reference"]
+        document = deployment(name, tomllib.loads(base.read_text(encoding="utf-8")))
+        return replace(read_graph(name, document, base), share_gpus=share_gpus)
+    path = built_in.get(name) or Path(name)
+    if not path.is_file():
+        if path.suffix == ".toml" or "/" in name:
+            raise InputError(f"{name}: no such file")
+        raise InputError(
+            f'graph "{name}": no ready-made graph and no file{did_you_mean(name, [*built_in, *DEPLOYMENTS])}'
+        )
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path.name}: is no TOML: {error}") from None
+    return replace(read_graph(path.name, document, path.resolve()), share_gpus=share_gpus)
+
+
+def with_bounds(spec: GraphSpec, *, window_s: float, in_flight: InFlight) -> GraphSpec:
+    """The same graph with a case's own bounds of `error_window`."""
+    return replace(spec, promises=replace(spec.promises, window_s=window_s, in_flight=in_flight))

@@ -1,0 +1,106 @@
+"""Which roles a request needs: the `serves` expression of a graph file.
+
+Role names joined by `and`, `or` and parentheses. A name stands for "at least one replica of this role is up".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+from graphquake.harness.spec.table import did_you_mean
+
+_TOKEN: Final = re.compile(r"\s*(?:([()])|([A-Za-z_][\w-]*))")
+
+
+@dataclass(frozen=True, slots=True)
+class Serves:
+    """A parsed `serves` expression.
+
+    Attributes:
+        text: as the graph file has it.
+        any_of: the ways to serve; each is the set of roles that it needs (disjunctive normal form).
+    """
+
+    text: str
+    any_of: tuple[frozenset[str], ...]
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Every role that some way to serve needs."""
+        return frozenset[str]().union(*self.any_of)
+
+    def holds(self, roles_up: Collection[str]) -> bool:
+        """Whether a request can be served while just these roles have a replica up."""
+        up = frozenset(roles_up)
+        return any(way <= up for way in self.any_of)
+
+    def holds_by(self, is_up: Callable[[str], bool]) -> bool:
+        """As `holds`, asking about each role."""
+        return any(all(is_up(role) for role in way) for way in self.any_of)
+
+
+def parse_serves(text: str, roles: Collection[str]) -> Serves:
+    """Parse a `serves` expression.
+
+    Args:
+        text: e.g. `frontend and (worker or (prefill and decode))`.
+        roles: the names that may stand in it.
+
+    Raises:
+        ValueError: says what was found and what would be right.
+    """
+    tokens = _tokens(text)
+    ways = _either(tokens, roles)
+    if tokens:
+        raise ValueError(
+            f'found "{tokens[0]}" where the expression should end or go on with and, or'
+        )
+    minimal = [way for way in ways if not any(other < way for other in ways)]
+    return Serves(text, tuple(dict.fromkeys(minimal)))
+
+
+def _tokens(text: str) -> list[str]:
+    tokens, at = [], 0
+    while at < len(text.rstrip()):
+        found = _TOKEN.match(text, at)
+        if not found:
+            raise ValueError(f'found "{text[at:].strip()[:20]}", expected role names, and, or, ( )')
+        tokens.append(found[1] or found[2])
+        at = found.end()
+    return tokens
+
+
+def _either(tokens: list[str], roles: Collection[str]) -> list[frozenset[str]]:
+    ways = _both(tokens, roles)
+    while tokens and tokens[0] == "or":
+        tokens.pop(0)
+        ways = ways + _both(tokens, roles)
+    return ways
+
+
+def _both(tokens: list[str], roles: Collection[str]) -> list[frozenset[str]]:
+    ways = _one(tokens, roles)
+    while tokens and tokens[0] == "and":
+        tokens.pop(0)
+        right = _one(tokens, roles)
+        ways = [a | b for a in ways for b in right]
+    return ways
+
+
+def _one(tokens: list[str], roles: Collection[str]) -> list[frozenset[str]]:
+    if not tokens:
+        raise ValueError("ends where a role name should stand")
+    token = tokens.pop(0)
+    if token == "(":
+        ways = _either(tokens, roles)
+        if not tokens or tokens.pop(0) != ")":
+            raise ValueError('a ")" is missing')
+        return ways
+    if token in (")", "and", "or"):
+        raise ValueError(f'found "{token}" where a role name should stand')
+    if token not in roles:
+        raise ValueError(f'names "{token}", which is no role{did_you_mean(token, roles)}')
+    return [frozenset([token])]

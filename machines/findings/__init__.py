@@ -1,0 +1,1 @@
+"""From a violation to a finding: judging, confirming, explaining and keeping it."""

@@ -1,0 +1,62 @@
+"""What a search tried so far, counted from the histories of its runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from graphquake.harness.history.events import BecameReady, Died, Spawned, StepDone
+from graphquake.harness.history.history import History
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import Burst, Fault, parse_step
+
+OVERLAP = "kill while another recovers"
+BURST_ON_PART = "burst on a part of the graph"
+
+
+def drawable(spec: GraphSpec) -> list[str]:
+    """Every kind of fault that can be drawn for a graph, by role: `kill decode`."""
+    return [f"{verb} {role.name}" for verb in spec.faults for role in spec.roles]
+
+
+class Tally:
+    """Counts faults that landed, by kind and role, and the interesting ways in which they met."""
+
+    def __init__(self, spec: GraphSpec) -> None:
+        self._spec = spec
+        self.count: Counter[str] = Counter()
+
+    def add(self, history: History) -> None:
+        """Count one run."""
+        self.count.update(_kinds(history))
+
+    def tried(self) -> dict[str, int]:
+        """What was tried and how often, most often first."""
+        return dict(self.count.most_common())
+
+    def not_tried(self) -> list[str]:
+        """What could be drawn and never landed."""
+        return [kind for kind in drawable(self._spec) if not self.count[kind]]
+
+
+def _kinds(history: History) -> Iterator[str]:
+    down: set[str] = set()
+    moves: list[Spawned | BecameReady | Died | StepDone] = [
+        *history.of(Spawned),
+        *history.of(BecameReady),
+        *history.of(Died),
+        *history.of(StepDone),
+    ]
+    for event in sorted(moves, key=lambda e: e.at_s):
+        if isinstance(event, BecameReady):
+            down.discard(event.replica)
+        elif isinstance(event, Died | Spawned):
+            down.add(event.replica)
+        elif event.landed:
+            step = parse_step(event.step)
+            if isinstance(step, Fault):
+                yield f"{type(step).__name__.lower()} {step.role}"
+                if down - {event.victim}:
+                    yield OVERLAP
+            elif isinstance(step, Burst) and down:
+                yield BURST_ON_PART

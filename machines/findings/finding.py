@@ -1,0 +1,112 @@
+"""A finding: the case that it becomes, and the runs that show it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.machines.cases.corpus import (
+    Case,
+    Corpus,
+    Observed,
+    bounds_of,
+    case_id,
+    graph_digest,
+    load_of,
+)
+from graphquake.machines.cases.replay import versions_of
+from graphquake.machines.findings.sightings import Chase, status_of
+from graphquake.machines.reports.finding_text import seen_text, title_of
+from graphquake.machines.runners.runner import Outcome
+from graphquake.machines.shrinking.result import Shrunk
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A new case, and the runs that show it.
+
+    Attributes:
+        minimal: a full run of the minimal plan; the first failing one if no full run broke it again.
+        original: the run of the plan as it was drawn.
+        others: signatures of further violations that were seen on the way: second findings, not chased.
+        counts: whether it fails the session.
+    """
+
+    case: Case
+    minimal: Outcome
+    original: Outcome
+    others: tuple[str, ...]
+    counts: bool
+    path: Path | None = None
+
+
+def case_of(
+    spec: GraphSpec,
+    host: Mapping[str, str],
+    chase: Chase,
+    shrunk: Shrunk,
+    sightings: Sequence[Outcome],
+    cost: Mapping[str, float],
+) -> Case:
+    """The case of a plan that was shrunk.
+
+    Args:
+        host: the machine and the versions.
+        chase: the signature that was chased, and what was seen besides.
+        sightings: runs that show it, the best one first.
+        cost: what the shrink took, see `Case.shrunk_from`.
+    """
+    promise = chase.signature.split(" / ", 1)[0]
+    own = {chase.signature, *chase.also(shrunk.plan)}
+    shown = sightings[0]
+    return Case(
+        id=case_id(spec.name, promise, shrunk.plan),
+        title=title_of(promise, shrunk.plan, shown.history),
+        status=status_of(promise, shrunk),
+        graph={"name": spec.name, "shape": spec.shape, "digest": graph_digest(spec)},
+        promise=promise,
+        signature=chase.signature,
+        also=tuple(sorted(own - {chase.signature})),
+        plan=shrunk.plan,
+        seen=seen_text(promise, shown.history),
+        reach_s=chase.reach_s(shrunk.plan, sightings),
+        bounds=bounds_of(spec),
+        load=load_of(spec),
+        any_replica=shrunk.any_replica,
+        needed=shrunk.needed_text(),
+        numbers=shrunk.numbers_text(),
+        differs=chase.differs(shrunk.plan),
+        controls=shrunk.controls_text(),
+        shrunk_from=dict(cost),
+        observed=(_observed(host, shrunk),),
+    )
+
+
+def with_past(case: Case, corpus: Corpus) -> Case:
+    """A case that was there before (fixed, unconfirmed, unshrunk) keeps what was known about it.
+
+    One of the same plan with another signature is another case, and stays as it is.
+    """
+    past = next((one for one in corpus if one.id == case.id), None)
+    if past is not None and not past.names(case.signature):
+        other = case_id(case.graph["name"], case.signature, case.plan)
+        return with_past(replace(case, id=other), corpus)
+    if past is None:
+        return case
+    if (past.status, case.status) == ("unshrunk", "unconfirmed"):
+        # There was no time to see it again: what was known holds.
+        return past
+    return replace(case, why=past.why, observed=(*past.observed, *case.observed))
+
+
+def _observed(host: Mapping[str, str], shrunk: Shrunk) -> Observed:
+    return Observed(
+        on=dt.datetime.now(dt.UTC).date().isoformat(),
+        versions=versions_of(dict(host)),
+        host=host.get("host", ""),
+        broke=shrunk.broke,
+        runs=shrunk.runs,
+    )

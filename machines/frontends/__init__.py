@@ -1,0 +1,1 @@
+"""The pytest plugins and the command line."""

@@ -1,0 +1,282 @@
+"""The `graphquake` command: try, run, replay, mark, check, results.
+
+Exit status: 0 kept, 1 broken, 2 input error, 3 proved nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from graphquake.harness.errors import (
+    EXIT_BROKEN,
+    EXIT_INPUT,
+    EXIT_KEPT,
+    EXIT_PROVED_NOTHING,
+    GraphquakeError,
+    InputError,
+)
+from graphquake.harness.history.history import History
+from graphquake.harness.picture import NAME, write_page
+from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.verdict import Verdict
+from graphquake.harness.reports.impact import SLOW_S
+from graphquake.harness.reports.story import story
+from graphquake.harness.reports.suite_table import FORMATS, compare, read_records, render
+from graphquake.harness.spec.graph import load_graph
+from graphquake.harness.spec.plan import Plan, read_plan
+from graphquake.machines.findings.artifacts import draw
+from graphquake.machines.frontends.cli_cases import MARKS, budget_of, mark_case, replay_cases
+from graphquake.machines.frontends.try_command import trial_text
+from graphquake.machines.plans.graph_model import check_plan
+from graphquake.machines.reports.progress import Reporter
+from graphquake.machines.runners.budget import BudgetSpent
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.runner import LiveLab, Outcome
+from graphquake.machines.sessions.session import open_corpus, results_folder
+from graphquake.machines.shrinking.rates import wilson
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.command(arguments)
+    except GraphquakeError as error:
+        print(f"graphquake: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        print("graphquake: interrupted; nothing is left running", file=sys.stderr)
+        return EXIT_PROVED_NOTHING
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="graphquake", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, what: str, function: Any) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=what, description=what)
+        made.set_defaults(command=function)
+        return made
+
+    def common(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--results-dir", type=Path, default=Path(".graphquake"), metavar="DIR")
+        made.add_argument(
+            "--chaos-budget", default=None, metavar="T", help="live time at most, e.g. 10m"
+        )
+
+    tried = command(
+        "try",
+        "start a graph, get one right answer, say what can be drawn and what a run costs; no fault",
+        _try,
+    )
+    tried.add_argument("graph", metavar="NAME|FILE")
+    common(tried)
+
+    run = command("run", "run one given plan", _run)
+    run.add_argument(
+        "plan", metavar="PLAN", help="a file (JSON, or a step a line), or - for standard input"
+    )
+    run.add_argument("--graph", required=True, metavar="NAME|FILE")
+    run.add_argument("--runs", type=int, default=1, metavar="N")
+    for made in (tried, run):
+        made.add_argument(
+            "--share-gpus", action="store_true", help="replicas may be given the same GPUs"
+        )
+    run.add_argument("--json", action="store_true", help="verdicts and violations as JSON")
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the plan and its victims; start nothing"
+    )
+    common(run)
+
+    again = command("replay", "replay a case: is it still there?", replay_cases)
+    again.add_argument("case", nargs="*", metavar="ID|FILE")
+    again.add_argument(
+        "--all", action="store_true", help="every case of the graphs given, or found here"
+    )
+    again.add_argument("--record", action="store_true", help="add what was seen to the case")
+    again.add_argument("--runs", type=int, metavar="N", help="exactly so many runs")
+    again.add_argument("--graph", action="append", default=[], metavar="NAME|FILE")
+    again.add_argument("--chaos-corpus", type=Path, metavar="DIR")
+    again.add_argument(
+        "--strict-known", action="store_true", help="a known case that is perhaps fixed fails"
+    )
+    again.add_argument("--dry-run", action="store_true", help="print the plans; start nothing")
+    common(again)
+
+    mark = command("mark", "say what a case is: open, known or fixed", mark_case)
+    mark.add_argument("case", metavar="ID|FILE")
+    mark.add_argument("status", choices=MARKS)
+    mark.add_argument("--why", default="", help="a reason or a link; a known case needs one")
+    mark.add_argument("--graph", action="append", default=[], metavar="NAME|FILE")
+    mark.add_argument("--chaos-corpus", type=Path, metavar="DIR")
+
+    check = command("check", "judge an old history again", _check)
+    check.add_argument("history", type=Path, metavar="FOLDER")
+    check.add_argument("--json", action="store_true")
+
+    results = command("results", "the table of the runs in a folder, and their pictures", _results)
+    results.add_argument("folder", type=Path, metavar="DIR")
+    results.add_argument("--format", choices=FORMATS, default=FORMATS[0])
+    results.add_argument(
+        "--compare",
+        type=Path,
+        metavar="DIR",
+        help="against the runs in this folder, number by number",
+    )
+    results.add_argument(
+        "--slow",
+        type=float,
+        default=SLOW_S,
+        metavar="S",
+        help=f"a success that takes longer is a violation ({SLOW_S})",
+    )
+    return parser
+
+
+# ----------------------------------------------------------------------------------------------------------- try, run
+
+
+def _try(arguments: argparse.Namespace) -> int:
+    spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
+    open_corpus(spec)
+    print(asyncio.run(trial_text(spec, results_folder(arguments.results_dir, spec.name, "try"))))
+    return EXIT_KEPT
+
+
+def _read_plan_argument(name: str) -> tuple[str, Plan]:
+    if name == "-":
+        return "standard input", read_plan("standard input", sys.stdin.read())
+    if " " in name and not Path(name).exists():
+        return "plan", read_plan("plan", name.replace(";", "\n"))
+    try:
+        return name, read_plan(name, Path(name).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
+    source, plan = _read_plan_argument(arguments.plan)
+    check_plan(spec, plan, source)
+    if arguments.runs < 1:
+        raise InputError(f"--runs: found {arguments.runs}, expected at least 1")
+    if arguments.dry_run:
+        print(f"{spec.name} · {spec.shape} · dry run: nothing is started\n{plan}")
+        return EXIT_KEPT
+    outcomes: list[Outcome] = []
+    folder = results_folder(arguments.results_dir, spec.name)
+    reporter = Reporter(sys.stderr)
+    budget = budget_of(arguments)
+    journal = Journal()
+    reporter.begin(spec.name, journal, budget)
+    with ExitStack() as stack:
+        stack.callback(reporter.clear)
+        lab = LiveLab(spec, folder / "run", budget, watch=reporter)
+        stack.enter_context(lab)
+        stack.enter_context(suppress(BudgetSpent))
+        for number in range(arguments.runs):
+            outcome = lab.run(plan, f"run {number + 1}")
+            journal.run(plan, "run", outcome.verdict.says, outcome.live_s, "")
+            outcomes.append(outcome)
+            draw(outcome)
+            reporter.clear()
+            if not arguments.json:
+                print(_run_text(number + 1, outcome), flush=True)
+    if arguments.json:
+        rows = [
+            _verdict_json(o.verdict) | {"live_s": round(o.live_s, 2), "folder": str(o.folder)}
+            for o in outcomes
+        ]
+        print(
+            json.dumps(
+                {"schema": 1, "graph": spec.name, "plan": plan.to_json(), "runs": rows}, indent=1
+            )
+        )
+    else:
+        print(_runs_text(outcomes))
+    says = {outcome.verdict.says for outcome in outcomes}
+    if "broken" in says:
+        return EXIT_BROKEN
+    return EXIT_KEPT if "kept" in says else EXIT_PROVED_NOTHING
+
+
+def _verdict_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "says": verdict.says,
+        "signatures": list(verdict.signatures),
+        "violations": [
+            {"promise": v.promise, "signature": v.signature, "at_s": round(v.at_s, 3),
+             "seen": v.seen, "after": v.after, "request": v.request}
+            for v in verdict.violations[:100]
+        ],
+        "causes": list(verdict.causes),
+        "weak": verdict.weak,
+    }  # fmt: skip
+
+
+def _verdict_lines(verdict: Verdict) -> list[str]:
+    """The verdict, with each signature's count and its first sighting."""
+    counts = Counter(violation.signature for violation in verdict.violations)
+    lines = []
+    for signature, count in counts.items():
+        first = next(v for v in verdict.violations if v.signature == signature)
+        after = f' after "{first.after}"' if first.after else ""
+        lines.append(f"    {count} × {signature}, first at {first.at_s:.2f} s{after}: {first.seen}")
+    return lines + [f"    {cause}" for cause in verdict.causes]
+
+
+def _run_text(number: int, outcome: Outcome) -> str:
+    verdict = outcome.verdict
+    weak = " (weak: most of it was outage)" if verdict.weak else ""
+    head = f"run {number}: {verdict.says}{weak}, {outcome.live_s:.1f} s, {outcome.folder}"
+    return "\n".join([head, *_verdict_lines(verdict)])
+
+
+def _runs_text(outcomes: list[Outcome]) -> str:
+    says = Counter(outcome.verdict.says for outcome in outcomes)
+    valid = says["kept"] + says["broken"]
+    low, high = wilson(says["broken"], valid) if valid else (0.0, 1.0)
+    if not outcomes:
+        return "no run fits into the budget"
+    median_s = statistics.median(outcome.live_s for outcome in outcomes)
+    return (
+        f"{says['broken']} of {valid} runs broken ({low:.0%} to {high:.0%}, 95% Wilson), "
+        f"{says['invalid']} invalid, median {median_s:.1f} s"
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    history = History.load(arguments.history)
+    verdict = judge(history)
+    if arguments.json:
+        print(json.dumps({"schema": 1} | _verdict_json(verdict), indent=1))
+    else:
+        print("\n".join([verdict.says, *_verdict_lines(verdict), *story(history)]))
+    return {"kept": EXIT_KEPT, "broken": EXIT_BROKEN, "invalid": EXIT_PROVED_NOTHING}[verdict.says]
+
+
+def _results(arguments: argparse.Namespace) -> int:
+    records = read_records(arguments.folder, arguments.slow)
+    if arguments.compare is not None:
+        print(compare(read_records(arguments.compare, arguments.slow), records, arguments.format))
+        return EXIT_KEPT
+    print(render(records, arguments.format))
+    for record in records:
+        # One that is there may have links to others.
+        if not (Path(record.folder) / NAME).is_file():
+            write_page(History.load(Path(record.folder)), Path(record.folder))
+    return EXIT_KEPT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,309 @@
+"""Dynamo's fault tolerance suite as pytest parameters: graphs x scenarios, each a live run with a verdict, under the suite's own options.
+
+A plugin that a folder of tests asks for, since its options have short names:
+
+    # conftest.py                                            # test_scenarios.py
+    pytest_plugins = ["graphquake.machines.frontends.scenarios"]        from graphquake.machines.frontends.scenarios import test_scenario
+
+    pytest test_scenarios.py -k "disagg and frontend" --respawn
+
+A run that breaks a promise fails its test; one that proves nothing is an error of its test. The data are kept either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from graphquake.harness.errors import GraphquakeError, InputError
+from graphquake.harness.graphs.deployments import DEPLOYMENTS
+from graphquake.harness.picture import write_page
+from graphquake.harness.reports.suite_logs import join_process_logs, write_client_logs
+from graphquake.harness.reports.suite_table import (
+    SCENARIO,
+    Record,
+    flat,
+    read_records,
+    record_of,
+    render,
+)
+from graphquake.harness.run.live import LiveRun, describe_host, run_live
+from graphquake.harness.run.scenarios import (
+    SCENARIOS,
+    Clients,
+    NotThereError,
+    Strike,
+    scenario_graph,
+    scenario_names,
+    scenario_plan,
+)
+from graphquake.harness.spec.graph import GraphSpec, load_graph
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.plans.graph_model import check_plan
+from graphquake.machines.reports.ci_folder import report_scenarios
+from graphquake.machines.reports.progress import Reporter
+from graphquake.machines.runners.runner import new_loop
+from graphquake.machines.sessions.session import results_folder
+
+# What is run if no graph is named: the suite's deployments, and Dynamo itself.
+GRAPHS: Final = (*DEPLOYMENTS, "dynamo-agg", "dynamo-disagg")
+FOLDER: Final = "scenarios"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The suite's options by its own names and defaults, and some more."""
+    group = parser.getgroup(
+        "graphquake scenarios", "the scenarios of Dynamo's fault tolerance suite"
+    )
+    known = Clients()
+
+    def number(name: str, default: int | None, text: str) -> None:
+        group.addoption(name, type=int, default=default, metavar="N", help=f"{text} ({default})")
+
+    number("--clients", known.clients, "clients at once, each of them one request after the other")
+    number("--requests-per-client", known.requests_per_client, "requests of each client")
+    number("--input-token-length", known.input_token_length, "tokens of a prompt")
+    number("--output-token-length", known.output_token_length, "tokens of an answer")
+    number("--max-retries", known.max_retries, "how often a request is tried, 1 s apart")
+    group.addoption(
+        "--max-num-seqs",
+        type=int,
+        default=None,
+        metavar="N",
+        help="requests that a worker serves at once (what the graph file says)",
+    )
+    group.addoption(
+        "--respawn",
+        action="store_true",
+        help="the supervisor brings back what died; else it stays dead",
+    )
+    group.addoption(
+        "--separate-process-logs",
+        action="store_true",
+        help="a log for each process; else one for all",
+    )
+    group.addoption(
+        "--fault-after",
+        type=float,
+        default=Strike().after_s,
+        metavar="S",
+        help="seconds from the first request to the fault (30)",
+    )
+    group.addoption(
+        "--severity", default="1", metavar="N|all", help="how many replicas are struck (1)"
+    )
+    group.addoption(
+        "--victim",
+        default="0",
+        metavar="INDEX|random",
+        help="the first of them; random: drawn from --hypothesis-seed (0)",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the options say."""
+
+    clients: Clients
+    strike: Strike
+    max_num_seqs: int | None
+    separate_logs: bool
+    results_dir: Path
+    graphs: tuple[str, ...]
+    share_gpus: bool
+
+
+def read_options(config: pytest.Config) -> Asked:
+    """The options.
+
+    Raises:
+        InputError: says which is wrong, what was found and what would be right.
+    """
+
+    def whole(name: str) -> int:
+        value: int = config.getoption(name)
+        if value < 1:
+            raise InputError(f"{name}: found {value}, expected at least 1")
+        return value
+
+    after_s: float = config.getoption("--fault-after")
+    if not 0 <= after_s <= 600:  # noqa: PLR2004 - what a plan may wait
+        raise InputError(f"--fault-after: found {after_s:g}, expected seconds from 0 to 600")
+    severity, victim = config.getoption("--severity"), config.getoption("--victim")
+    if severity != "all" and not severity.isdigit():
+        raise InputError(f'--severity: found "{severity}", expected a number of replicas, or all')
+    if victim != "random" and not victim.isdigit():
+        raise InputError(f'--victim: found "{victim}", expected the index of a replica, or random')
+    seed = config.getoption("--hypothesis-seed", default=None) or "0"
+    if not str(seed).isdigit():
+        raise InputError(f'--hypothesis-seed: found "{seed}", expected a whole number')
+    return Asked(
+        clients=Clients(
+            clients=whole("--clients"),
+            requests_per_client=whole("--requests-per-client"),
+            input_token_length=whole("--input-token-length"),
+            output_token_length=whole("--output-token-length"),
+            max_retries=whole("--max-retries"),
+        ),
+        strike=Strike(
+            after_s=after_s,
+            victims=None if severity == "all" else int(severity),
+            first=None if victim == "random" else int(victim),
+            respawn=config.getoption("--respawn"),
+            seed=int(seed),
+        ),
+        max_num_seqs=whole("--max-num-seqs")
+        if config.getoption("--max-num-seqs") is not None
+        else None,
+        separate_logs=config.getoption("--separate-process-logs"),
+        results_dir=Path(config.getoption("--results-dir")),
+        graphs=tuple(config.getoption("graph")) or GRAPHS,
+        share_gpus=config.getoption("share_gpus"),
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`test_scenario` for each graph and each of its scenarios."""
+    if metafunc.function is not test_scenario:
+        return
+    try:
+        asked = read_options(metafunc.config)
+        pairs = []
+        for name in asked.graphs:
+            own: Sequence[str] = SCENARIOS
+            if name not in GRAPHS:
+                spec = load_graph(name)
+                own = scenario_names(spec)
+                for one, plan in spec.scenarios.items():
+                    check_plan(spec, plan, f"{spec.path.name}: scenarios.{one}")
+            pairs += [pytest.param((name, one), id=f"{name}-{one}") for one in own]
+    except InputError as error:
+        pytest.exit(str(error), returncode=2)
+    metafunc.parametrize("scenario_run", pairs, indirect=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioRun:
+    """A scenario that took place."""
+
+    run: LiveRun
+    record: Record
+
+
+class ProvedNothing(Exception):
+    """A run that says nothing about the graph."""
+
+
+@pytest.fixture
+def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
+    """One scenario on one graph, live.
+
+    Raises:
+        ProvedNothing: if the run is invalid, or the graph did not start.
+    """
+    name, scenario = request.param
+    config = request.config
+    try:
+        asked = read_options(config)
+        spec = load_graph(name, share_gpus=asked.share_gpus)
+        spec = scenario_graph(
+            spec, asked.clients, respawn=asked.strike.respawn, max_num_seqs=asked.max_num_seqs
+        )
+        plan = scenario_plan(spec, scenario, asked.strike)
+    except InputError as error:
+        pytest.exit(str(error), returncode=2)
+    except NotThereError as reason:
+        pytest.skip(str(reason))
+    if config.getoption("--dry-run"):
+        pytest.skip(f"dry run: {plan.one_line()}")
+    folder = results_folder(asked.results_dir, FOLDER, spec.name, scenario)
+    try:
+        with _uncaptured(config):
+            run = _run(spec, plan, folder, scenario)
+    except GraphquakeError as error:
+        raise ProvedNothing(str(error)) from None
+    write_client_logs(run.history, folder / "clients")
+    if not asked.separate_logs:
+        join_process_logs(folder / "logs")
+    write_page(run.history, folder)
+    record = record_of(run.history, folder)
+    request.node.user_properties += list(_properties(record))
+    if run.verdict.says == "invalid":
+        raise ProvedNothing(f"{'; '.join(run.verdict.causes)}\nfiles: {folder}")
+    return ScenarioRun(run, record)
+
+
+def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
+    """Progress is for the terminal, and now."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is None:
+        return nullcontext()
+    uncaptured: AbstractContextManager[None] = capture.global_and_fixture_disabled()
+    return uncaptured
+
+
+def _run(spec: GraphSpec, plan: Plan, folder: Path, scenario: str) -> LiveRun:
+    reporter = Reporter()
+    reporter.graph = spec.name
+
+    async def live() -> LiveRun:
+        host = await describe_host(spec) | {SCENARIO: scenario}
+        return await run_live(
+            spec,
+            plan,
+            folder,
+            watch=lambda now: reporter(plan, scenario, now),
+            to_the_end=True,
+            host=host,
+        )
+
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(live())
+    finally:
+        reporter.clear()
+
+
+def _properties(record: Record) -> Iterator[tuple[str, object]]:
+    """For JUnit, also from the workers of pytest-xdist."""
+    row = flat(record)
+    yield from ((name, str(row[name])) for name in ("verdict", "failed", "folder"))
+    if record.numbers.impacts:
+        yield "error_window_s", _seconds(row["window_s"])
+        yield "recovery_s", _seconds(row["first_ok_s"])
+        yield "ready_s", _seconds(row["ready_s"])
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.3f}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of what was run, also by the workers of pytest-xdist."""
+    reports = [report for of in terminalreporter.stats.values() for report in of]
+    said = (dict(getattr(report, "user_properties", ())) for report in reports)
+    folders = [str(one["folder"]) for one in said if {"folder", "verdict"} <= one.keys()]
+    records = [record for folder in dict.fromkeys(folders) for record in read_records(Path(folder))]
+    if records:
+        terminalreporter.section("scenarios")
+        terminalreporter.write_line(render(records, "fancy"))
+        report = terminalreporter.config.getoption("--report-dir")
+        if report:
+            results = Path(terminalreporter.config.getoption("--results-dir"))
+            report_scenarios(records, results, Path(report))
+
+
+def test_scenario(scenario_run: ScenarioRun) -> None:
+    """Whatever dies, the graph keeps its promises."""
+    verdict = scenario_run.run.verdict
+    if verdict.says == "broken":
+        seen = [f"{v.signature}, at {v.at_s:.2f} s: {v.seen}" for v in verdict.violations[:3]]
+        if len(verdict.violations) > len(seen):
+            seen.append(f"and {len(verdict.violations) - len(seen)} more")
+        pytest.fail("\n".join([*seen, f"files: {scenario_run.run.folder}"]), pytrace=False)

@@ -1,0 +1,79 @@
+"""`graphquake try`: start a graph, get one right answer, and say what a search on it would be like. No fault is injected.
+
+What it prints is what a user wants to know before they believe a verdict: replicas, ports, versions, every bound with its source, which
+steps can be drawn and which can't and why, what a run costs and what a budget buys.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.history.request import OK
+from graphquake.harness.run.live import describe_host, run_live
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.plans.machine import WAITS_MAX_S
+from graphquake.machines.reports.finding_text import promised
+
+BUDGET_S: Final = 600.0
+# What a plan adds to a run without steps: its waits and what it breaks; the longest waits that are drawn, halved.
+PLAN_S: Final = WAITS_MAX_S / 2
+
+
+async def trial_text(spec: GraphSpec, folder: Path) -> str:
+    """Run the empty plan on a graph of its own, and describe what that showed.
+
+    Raises:
+        GraphError: if the graph does not come to serve.
+    """
+    host = await describe_host(spec)
+    run = await run_live(spec, Plan(()), folder, host=host)
+    lines = [
+        f"{spec.name} · {spec.shape}",
+        *_row("machine", ", ".join(f"{k} {v}" for k, v in host.items())),
+    ]
+    right = sum(request.outcome == OK for request in run.history.requests)
+    lines += _row("started", f"first right answer after {run.start_s:.2f} s")
+    lines += _row(
+        "load",
+        f"{spec.load} of {spec.load.prompt_tokens} + {spec.load.max_tokens} tokens, "
+        f"{spec.load.stream:.0%} streamed; {right} of {len(run.history.requests)} right",
+    )
+    lines += _row("verdict", run.verdict.says)
+    for cause in run.verdict.causes:
+        lines += _row("", cause)
+    for violation in run.verdict.violations[:5]:
+        lines += _row("", f"{violation.signature}: {violation.seen}")
+    for number, name in enumerate(spec.promises.made):
+        lines += _row("promises" if number == 0 else "", f"{name}: {promised(spec, name)}")
+    for number, text in enumerate(_steps(spec)):
+        lines += _row("steps" if number == 0 else "", text)
+    cost_s = run.live_s + PLAN_S
+    lines += _row(
+        "cost",
+        f"about {cost_s:.0f} s a run: 10 minutes buy about {BUDGET_S / cost_s:.0f} runs; "
+        f"a finding takes 15 to 30 of them to shrink and confirm",
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    return "\n".join(lines)
+
+
+def _steps(spec: GraphSpec) -> Iterator[str]:
+    roles = ", ".join(role.name for role in spec.roles)
+    yield f"{', '.join(spec.faults)}, respawn: {roles}"
+    for role in spec.roles:
+        for child, process in role.children.items():
+            yield f"kill {role.name} N {child}: child processes named {process}"
+    childless = [role.name for role in spec.roles if not role.children]
+    if childless:
+        yield f"no kill of a child of {', '.join(childless)}: the file names no children"
+    yield "burst, wait, wait until ready"
+    if not spec.lease_s:
+        yield "no long stay after the plan: the file gives no lease_s"
+
+
+def _row(label: str, text: str) -> list[str]:
+    return [f"  {label:10}{text}"]

@@ -1,0 +1,94 @@
+"""One plan within another.
+
+A plan M embeds in a plan P if P does all that M does, in that order, and at least as much of it: a subsequence, with bursts at least as
+large, stalls at least as long and, in each gap, waits that sum up to at least as much. Embedding over-approximates: a bug may need a
+*short* wait. It serves two things only, and nothing else may rest on it: Hypothesis's free shrinking towards M, and what a known case may
+explain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphquake.harness.spec.plan import Burst, Plan, Stall, Step, Wait, WaitReady
+
+# Waits are held at 10 ms; sums of them are compared with a little slack against rounding.
+SLACK_S = 1e-6
+
+
+def embeds(small: Plan, large: Plan) -> bool:
+    """Whether `small` embeds in `large`."""
+    return embedding_ends(small, large) is not None
+
+
+def embedding_ends(small: Plan, large: Plan) -> int | None:
+    """Where the earliest embedding of `small` in `large` is complete.
+
+    Returns:
+        The number of the step of `large` with which it is (-1 for an empty `small`); None if there is no embedding.
+    """
+    found = _earliest(small, large)
+    return None if found is None else found[1]
+
+
+def last_act(small: Plan, large: Plan) -> int | None:
+    """Where the earliest embedding of `small` in `large` last does anything: what it waits for besides comes after that.
+
+    Returns:
+        The number of the step of `large` (-1 if `small` only waits); None if there is no embedding.
+    """
+    found = _earliest(small, large)
+    return None if found is None else found[0]
+
+
+def _earliest(small: Plan, large: Plan) -> tuple[int, int] | None:
+    """Where the earliest embedding last does anything, and where it is complete."""
+    if small.heal != large.heal or small.stay_s > large.stay_s + SLACK_S:
+        return None
+    acted, at, waited_s = -1, -1, 0.0
+    for step, wait_s in _acts(small.steps):
+        # The earliest place is the best one: it leaves the most to the steps that follow.
+        for place, other in _from(large.steps, at + 1):
+            at = place
+            if isinstance(other, Wait):
+                waited_s += other.for_s
+            done = step is None or (not isinstance(other, Wait) and _covers(other, step))
+            if done and waited_s + SLACK_S >= wait_s:
+                break
+        else:
+            if step is not None or wait_s > SLACK_S:
+                return None
+        if step is not None and not isinstance(step, WaitReady):
+            acted = at
+        waited_s = 0.0
+    return acted, at
+
+
+def _from(steps: tuple[Step, ...], begin: int) -> Iterable[tuple[int, Step]]:
+    return enumerate(steps[begin:], begin)
+
+
+def _acts(steps: tuple[Step, ...]) -> Iterable[tuple[Step | None, float]]:
+    """Each step that is no wait, with the waiting before it; at the end, if there is any, the waiting after the last."""
+    waited_s = 0.0
+    for step in steps:
+        if isinstance(step, Wait):
+            waited_s += step.for_s
+        else:
+            yield step, waited_s
+            waited_s = 0.0
+    if waited_s:
+        yield None, waited_s
+
+
+def _covers(large: Step, small: Step) -> bool:
+    if isinstance(small, Burst) and isinstance(large, Burst):
+        return (
+            large.requests >= small.requests
+            and large.over_s >= small.over_s
+            and large.leave >= small.leave
+        )
+    if isinstance(small, Stall) and isinstance(large, Stall):
+        same = (large.role, large.index) == (small.role, small.index)
+        return same and large.for_s >= small.for_s
+    return large == small

@@ -1,0 +1,1 @@
+"""Reports of a search: the finding, the summary, progress, and pages."""

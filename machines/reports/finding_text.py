@@ -1,0 +1,239 @@
+"""Findings, replays and summaries as text: what a user reads.
+
+Calm output: the finding first, numbers with units, at most 30 lines of 100 columns for a finding, nothing that is not known.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from graphquake.harness.history.events import StepDone
+from graphquake.harness.history.history import History
+from graphquake.harness.picture import NAME
+from graphquake.harness.promises.builtin import judge
+from graphquake.harness.reports.text import (
+    failed_of,
+    failures_text,
+    since_s,
+    telling_lines,
+    timeline,
+)
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.corpus import Case
+from graphquake.machines.shrinking.rates import wilson
+
+if TYPE_CHECKING:
+    from graphquake.machines.findings.finding import Finding
+
+WIDTH: Final = 100
+LABEL: Final = 12
+LINES_MAX: Final = 30
+
+
+def finding_text(finding: Finding) -> str:
+    """A finding, as a colleague's best bug report would have it."""
+    case, history = finding.case, finding.minimal.history
+    word = "FINDING" if finding.counts else case.status.upper()
+    lines = [_fit(f"{word} {case.id}  {case.title}")]
+    lines += row("graph", _graph_line(case))
+    lines += _plan_rows(case.plan, history)
+    lines += row("promised", promised(history.spec, case.promise))
+    lines += row("seen", case.seen)
+    lines += [" " * (LABEL + 2) + row for row in timeline(history)]
+    lines += _first_rows(history, case)
+    lines += _log_rows(finding)
+    lines += _evidence_rows(case)
+    if finding.others:
+        lines += row("also seen", "; ".join(finding.others[:3]))
+    where = list(_where_rows(finding))
+    return "\n".join(lines[: LINES_MAX - len(where)] + where)
+
+
+def _where_rows(finding: Finding) -> Iterator[str]:
+    """What to do about it: it stands there however long the rest is."""
+    if finding.path is not None:
+        yield from row("case", f"{short(finding.path)}   status: {finding.case.status}")
+    if finding.minimal.folder is not None:
+        yield from row("picture", short(finding.minimal.folder / NAME))
+    name = _name_of(finding)
+    yield from row(
+        "replay",
+        f"graphquake replay {name}      not a bug today?  graphquake mark {name} known --why URL",
+    )
+
+
+def _name_of(finding: Finding) -> str:
+    """What `replay` and `mark` are to be given, called from here: the id is enough for what lies where they look by themselves."""
+    path = finding.path
+    if path is None or short(path.parent) == "regressions":
+        return finding.case.id
+    return short(path)
+
+
+def _graph_line(case: Case) -> str:
+    versions = case.observed[-1].versions if case.observed else {}
+    return " · ".join(
+        [
+            case.graph["name"],
+            case.graph.get("shape", ""),
+            *(f"{name} {version}" for name, version in versions.items()),
+            _load_text(case.load),
+        ]
+    )
+
+
+def _load_text(load: Mapping[str, float | str]) -> str:
+    if clients := load.get("clients"):
+        return f"{clients:g} clients, {load['requests_per_client']:g} requests each"
+    return f"{load.get('rate_per_s', 0):g} requests/s"
+
+
+def _plan_rows(plan: Plan, history: History) -> Iterator[str]:
+    # What is shown may be a run of a longer plan: where a step's proof is not told apart, there is none.
+    own = history.plan.steps == plan.steps
+    done = {step.number: step for step in history.of(StepDone)} if own else {}
+    width = max((len(str(step)) for step in plan.steps), default=0)
+    label = "plan"
+    for number, step in enumerate(plan.steps):
+        seen = done.get(number)
+        proof = f"landed: {seen.proof}" if seen and seen.fault and seen.landed else ""
+        proof = proof or (seen.proof if seen else "")
+        yield _fit(f"  {label:{LABEL}}{number + 1}  {step!s:{width}}  {proof}".rstrip())
+        label = ""
+    for line in plan.lines()[len(plan.steps) :]:
+        yield f"  {label:{LABEL}}   {line}"
+
+
+def promised(spec: GraphSpec, promise: str) -> str:
+    """A promise in a sentence, with its bound and where that comes from."""
+    p = spec.promises
+
+    def bound(name: str, value: float, key: str) -> str:
+        return f"({name} = {value:g} s, {p.source(f'{promise}.{key}')})"
+
+    sentences = {
+        "ends": f"while a path is up, no request goes without a byte for {p.stall_s:g} s "
+        f"{bound('stall', p.stall_s, 'stall_s')} or reaches its deadline",
+        "answers": f"every completed answer is exact (oracle: {p.oracle})",
+        "error_window": f"while a path is up, no request fails later than {p.window_s:g} s after a fault "
+        f"{bound('W', p.window_s, 'window_s')}",
+        "recovery": f"after heal: a success within {p.first_ok_s:g} s "
+        f"{bound('R1', p.first_ok_s, 'first_ok_s')}, no failure after {p.all_ok_s:g} s "
+        f"{bound('R2', p.all_ok_s, 'all_ok_s')}",
+        "throughput": "while steady: nearly nothing is shed, as many requests end as begin, latency is about the baseline's",
+        "views_agree": f"no list and no probe says for {p.agree_s:g} s what is not so "
+        f"{bound('within', p.agree_s, 'within_s')}",
+        "blast_radius": "no process dies but those aimed at",
+        "no_leak": f"{p.grace_s:g} s after the load: no orphan, no LISTEN socket of the dead, no count left",
+    }
+    return sentences.get(promise, promise)
+
+
+def _first_rows(history: History, case: Case) -> list[str]:
+    """The first request that shows the violation."""
+    _, failed = failed_of(history)
+    what = case.signature.split(" / ")
+    first = next((r for r in failed if len(what) > 1 and r.detail == what[1]), None)
+    if first is None:
+        return []
+    return row(
+        "for one",
+        f"request {first.number}, sent {first.sent_s - since_s(history):+.2f} s, {first.detail} "
+        f"after {first.latency_s * 1e3:.0f} ms" + (f": {first.message}" if first.message else ""),
+        lines=2,
+    )
+
+
+def _log_rows(finding: Finding) -> Iterator[str]:
+    if finding.minimal.folder is None:
+        return
+    label = "logs"
+    for line in telling_lines(finding.minimal.history, finding.minimal.folder):
+        at = f"{line.at_s:+.2f}" if line.at_s is not None else ""
+        yield _fit(f"  {label:{LABEL}}{line.replica:12} {at:>6}  {line.text}")
+        label = ""
+
+
+def _evidence_rows(case: Case) -> Iterator[str]:
+    if case.observed:
+        seen = case.observed[-1]
+        low, high = wilson(seen.broke, seen.runs)
+        interval = f"({low:.0%} to {high:.0%}, 95% Wilson)"
+        yield from row(
+            "reproduced", f"{seen.broke} of {seen.runs} runs {interval}, all on fresh graphs"
+        )
+    for number, (step, what) in enumerate(case.needed.items()):
+        yield from row("needed" if number == 0 else "", f'without "{step}": {what}')
+    for number, (step, what) in enumerate(case.numbers.items()):
+        yield from row("numbers" if number == 0 else "", f'"{step}": {what}')
+    for number, text in enumerate(case.differs):
+        yield from row("differs" if number == 0 else "", text)
+    if case.controls:
+        yield from row("control", case.controls)
+    cost = case.shrunk_from
+    plainer = ", of which it is no part but plainer," if cost.get("plainer") else ""
+    yield from row(
+        "cost",
+        f"shrunk from {counted(cost.get('steps', 0), 'step')}{plainer} in "
+        f"{counted(cost.get('live_runs', 0), 'live run')}, {cost.get('live_s', 0):.0f} s",
+    )
+
+
+def counted(count: float, what: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count:g} {what}{'s' * (count != 1)}"
+
+
+def row(label: str, text: str, lines: int = 3) -> list[str]:
+    """A labelled row, wrapped to the width."""
+    indent = " " * (LABEL + 2)
+    wrapped = textwrap.wrap(text, WIDTH - len(indent), break_on_hyphens=False) or [""]
+    if len(wrapped) > lines:
+        wrapped = wrapped[:lines]
+        wrapped[-1] = wrapped[-1][: WIDTH - len(indent) - 2] + " …"
+    return [f"  {label:{LABEL}}{wrapped[0]}", *(indent + rest for rest in wrapped[1:])]
+
+
+def _fit(line: str) -> str:
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+
+
+def short(path: Path) -> str:
+    """The path, from here where it lies below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """A table of texts, columns as wide as they need to be; the keys of the first row are its head."""
+    rows = list(rows)
+    if not rows:
+        return []
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    head = "  ".join(f"{key:{width}}" for key, width in widths.items()).rstrip()
+    body = ["  ".join(f"{row[key]:{w}}" for key, w in widths.items()).rstrip() for row in rows]
+    return [head, *body]
+
+
+def title_of(promise: str, plan: Plan, history: History) -> str:
+    """The headline of a case: the promise, the plan, and in short what came of it."""
+    steps = "; ".join(str(step) for step in plan.steps)
+    sent, failed = failed_of(history)
+    came = f": {len(failed)} of {len(sent)} requests failed" if failed else ""
+    return textwrap.shorten(f"{promise} broken by {steps}{came}", 84, placeholder=" …")
+
+
+def seen_text(promise: str, history: History) -> str:
+    """What was seen, in a sentence: counted over requests where the promise is about them."""
+    if promise in ("error_window", "recovery", "answers"):
+        return failures_text(history)
+    seen = [v.seen for v in judge(history).violations if v.promise == promise]
+    if not seen:
+        return failures_text(history)
+    return seen[0] + (f" (and {len(seen) - 1} more)" if len(seen) > 1 else "")

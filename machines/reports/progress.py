@@ -1,0 +1,96 @@
+"""Live progress: one line that is redrawn on a terminal, plain lines where there is none.
+
+Shows what is running, in which phase, how the clients fare, what was found and how much time is left. Nothing is computed here: it is told.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import time
+from typing import Final, TextIO
+
+from graphquake.harness.run.execute import Progress
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.runners.budget import Budget
+from graphquake.machines.runners.journal import Journal
+
+# On a terminal the line is redrawn as often as it is told; elsewhere a line a run, and not more often than this.
+PLAIN_EVERY_S: Final = 10.0
+
+
+class Reporter:
+    """Writes progress to one stream.
+
+    Args:
+        stream: where to; redrawn in place if it is a terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        # Tests run by pytest have sys.stdout captured; the terminal itself is behind sys.__stderr__.
+        self._stream = stream or sys.__stderr__ or sys.stderr
+        self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._drawn = False
+        self._last_s = 0.0
+        self._last_plan: Plan | None = None
+        self.graph = ""
+        self.journal: Journal | None = None
+        self.budget: Budget | None = None
+        self.gpus = 0
+        self.findings = 0
+
+    def begin(self, graph: str, journal: Journal, budget: Budget, gpus: int = 0) -> None:
+        """From now on it is about this graph, a run of which takes so many GPUs."""
+        self.graph, self.journal, self.budget, self.findings = graph, journal, budget, 0
+        self.gpus = gpus
+
+    def __call__(self, plan: Plan, why: str, progress: Progress) -> None:
+        """How a run stands."""
+        text = self._text(plan, why, progress)
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            self._write(f"\r\x1b[2K{text[:width]}")
+            self._drawn = True
+            return
+        now_s = time.monotonic()
+        if plan != self._last_plan and now_s - self._last_s >= PLAIN_EVERY_S:
+            self._last_s, self._last_plan = now_s, plan
+            self._write(text + "\n")
+
+    def _text(self, plan: Plan, why: str, progress: Progress) -> str:
+        parts = [self.graph]
+        if self.journal is not None and self.budget is not None:
+            if math.isfinite(self.budget.total_s):
+                left_s = int(self.budget.left_s)
+                parts.append(f"{left_s // 60}m{left_s % 60:02}s left")
+            cost = f", {self.journal.live_s * self.gpus:.0f} GPU-seconds" if self.gpus else ""
+            parts.append(f"{self.journal.live.total()} runs{cost}, {self.findings} findings")
+        step = f" {progress.step + 1}/{len(plan.steps)}" if progress.step >= 0 else ""
+        rate = progress.sent / progress.now_s if progress.now_s > 0 else 0.0
+        parts += [
+            f"{why}: {progress.phase}{step}",
+            f"{rate:.0f} requests/s, {progress.failed} failed",
+            plan.one_line(),
+        ]
+        return " · ".join(parts)
+
+    def line(self, text: str) -> None:
+        """Something to keep on the screen."""
+        self.clear()
+        self._write(text + "\n")
+
+    def clear(self) -> None:
+        """Remove the line that is redrawn."""
+        if self._drawn:
+            self._write("\r\x1b[2K")
+            self._drawn = False
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            # A closed terminal is no reason to end a search.
+            self._live = False

@@ -1,0 +1,254 @@
+"""The summary of a session: text, JSON and Markdown out of the same numbers.
+
+`summary.json` is for other programs; its form changes only with `schema`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, EXIT_PROVED_NOTHING
+from graphquake.harness.reports.impact import account
+from graphquake.machines.cases.replay import Replay, says
+from graphquake.machines.findings.finding import Finding
+from graphquake.machines.reports.finding_text import counted, row, short
+
+SCHEMA: Final = 1
+WIDTH: Final = 100
+WORDS: Final = ("kept", "broken", "invalid")
+INVALID_SHARE_MAX: Final = 0.2
+INVALID_OF_RUNS_MIN: Final = 5
+
+
+@dataclass(slots=True)
+class GraphSummary:
+    """What one graph's part of a session came to.
+
+    Attributes:
+        live: verdict -> live runs.
+        causes: why runs were invalid, with counts.
+        drawn: what became of the drawn plans, with counts.
+        hidden: case id -> how many runs it explained.
+        unneeded: runs that were begun beforehand and ended without an outcome.
+        gpu_s: live seconds times GPUs.
+        run_s: seconds of each live run.
+        ended: what ended the search; empty if there was none.
+        shard, parts: which part of the search this is, from 0; and those that it sums up, its own page's runs being the first's.
+    """
+
+    graph: str
+    seed: int
+    spent_s: float = 0.0
+    total_s: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=dict)
+    causes: dict[str, int] = field(default_factory=dict)
+    drawn: dict[str, int] = field(default_factory=dict)
+    tried: dict[str, int] = field(default_factory=dict)
+    not_tried: list[str] = field(default_factory=list)
+    hidden: dict[str, int] = field(default_factory=dict)
+    hidden_text: dict[str, str] = field(default_factory=dict)
+    weak: int = 0
+    unneeded: int = 0
+    gpu_s: float = 0.0
+    run_s: list[float] = field(default_factory=list)
+    replays: list[Replay] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    ended: str = ""
+    strict_known: bool = False
+    shard: int = 0
+    parts: tuple[int, ...] = (0,)
+
+    @property
+    def runs(self) -> int:
+        """All live runs."""
+        return sum(self.live.values())
+
+    @property
+    def proved_nothing(self) -> bool:
+        """No run that counts, or too many that don't."""
+        invalid = self.live.get("invalid", 0)
+        valid = self.runs - invalid
+        too_many = self.runs >= INVALID_OF_RUNS_MIN and invalid > INVALID_SHARE_MAX * self.runs
+        return valid == 0 or too_many
+
+    @property
+    def new(self) -> list[Finding]:
+        """The findings that fail the session."""
+        return [finding for finding in self.findings if finding.counts]
+
+    @property
+    def back(self) -> list[Replay]:
+        """The replays that fail it."""
+        perhaps_fixed = [
+            one
+            for one in self.replays
+            if self.strict_known and one.case.status == "known" and one.word == "NOT REPRODUCED"
+        ]
+        return [one for one in self.replays if says(one)[0]] + perhaps_fixed
+
+    @property
+    def exit_status(self) -> int:
+        """As the commands have it: 0 kept, 1 broken, 3 proved nothing."""
+        if self.new or self.back:
+            return EXIT_BROKEN
+        return EXIT_PROVED_NOTHING if self.proved_nothing else EXIT_KEPT
+
+    @property
+    def verdict_line(self) -> str:
+        """The last line: what the exit status rests on."""
+        status = self.exit_status
+        if status == EXIT_PROVED_NOTHING:
+            return f"exit {status}: proved nothing"
+        parts = []
+        if self.new:
+            parts.append(counted(len(self.new), "new finding"))
+        if self.back:
+            parts.append(counted(len(self.back), "case") + " failed")
+        return f"exit {status}: {', '.join(parts) or 'nothing new'}"
+
+    def text(self) -> str:
+        """The summary as it is printed."""
+        versions = "".join(f" · {name} {version}" for name, version in self.versions.items())
+        total = f" of {_duration(self.total_s)}" if self.total_s < 1e6 else ""  # noqa: PLR2004
+        shards = f" · {len(self.parts)} shards" if len(self.parts) > 1 else ""
+        spent = f"{_duration(self.spent_s)}{total}"
+        lines = [f"{self.graph} · seed {self.seed}{shards} · {spent}{versions}"]
+        lines += row("runs", self._runs_line())
+        if self.drawn:
+            lines += row("plans", self._plans_line())
+        if self.tried:
+            tried = (f"{kind} × {count}" for kind, count in self.tried.items())
+            lines += row("tried", " · ".join(tried))
+        if self.not_tried:
+            lines += row("not tried", ", ".join(self.not_tried))
+        for case, count in self.hidden.items():
+            lines += row(
+                "hidden",
+                f"{self.hidden_text.get(case, case)}: in {count} runs; everything else was judged there",
+            )
+        for one in self.replays:
+            lines += row("case", f"{one.case.id} {says(one)[1]}: {one.line}{_differs(one)}")
+        for finding in self.findings:
+            lines += row(
+                "FINDING" if finding.counts else finding.case.status, _finding_line(finding)
+            )
+        return "\n".join([*lines, self.verdict_line])
+
+    def _runs_line(self) -> str:
+        counts = ", ".join(f"{self.live.get(word, 0)} {word}" for word in WORDS)
+        causes = "; ".join(f"{count} {cause}" for cause, count in self.causes.items())
+        weak = f", {self.weak} weak (most of it outage)" if self.weak else ""
+        beforehand = f", {self.unneeded} begun beforehand for nothing" if self.unneeded else ""
+        return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{beforehand}{self._took()}"
+
+    def _took(self) -> str:
+        if not self.run_s:
+            return ""
+        p90_s = sorted(self.run_s)[math.ceil(0.9 * len(self.run_s)) - 1]
+        gpus = f"; {self.gpu_s:.0f} GPU-seconds" if self.gpu_s else ""
+        return f"; median {statistics.median(self.run_s):.1f} s, p90 {p90_s:.1f} s{gpus}"
+
+    def _plans_line(self) -> str:
+        parts = [f"{count} {became}" for became, count in self.drawn.items()]
+        return f"{sum(self.drawn.values())} drawn: {', '.join(parts)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The machine's form."""
+        return {
+            "graph": self.graph,
+            "seed": self.seed,
+            "shards": len(self.parts),
+            "spent_s": round(self.spent_s, 1),
+            "budget_s": round(self.total_s, 1) if self.total_s < 1e6 else None,  # noqa: PLR2004
+            "versions": self.versions,
+            "runs": {word: self.live.get(word, 0) for word in WORDS},
+            "invalid_causes": self.causes,
+            "run_s_median": round(statistics.median(self.run_s), 2) if self.run_s else None,
+            "plans": self.drawn,
+            "tried": self.tried,
+            "not_tried": self.not_tried,
+            "hidden": self.hidden,
+            "weak": self.weak,
+            "unneeded_runs": self.unneeded,
+            "gpu_s": round(self.gpu_s),
+            "ended": self.ended,
+            "cases": [
+                {"id": r.case.id, "status": r.case.status, "word": r.word, "broke": r.broke,
+                 "runs": r.runs, "says": says(r)[1]}
+                for r in self.replays
+            ],
+            "findings": [
+                {"id": f.case.id, "promise": f.case.promise, "title": f.case.title,
+                 "steps": [str(s) for s in f.case.plan.steps], "status": f.case.status,
+                 "counts": f.counts, "path": str(f.path) if f.path else None}
+                for f in self.findings
+            ],
+            "exit_status": self.exit_status,
+        }  # fmt: skip
+
+
+def _finding_line(finding: Finding) -> str:
+    case = finding.case
+    seen = case.observed[-1] if case.observed else None
+    rate = f"{seen.broke} of {seen.runs} runs" if seen else ""
+    where = f"   {short(finding.path)}" if finding.path else ""
+    steps = counted(len(case.plan.steps), "step")
+    return f"{case.id}  {case.promise}  {steps}  {rate}{where}"
+
+
+def _differs(one: Replay) -> str:
+    return f"; differs: {', '.join(one.differs)}" if one.differs else ""
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60}m{whole % 60:02}s" if whole >= 60 else f"{whole}s"  # noqa: PLR2004
+
+
+def combined(summaries: list[GraphSummary]) -> int:
+    """The exit status of several graphs: a broken promise beats a search that proved nothing, that beats kept."""
+    found = {one.exit_status for one in summaries}
+    order = (EXIT_BROKEN, EXIT_PROVED_NOTHING)
+    return next((status for status in order if status in found), EXIT_KEPT)
+
+
+def properties(summary: GraphSummary) -> list[tuple[str, object]]:
+    """What JUnit says of a search: its verdict, and for each finding the case, its error window and recovery, in seconds."""
+    word = {EXIT_KEPT: "kept", EXIT_BROKEN: "broken"}.get(summary.exit_status, "proved nothing")
+    found: list[tuple[str, object]] = [("verdict", word)]
+    for finding in summary.findings:
+        impacts = account(finding.minimal.history).impacts
+        window_s = [one.window_s for one in impacts]
+        first_s = [one.first_ok_s for one in impacts]
+        found += [
+            ("case", finding.case.id),
+            ("error_window_s", _longest(window_s)),
+            ("recovery_s", _longest(first_s)),
+        ]
+    return found
+
+
+def _longest(values: list[float | None]) -> str:
+    """`never` if one of them is."""
+    known = [value for value in values if value is not None]
+    return "never" if len(known) < len(values) else f"{max(known, default=0.0):.3f}"
+
+
+def write(summaries: list[GraphSummary], folder: Path) -> None:
+    """Write summary.json and summary.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {
+        "schema": SCHEMA,
+        "exit_status": combined(summaries),
+        "graphs": [s.to_json() for s in summaries],
+    }
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    parts = [f"### {one.graph}\n\n```\n{one.text()}\n```\n" for one in summaries]
+    (folder / "summary.md").write_text("\n".join(parts), encoding="utf-8")

@@ -1,0 +1,146 @@
+"""A search: rounds of drawing plans until the budget, or the number of findings asked for, is spent.
+
+A round is one run of the machine; it ends at its first finding. Round r has a seed of its own, derived from the session's seed, the graph
+and r, so that the same seed draws the same plans up to the first finding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Final, Literal, TypeAlias
+
+from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from graphquake.harness.errors import GraphquakeError
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.corpus import Case
+from graphquake.machines.findings.hypothesis_errors import PromiseBroken, RoundOver
+from graphquake.machines.findings.judge import Judge
+from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for
+from graphquake.machines.runners.budget import BudgetSpent
+
+Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
+
+# Drawing costs 10 ms and a run 10 s: the budget ends a round, not this.
+PLANS_A_ROUND: Final = 2_000
+# A graph of which every plan was drawn already has nothing left to search.
+IDLE_ROUNDS_MAX: Final = 3
+
+SETTINGS: Final = settings(
+    max_examples=PLANS_A_ROUND,
+    stateful_step_count=STEPS_MAX + 1,
+    deadline=None,
+    # Under CI the default profile sets derandomize, which beats any seed, and drops the database.
+    derandomize=False,
+    database=None,
+    report_multiple_bugs=False,
+    print_blob=True,
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+    verbosity=Verbosity.quiet,
+)
+
+
+def round_seed(session_seed: int, graph: str, number: int, shard: int = 0) -> int:
+    """The seed of one round; the first shard has the seeds of a search that is not divided."""
+    text = f"{session_seed}/{graph}/{number}" + (f"/{shard}" if shard else "")
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def search(
+    judge: Judge,
+    session_seed: int,
+    *,
+    findings_max: int,
+    base: type[PlanMachine] = PlanMachine,
+    shard: int = 0,
+    unshrunk: Iterable[Case] = (),
+    config: settings = SETTINGS,
+) -> Ended:
+    """Go on with what was left unshrunk; then draw and judge plans.
+
+    Args:
+        judge: judges each plan; its lab knows the budget.
+        session_seed: what `--hypothesis-seed` gave.
+        findings_max: stop after so many findings that count.
+        base: the machine, perhaps with rules of the user's own.
+        shard: which part of a search that is divided; each draws from seeds of its own.
+        unshrunk: cases that an earlier search had no time to shrink to their end.
+
+    Returns:
+        What ended it.
+    """
+    new_machine = partial(machine_for, judge.spec, partial(_judge, judge), base)
+    judge.plainest = new_machine()().plainest()
+    with suppress(BudgetSpent):
+        for case in unshrunk:
+            if judge.found < findings_max:
+                judge.go_on(case)
+    idle = 0
+    for number in itertools.count():
+        if judge.found >= findings_max:
+            judge.drop()
+            return "findings"
+        judge.new_round(number)
+        runs_before = judge.journal.live.total()
+        machine = new_machine()
+        seed(round_seed(session_seed, judge.spec.name, number, shard))(machine)
+        try:
+            run_state_machine_as_test(machine, settings=config)
+        except (PromiseBroken, RoundOver):
+            pass
+        except BudgetSpent:
+            judge.drop()
+            return "budget"
+        except _Unusable as unusable:
+            raise unusable.error from None
+        idle = idle + 1 if judge.journal.live.total() == runs_before else 0
+        if idle >= IDLE_ROUNDS_MAX:
+            judge.settle()
+            judge.drop()
+            return "exhausted"
+    raise AssertionError("itertools.count ends never")
+
+
+class _Unusable(BaseException):
+    """The graph is not to be had. It goes past Hypothesis, which would take it for a finding and shrink it."""
+
+    def __init__(self, error: GraphquakeError) -> None:
+        super().__init__()
+        self.error = error
+
+
+def _judge(judge: Judge, plan: Plan) -> None:
+    try:
+        judge(plan)
+    except GraphquakeError as error:
+        raise _Unusable(error) from None
+
+
+class _Enough(BaseException):
+    """As many plans as asked for were drawn."""
+
+
+def draw_plans(
+    spec: GraphSpec, session_seed: int, count: int, base: type[PlanMachine] = PlanMachine
+) -> list[Plan]:
+    """The first plans worth a run that a search with this seed would draw, without running any."""
+    drawn: list[Plan] = []
+
+    def note(plan: Plan) -> None:
+        if plan.disturbs and plan not in drawn:
+            drawn.append(plan)
+        if len(drawn) >= count:
+            raise _Enough
+
+    machine = machine_for(spec, note, base)
+    seed(round_seed(session_seed, spec.name, 0))(machine)
+    with suppress(_Enough):
+        run_state_machine_as_test(machine, settings=SETTINGS)
+    return drawn

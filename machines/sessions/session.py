@@ -1,0 +1,260 @@
+"""One graph's part of a session: its cases first, then the search, then the summary.
+
+Used by the pytest plugin and by the commands, which differ only in where they print.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.clients.answers import find_oracle
+from graphquake.harness.promises.builtin import promises_of
+from graphquake.harness.spec.graph import GraphSpec, built_in_graphs
+from graphquake.machines.cases.corpus import Case, Corpus, as_in
+from graphquake.machines.cases.replay import Replay, impossible, recorded, replay, versions_of
+from graphquake.machines.findings.artifacts import Shelf
+from graphquake.machines.findings.finding import Finding
+from graphquake.machines.findings.judge import Judge
+from graphquake.machines.plans.machine import PlanMachine
+from graphquake.machines.reports.finding_text import finding_text
+from graphquake.machines.reports.index_page import RUNS, part_folder, write_index
+from graphquake.machines.reports.progress import Reporter
+from graphquake.machines.reports.summary import GraphSummary
+from graphquake.machines.runners.budget import UNLIMITED, Budget, Limit
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.runner import LiveLab, Outcome
+from graphquake.machines.sessions.search import draw_plans, search
+
+DRY_RUN_PLANS: Final = 10
+# Replays may take so much of a budget; the rest is for the search.
+REPLAY_SHARE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for.
+
+    Attributes:
+        shrink_limit, replay_limit: for each shrink, and for the replay of each case.
+        corpus: the folder of the cases; None is the graph's own.
+        slots: how many graphs run side by side.
+        shrink_any: see `Judge`.
+        shard: which part of a search that several processes divide among them, see `shards`.
+    """
+
+    seed: int
+    results_dir: Path
+    shrink_limit: Limit = UNLIMITED
+    replay_limit: Limit = UNLIMITED
+    findings_max: int = 3
+    corpus: Path | None = None
+    keep_failed: bool = False
+    strict: bool = False
+    strict_known: bool = False
+    slots: int = 1
+    shrink_any: bool = False
+    shard: int = 0
+
+
+def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
+    """Where a graph's cases lie: beside its file; those of the ready-made graphs in the project's own folder.
+
+    An installed graphquake brings its cases, but keeps new ones in the folder from which it was called.
+    """
+    if chosen is not None:
+        return chosen
+    if not _is_ready_made(spec):
+        return spec.path.parent / "regressions"
+    return Path.cwd() / "regressions" if _is_installed() else _shipped()
+
+
+def open_corpus(spec: GraphSpec, chosen: Path | None = None) -> Corpus:
+    """The cases of a graph.
+
+    Raises:
+        InputError: if one of them is damaged or of a newer schema.
+    """
+    brought = _is_ready_made(spec) and _is_installed() and chosen is None
+    return Corpus(corpus_folder(spec, chosen), _shipped() if brought else None)
+
+
+def _is_ready_made(spec: GraphSpec) -> bool:
+    return spec.path in built_in_graphs().values()
+
+
+def _shipped() -> Path:
+    return Path(str(resources.files("graphquake.regressions")))
+
+
+def _is_installed() -> bool:
+    return "site-packages" in _shipped().parts
+
+
+def results_folder(root: Path, *names: str) -> Path:
+    """A folder for results, not to be made yet; its root is made, and is nothing that a user wants to commit."""
+    # Of several processes that begin at once, one makes it.
+    with suppress(FileExistsError):
+        root.mkdir(parents=True)
+        (root / ".gitignore").write_text("*\n", encoding="ascii")
+    return root.joinpath(*names)
+
+
+@dataclass(slots=True)
+class Session:
+    """One graph's part of a session.
+
+    Attributes:
+        reporter: shows progress and findings.
+        base: the machine that draws the plans.
+    """
+
+    spec: GraphSpec
+    options: Options
+    budget: Budget
+    reporter: Reporter
+    base: type[PlanMachine] = PlanMachine
+    summary: GraphSummary = field(init=False)
+    corpus: Corpus = field(init=False)
+
+    def __post_init__(self) -> None:
+        # All that the user could have got wrong shows now, before anything is started.
+        promises_of(self.spec)
+        find_oracle(self.spec)
+        self.corpus = open_corpus(self.spec, self.options.corpus)
+        self.summary = GraphSummary(
+            self.spec.name,
+            self.options.seed,
+            total_s=self.budget.total_s,
+            strict_known=self.options.strict_known,
+            shard=self.options.shard,
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where this graph's files go."""
+        folder = results_folder(self.options.results_dir, self.spec.name)
+        return part_folder(folder, self.options.shard)
+
+    def go(self) -> GraphSummary:
+        """Replay the graph's cases, then search until the budget is spent.
+
+        Whatever ends it, Ctrl-C included, the summary says how far it came.
+        """
+        journal = Journal(self.folder / "journal.jsonl")
+        judge: Judge | None = None
+        with ExitStack() as stack:
+            stack.callback(journal.close)
+            stack.callback(self.reporter.clear)
+            # What is there is of an earlier search, whose runs had the same numbers.
+            shutil.rmtree(self.folder / RUNS, ignore_errors=True)
+            shelf = Shelf(spare_shown=self.options.keep_failed)
+            lab = stack.enter_context(self._lab(self.spec, self.budget, RUNS, shelf.put))
+            self.reporter.begin(self.spec.name, journal, self.budget, lab.gpus)
+            try:
+                self.summary.versions = versions_of(lab.host)
+                unshrunk = [
+                    case
+                    for case in self._cases()
+                    if case.status == "unshrunk" and not impossible(case, self.spec)
+                ]
+                for case in self._cases():
+                    if case not in unshrunk:
+                        self.summary.replays.append(self._replay(case, journal))
+                judge = Judge(
+                    lab,
+                    self.corpus,
+                    journal,
+                    results_dir=self.options.results_dir,
+                    strict=self.options.strict,
+                    shrink_any=self.options.shrink_any,
+                    shrink_limit=self.options.shrink_limit,
+                    on_finding=self._found,
+                )
+                self.summary.ended = search(
+                    judge,
+                    self.options.seed,
+                    findings_max=self.options.findings_max,
+                    base=self.base,
+                    shard=self.options.shard,
+                    unshrunk=unshrunk,
+                )
+            finally:
+                self._sum_up(journal, lab, judge)
+                write_index(self.summary, self.folder)
+        return self.summary
+
+    def _cases(self) -> list[Case]:
+        """Those that are to be replayed here: of several shards, the first does it."""
+        return [] if self.options.shard else self.corpus.of(self.spec)
+
+    def _lab(
+        self,
+        spec: GraphSpec,
+        budget: Budget,
+        folder: str,
+        put_away: Callable[[Outcome], None] | None = None,
+    ) -> LiveLab:
+        return LiveLab(
+            spec,
+            self.folder / folder,
+            budget,
+            watch=self.reporter,
+            put_away=put_away,
+            slots=self.options.slots,
+        )
+
+    def _replay(self, case: Case, journal: Journal) -> Replay:
+        limit, budget = self.options.replay_limit, self.budget.share(REPLAY_SHARE)
+        budget.total_s = min(budget.total_s, limit.seconds)
+        budget.total_runs = min(budget.total_runs, limit.runs)
+        with self._lab(as_in(case, self.spec), budget, f"replays/{case.id}") as lab:
+            return replay(case, lab, journal)
+
+    def _found(self, finding: Finding) -> None:
+        self.reporter.findings += finding.counts
+        self.reporter.line(f"\n{finding_text(finding)}\n")
+
+    def _sum_up(self, journal: Journal, lab: LiveLab, judge: Judge | None) -> None:
+        summary = self.summary
+        summary.spent_s = self.budget.spent_s
+        summary.live = dict(journal.live)
+        summary.causes = dict(journal.causes)
+        summary.drawn = dict(journal.drawn)
+        summary.run_s = list(lab.live_s)
+        if judge is not None:
+            summary.tried, summary.not_tried = judge.tally.tried(), judge.tally.not_tried()
+            summary.weak = judge.weak
+            summary.unneeded = judge.unneeded
+            summary.gpu_s = lab.gpus * sum(lab.live_s)
+            summary.hidden = dict(judge.explained)
+            summary.hidden_text = {case.id: _hides(case) for case in self.corpus}
+            summary.findings = list(judge.findings)
+
+
+def _hides(case: Case) -> str:
+    return f'{case.promise} after "{case.plan.one_line()}" ({case.status} {case.id})'
+
+
+def record(corpus: Corpus, one: Replay, host: dict[str, str]) -> None:
+    """Write what a replay saw into its case."""
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    corpus.keep(recorded(one.case, one.observed(today, host)))
+
+
+def dry_run(
+    spec: GraphSpec, options: Options, say: Callable[[str], None], base: type[PlanMachine]
+) -> None:
+    """Print the plans that a search would begin with; nothing is started and no signal sent."""
+    plans = draw_plans(spec, options.seed, DRY_RUN_PLANS, base)
+    say(f"{spec.name} · seed {options.seed} · {spec.shape} · dry run: nothing is started")
+    for number, plan in enumerate(plans, 1):
+        say(f"plan {number}")
+        for line in plan.lines():
+            say(f"  {line}")

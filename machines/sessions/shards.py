@@ -1,0 +1,102 @@
+"""A search in several processes (`pytest -n K`): who does which part of it, and how the parts become one summary again.
+
+Every process does one part of the search on each graph: a shard. Shards draw from seeds of their own, derived from the one seed, and have
+one corpus: what one of them kept explains what the others see from then on. The first one also replays the cases. Nothing is
+shared but the folder of the cases, so a shard draws the same plans however the others fare.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.history.history import History
+from graphquake.machines.findings.finding import Finding
+from graphquake.machines.reports.summary import GraphSummary
+from graphquake.machines.runners.runner import Outcome
+
+
+def packed(summaries: Iterable[GraphSummary]) -> bytes:
+    """What a process says of its parts, to be sent to the one that prints: without the histories."""
+    return pickle.dumps([_with_runs(one, _without_history) for one in summaries])
+
+
+def unpacked(data: bytes) -> list[GraphSummary]:
+    """What another process of this same pytest run had `packed`; histories are read again, as far as they are on disk."""
+    found: list[GraphSummary] = pickle.loads(data)  # noqa: S301 - a process of our own
+    return [_with_runs(one, _with_history) for one in found]
+
+
+def _with_runs(summary: GraphSummary, change: Callable[[Outcome], Outcome]) -> GraphSummary:
+    """The summary with all runs that it shows changed."""
+    findings = [
+        replace(one, minimal=change(one.minimal), original=change(one.original))
+        for one in summary.findings
+    ]
+    replays = [
+        replace(one, shown=change(one.shown) if one.shown else None) for one in summary.replays
+    ]
+    return replace(summary, findings=findings, replays=replays)
+
+
+def _without_history(outcome: Outcome) -> Outcome:
+    return replace(outcome, history=History(outcome.history.spec, outcome.plan))
+
+
+def _with_history(outcome: Outcome) -> Outcome:
+    with suppress(InputError):
+        if outcome.folder is not None:
+            return replace(outcome, history=History.load(outcome.folder))
+    return outcome
+
+
+def merged(summaries: Iterable[GraphSummary]) -> list[GraphSummary]:
+    """One summary a graph, in the order in which their first shards come."""
+    searches: list[list[GraphSummary]] = []
+    for one in sorted(summaries, key=lambda one: one.shard):
+        # Two parts of the same number are of two searches, of two test classes say.
+        fits = (own for own in searches if own[0].graph == one.graph and own[-1].shard < one.shard)
+        own = next(fits, None)
+        if own is None:
+            searches.append(own := [])
+        own.append(one)
+    return [_merged(own) for own in searches]
+
+
+def _merged(parts: list[GraphSummary]) -> GraphSummary:
+    findings: dict[str, Finding] = {}
+    for finding in chain.from_iterable(one.findings for one in parts):
+        findings.setdefault(finding.case.id, finding)
+    return replace(
+        parts[0],
+        parts=tuple(one.shard for one in parts),
+        spent_s=max(one.spent_s for one in parts),
+        live=_sums(one.live for one in parts),
+        causes=_sums(one.causes for one in parts),
+        drawn=_sums(one.drawn for one in parts),
+        tried=_sums(one.tried for one in parts),
+        not_tried=[
+            what for what in parts[0].not_tried if all(what in one.not_tried for one in parts)
+        ],
+        hidden=_sums(one.hidden for one in parts),
+        hidden_text=dict(chain.from_iterable(one.hidden_text.items() for one in parts)),
+        weak=sum(one.weak for one in parts),
+        unneeded=sum(one.unneeded for one in parts),
+        gpu_s=sum(one.gpu_s for one in parts),
+        run_s=list(chain.from_iterable(one.run_s for one in parts)),
+        replays=list(chain.from_iterable(one.replays for one in parts)),
+        findings=list(findings.values()),
+        ended=", ".join(dict.fromkeys(one.ended for one in parts if one.ended)),
+    )
+
+
+def _sums(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)

@@ -1,0 +1,169 @@
+"""Candidates side by side: what a shrinker is likely to ask next is run while it waits for an answer.
+
+The shrinker is a pure function of the answers that it was given, so what it would ask after any further answers is found by letting it run
+again, with the answers so far and a guess for those that are not there yet. From the most likely guesses on, as many questions as there are
+free slots are begun beforehand. The real shrinker knows nothing of it: it asks one question after the other and gets, for each plan, the
+runs of that plan in the order in which they were begun. So the minimal plan and its evidence follow from what the runs say, and from
+nothing that depends on which of them was faster.
+
+A guess that was wrong costs a run that nobody needs; it is counted by the lab like any other. What still runs when the shrink is over is
+ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.shrinking.result import Shrunk
+from graphquake.machines.shrinking.trials import OutOfBudget, Progress, Run, Trial
+
+# A guess that is less likely than this is worth no run: with both answers open, five questions ahead.
+WORTH_A_RUN: Final = 0.03
+# How many guesses are looked into for each free slot; each lets the shrinker run once, without live runs.
+GUESSES: Final = 4
+
+BROKEN: Final = Trial("broken")
+KEPT: Final = Trial("kept")
+
+Shrinker = Callable[[Run, Progress], Shrunk]
+T = TypeVar("T")
+
+
+class Runner(Protocol[T]):
+    """Begins runs and takes their outcomes."""
+
+    slots: int
+
+    def start(self, plan: Plan) -> T:
+        """Begin a run.
+
+        Raises:
+            OutOfBudget: if there is none left.
+        """
+        ...
+
+    def result(self, run: T) -> Trial:
+        """Wait for a run."""
+        ...
+
+    def is_done(self, run: T) -> bool:
+        """Whether its slot is free again."""
+        ...
+
+    def cancel(self, run: T) -> None:
+        """End a run that nobody needs."""
+        ...
+
+
+def shrink_ahead(shrinker: Shrinker, runner: Runner[T]) -> Shrunk:
+    """Let a shrinker run, with what it will ask begun beforehand.
+
+    Args:
+        shrinker: `shrink` with everything but `run` and `progress`.
+        runner: with one slot, nothing is begun beforehand.
+
+    Returns:
+        What the shrinker returns.
+    """
+    ahead = _Ahead(shrinker, runner)
+    try:
+        return shrinker(ahead.answer, lambda *_: None)
+    finally:
+        ahead.drop()
+
+
+class _Question(NamedTuple):
+    plan: Plan
+    likely: float
+
+
+class _Asked(BaseException):
+    """Ends a shrinker that was only to say what it asks next."""
+
+
+@dataclass(slots=True)
+class _Ahead(Generic[T]):
+    shrinker: Shrinker
+    runner: Runner[T]
+    answers: list[Trial] = field(default_factory=list)
+    begun: defaultdict[Plan, deque[T]] = field(default_factory=lambda: defaultdict(deque))
+
+    def answer(self, plan: Plan) -> Trial:
+        """The next run of a plan."""
+        if not self.begun[plan]:
+            self.begun[plan].append(self.runner.start(plan))
+        if self.runner.slots > 1:
+            self._begin_likely()
+        trial = self.runner.result(self.begun[plan].popleft())
+        self.answers.append(trial)
+        return trial
+
+    def drop(self) -> None:
+        """End what nobody asked for."""
+        for runs in self.begun.values():
+            while runs:
+                self.runner.cancel(runs.popleft())
+
+    def _begin_likely(self) -> None:
+        """Fill the free slots."""
+        running = sum(not self.runner.is_done(run) for runs in self.begun.values() for run in runs)
+        free = self.runner.slots - running
+        if free <= 0:
+            return
+        for asked in itertools.islice(self._guesses(), GUESSES * free):
+            missing = [plan for plan, count in asked.items() if len(self.begun[plan]) < count]
+            for plan in missing[:free]:
+                try:
+                    self.begun[plan].append(self.runner.start(plan))
+                except OutOfBudget:
+                    return
+                free -= 1
+            if not free:
+                return
+
+    def _guesses(self) -> Iterator[Counter[Plan]]:
+        """What is asked for along each guess, the most likely first: how many runs of which plans."""
+        number = itertools.count()
+        guesses = [(-1.0, next(number), list[Trial](), Counter[Plan]())]
+        while guesses:
+            chance, _, guessed, asked = heapq.heappop(guesses)
+            question = self._asks_after(guessed)
+            if question is None:
+                continue
+            asked = asked + Counter([question.plan])
+            yield asked
+            guesses_of = ((BROKEN, question.likely), (KEPT, 1.0 - question.likely))
+            for trial, share in guesses_of:
+                if -chance * share >= WORTH_A_RUN:
+                    more = [*guessed, trial]
+                    heapq.heappush(guesses, (chance * share, next(number), more, asked))
+
+    def _asks_after(self, guessed: list[Trial]) -> _Question | None:
+        """What the shrinker asks after the answers so far and some guessed ones; None if nothing any more."""
+        known = iter([*self.answers, *guessed])
+        likely = 0.0
+
+        def remember(_reason: str, _plan: Plan, chance: float) -> None:
+            nonlocal likely
+            likely = chance
+
+        found: list[_Question] = []
+
+        def replay(plan: Plan) -> Trial:
+            trial = next(known, None)
+            if trial is None:
+                found.append(_Question(plan, likely))
+                raise _Asked
+            return trial
+
+        try:
+            self.shrinker(replay, remember)
+        except _Asked:
+            return found[0]
+        return None

@@ -1,0 +1,1 @@
+"""Benchmarks; run from `proptests/`, e.g. `python -m bench.bench_shrink`."""

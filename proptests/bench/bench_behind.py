@@ -1,0 +1,92 @@
+"""Is a bug still found behind a known case that its plan contains? Live: `python -m bench.bench_behind --seeds 5`.
+
+Two planted bugs in one graph: one shows at every `kill decode`, the other at `kill decode` with `kill prefill` soon after. The first is
+searched for until its case is there. Then the second is searched for twice from each seed: in a graph of its own, and in the graph with
+both and the case known. What counts is the live runs until it is met; it is not shrunk. What the first shows in plans that its case does
+not explain (`kill decode 0 rank`, say) is passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.promises.verdict import Violation
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.finding import Finding
+from graphquake.machines.findings.judge import Judge
+from graphquake.machines.runners.budget import Budget, BudgetSpent
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.runner import LiveLab, Outcome
+from graphquake.machines.sessions.search import search
+
+from support.planted import planted, together
+
+FIRST: Final = "stale_lock"
+SECOND: Final = "two_roles"
+NAME: Final = "two-bugs"
+BUDGET_S: Final = 300.0
+
+
+@dataclass(slots=True)
+class Meeting(Judge):
+    """A judge who is content with the first violation of some promises.
+
+    Attributes:
+        wanted: those promises.
+    """
+
+    wanted: tuple[str, ...] = ()
+    met: list[Violation] = field(default_factory=list)
+
+    def _find(self, plan: Plan, first: Outcome, violation: Violation) -> Finding | None:
+        del plan, violation
+        self.met += [one for one in self._news(first) if one.promise in self.wanted]
+        if self.met:
+            raise BudgetSpent
+        return None
+
+
+def runs_until_met(
+    spec: GraphSpec, wanted: tuple[str, ...], seed: int, folder: Path
+) -> tuple[int, str]:
+    """The live runs of a search until one of those promises is broken as no case explains, and by what."""
+    with LiveLab(spec, folder / "runs", Budget(BUDGET_S)) as lab:
+        cases = Corpus(folder / "cases")
+        judge = Meeting(lab, cases, Journal(), results_dir=folder, wanted=wanted)
+        search(judge, seed, findings_max=1)
+    return judge.journal.live.total(), judge.met[0].signature if judge.met else "nothing"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5)
+    seeds = range(1, parser.parse_args().seeds + 1)
+    first, second = planted()[FIRST], planted()[SECOND]
+    counts = {"alone": 0, "behind": 0}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with LiveLab(together(NAME, first), folder / "runs", Budget(BUDGET_S)) as lab:
+            judge = Judge(lab, Corpus(folder / "known"), Journal(), results_dir=folder)
+            search(judge, 1, findings_max=1)
+        print(f"known: {judge.findings[0].case.title}", flush=True)
+        both = together(NAME, first, second)
+        for seed in seeds:
+            shutil.copytree(folder / "known", folder / f"{seed}" / "behind" / "cases")
+            for which, spec in (("alone", together(NAME, second)), ("behind", both)):
+                runs, met = runs_until_met(spec, second.breaks, seed, folder / f"{seed}" / which)
+                counts[which] += runs
+                print(f"seed {seed}, {which}: {runs} runs, {met}", flush=True)
+    ratio = counts["behind"] / counts["alone"]
+    print(f"{counts['behind']} runs behind the case, {counts['alone']} alone: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What it is worth to look into the history of the first failure: `python -m bench.bench_blame FOLDER` after `tox -e bugs`.
+
+Each search for a planted bug leaves the run in which it was first seen, and the minimal plan. Here that plan is shrunk again, simulated:
+a plan breaks the promise if the minimal plan embeds in it. With and without the weights that the history gives, and with such as are wrong:
+the inverse of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.history.history import History
+from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.verdict import Violation
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.fault_localization import blame
+from graphquake.machines.findings.sightings import last_step
+from graphquake.machines.plans.subplan import embedding_ends
+from graphquake.machines.shrinking.shrink import Trial, shrink
+
+SEEDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """A first failure, and what it was shrunk to.
+
+    Attributes:
+        shown: its violation with the signature that was chased.
+    """
+
+    history: History
+    shown: Violation
+    minimal: Plan
+
+
+def firsts(folder: Path) -> Iterator[First]:
+    """All that the searches in a folder left."""
+    for cases in sorted(folder.glob("*/cases")):
+        for case in Corpus(cases):
+            run = cases.parent / case.id / "original"
+            if not (run / "events.jsonl").is_file():
+                continue
+            history = History.load(run)
+            for violation in judge(history).violations:
+                if violation.signature == case.signature:
+                    yield First(history, violation, case.plan)
+                    break
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Live runs until the minimal plan was first held, and all."""
+
+    until_held: int
+    runs: int
+
+
+def cost(first: First, weights: tuple[float, ...], rate: float, seed: int) -> Cost:
+    """Shrink one of them again."""
+    chance = random.Random(seed)
+
+    def run(plan: Plan) -> Trial:
+        ends = embedding_ends(first.minimal, plan)
+        shows = ends is not None and chance.random() < rate
+        return Trial("broken", ends) if shows and ends is not None else Trial("kept")
+
+    history = first.history
+    begun = Trial("broken", last_step(history, first.shown.at_s))
+    one = shrink(history.spec, history.plan, begun, run, blame=weights)
+    steps = len(one.plan.steps)
+    held = (
+        number
+        for number, tried in enumerate(one.journal, 1)
+        if tried.trial.says == "broken" and len(tried.plan.steps) == steps
+    )
+    return Cost(next(held, len(one.journal)), len(one.journal))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="+")
+    found = [first for folder in parser.parse_args().folder for first in firsts(folder)]
+    print(
+        f"{len(found)} first failures; live runs until the minimal plan is first held, and all (means)\n"
+    )
+    print("| weights | rate 1 | | rate .6 | |\n|---|--:|--:|--:|--:|")
+    for name, power in (("none", 0), ("of the history", 1), ("the inverse", -1)):
+        cells = []
+        for rate, seeds in ((1.0, 1), (0.6, SEEDS)):
+            costs = [
+                cost(first, tuple(w**power for w in blame(first.history, first.shown)), rate, seed)
+                for first in found
+                for seed in range(seeds)
+            ]
+            cells.append(f"{statistics.mean(one.until_held for one in costs):.1f}")
+            cells.append(f"{statistics.mean(one.runs for one in costs):.1f}")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

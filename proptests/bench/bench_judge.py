@@ -1,0 +1,287 @@
+"""What the shrinker and the judge are worth where things are not as they are taken to be. `python -m bench.bench_judge`.
+
+Each measurement is a function that hands back its numbers and says whether they are as wanted; `bench_shrink` keeps them with its own.
+All of it is simulated: no process is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+from unittest import mock
+
+from graphquake.harness.spec.plan import Burst, Kill, Plan, Respawn, Wait
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.judge import Judge
+from graphquake.machines.plans import novelty
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.sessions.search import draw_plans, search
+from graphquake.machines.shrinking.probdd import PRIORS
+from graphquake.machines.shrinking.rates import wilson
+from graphquake.machines.shrinking.result import Shrunk
+from graphquake.machines.shrinking.shrink import shrink
+
+from bench.costs import Costs
+from bench.measured import row_of
+from bench.reused import saved
+from bench.ways import Ours
+from support.made import plan_of
+from support.simlab import Bug, SimLab
+from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
+
+BY_NAME: Final = {shape.name: shape for shape in SHAPES}
+RUNS_MAX: Final = 120
+SEEDS: Final = 20
+ERODED_SEARCHES: Final = 200
+COVERED_SHRINKS: Final = 200
+COVERED_RATES: Final = (0.3, 0.6, 0.9)
+SEARCH_RUNS: Final = 120
+CORRECT_PLANS: Final = 2_000
+NOISY_SEARCHES: Final = 200
+BEHIND: Final = plan_of("kill decode 0", "kill prefill 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """One measurement: its numbers by name, whether they are as wanted, and a line that says so."""
+
+    name: str
+    is_met: bool
+    text: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+class Each(Protocol):
+    """A `map`, perhaps one that works in several processes."""
+
+    def __call__(self, one: Callable[[int], Any], seeds: Iterable[int], /) -> Iterable[Any]:
+        """See `map`."""
+        ...
+
+
+@contextlib.contextmanager
+def wrong_priors() -> Iterator[None]:
+    """Kills are taken for the least likely to be needed, and waits for the most likely."""
+    right = dict(PRIORS)
+    PRIORS.update(zip(right, sorted(right.values()), strict=True))
+    try:
+        yield
+    finally:
+        PRIORS.update(right)
+
+
+def wrong_prior() -> Further:
+    """What a wrong prior costs: the ratio of the median runs (B), for each bug; at most 2 is wanted."""
+
+    def median_runs(shape: Shape) -> float:
+        way = Ours(Costs())
+        rows = (
+            row_of("ours", shape, 1.0, s, way(shape, failing(shape, s), Simulated(shape, s)))
+            for s in range(SEEDS)
+        )
+        return statistics.median(row.sought for row in rows)
+
+    right = {shape.name: median_runs(shape) for shape in SHAPES}
+    with wrong_priors():
+        ratios = {shape.name: median_runs(shape) / right[shape.name] for shape in SHAPES}
+    worst = max(ratios, key=lambda name: ratios[name])
+    text = f"wrong prior: {statistics.median(ratios.values()):.2f} times the runs, at most {ratios[worst]:.2f} ({worst}); wanted: at most 2"
+    return Further("wrong prior", ratios[worst] <= 2, text, ratios)
+
+
+def erosion() -> Further:
+    """How often the plan that is reported breaks about as often as what was found, where a lower number breaks it far less often."""
+
+    def rate(plan: Plan) -> float:
+        most = max((s.requests for s in plan.steps if isinstance(s, Burst)), default=0)
+        return 0.7 if most >= 20 else 0.1
+
+    shape = BY_NAME["burst after respawn"]
+    start = Plan((Kill("decode", 0), Wait(0.5), Respawn("decode", 0), Burst(60, 0.5)))
+    ends = [
+        _shrunk(shape, Simulated(shape, seed, rate, runs_max=200), start)
+        for seed in range(ERODED_SEARCHES)
+    ]
+    confirmed = [one for one in ends if one.confirmed]
+    good = sum(rate(one.plan) >= 0.5 for one in confirmed)
+    share = good / len(confirmed)
+    text = (
+        f"erosion: {good} of {len(confirmed)} plans that were reported ({share:.1%}) have a true rate of at least .5; wanted: 95%; "
+        f"{len(ends) - len(confirmed)} of {len(ends)} searches ended unconfirmed"
+    )
+    numbers = {"good": good, "reported": len(confirmed), "searches": len(ends)}
+    return Further("erosion", share >= 0.95, text, numbers)
+
+
+def _shrunk(shape: Shape, graph: Simulated, plan: Plan) -> Shrunk:
+    return shrink(SPEC, plan, broken(shape, plan), graph)
+
+
+def coverage() -> Further:
+    """How often the interval that is reported holds the true rate."""
+    chance = random.Random("coverage")
+    covered = without_first = unconfirmed = above = below = seed = 0
+    while seed - unconfirmed < COVERED_SHRINKS:
+        shape, rate = SHAPES[seed % len(SHAPES)], chance.choice(COVERED_RATES)
+        graph = Simulated(shape, 1000 + seed, rate, runs_max=RUNS_MAX)
+        one = _shrunk(shape, graph, failing(shape, seed))
+        seed += 1
+        if not one.confirmed:
+            unconfirmed += 1
+            continue
+        low, high = wilson(one.broke, one.runs)
+        covered += low <= rate <= high
+        above += low > rate
+        below += high < rate
+        # The run that accepted the plan was chosen for what it said.
+        low, high = wilson(one.broke - 1, one.runs - 1)
+        without_first += low <= rate <= high
+    text = (
+        f"coverage: {covered} of {COVERED_SHRINKS} intervals hold the true rate (too high {above}, too low {below}); wanted: 182; "
+        f"without the run that accepted the plan {without_first}; {unconfirmed} more shrinks were unconfirmed"
+    )
+    numbers = {
+        "covered": covered,
+        "too high": above,
+        "too low": below,
+        "without the accepting run": without_first,
+        "unconfirmed": unconfirmed,
+    }
+    return Further("coverage", covered >= 182, text, numbers)
+
+
+def throughput() -> Further:
+    """How many plans a minute a search judges where a run takes no time: as it chooses them, and if every drawn one is run."""
+    drawn, chosen, findings = _a_minute()
+    with mock.patch.object(novelty, "LOOK_MAX", 0):
+        _, all_run, more = _a_minute()
+    numbers = {"drawn a minute": drawn, "run a minute": chosen, "run a minute, all": all_run}
+    text = (
+        f"throughput: {all_run:.0f} plans a minute where each is run, wanted: 1000; as the search chooses, {drawn:.0f} are drawn "
+        f"and {chosen:.0f} run"
+    )
+    return Further("throughput", all_run >= 1000 and findings + more == 0, text, numbers)
+
+
+def _a_minute() -> tuple[float, float, int]:
+    """Plans drawn and run a minute, on a correct graph, and what was found there."""
+    lab = SimLab([], seed=1, runs_max=SEARCH_RUNS)
+    with tempfile.TemporaryDirectory() as folder:
+        judge = Judge(lab, Corpus(Path(folder)), Journal(), results_dir=Path(folder))
+        begun_s = time.monotonic()
+        search(judge, 1, findings_max=1)
+        took_s = time.monotonic() - begun_s
+    a_minute = 60 / took_s
+    return len(judge.journal.plans) * a_minute, len(lab.runs) * a_minute, len(judge.findings)
+
+
+def no_false_findings() -> Further:
+    """Plans on a graph without a bug: any violation is one of ours."""
+    lab = SimLab([], seed=2)
+    # One round draws about half of them, and some plans more than once.
+    rounds = (draw_plans(lab.spec, number, CORRECT_PLANS) for number in itertools.count(2))
+    plans = list(itertools.islice(_distinct(rounds), CORRECT_PLANS))
+    found = sum(lab.run(plan, "search").verdict.says != "kept" for plan in plans)
+    text = f"no bug: {found} of {len(plans)} plans on a correct graph bring a finding; wanted: 0"
+    return Further("no bug", found == 0, text, {"plans": len(plans), "found": found})
+
+
+def _distinct(rounds: Iterable[list[Plan]]) -> Iterator[Plan]:
+    """Each plan once, in the order of the draws."""
+    seen: set[Plan] = set()
+    for plan in itertools.chain.from_iterable(rounds):
+        if plan not in seen:
+            seen.add(plan)
+            yield plan
+
+
+def behind_a_case(each: Each = map) -> Further:
+    """A second bug whose plan contains a known case of one step: the live runs until it is met, with the first bug and without it."""
+    ratios = list(each(_behind, range(1, SEEDS + 1)))
+    good = sum(ratio <= 2 for ratio in ratios)
+    text = (
+        f"behind a case: {good} of {SEEDS} second bugs are met in at most twice the runs (median {statistics.median(ratios):.2f} times, "
+        f"at most {max(ratios):.2f}); wanted: 18"
+    )
+    return Further("behind a case", good >= 18, text, {"good": good, "worst": max(ratios)})
+
+
+def _behind(seed: int) -> float:
+    """How many times the runs one of them takes."""
+    first, second = Bug(plan_of("kill decode 0"), "wrong tokens"), Bug(BEHIND, "tokens lost")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        judge = Judge(SimLab([first]), Corpus(folder / "with"), Journal(), results_dir=folder)
+        search(judge, 1, findings_max=1)
+        alone = _runs_until_met(SimLab([second]), seed, folder / "without")
+        return _runs_until_met(SimLab([first, second]), seed, folder / "with") / alone
+
+
+def _runs_until_met(lab: SimLab, seed: int, cases: Path) -> float:
+    """The live runs of a search until its first finding; infinite if there is none."""
+    judge = Judge(lab, Corpus(cases), Journal(), results_dir=cases)
+    search(judge, seed, findings_max=1)
+    if not judge.findings:
+        return math.inf
+    return judge.journal.live.total() - judge.findings[0].case.shrunk_from["live_runs"]
+
+
+def noise(each: Each = map) -> Further:
+    """Searches on a graph whose bug shows in three runs of ten: whatever ends one but findings and budget is an error of ours."""
+    ended = Counter(each(_noisy, range(NOISY_SEARCHES)))
+    told = ", ".join(f"{how} {count}" for how, count in sorted(ended.items()))
+    text = f"noise: {NOISY_SEARCHES} searches at a rate of .3 ended by {told}; wanted: no error"
+    return Further("noise", ended.keys() <= {"findings", "budget"}, text, dict(ended))
+
+
+def _noisy(seed: int) -> str:
+    """What ends one of them. Every drawn plan has its turn, so that plans that were kept come again."""
+    lab = SimLab([Bug(plan_of("kill decode 0"), "wrong tokens", 0.3)], seed=seed, runs_max=60)
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(novelty, "LOOK_MAX", 0):
+        judge = Judge(lab, Corpus(Path(name)), Journal(), results_dir=Path(name))
+        try:
+            return search(judge, seed, findings_max=1)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
+            return type(error).__name__
+
+
+def reuse() -> Further:
+    """What it saves, at rate 1 and .6, to use graphs again that start slowly."""
+    often, seldom = saved(1.0, SEEDS), saved(0.6, SEEDS)
+    text = (
+        f"used graphs: {often.shrinking:.2f} of the time of all-fresh while shrinking, {often.all:.2f} with confirming runs "
+        f"(rate .6: {seldom.shrinking:.2f}, {seldom.all:.2f}), at {often.minimal:.1%} step-minimal for {often.minimal_fresh:.1%} "
+        f"(rate .6: {seldom.minimal:.1%} for {seldom.minimal_fresh:.1%}); wanted: at most .60"
+    )
+    numbers = {"rate 1": asdict(often), "rate .6": asdict(seldom)}
+    flat = {f"{rate}, {name}": value for rate, of in numbers.items() for name, value in of.items()}
+    return Further("used graphs", often.shrinking <= 0.6, text, flat)
+
+
+MEASUREMENTS: Final[tuple[Callable[[], Further], ...]] = (
+    wrong_prior,
+    erosion,
+    coverage,
+    throughput,
+    no_false_findings,
+    reuse,
+)
+# Of many searches each: `each` may spread them over processes.
+SPREAD: Final[tuple[Callable[[Each], Further], ...]] = (behind_a_case, noise)
+
+
+if __name__ == "__main__":
+    all_of_it = [one() for one in MEASUREMENTS] + [one(map) for one in SPREAD]
+    print("\n".join(one.text for one in all_of_it))
+    sys.exit(not all(one.is_met for one in all_of_it))

@@ -1,0 +1,109 @@
+"""What a live shrink takes, with one slot and with two: `python -m bench.bench_live --times 3`.
+
+Each time a search on a graph with a real bug runs to its first finding, with one slot and with two in turn, from the same seed. What
+counts is the time from the first failure to the finding: reproduce, shrink, confirm, controls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graphquake.harness.spec.graph import load_graph
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.finding import Finding
+from graphquake.machines.findings.judge import Judge
+from graphquake.machines.runners.budget import Budget
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.runner import LiveLab, Outcome, Ticket
+from graphquake.machines.sessions.search import search
+
+GRAPH = "dynamo-disagg-bootstrap"
+BUDGET_S = 400.0
+
+
+@dataclass(slots=True)
+class Shrunk:
+    """One of them.
+
+    Attributes:
+        took_s: from the first failure to the finding.
+        runs: live runs of the shrink.
+    """
+
+    took_s: float
+    runs: int
+    plan: str
+
+
+@dataclass
+class Watch:
+    """Notes when the first failure was seen."""
+
+    first_s: float = 0.0
+    found: list[Finding] = field(default_factory=list)
+
+    def saw(self, outcome: Outcome) -> None:
+        """A run ended."""
+        if outcome.verdict.says == "broken" and not self.first_s:
+            self.first_s = time.monotonic()
+
+
+class WatchedLab(LiveLab):
+    """A lab that is watched."""
+
+    watcher: Watch
+
+    def result(self, ticket: Ticket) -> Outcome:
+        """See `Lab.result`."""
+        outcome = super().result(ticket)
+        self.watcher.saw(outcome)
+        return outcome
+
+
+def shrink_once(graph: str, slots: int, seed: int) -> Shrunk | None:
+    """One search to its first finding; None if there is none."""
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lab = WatchedLab(load_graph(graph), folder / "runs", Budget(BUDGET_S), slots=slots)
+        lab.watcher = watch
+        with lab:
+            judge = Judge(lab, Corpus(folder / "cases"), Journal(), results_dir=folder)
+            search(judge, seed, findings_max=1)
+    if not judge.findings:
+        return None
+    case = judge.findings[0].case
+    took_s = time.monotonic() - watch.first_s
+    return Shrunk(took_s, int(case.shrunk_from["live_runs"]), case.plan.one_line())
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--graph", default=GRAPH)
+    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=7)
+    arguments = parser.parse_args()
+    ratios = []
+    for turn in range(arguments.times):
+        one, two = (shrink_once(arguments.graph, slots, arguments.seed + turn) for slots in (1, 2))
+        if one is None or two is None:
+            print(f"turn {turn + 1}: no finding within {BUDGET_S:g} s")
+            continue
+        ratios.append(two.took_s / one.took_s)
+        print(
+            f"turn {turn + 1}: one slot {one.took_s:.0f} s, {one.runs} runs ({one.plan}); "
+            f"two slots {two.took_s:.0f} s, {two.runs} runs ({two.plan}): {ratios[-1]:.2f}",
+            flush=True,
+        )
+    if ratios:
+        print(f"two slots take {statistics.median(ratios):.2f} of one slot's time (median)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Are the planted bugs found? `tox -e bugs`.
+
+For each bug a search of its own, from a seed: how many live runs until its first failure, what it was shrunk to against the plan by hand,
+and what that took. A search stops at its first finding; one that breaks another promise than the bug's fails the row. Row 0 is the graph
+without a bug, where any finding fails. Two searches go side by side. What is done is kept in `results.json`, and not done again by the
+next call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.run.execute import Enough
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.finding import Finding
+from graphquake.machines.findings.judge import Judge
+from graphquake.machines.runners.budget import Budget, BudgetSpent
+from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.runner import LiveLab, Ticket
+from graphquake.machines.sessions.search import search
+
+from support.planted import Bug, no_bug, planted
+
+SEARCH_RUNS_MAX: Final = 60
+SEARCH_MAX_S: Final = 1200.0
+NO_BUG: Final = "none"
+FOLDER: Final = Path(".graphquake/bugs")
+
+
+@dataclass(slots=True)
+class Row:
+    """What became of one search.
+
+    Attributes:
+        runs, live_s: live runs and seconds until the first failure; all of them if there was none.
+        found: whether what was found is the bug (for the graph without one: whether nothing was).
+        plan, by_hand: the lines of the minimal plan that was found, and of the one by hand.
+        shrink_runs: live runs from the first failure to the end of confirming.
+        broke, of: how many of how many fresh runs of the minimal plan broke.
+        others: signatures that are not the bug's.
+    """
+
+    bug: str
+    seed: int
+    found: bool = False
+    runs: int = 0
+    live_s: float = 0.0
+    signature: str = ""
+    plan: list[str] = field(default_factory=list)
+    by_hand: list[str] = field(default_factory=list)
+    shrink_runs: int = 0
+    shrink_s: float = 0.0
+    broke: int = 0
+    of: int = 0
+    invalid: int = 0
+    others: list[str] = field(default_factory=list)
+
+    @property
+    def is_minimal(self) -> bool:
+        """Whether the plan that was found is as short as the one by hand."""
+        return len(self.plan) <= len(self.by_hand)
+
+
+class CappedLab(LiveLab):
+    """A lab with so many live runs for the search itself."""
+
+    searched = 0
+
+    def start(
+        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+    ) -> Ticket:
+        """See `Lab.start`."""
+        if why == "search":
+            if self.searched >= SEARCH_RUNS_MAX:
+                raise BudgetSpent
+            self.searched += 1
+        return super().start(plan, why, enough=enough, may_reuse=may_reuse)
+
+
+def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:
+    """Search for one bug."""
+    row = Row(bug.name or NO_BUG, seed, by_hand=bug.plan.lines())
+    journal = Journal(folder / "journal.jsonl")
+    with CappedLab(bug.spec, folder / "runs", Budget(SEARCH_MAX_S), slots=slots) as lab:
+        judge = Judge(lab, Corpus(folder / "cases"), journal, results_dir=folder)
+        search(judge, seed, findings_max=1)
+    journal.close()
+    row.runs, row.live_s = journal.live.total(), round(judge.live_s, 1)
+    row.invalid = journal.live["invalid"]
+    for finding in judge.findings:
+        _enter(row, bug, finding)
+    row.found = bool(row.plan) if bug.name else not judge.findings
+    row.found = row.found and not row.others
+    return row
+
+
+def _enter(row: Row, bug: Bug, finding: Finding) -> None:
+    case = finding.case
+    row.runs -= int(case.shrunk_from["live_runs"])
+    row.live_s = round(row.live_s - case.shrunk_from["live_s"], 1)
+    row.shrink_runs += int(case.shrunk_from["live_runs"])
+    row.shrink_s += case.shrunk_from["live_s"]
+    if case.promise in bug.breaks:
+        # What was never seen again is the bug as well, at a low rate: the search goes on.
+        if finding.counts:
+            row.signature, row.plan = case.signature, case.plan.lines()
+            row.broke, row.of = case.observed[-1].broke, case.observed[-1].runs
+    else:
+        row.others.append(f"{case.signature} ({case.status}): {case.plan.one_line()}")
+
+
+def search_all(
+    names: list[str], seeds: list[int], folder: Path, side_by_side: int, slots: int
+) -> list[Row]:
+    """Search for all bugs from all seeds, as far as that was not done before."""
+    results = folder / "results.json"
+    rows = [Row(**row) for row in json.loads(results.read_text())] if results.exists() else []
+    done = {(row.bug, row.seed) for row in rows}
+    jobs = [(name, seed) for seed in seeds for name in names if (name, seed) not in done]
+
+    def go(job: tuple[str, int]) -> None:
+        name, seed = job
+        own = folder / f"{name}-{seed}"
+        command = [
+            sys.executable, "-m", "bench.search_bugs", name, "--seed", str(seed), "--slots", str(slots), "--one", str(own)
+        ]  # fmt: skip
+        begun_s = time.monotonic()
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        took = f"{time.monotonic() - begun_s:4.0f} s"
+        if ended.returncode:
+            print(f"{took}  {name} {seed}: {ended.stderr[-2000:]}", file=sys.stderr, flush=True)
+            return
+        rows.append(Row(**json.loads(ended.stdout)))
+        results.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        print(took, line(rows[-1]), flush=True)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(side_by_side) as pool:
+        list(pool.map(go, jobs))
+    return rows
+
+
+def line(row: Row) -> str:
+    """One search in a line."""
+    says = "found" if row.found and row.bug != NO_BUG else "kept" if row.found else "MISSED"
+    if row.others:
+        says = f"WRONG: {'; '.join(row.others)}"
+    text = f"{row.bug} {row.seed}: {says}, {row.runs} runs"
+    if row.plan:
+        length = "minimal" if row.is_minimal else f"{len(row.plan)} steps for {len(row.by_hand)}"
+        text += f", {length} after {row.shrink_runs} more, {row.broke} of {row.of}: {'; '.join(row.plan)}"
+    return text
+
+
+def table(rows: list[Row]) -> str:
+    """All bugs in Markdown, a line each, over all seeds; and how many were found."""
+    lines = [
+        "| bug | found | runs to the first failure | shrink | as short as by hand | broke | the plan by hand |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in sorted({row.bug for row in rows}, key=lambda name: (name != NO_BUG, name)):
+        of = [row for row in rows if row.bug == name]
+        hits = [row for row in of if row.plan]
+        lines.append(
+            f"| {name} | {sum(row.found for row in of)} of {len(of)} "
+            f"| {_middle([row.runs for row in of])} | {_middle([row.shrink_runs for row in hits])} "
+            f"| {f'{sum(row.is_minimal for row in hits)} of {len(hits)}' if hits else ''} "
+            f"| {f'{sum(r.broke for r in hits)} of {sum(r.of for r in hits)}' if hits else ''} "
+            f"| {'; '.join(of[0].by_hand)} |"
+        )
+    bugs = [row for row in rows if row.bug != NO_BUG]
+    hits = [row for row in bugs if row.plan]
+    found, short = sum(row.found for row in bugs), sum(row.is_minimal for row in hits)
+    lines.append(
+        f"\n{found} of {len(bugs)} searches found their bug within {SEARCH_RUNS_MAX} live runs; "
+        f"{short} of {len(hits)} plans are as short as the one by hand."
+    )
+    return "\n".join(lines)
+
+
+def _middle(values: list[int]) -> str:
+    """The median, and from where to where they go."""
+    if not values:
+        return ""
+    ordered = sorted(values)
+    return f"{ordered[len(ordered) // 2]} ({ordered[0]} to {ordered[-1]})"
+
+
+def main() -> None:
+    """Search for the bugs that are named, or for all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bugs", nargs="*", help=f"names; {NO_BUG} is the graph without a bug")
+    parser.add_argument("--seed", type=int, action="append", help="may be repeated (1)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where results go")
+    parser.add_argument("--fresh", action="store_true", help="forget what was done before")
+    parser.add_argument("--side-by-side", type=int, default=2, help="searches at once")
+    parser.add_argument("--slots", type=int, default=1, help="graphs side by side in one search")
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    bugs = {NO_BUG: no_bug()} | planted()
+    names = options.bugs or list(bugs)
+    if unknown := set(names) - bugs.keys():
+        parser.error(f"no such bug: {', '.join(sorted(unknown))}; there are {', '.join(bugs)}")
+    seeds = options.seed or [1]
+    if options.one:
+        row = search_one(bugs[names[0]], seeds[0], options.one, options.slots)
+        print(json.dumps(asdict(row)))
+        return
+    if options.fresh:
+        (options.folder / "results.json").unlink(missing_ok=True)
+    rows = search_all(names, seeds, options.folder, options.side_by_side, options.slots)
+    print(table(rows))
+    wanted = {(name, seed) for name in names for seed in seeds}
+    done = [row for row in rows if (row.bug, row.seed) in wanted]
+    sys.exit(len(done) < len(wanted) or not all(row.found for row in done))
+
+
+if __name__ == "__main__":
+    main()

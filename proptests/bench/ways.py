@@ -1,0 +1,290 @@
+"""Ways to shrink a plan that fails, for the benchmark to compare: ddmin, ProbDD, and ours.
+
+A `Way` is given a bug, a plan that was seen to fail and a graph to run plans on, and says what it ends with and what that took. A
+further one (more slots, say) is a further class in `bench_shrink.WAYS`; how long its runs took, some of them side by side, it says itself.
+Hypothesis as it comes is one more of them, in `interactive`.
+
+ddmin (Zeller and Hildebrandt, TSE 2002) and ProbDD (Wang et al., FSE 2021) stand here as they were published: one run a candidate, whatever
+it says is taken as it comes, no number is lowered and nothing confirmed. Both shrink the list of steps; what cannot be done any more once
+others are gone is left out by the model, and no plan is run twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import ClassVar, Final, Protocol
+
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.plans.graph_model import mend
+from graphquake.machines.shrinking.shrink import shrink
+from graphquake.machines.shrinking.speculation import shrink_ahead
+from graphquake.machines.shrinking.trials import OutOfBudget, Trial
+
+from bench.costs import Costs
+from support.simulated import SPEC, Shape, Simulated, broken
+from support.virtual import Begun, VirtualRunner
+
+# What a way says in the end, if it is the finding; any other word is one for something else.
+FINDING: Final = "finding"
+# It had nothing to shrink: its drawing did not find the bug.
+NOT_FOUND: Final = "not found"
+UNCONFIRMED: Final = "unconfirmed"
+UNBOUNDED: Final = 1_000_000
+# With this probability every step is taken to be needed at first; it is what ProbDD was published with.
+UNIFORM: Final = 0.1
+# What is more certain than this to be needed is not tried any more.
+CERTAIN: Final = 1 - 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One live run after the first failure.
+
+    Attributes:
+        evidence: it was made for the report alone: controls, single removals, other replicas.
+    """
+
+    plan: Plan
+    trial: Trial
+    evidence: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a way ends with.
+
+    Attributes:
+        plan: the plan that it hands back.
+        says: `FINDING`, or what it says instead.
+        runs: all live runs after the first failure, in order.
+        live_s: what all of them took.
+        sought_s: what those took that were no mere evidence.
+    """
+
+    plan: Plan
+    says: str
+    runs: tuple[Ran, ...]
+    live_s: float
+    sought_s: float
+
+
+class Way(Protocol):
+    """A way to shrink. `runs_max` is how many live runs it is given."""
+
+    runs_max: ClassVar[int]
+
+    def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
+        """Shrink a plan that was seen to fail on that graph."""
+        ...
+
+
+def one_by_one(
+    shape: Shape, costs: Costs, plan: Plan, says: str, runs: Iterable[Ran], cut_s: float = 0.0
+) -> Result:
+    """The result of a way that makes one run after the other."""
+    ran = tuple(runs)
+    each_s = [costs.run_s(shape, one.plan, one.trial.says) for one in ran]
+    sought_s = sum(s for one, s in zip(ran, each_s, strict=True) if not one.evidence)
+    return Result(plan, says, ran, sum(each_s) + cut_s, sought_s + cut_s)
+
+
+# ------------------------------------------------------------------------------------------------ one run a candidate
+
+
+@dataclass(slots=True)
+class _Steps:
+    """A failing plan as a list of places, and what was seen of parts of it."""
+
+    plan: Plan
+    graph: Simulated
+    ran: list[Ran] = field(default_factory=list)
+    _seen: dict[Plan, bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._seen[self.plan] = True
+
+    def part(self, places: Iterable[int]) -> Plan:
+        """The plan with those steps only."""
+        return replace(self.plan, steps=tuple(self.plan.steps[place] for place in places))
+
+    def possible(self, places: Iterable[int]) -> list[int]:
+        """Those places whose steps can still be done."""
+        kept: list[int] = []
+        for place in sorted(places):
+            if len(mend(SPEC, self.part([*kept, place])).steps) > len(kept):
+                kept.append(place)
+        return kept
+
+    def fails(self, places: list[int]) -> bool:
+        """Whether one run of that part breaks the promise. Nothing at all does not."""
+        if not places:
+            return False
+        plan = self.part(places)
+        if plan not in self._seen:
+            trial = self.graph(plan)
+            self.ran.append(Ran(plan, trial))
+            self._seen[plan] = trial.says == "broken"
+        return self._seen[plan]
+
+
+def _ddmin(steps: _Steps) -> list[int]:
+    """Subsets, then their complements, then finer ones."""
+    now, pieces = list(range(len(steps.plan.steps))), 2
+    while len(now) >= 2:
+        cuts = [round(len(now) * number / pieces) for number in range(pieces + 1)]
+        subsets = [now[a:b] for a, b in pairwise(cuts)]
+        rests = [[place for place in now if place not in subset] for subset in subsets]
+        if (smaller := _first_failing(steps, now, subsets)) is not None:
+            now, pieces = smaller, 2
+        elif (smaller := _first_failing(steps, now, rests)) is not None:
+            now, pieces = smaller, max(pieces - 1, 2)
+        elif pieces < len(now):
+            pieces = min(len(now), 2 * pieces)
+        else:
+            break
+        pieces = min(pieces, max(2, len(now)))
+    return now
+
+
+def _first_failing(steps: _Steps, now: list[int], parts: list[list[int]]) -> list[int] | None:
+    for part in parts:
+        possible = steps.possible(part)
+        if len(possible) < len(now) and steps.fails(possible):
+            return possible
+    return None
+
+
+def _prob_dd(steps: _Steps) -> list[int]:
+    """Leave out what promises the most, and learn from each answer."""
+    now = list(range(len(steps.plan.steps)))
+    needed = dict.fromkeys(now, UNIFORM)
+    while open_places := [place for place in now if needed[place] < CERTAIN]:
+        removal = _most_promising(open_places, needed)
+        rest = steps.possible(place for place in now if place not in removal)
+        if steps.fails(rest):
+            now = rest
+            continue
+        # What cannot be done without them needs them, so that what was asked for is what was answered.
+        surprise = 1 - math.prod(1 - needed[place] for place in removal)
+        for place in removal:
+            needed[place] = min(1.0, needed[place] / surprise)
+    return now
+
+
+def _most_promising(places: list[int], needed: dict[int, float]) -> list[int]:
+    """The least suspect ones, as many as get rid of the most steps by expectation."""
+    order = sorted(places, key=lambda place: (needed[place], place))
+    gains = [
+        size * math.prod(1 - needed[place] for place in order[:size])
+        for size in range(1, len(order) + 1)
+    ]
+    return order[: gains.index(max(gains)) + 1]
+
+
+@dataclass(frozen=True, slots=True)
+class _OneRunEach:
+    """A way that believes the first run of every candidate."""
+
+    runs_max: ClassVar[int] = UNBOUNDED
+    costs: Costs
+
+    def left(self, steps: _Steps) -> list[int]:
+        """The places of the steps that it ends with."""
+        raise NotImplementedError
+
+    def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
+        """Shrink; what is left is taken as it is."""
+        steps = _Steps(plan, graph)
+        end = steps.part(self.left(steps))
+        return one_by_one(shape, self.costs, end, FINDING, steps.ran)
+
+
+class Ddmin(_OneRunEach):
+    """Zeller's ddmin over the steps."""
+
+    def left(self, steps: _Steps) -> list[int]:
+        """See `_OneRunEach.left`."""
+        return _ddmin(steps)
+
+
+class ProbDD(_OneRunEach):
+    """ProbDD over the steps, with uniform priors."""
+
+    def left(self, steps: _Steps) -> list[int]:
+        """See `_OneRunEach.left`."""
+        return _prob_dd(steps)
+
+
+# ------------------------------------------------------------------------------------------------------------- ours
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """`graphquake.machines.shrinking.shrink`, one run after the other.
+
+    A budget of live runs that ends it leaves what it holds, as in a session. What it never saw again it calls unconfirmed.
+    """
+
+    runs_max: ClassVar[int] = 120
+    evidence: ClassVar[tuple[str, ...]] = ("control", "is it minimal", "with other replicas")
+    costs: Costs
+
+    def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
+        """Shrink, with all that a case needs."""
+        one = shrink(SPEC, plan, broken(shape, plan), graph)
+        runs = [Ran(t.plan, t.trial, t.reason.startswith(self.evidence)) for t in one.journal]
+        says = FINDING if one.confirmed else UNCONFIRMED
+        return one_by_one(shape, self.costs, one.plan, says, runs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slotted:
+    """Ours, with candidates side by side. Its seconds are those that pass; runs that nobody asked for in the end are no runs of it."""
+
+    runs_max: ClassVar[int] = UNBOUNDED
+    slots: ClassVar[int]
+    costs: Costs
+
+    def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
+        """Shrink, with all that a case needs."""
+        runner = _Timed(
+            graph, lambda ran, trial: self.costs.run_s(shape, ran, trial.says), self.slots
+        )
+        one = shrink_ahead(
+            lambda run, progress: shrink(SPEC, plan, broken(shape, plan), run, progress=progress),
+            runner,
+        )
+        runs = [Ran(t.plan, t.trial, t.reason.startswith(Ours.evidence)) for t in one.journal]
+        sought = [s for ran, s in zip(runs, runner.ends_s, strict=True) if not ran.evidence]
+        says = FINDING if one.confirmed else UNCONFIRMED
+        return Result(one.plan, says, tuple(runs), runner.now_s, max(sought, default=0.0))
+
+
+class TwoSlots(_Slotted):
+    """Two graphs side by side."""
+
+    slots = 2
+
+
+class FourSlots(_Slotted):
+    """Four graphs side by side."""
+
+    slots = 4
+
+
+@dataclass(slots=True)
+class _Timed(VirtualRunner):
+    """Says when each outcome was taken; as many as `Ours` is given."""
+
+    ends_s: list[float] = field(default_factory=list)
+
+    def result(self, run: Begun) -> Trial:
+        """See `VirtualRunner.result`."""
+        if len(self.ends_s) >= Ours.runs_max:
+            raise OutOfBudget
+        trial = VirtualRunner.result(self, run)
+        self.ends_s.append(self.now_s)
+        return trial

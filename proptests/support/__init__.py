@@ -1,0 +1,1 @@
+"""Builders, toys and simulated graphs for the tests and the benchmarks."""

@@ -1,0 +1,150 @@
+"""Made histories and specs: what the tests of the pure parts are about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from graphquake.harness.history.events import (
+    BecameReady,
+    Died,
+    Event,
+    PhaseBegan,
+    Spawned,
+    StepDone,
+)
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import ERROR, OK, Request
+from graphquake.harness.spec.graph import GraphSpec, read_graph
+from graphquake.harness.spec.plan import Plan, is_fault, parse_plan, parse_step
+
+
+def spec_of(**changes: Any) -> GraphSpec:
+    """A disaggregated graph with one frontend, one prefill and two decode workers; top-level keys may be changed."""
+    document: dict[str, Any] = {
+        "graph": "made",
+        "serves": "frontend and prefill and decode",
+        "lease_s": 10,
+        "roles": {
+            "frontend": {"command": "frontend", "entry": "http://127.0.0.1:{port.http}"},
+            "prefill": {"command": "prefill"},
+            "decode": {"command": "decode", "replicas": 2},
+        },
+        "load": {"model": "tiny", "rate_per_s": 20},
+    }
+    return read_graph("made.toml", document | changes, Path("/made.toml"))
+
+
+def plan_of(*lines: str) -> Plan:
+    """A plan from its lines."""
+    return parse_plan("made", lines)
+
+
+class Made:
+    """Builds a history on a clock that starts at 0; everything is up from the beginning.
+
+    The baseline is [0, 1], the plan begins at 1.
+    """
+
+    def __init__(self, spec: GraphSpec | None = None, plan: Plan | None = None) -> None:
+        self.spec = spec or spec_of()
+        self.plan = plan or Plan(())
+        self.events: list[Event] = [PhaseBegan(0.0, "baseline"), PhaseBegan(1.0, "plan")]
+        self.requests: list[Request] = []
+        self._incarnation: dict[str, int] = {}
+        for role, index in self.spec.replicas():
+            self.spawn(f"{role} {index}", -2.0, ready_s=-1.0)
+
+    def spawn(self, replica: str, at_s: float, *, ready_s: float | None = None) -> Made:
+        """A new incarnation, perhaps ready later."""
+        number = self._incarnation.get(replica, -1) + 1
+        self._incarnation[replica] = number
+        self.events.append(Spawned(at_s, replica, number, 100 + number))
+        if ready_s is not None:
+            self.events.append(BecameReady(ready_s, replica, number))
+        return self
+
+    def dies(self, replica: str, at_s: float, *, aimed: bool = False, status: int = -9) -> Made:
+        """The present incarnation ends."""
+        number = self._incarnation[replica]
+        self.events.append(Died(at_s, replica, number, 100 + number, status, aimed))
+        return self
+
+    def step(
+        self,
+        text: str,
+        at_s: float,
+        *,
+        number: int = 0,
+        landed: bool = True,
+        begun_s: float | None = None,
+    ) -> Made:
+        """A step ended; a kill that landed also ends its victim."""
+        step = parse_step(text)
+        victim = (
+            " ".join(text.split()[1:3])
+            if text.split(maxsplit=1)[0] in ("kill", "terminate", "stall", "respawn")
+            else ""
+        )
+        self.events.append(
+            StepDone(
+                at_s,
+                at_s if begun_s is None else begun_s,
+                number,
+                text,
+                landed,
+                "made",
+                is_fault(step),
+                victim,
+            )
+        )
+        if text.startswith("kill ") and landed and len(text.split()) == 3:
+            self.dies(victim, at_s, aimed=True)
+        return self
+
+    def phase(self, name: str, at_s: float) -> Made:
+        """A phase begins."""
+        self.events.append(PhaseBegan(at_s, name))
+        return self
+
+    def ask(
+        self,
+        sent_s: float,
+        ended_s: float | None = None,
+        outcome: str = OK,
+        detail: str = "",
+        *,
+        group: str = "steady",
+        quiet: tuple[float, float] | None = None,
+        late_s: float = 0.0,
+    ) -> Made:
+        """One request; answered after 0.1 s unless something else is said."""
+        ended_s = sent_s + 0.1 if ended_s is None else ended_s
+        quiet = quiet or (sent_s, ended_s)
+        detail = detail or ("HTTP 503" if outcome == ERROR else "")
+        request = Request(len(self.requests), group, True, sent_s - late_s, sent_s)
+        request.first_s = request.last_s = request.ended_s = ended_s
+        request.quiet_from_s, request.quiet_to_s = quiet
+        request.outcome, request.detail = outcome, detail
+        self.requests.append(request)
+        return self
+
+    def steady(
+        self, begin_s: float, end_s: float, outcome: str = OK, every_s: float = 0.05
+    ) -> Made:
+        """Steady load, all with the same outcome."""
+        count = round((end_s - begin_s) / every_s)
+        for number in range(count):
+            self.ask(begin_s + number * every_s, outcome=outcome)
+        return self
+
+    def history(self) -> History:
+        """What was built."""
+        events = sorted(self.events, key=lambda event: event.at_s)
+        return History(
+            self.spec,
+            self.plan,
+            events,
+            list(self.requests),
+            host={"began": "2026-01-01T00:00:00+00:00"},
+        )

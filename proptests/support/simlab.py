@@ -1,0 +1,114 @@
+"""A simulated graph: a lab whose runs take no time, with bugs that are known to be there."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from graphquake.harness.history.events import Invalidated
+from graphquake.harness.history.request import WRONG
+from graphquake.harness.promises.builtin import judge
+from graphquake.harness.run.execute import Enough
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import Kill, Plan, Respawn, Terminate, Wait
+from graphquake.machines.plans.subplan import embedding_ends
+from graphquake.machines.runners.budget import BudgetSpent
+from graphquake.machines.runners.runner import Outcome, Ticket
+
+from support.made import Made, spec_of
+
+RUN_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """Answers that are wrong or fail in one way, soon after a plan that contains `needs`, in a share of the runs."""
+
+    needs: Plan
+    detail: str
+    rate: float = 1.0
+    outcome: str = WRONG
+    after_s: float = 0.5
+
+
+@dataclass(slots=True)
+class SimLab:
+    """Runs plans in no time; see `graphquake.machines.runners.runner.Lab`.
+
+    Attributes:
+        runs_max: after so many runs the budget is spent.
+        slots: how many runs are begun before the first of them is waited for.
+        invalid: the share of runs that prove nothing.
+        reuses: whether runs that may use a graph again are told to have done so.
+    """
+
+    bugs: list[Bug]
+    seed: int = 0
+    runs_max: int = 10_000
+    invalid: float = 0.0
+    slots: int = 1
+    gpus: int = 0
+    reuses: bool = False
+    spec: GraphSpec = field(default_factory=spec_of)
+    host: dict[str, str] = field(default_factory=lambda: {"host": "simulated"})
+    runs: list[Plan] = field(default_factory=list)
+    _random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def start(
+        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+    ) -> Ticket:
+        """One simulated run, over at once."""
+        del why, enough
+        done: Future[Outcome] = Future()
+        done.set_result(replace(self._outcome(plan), used=may_reuse and self.reuses))
+        return Ticket(plan, done)
+
+    def result(self, ticket: Ticket) -> Outcome:
+        """What it said."""
+        outcome: Outcome = ticket.done.result()
+        return outcome
+
+    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
+        """Both."""
+        return self.result(self.start(plan, why, enough=enough))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """It is over already."""
+
+    def _outcome(self, plan: Plan) -> Outcome:
+        if len(self.runs) >= self.runs_max:
+            raise BudgetSpent
+        self.runs.append(plan)
+        made = Made(self.spec, plan).steady(0.0, 1.0)
+        at_s, done_s = 1.5, {}
+        for number, step in enumerate(plan.steps):
+            at_s += step.for_s if isinstance(step, Wait) else 0.01
+            made.step(str(step), at_s, number=number)
+            if isinstance(step, Respawn):
+                made.spawn(f"{step.role} {step.index}", at_s, ready_s=at_s + 0.2)
+            if isinstance(step, Terminate):
+                made.dies(f"{step.role} {step.index}", at_s, aimed=True)
+            done_s[number] = at_s
+        dead = {(s.role, s.index) for s in plan.steps if isinstance(s, Kill | Terminate)}
+        for role, index in sorted(dead):
+            made.spawn(f"{role} {index}", at_s + 0.1, ready_s=at_s + 0.3)
+        made.phase("heal", at_s + 0.1).phase("recover", at_s + 0.1).steady(
+            at_s + 1.0, at_s + 12.0, every_s=0.5
+        )
+        for bug in self.bugs:
+            last = embedding_ends(bug.needs, plan)
+            if last is not None and self._random.random() < bug.rate:
+                sent_s = (done_s[last] if done_s else at_s) + bug.after_s
+                made.ask(sent_s, outcome=bug.outcome, detail=bug.detail)
+        if self._random.random() < self.invalid:
+            made.events.append(Invalidated(0.0, "simulated"))
+        history = made.history()
+        return Outcome(plan, judge(history), history, RUN_S)
+
+    def discard(self, outcome: Outcome) -> None:
+        """There are no files."""

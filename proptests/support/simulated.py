@@ -1,0 +1,305 @@
+"""Simulated bugs: graphs that take no time, whose failures are known to the last hundredth of a second.
+
+A `Shape` is a pure predicate over what a plan does and when; a `Simulated` graph runs plans against it, breaks them in a share of the runs,
+and says when, as the judge would. Plans are drawn as the machine draws them, from the same model, but with a plain random generator,
+so that a test says with one number what it is about.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.spec.graph import GraphSpec, Promises, RoleSpec
+from graphquake.harness.spec.load import LoadSpec
+from graphquake.harness.spec.plan import (
+    Burst,
+    Kill,
+    Plan,
+    Respawn,
+    Step,
+    Terminate,
+    Wait,
+    WaitReady,
+    is_fault,
+)
+from graphquake.harness.spec.serves import parse_serves
+from graphquake.machines.plans.graph_model import Model, feasible, mend
+from graphquake.machines.shrinking.shrink import OutOfBudget, Trial
+
+# What a step takes on a live graph, and how long a replica takes to be ready.
+STEP_S: Final = 0.02
+START_S: Final = 0.8
+REQUESTS: Final = (5, 10, 20, 30, 40, 60)
+OVER_S: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
+LEAVE: Final = (0.0, 0.0, 0.25, 0.5, 1.0)
+WAITS_S: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.0)
+LEASE_S: Final = 10.0
+
+
+def spec_with(*, restart: str = "never", **replicas: int) -> GraphSpec:
+    """A graph with so many replicas of each role; `worker` has children, the first role is the entry."""
+    counts = replicas or {"frontend": 1, "prefill": 2, "decode": 3}
+    children = {"engine": "ENGINE", "helper": "HELPER"}
+    roles = tuple(
+        RoleSpec(
+            name,
+            "true",
+            count,
+            entry="http://127.0.0.1:{port.http}" if place == 0 else "",
+            children=children if name == "worker" else {},
+            dies_with=("engine",) if name == "worker" else (),
+        )
+        for place, (name, count) in enumerate(counts.items())
+    )
+    serves = parse_serves(" and ".join(counts), list(counts))
+    load = LoadSpec(model="tiny")
+    return GraphSpec(
+        "my-disagg",
+        Path("my.toml"),
+        {},
+        serves,
+        roles,
+        load,
+        Promises(()),
+        lease_s=LEASE_S,
+        restart=restart,
+    )
+
+
+SPEC: Final = spec_with()
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One step of a plan, when it has taken effect, with the graph as it is then."""
+
+    place: int
+    at_s: float
+    step: Step
+    model: Model
+
+    def dead(self, role: str) -> int:
+        """How many replicas of that role do not live."""
+        replicas = self.model.spec.role(role).replicas
+        return sum(
+            self.model.possible(Terminate(role, index)) is not None for index in range(replicas)
+        )
+
+
+def timeline(spec: GraphSpec, plan: Plan) -> list[Moment]:
+    """What a plan does, and when."""
+    model, at_s, ready_s, moments = Model(spec), 0.0, 0.0, []
+    for place, step in enumerate(plan.steps):
+        model = model.after(step)
+        at_s += step.for_s if isinstance(step, Wait) else STEP_S
+        if isinstance(step, WaitReady):
+            at_s = max(at_s, ready_s)
+        if isinstance(step, Respawn):
+            ready_s = at_s + START_S
+        moments.append(Moment(place, at_s, step, model))
+    return moments
+
+
+Violated = Callable[[list[Moment], Plan], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A bug.
+
+    Attributes:
+        violated: when it shows first, on the plan's clock; None if it does not.
+        steps: the length of its minimal plans.
+        late_s: how much later it is seen, such as the window W in which errors are excused.
+    """
+
+    name: str
+    violated: Violated
+    steps: int
+    late_s: float = 0.0
+
+    def at_s(self, plan: Plan) -> float | None:
+        """When it is seen in a run of that plan; None if it does not show."""
+        shown_s = self.violated(timeline(SPEC, plan), plan)
+        return None if shown_s is None else shown_s + self.late_s
+
+    def is_step_minimal(self, plan: Plan) -> bool:
+        """Whether it shows, and does not show any more without any one of the steps."""
+        shorter = (
+            mend(SPEC, replace(plan, steps=(*plan.steps[:place], *plan.steps[place + 1 :])))
+            for place in range(len(plan.steps))
+        )
+        return self.at_s(plan) is not None and all(self.at_s(one) is None for one in shorter)
+
+
+def _first(times_s: Iterator[float]) -> float | None:
+    return min(times_s, default=None)
+
+
+def _pair_in_order(moments: list[Moment], _plan: Plan) -> float | None:
+    first = _first(m.at_s for m in moments if m.step == Kill("prefill", 0))
+    return _first(
+        m.at_s
+        for m in moments
+        if m.step == Kill("decode", 1) and first is not None and m.at_s > first
+    )
+
+
+def _burst_on_one(moments: list[Moment], _plan: Plan) -> float | None:
+    return _first(
+        m.at_s
+        for m in moments
+        if isinstance(m.step, Burst) and m.step.requests > 37 and m.dead("decode") == 2
+    )
+
+
+def _two_in_two_seconds(moments: list[Moment], _plan: Plan) -> float | None:
+    kills = [m.at_s for m in moments if isinstance(m.step, Kill)]
+    return _first(b for a, b in pairwise(kills) if b - a <= 2.0)
+
+
+def _burst_after_respawn(moments: list[Moment], _plan: Plan) -> float | None:
+    back = _first(
+        m.at_s for m in moments if isinstance(m.step, Respawn) and m.step.role == "decode"
+    )
+    return _first(
+        m.at_s for m in moments if isinstance(m.step, Burst) and back is not None and m.at_s > back
+    )
+
+
+def _third_respawn(moments: list[Moment], _plan: Plan) -> float | None:
+    respawns = [m.at_s for m in moments if isinstance(m.step, Respawn)]
+    return respawns[2] if len(respawns) > 2 else None
+
+
+def _single_kill(moments: list[Moment], _plan: Plan) -> float | None:
+    return _first(m.at_s for m in moments if m.step == Kill("decode", 0))
+
+
+def _kill_in_start(moments: list[Moment], _plan: Plan) -> float | None:
+    respawns = [m.at_s for m in moments if isinstance(m.step, Respawn)]
+    kills = [m.at_s for m in moments if is_fault(m.step)]
+    return _first(k for k in kills for r in respawns if 0 < k - r <= 0.3)
+
+
+def _all_of_a_role(moments: list[Moment], _plan: Plan) -> float | None:
+    return _first(m.at_s for m in moments if is_fault(m.step) and m.dead("decode") == 3)
+
+
+def _burst_late_after_kill(moments: list[Moment], _plan: Plan) -> float | None:
+    killed = [m.at_s for m in moments if isinstance(m.step, Kill) and m.step.role == "prefill"]
+    bursts = [m.at_s for m in moments if isinstance(m.step, Burst) and m.step.requests >= 12]
+    return _first(b for b in bursts for k in killed if b - k >= 0.8)
+
+
+def _stale_lease(moments: list[Moment], plan: Plan) -> float | None:
+    killed = _first(m.at_s for m in moments if isinstance(m.step, Kill) and m.step.role == "decode")
+    end_s = moments[-1].at_s if moments else 0.0
+    return None if killed is None or plan.stay_s < 7.0 else end_s + 7.0
+
+
+SHAPES: Final = (
+    Shape("pair of kills in order", _pair_in_order, 2, 2.1),
+    Shape("burst > 37 with one alive", _burst_on_one, 3, 0.1),
+    Shape("two kills within 2 s", _two_in_two_seconds, 2, 2.1),
+    Shape("burst after respawn", _burst_after_respawn, 3, 0.1),
+    Shape("third respawn", _third_respawn, 6, 0.5),
+    Shape("single kill", _single_kill, 1, 2.1),
+    Shape("kill within 0.3 s of a respawn", _kill_in_start, 3, 0.5),
+    Shape("all of a role dead", _all_of_a_role, 3, 2.1),
+    Shape("burst 0.8 s after a kill", _burst_late_after_kill, 3, 0.1),
+    Shape("stale lease", _stale_lease, 1, 0.0),
+)
+
+
+@dataclass(slots=True)
+class Simulated:
+    """A graph with one bug.
+
+    Attributes:
+        rate: in which share of the runs it shows, for each plan in which it can.
+        invalid: the share of runs that prove nothing.
+        runs_max: after so many runs the budget is spent.
+        ran: all plans that were run.
+    """
+
+    shape: Shape
+    seed: int
+    rate: float | Callable[[Plan], float] = 1.0
+    invalid: float = 0.0
+    runs_max: int = 10_000
+    ran: list[Plan] = field(default_factory=list)
+    _random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(f"{self.shape.name}/{self.seed}")
+
+    def __call__(self, plan: Plan) -> Trial:
+        """One fresh run."""
+        assert feasible(SPEC, plan), (
+            f"the shrinker asked for what cannot be done: {plan.one_line()}"
+        )
+        if len(self.ran) >= self.runs_max:
+            raise OutOfBudget
+        self.ran.append(plan)
+        rate = self.rate(plan) if callable(self.rate) else self.rate
+        chances = self._random.random(), self._random.random()
+        if chances[0] < self.invalid:
+            return Trial("invalid")
+        return broken(self.shape, plan) if chances[1] < rate else Trial("kept")
+
+
+def broken(shape: Shape, plan: Plan) -> Trial:
+    """What a run of a plan says if the bug shows whenever it can."""
+    at_s = shape.at_s(plan)
+    if at_s is None:
+        return Trial("kept")
+    begun_s = [0.0, *(m.at_s for m in timeline(SPEC, plan))][:-1]
+    return Trial(
+        "broken", last_step=max((p for p, s in enumerate(begun_s) if s <= at_s), default=-1)
+    )
+
+
+def drawn(seed: int | str, *, steps: tuple[int, int] = (6, 20), faults_max: int = 6) -> Plan:
+    """A plan as the machine would draw one: each kind of step alike, what the model says is possible, a role before a replica."""
+    rng = random.Random(f"plan/{seed}")
+    model, plan, length = Model(SPEC), list[Step](), rng.randint(*steps)
+    while len(plan) < length:
+        step = _drawn_step(rng, model)
+        if step is None or (is_fault(step) and sum(map(is_fault, plan)) >= faults_max):
+            continue
+        plan.append(step)
+        model = model.after(step)
+    return Plan(tuple(plan), stay_s=LEASE_S + 2.0 if rng.random() < 0.2 else 0.0)
+
+
+def _drawn_step(rng: random.Random, model: Model) -> Step | None:
+    kind = rng.choice((Kill, Terminate, Respawn, Burst, Wait, WaitReady))
+    if kind is Burst:
+        return Burst(rng.choice(REQUESTS), rng.choice(OVER_S), rng.choice(LEAVE))
+    if kind is Wait:
+        return Wait(rng.choice(WAITS_S))
+    if kind is WaitReady:
+        return WaitReady()
+    make: Callable[[str, int], Step] = {"Kill": Kill, "Terminate": Terminate, "Respawn": Respawn}[
+        kind.__name__
+    ]
+    aims = [who for who in SPEC.replicas() if model.possible(make(*who)) is None]
+    if not aims:
+        return None
+    role = rng.choice(list(dict.fromkeys(name for name, _ in aims)))
+    return make(role, rng.choice([index for name, index in aims if name == role]))
+
+
+def failing(shape: Shape, seed: int, *, steps: tuple[int, int] = (6, 20)) -> Plan:
+    """A drawn plan in which a bug shows."""
+    return next(
+        plan
+        for number in range(1_000_000)
+        if shape.at_s(plan := drawn(f"{shape.name}/{seed}/{number}", steps=steps)) is not None
+    )

@@ -1,0 +1,96 @@
+"""Graph files of the toy, and a look at what is left of one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from graphquake.harness.processes.guard import pids, stat_of
+from graphquake.harness.processes.procfs import OWNER, listeners, marks_of
+from graphquake.harness.spec.graph import GraphSpec, load_graph
+
+TOY = Path(__file__).with_name("toy.py")
+
+FILE = """
+graph = "toy"
+serves = "front and worker"
+restart = "{restart}"
+faults = {faults}
+
+[roles.front]
+command = "{{python}} {toy} front --port {{port.http}} --workers {{worker.port.http}} {front}"
+entry = "http://127.0.0.1:{{port.http}}"
+ready = {{ get = "{{entry}}/health", within_s = {within_s} }}
+listed = {{ get = "{{entry}}/list", item = '"port"', roles = ["worker"] }}
+metrics = "{{entry}}/metrics"
+
+[roles.worker]
+replicas = 2
+command = "{{python}} {toy} work --port {{port.http}} {worker}"
+children = {{ engine = "toy-engine" }}
+ready = {{ get = "http://127.0.0.1:{{port.http}}/health", body = "^ready$", within_s = {within_s} }}
+stop_s = 2
+
+[load]
+model = "toy"
+rate_per_s = 30
+prompt_tokens = 16
+max_tokens = 16
+deadline_s = 3
+
+[promises]
+answers = {{ oracle = "toy:expected" }}
+error_window = {{ window_s = 0.5 }}
+recovery = {{ first_ok_s = {first_ok_s}, all_ok_s = 2.0 }}
+no_leak = {{ grace_s = 0.3, gauges = ["toy_busy"] }}
+{more}
+"""
+
+
+def toy_file(folder: Path, **changes: Any) -> Path:
+    """Write a graph file of the toy: 1 front, 2 workers.
+
+    Args:
+        changes: `front` and `worker` are further arguments of their commands, `within_s` how long they may take, `faults` the kinds
+            that are drawn, `first_ok_s` and `more` further promises.
+    """
+    words = {
+        "toy": TOY, "front": "", "worker": "", "restart": "never", "within_s": 10, "more": "", "first_ok_s": 1.0,
+        "faults": '["kill", "terminate", "stall"]',
+    }  # fmt: skip
+    path = folder / "toy.toml"
+    path.write_text(FILE.format(**words | changes))
+    return path
+
+
+def toy_spec(folder: Path, **changes: Any) -> GraphSpec:
+    """The same, read."""
+    return load_graph(str(toy_file(folder, **changes)))
+
+
+def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Make a coroutine a test."""
+
+    @wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(test(*arguments, **named))  # type: ignore[arg-type]
+
+    return run
+
+
+def left_of(pid: int) -> list[int]:
+    """The processes of the graphs that a process launched; zombies do not count."""
+    found = []
+    for other in pids():
+        stat = stat_of(other)
+        if stat and stat.runs and marks_of(other).get(OWNER, "").startswith(f"{pid}:"):
+            found.append(other)
+    return found
+
+
+def are_open(ports: set[int]) -> set[int]:
+    """Which of these ports somebody listens on."""
+    return ports & {listener.port for listener in listeners()}
