@@ -31,7 +31,7 @@ def start(project: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(TOY.parent), "COLUMNS": "100", **env},
+        env={**os.environ, "PYTHONPATH": str(TOY.parent.parent), "COLUMNS": "100", **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -247,7 +247,7 @@ def test_a_bug_from_search_to_replay(project: Path) -> None:
     assert case["observed"][0]["broke"] >= 9
     assert f"FINDING {case['id']}  error_window broken" in out
     graphquake = [sys.executable, "-m", "graphquake.machines.frontends.cli"]
-    env = {**os.environ, "PYTHONPATH": str(TOY.parent)}
+    env = {**os.environ, "PYTHONPATH": str(TOY.parent.parent)}
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

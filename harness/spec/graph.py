@@ -366,7 +366,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
 
 def built_in_graphs() -> dict[str, Path]:
     """The ready-made graphs: name -> file."""
-    folder = Path(str(resources.files("graphquake.harness.graphs")))
+    folder = Path(str(resources.files("graphquake.harness.graphs"))).resolve()
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 

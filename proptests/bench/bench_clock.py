@@ -29,6 +29,8 @@ from graphquake.harness.reports.impact import Impact, account, percentile
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import parse_plan
 
+# The folder from which `python -m bench.…` finds this module.
+PROPTESTS: Final = Path(__file__).parent.parent
 RATE_PER_S: Final = 100.0
 OUTAGE_S: Final = (0.15, 0.6)
 BETWEEN_S: Final = 0.45
@@ -113,7 +115,9 @@ def _spec() -> GraphSpec:
 async def measure(outages: int, seed: int) -> tuple[list[Outage], list[Impact]]:
     """What was so, and what is reported, for each outage."""
     argv = (sys.executable, "-m", "bench.bench_clock", "--serve", str(outages), "--seed", str(seed))
-    server = await asyncio.create_subprocess_exec(*argv, stdout=asyncio.subprocess.PIPE)
+    server = await asyncio.create_subprocess_exec(
+        *argv, stdout=asyncio.subprocess.PIPE, cwd=PROPTESTS
+    )
     assert server.stdout is not None
     try:
         port = int(await server.stdout.readline())

@@ -42,7 +42,7 @@ max_tokens = 16
 deadline_s = 3
 
 [promises]
-answers = {{ oracle = "toy:expected" }}
+answers = {{ oracle = "support.toy:expected" }}
 error_window = {{ window_s = 0.5 }}
 recovery = {{ first_ok_s = {first_ok_s}, all_ok_s = 2.0 }}
 no_leak = {{ grace_s = 0.3, gauges = ["toy_busy"] }}
