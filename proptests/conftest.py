@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["graphquake.machines.frontends.scenarios"]
+pytest_plugins = ["graphquake.scenarios"]
 
 SCENARIOS = Path(__file__).with_name("test_scenarios.py")
 

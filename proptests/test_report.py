@@ -152,7 +152,7 @@ made · seed 7 · 10m00s of 10m00s · dynamo 1.6.1
   case        aa0001 known, broke again: REPRODUCED 1/1
   case        aa0002 still fixed: NOT REPRODUCED 0/5 (95% sure, if the rate is still at least 70%)
   FINDING     3f9a1c  error_window  2 steps  7 of 10 runs   regressions/3f9a1c.json
-exit 1: 1 new finding"""
+broken: 1 new finding"""
 
 
 def test_a_summary(finding: Finding, tmp_path: Path) -> None:
@@ -181,11 +181,11 @@ def test_a_replay_says_how_sure_it_is(finding: Finding) -> None:
 def test_what_the_exit_status_rests_on(finding: Finding) -> None:
     """A finding or a case that is back fails; too many invalid runs, or none at all, prove nothing."""
     clean = GraphSummary("made", 7, live={"kept": 5})
-    assert (clean.exit_status, clean.verdict_line) == (0, "exit 0: nothing new")
+    assert (clean.exit_status, clean.verdict_line) == (0, "kept: nothing new")
     assert replace(clean, findings=[replace(finding, counts=False)]).exit_status == 0
     assert replace(clean, findings=[finding]).exit_status == 1
     open_case = replayed(finding.case, "REPRODUCED", 3, 3)
-    assert replace(clean, replays=[open_case]).verdict_line == "exit 1: 1 case failed"
+    assert replace(clean, replays=[open_case]).verdict_line == "broken: 1 case failed"
     known = replace(finding.case, status="known", why="URL")
     gone = replayed(known, "NOT REPRODUCED", 0, 5)
     assert replace(clean, replays=[gone]).exit_status == 0

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from graphquake.machines.frontends.scenarios import test_scenario
+from graphquake.scenarios import test_scenario
 
 __all__ = ["test_scenario"]

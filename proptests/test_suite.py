@@ -257,12 +257,8 @@ def test_one_log_of_all_processes(tmp_path: Path) -> None:
 def project(tmp_path: Path) -> Path:
     """Somebody's tests: the toy, and the two files that the scenarios need."""
     toy_file(tmp_path)
-    (tmp_path / "conftest.py").write_text(
-        'pytest_plugins = ["graphquake.machines.frontends.scenarios"]\n'
-    )
-    (tmp_path / "test_mine.py").write_text(
-        "from graphquake.machines.frontends.scenarios import test_scenario\n"
-    )
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["graphquake.scenarios"]\n')
+    (tmp_path / "test_mine.py").write_text("from graphquake.scenarios import test_scenario\n")
     return tmp_path
 
 

@@ -1,14 +1,15 @@
-"""The options of `pytest --chaos`: what they are called, and what was asked for with them.
+"""The options of the pytest plugin, and the session that they ask for.
 
-It is imported by every pytest of everybody who has graphquake installed, so importing it costs nothing.
+Every pytest in an environment with graphquake installed loads this module. So it imports little, and every option that it
+registers begins with `--chaos`: a project's own options, and pytest's, keep their names.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -18,103 +19,99 @@ if TYPE_CHECKING:
     from graphquake.machines.sessions.session import Options
 
 BUDGET: Final = "10m"
-# More graphs than that do not fit on a machine; what is meant is another option.
+# No machine holds more graphs than that. A larger number was meant for another option.
 SLOTS_MAX: Final = 64
 
 
 def add_options(group: pytest.OptionGroup) -> None:
-    """Add all of them."""
+    """Register every option, with a name that begins with `--chaos` and a `dest` that begins with `chaos_`."""
+
+    def add(name: str, **rest: Any) -> None:
+        group.addoption(name, dest=name.strip("-").replace("-", "_"), **rest)
+
+    def flag(name: str, text: str) -> None:
+        add(name, action="store_true", help=text)
+
     group.addoption(
-        "--chaos", action="store_true", help="search for fault sequences that break promises"
+        "--chaos",
+        dest="chaos_search",
+        action="store_true",
+        help="search for fault sequences that break promises",
     )
-    group.addoption(
-        "--graph",
+    add(
+        "--chaos-graph",
         action="append",
         default=[],
         metavar="NAME|FILE",
-        help="graph to test: a ready-made one or a TOML file; may be given more than once (reference and dynamo-disagg)",
+        help="graph to test, a ready-made one or a TOML file; implies --chaos; "
+        "may be given more than once (reference and dynamo-disagg)",
     )
-    group.addoption(
-        "--share-gpus",
-        action="store_true",
-        help="replicas may be given the same GPUs where there are not enough",
-    )
-    group.addoption(
-        "--chaos-budget",
-        default=BUDGET,
-        metavar="T",
-        help=f"live time of all graphs together, live runs (200runs), or both with a comma ({BUDGET})",
-    )
-    group.addoption(
-        "--shrink-budget",
-        default="",
-        metavar="T",
-        help="the same for each shrink; what is not minimal by then is kept as unshrunk, and gone on with the next time",
-    )
-    group.addoption(
-        "--replay-budget",
-        default="",
-        metavar="T",
-        help="the same for the replay of each case (half of what is left)",
-    )
-    group.addoption(
-        "--slots",
+    _add_limits(add)
+    add(
+        "--chaos-slots",
         type=int,
         default=1,
         metavar="K",
-        help="graphs that run side by side, to draw and to shrink (1); with GPUs, each needs its own",
+        help="graphs that run side by side, in the search and in shrinking; with GPUs, each needs its own (1)",
     )
-    group.addoption(
-        "--shrink-any",
-        action="store_true",
-        help="shrink to whatever breaks any promise, not only to what breaks the same one in the same way",
+    add("--chaos-corpus", metavar="DIR", help="folder of the cases (regressions, beside the graph file)")  # fmt: skip
+    add(
+        "--chaos-results-dir",
+        default=".graphquake",
+        metavar="DIR",
+        help="folder for journals, runs and summaries (.graphquake)",
     )
-    group.addoption(
+    add(
+        "--chaos-report-dir",
+        metavar="DIR",
+        help="folder for a copy of summaries, tables and pages that CI can keep",
+    )
+    flag("--chaos-shrink-any", "while shrinking, accept a plan that breaks any promise in any way")
+    flag("--chaos-keep-failed", "never delete a broken or invalid run (2 GiB of runs are kept)")
+    flag("--chaos-share-gpus", "give replicas the same GPUs if there are too few")
+    flag("--chaos-dry-run", "print the first plans; start nothing")
+    flag("--chaos-strict", "an unconfirmed finding fails")
+    flag("--chaos-strict-known", "a known case that does not break any more fails")
+
+
+def _add_limits(add: Callable[..., None]) -> None:
+    add(
+        "--chaos-budget",
+        default=BUDGET,
+        metavar="T",
+        help=f"limit for all graphs together: live time (20m), live runs (60runs), or both with a comma ({BUDGET})",
+    )
+    add(
+        "--chaos-shrink-budget",
+        default="",
+        metavar="T",
+        help="limit for each shrink; a plan that is not minimal by then is saved as unshrunk, and the next search goes on with it",
+    )
+    add(
+        "--chaos-replay-budget",
+        default="",
+        metavar="T",
+        help="limit for the replay of each case (half of what is left)",
+    )
+    add(
         "--chaos-max-findings",
         type=int,
         default=3,
         metavar="N",
-        help="stop a graph's search after N new findings (3)",
+        help="stop the search of a graph after N new findings (3)",
     )
-    group.addoption(
-        "--chaos-corpus",
-        metavar="DIR",
-        help="folder of the cases (default: `regressions` beside the graph file)",
-    )
-    group.addoption(
-        "--results-dir",
-        default=".graphquake",
-        metavar="DIR",
-        help="where journals, runs and summaries go (.graphquake)",
-    )
-    group.addoption(
-        "--report-dir",
-        metavar="DIR",
-        help="summaries, tables and pages once more, in a folder for CI to keep",
-    )
-    group.addoption(
-        "--keep-failed",
-        action="store_true",
-        help="of runs, of which 2 GiB are kept, never drop a broken or invalid one",
-    )
-    group.addoption(
-        "--dry-run",
-        action="store_true",
-        help="draw and print plans and their victims; start nothing",
-    )
-    # pytest has a --strict of its own (about markers); given with --chaos it means ours, too.
-    with contextlib.suppress(ValueError):
-        group.addoption("--strict", action="store_true", help="an unconfirmed finding fails, too")
-    group.addoption(
-        "--strict-known", action="store_true", help="a known case that is perhaps fixed fails"
-    )
+
+
+def asks_for_chaos(config: pytest.Config) -> bool:
+    """True if this session searches: `--chaos` or `--chaos-graph` was given."""
+    return bool(config.getoption("--chaos") or config.getoption("--chaos-graph"))
 
 
 def limit_of(config: pytest.Config, option: str) -> Limit:
-    """The limit that an option gives.
+    """The limit that an option gives; none if it is empty.
 
     Raises:
-        InputError: if it gives none.
+        InputError: if the value is not a limit.
     """
     from graphquake.harness.errors import InputError  # noqa: PLC0415
 
@@ -125,18 +122,18 @@ def limit_of(config: pytest.Config, option: str) -> Limit:
         raise InputError(f"{option}: {error}") from None
 
 
-def _any_seed(config: pytest.Config) -> int:
-    """One that nobody gave: all processes of a run agree upon it."""
+def _random_seed(config: pytest.Config) -> int:
+    """A seed for a session that was not given one. All processes of one pytest-xdist run get the same."""
     run = getattr(config, "workerinput", {}).get("testrunuid")
     chance = random.Random(run) if run else random.SystemRandom()
     return chance.randrange(1_000_000)
 
 
 def options(config: pytest.Config, shard: int = 0) -> Options:
-    """The session's options, from pytest's.
+    """Translate pytest's options into those of a session.
 
     Args:
-        shard: see `Options`.
+        shard: the part of the search that this process does, from 0.
 
     Raises:
         InputError: if one of them is wrong.
@@ -147,13 +144,13 @@ def options(config: pytest.Config, shard: int = 0) -> Options:
     findings_max = config.getoption("--chaos-max-findings")
     if findings_max < 1:
         raise InputError(f"--chaos-max-findings: found {findings_max}, expected at least 1")
-    slots = config.getoption("--slots")
+    slots = config.getoption("--chaos-slots")
     if not 1 <= slots <= SLOTS_MAX:
-        raise InputError(f"--slots: found {slots}, expected 1 to {SLOTS_MAX}")
+        raise InputError(f"--chaos-slots: found {slots}, expected 1 to {SLOTS_MAX}")
     seed = config.getoption("--hypothesis-seed", default=None)
     if seed is None:
-        # Printed with the summary: the next search with it draws the same plans.
-        seed = _any_seed(config)
+        # The summary prints it: the next search with it draws the same plans.
+        seed = _random_seed(config)
     try:
         number = int(seed)
     except ValueError:
@@ -161,15 +158,15 @@ def options(config: pytest.Config, shard: int = 0) -> Options:
     corpus = config.getoption("--chaos-corpus")
     return Options(
         seed=number,
-        shrink_limit=limit_of(config, "--shrink-budget"),
-        replay_limit=limit_of(config, "--replay-budget"),
-        results_dir=Path(config.getoption("--results-dir")),
+        shrink_limit=limit_of(config, "--chaos-shrink-budget"),
+        replay_limit=limit_of(config, "--chaos-replay-budget"),
+        results_dir=Path(config.getoption("--chaos-results-dir")),
         findings_max=findings_max,
         corpus=Path(corpus) if corpus else None,
-        keep_failed=config.getoption("--keep-failed"),
-        strict=bool(config.getoption("strict")),
-        strict_known=config.getoption("--strict-known"),
+        keep_failed=config.getoption("--chaos-keep-failed"),
+        strict=config.getoption("--chaos-strict"),
+        strict_known=config.getoption("--chaos-strict-known"),
         slots=slots,
-        shrink_any=config.getoption("--shrink-any"),
+        shrink_any=config.getoption("--chaos-shrink-any"),
         shard=shard,
     )

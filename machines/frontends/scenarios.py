@@ -2,8 +2,8 @@
 
 A plugin that a folder of tests asks for, since its options have short names:
 
-    # conftest.py                                            # test_scenarios.py
-    pytest_plugins = ["graphquake.machines.frontends.scenarios"]        from graphquake.machines.frontends.scenarios import test_scenario
+    # conftest.py                                   # test_scenarios.py
+    pytest_plugins = ["graphquake.scenarios"]       from graphquake.scenarios import test_scenario
 
     pytest test_scenarios.py -k "disagg and frontend" --respawn
 
@@ -45,6 +45,7 @@ from graphquake.harness.run.scenarios import (
 )
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan
+from graphquake.machines.frontends.outcomes import ProvedNothing, end_session, lift_timeout
 from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.reports.ci_folder import report_scenarios
 from graphquake.machines.reports.progress import Reporter
@@ -98,11 +99,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--severity", default="1", metavar="N|all", help="how many replicas are struck (1)"
     )
+    _add_common_options(group)
     group.addoption(
         "--victim",
         default="0",
         metavar="INDEX|random",
         help="the first of them; random: drawn from --hypothesis-seed (0)",
+    )
+
+
+def _add_common_options(group: pytest.OptionGroup) -> None:
+    """The options that a search has as well, there with `--chaos-` before their names."""
+    group.addoption(
+        "--graph",
+        action="append",
+        default=[],
+        metavar="NAME|FILE",
+        help="graph to run the scenarios on; may be given more than once (the suite's deployments, dynamo-agg, dynamo-disagg)",
+    )
+    group.addoption(
+        "--share-gpus", action="store_true", help="give replicas the same GPUs if there are too few"
+    )
+    group.addoption(
+        "--results-dir",
+        default=".graphquake",
+        metavar="DIR",
+        help="folder for the runs (.graphquake)",
+    )
+    group.addoption(
+        "--report-dir", metavar="DIR", help="folder for a copy of tables and pages that CI can keep"
+    )
+    group.addoption(
+        "--dry-run", action="store_true", help="say which plan would run; start nothing"
     )
 
 
@@ -163,8 +191,8 @@ def read_options(config: pytest.Config) -> Asked:
         else None,
         separate_logs=config.getoption("--separate-process-logs"),
         results_dir=Path(config.getoption("--results-dir")),
-        graphs=tuple(config.getoption("graph")) or GRAPHS,
-        share_gpus=config.getoption("share_gpus"),
+        graphs=tuple(config.getoption("--graph")) or GRAPHS,
+        share_gpus=config.getoption("--share-gpus"),
     )
 
 
@@ -184,8 +212,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                     check_plan(spec, plan, f"{spec.path.name}: scenarios.{one}")
             pairs += [pytest.param((name, one), id=f"{name}-{one}") for one in own]
     except InputError as error:
-        pytest.exit(str(error), returncode=2)
+        end_session(error)
     metafunc.parametrize("scenario_run", pairs, indirect=True)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let nothing but its plan and its clients limit a scenario."""
+    if getattr(item, "function", None) is test_scenario:
+        lift_timeout(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +228,6 @@ class ScenarioRun:
 
     run: LiveRun
     record: Record
-
-
-class ProvedNothing(Exception):
-    """A run that says nothing about the graph."""
 
 
 @pytest.fixture
@@ -217,7 +247,7 @@ def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
         )
         plan = scenario_plan(spec, scenario, asked.strike)
     except InputError as error:
-        pytest.exit(str(error), returncode=2)
+        end_session(error)
     except NotThereError as reason:
         pytest.skip(str(reason))
     if config.getoption("--dry-run"):

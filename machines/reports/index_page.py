@@ -54,8 +54,8 @@ def _journal(path: Path) -> list[dict[str, Any]]:
 
 
 def _page(summary: GraphSummary, folder: Path) -> Iterator[str]:
-    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(summary.graph)}</title>'
-    yield f"<style>{_STYLE}</style><h1>{_text(summary.graph)}: {_text(summary.verdict_line)}</h1>"
+    yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_text(summary.folder)}</title>'
+    yield f"<style>{_STYLE}</style><h1>{_text(summary.folder)}: {_text(summary.verdict_line)}</h1>"
     yield f"<pre>{_text(summary.text())}</pre>"
     if summary.findings:
         yield "<h2>findings</h2>"

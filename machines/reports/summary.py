@@ -1,6 +1,8 @@
 """The summary of a session: text, JSON and Markdown out of the same numbers.
 
-`summary.json` is for other programs; its form changes only with `schema`.
+`summary.json` is for other programs; its form changes only with `schema`. For the whole session and for each graph it holds
+`verdict` ("kept", "broken" or "proved nothing") and `exit_status`, the number that the `graphquake` commands return for that
+verdict: 0, 1 or 3. Pytest has status numbers of its own: it returns 1 for the last two.
 """
 
 from __future__ import annotations
@@ -19,10 +21,14 @@ from graphquake.machines.findings.finding import Finding
 from graphquake.machines.reports.finding_text import counted, row, short
 
 SCHEMA: Final = 1
-WIDTH: Final = 100
 WORDS: Final = ("kept", "broken", "invalid")
 INVALID_SHARE_MAX: Final = 0.2
 INVALID_OF_RUNS_MIN: Final = 5
+_VERDICTS: Final = {
+    EXIT_KEPT: "kept",
+    EXIT_BROKEN: "broken",
+    EXIT_PROVED_NOTHING: "proved nothing",
+}
 
 
 @dataclass(slots=True)
@@ -38,6 +44,7 @@ class GraphSummary:
         gpu_s: live seconds times GPUs.
         run_s: seconds of each live run.
         ended: what ended the search; empty if there was none.
+        folder: the name of its folder in the results folder; the graph's name if none is given.
         shard, parts: which part of the search this is, from 0; and those that it sums up, its own page's runs being the first's.
     """
 
@@ -63,6 +70,10 @@ class GraphSummary:
     strict_known: bool = False
     shard: int = 0
     parts: tuple[int, ...] = (0,)
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder or self.graph
 
     @property
     def runs(self) -> int:
@@ -100,17 +111,21 @@ class GraphSummary:
         return EXIT_PROVED_NOTHING if self.proved_nothing else EXIT_KEPT
 
     @property
+    def verdict(self) -> str:
+        """The verdict on the graph, in words."""
+        return _VERDICTS[self.exit_status]
+
+    @property
     def verdict_line(self) -> str:
-        """The last line: what the exit status rests on."""
-        status = self.exit_status
-        if status == EXIT_PROVED_NOTHING:
-            return f"exit {status}: proved nothing"
+        """The last line: the verdict and its reasons. It names no exit status, which differs between pytest and the commands."""
+        if self.exit_status == EXIT_PROVED_NOTHING:
+            return self.verdict
         parts = []
         if self.new:
             parts.append(counted(len(self.new), "new finding"))
         if self.back:
             parts.append(counted(len(self.back), "case") + " failed")
-        return f"exit {status}: {', '.join(parts) or 'nothing new'}"
+        return f"{self.verdict}: {', '.join(parts) or 'nothing new'}"
 
     def text(self) -> str:
         """The summary as it is printed."""
@@ -118,7 +133,7 @@ class GraphSummary:
         total = f" of {_duration(self.total_s)}" if self.total_s < 1e6 else ""  # noqa: PLR2004
         shards = f" · {len(self.parts)} shards" if len(self.parts) > 1 else ""
         spent = f"{_duration(self.spent_s)}{total}"
-        lines = [f"{self.graph} · seed {self.seed}{shards} · {spent}{versions}"]
+        lines = [f"{self.folder} · seed {self.seed}{shards} · {spent}{versions}"]
         lines += row("runs", self._runs_line())
         if self.drawn:
             lines += row("plans", self._plans_line())
@@ -162,6 +177,8 @@ class GraphSummary:
         """The machine's form."""
         return {
             "graph": self.graph,
+            "folder": self.folder,
+            "verdict": self.verdict,
             "seed": self.seed,
             "shards": len(self.parts),
             "spent_s": round(self.spent_s, 1),
@@ -220,8 +237,7 @@ def combined(summaries: list[GraphSummary]) -> int:
 
 def properties(summary: GraphSummary) -> list[tuple[str, object]]:
     """What JUnit says of a search: its verdict, and for each finding the case, its error window and recovery, in seconds."""
-    word = {EXIT_KEPT: "kept", EXIT_BROKEN: "broken"}.get(summary.exit_status, "proved nothing")
-    found: list[tuple[str, object]] = [("verdict", word)]
+    found: list[tuple[str, object]] = [("verdict", summary.verdict)]
     for finding in summary.findings:
         impacts = account(finding.minimal.history).impacts
         window_s = [one.window_s for one in impacts]
@@ -245,10 +261,11 @@ def write(summaries: list[GraphSummary], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data = {
         "schema": SCHEMA,
+        "verdict": _VERDICTS[combined(summaries)],
         "exit_status": combined(summaries),
         "graphs": [s.to_json() for s in summaries],
     }
     text = json.dumps(data, indent=1, ensure_ascii=False)
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-    parts = [f"### {one.graph}\n\n```\n{one.text()}\n```\n" for one in summaries]
+    parts = [f"### {one.folder}\n\n```\n{one.text()}\n```\n" for one in summaries]
     (folder / "summary.md").write_text("\n".join(parts), encoding="utf-8")

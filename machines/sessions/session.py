@@ -47,6 +47,7 @@ class Options:
         slots: how many graphs run side by side.
         shrink_any: see `Judge`.
         shard: which part of a search that several processes divide among them, see `shards`.
+        folder: the name of the folder in the results folder; the graph's name if it is empty.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class Options:
     slots: int = 1
     shrink_any: bool = False
     shard: int = 0
+    folder: str = ""
 
 
 def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
@@ -134,12 +136,13 @@ class Session:
             total_s=self.budget.total_s,
             strict_known=self.options.strict_known,
             shard=self.options.shard,
+            folder=self.options.folder or self.spec.name,
         )
 
     @property
     def folder(self) -> Path:
         """Where this graph's files go."""
-        folder = results_folder(self.options.results_dir, self.spec.name)
+        folder = results_folder(self.options.results_dir, self.summary.folder)
         return part_folder(folder, self.options.shard)
 
     def go(self) -> GraphSummary:

@@ -60,7 +60,9 @@ def merged(summaries: Iterable[GraphSummary]) -> list[GraphSummary]:
     searches: list[list[GraphSummary]] = []
     for one in sorted(summaries, key=lambda one: one.shard):
         # Two parts of the same number are of two searches, of two test classes say.
-        fits = (own for own in searches if own[0].graph == one.graph and own[-1].shard < one.shard)
+        fits = (
+            own for own in searches if own[0].folder == one.folder and own[-1].shard < one.shard
+        )
         own = next(fits, None)
         if own is None:
             searches.append(own := [])
