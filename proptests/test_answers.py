@@ -82,10 +82,20 @@ def test_somebody_elses_answer_is_wrong() -> None:
     assert outcome(stream([right(prompt_of(EXACT.load, 4), 8)])) == ("wrong", "wrong tokens")
 
 
-def test_an_error_event_before_done_is_no_success() -> None:
-    """Engines send an error and then [DONE], with status 200."""
-    body = b'data: {"error": {"message": "worker gone"}}\n\ndata: [DONE]\n\n'
-    assert outcome(body) == ("error", "error event")
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("", "error event"),
+        (', "code": 503', "error event 503"),
+        (', "code": "gone"', "error event"),
+        (', "code": 1001', "error event"),
+        (', "code": [503]', "error event"),
+    ],
+)
+def test_an_error_event_is_an_error_with_the_status_that_it_names(code: str, detail: str) -> None:
+    """Engines send an error and then [DONE], with HTTP status 200. The event's own `code` is the status that counts."""
+    body = f'data: {{"error": {{"message": "worker gone"{code}}}}}\n\ndata: [DONE]\n\n'
+    assert outcome(body.encode()) == ("error", detail)
 
 
 @pytest.mark.parametrize(

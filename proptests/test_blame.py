@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
 from graphquake.machines.findings.fault_localization import (
     BESIDE_THE_PATH,
@@ -30,7 +31,7 @@ def weights(promise: str, what: str, at_s: float) -> tuple[float, ...]:
     made = Made(spec_of(roles=roles), PLAN)
     for number, step in enumerate(PLAN.steps):
         made.step(str(step), 1.0 + number, number=number)
-    return blame(made.history(), Violation(promise, f"{promise} / {what}", at_s, "seen"))
+    return blame(made.history(), Violation(Signature.parse(f"{promise} / {what}"), at_s, "seen"))
 
 
 @pytest.mark.parametrize(("at_s", "last"), [(1.5, 0), (3.5, 2), (9.0, 3)])

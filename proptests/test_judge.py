@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from graphquake.harness.history.request import ERROR
+from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Verdict, Violation
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Case, Corpus
@@ -75,36 +76,30 @@ def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
 
 def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
     """After two kills it is a stream that fails first, after one of them never: the case is the one kill, called as that shows it."""
-    in_stream = Bug(PAIR, "error event", outcome=ERROR, after_s=7.0)
+    in_stream = Bug(PAIR, "error event 503", outcome=ERROR, after_s=7.0)
     plain = Bug(SINGLE, "HTTP 503", outcome=ERROR, after_s=8.0)
     lab = SimLab([in_stream, plain])
-    assert lab.run(PAIR, "first").verdict.signatures[0] == "recovery / error event / path left"
+    assert lab.run(PAIR, "first").verdict.violations[0].signature.what == "error event 503"
     judge = Judge(lab, Corpus(tmp_path / "cases"), Journal(), results_dir=tmp_path / "results")
     judge.new_round(0)
     with pytest.raises(PromiseBroken):
         judge(PAIR)
     (case,) = Corpus(tmp_path / "cases")
     assert case.plan == SINGLE
-    assert case.signature == "recovery / HTTP 503 / path left"
+    assert str(case.signature) == "recovery / HTTP 503 / path left"
     assert not judge.findings[0].others
 
 
-def _saw(chase: Chase, plan: Plan, *signatures: str) -> None:
-    chase.saw(
-        Made(plan=plan).history(),
-        [Violation(one.split(" / ")[0], one, 3.0, "") for one in signatures],
-    )
-
-
-def test_too_many_failures_are_called_by_their_own_name() -> None:
-    """Where the minimal plan shows what they are; else nothing but that they are too many is known."""
-    chase = Chase("error_window / too many / path left")
-    _saw(chase, SINGLE, chase.signature, "error_window / HTTP 503 / path left", "no_leak / gauge")
-    _saw(chase, PAIR, chase.signature)
+def test_a_case_is_called_as_its_minimal_plan_shows_it() -> None:
+    """A chase adopts the wording that the minimal plan shows, and keeps its own one if the plan shows nothing of the family."""
+    chase = Chase(Signature("error_window", "error event 503", "path left"))
+    for plan, what in ((SINGLE, "HTTP 503"), (PAIR, "HTTP 500")):
+        seen = Violation(Signature("error_window", what, "path left"), 3.0, "")
+        chase.saw(Made(plan=plan).history(), [seen])
     chase.settle(PAIR)
-    assert chase.signature == "error_window / too many / path left"
+    assert chase.signature.what == "error event 503"
     chase.settle(SINGLE)
-    assert chase.signature == "error_window / HTTP 503 / path left"
+    assert chase.signature.what == "HTTP 503"
 
 
 PLAIN = plan_of("kill frontend 0")
@@ -217,7 +212,7 @@ def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> No
     second = Bug(plan_of("kill decode 0", "respawn decode 0"), "tokens lost")
     judge, _ = searched(SimLab([first, second]), tmp_path, seed=4, findings_max=1)
     (finding,) = judge.findings
-    assert finding.case.signature == "answers / tokens lost"
+    assert str(finding.case.signature) == "answers / tokens lost"
     assert finding.case.plan.steps == second.needs.steps
     assert judge.explained, "the known case was met on the way, and counted"
 
@@ -310,7 +305,7 @@ def test_what_breaks_in_the_last_wait_is_explained_by_its_case() -> None:
         Made(plan=plan).step("kill prefill 0", 2.01, begun_s=2.0).step("wait 3.60 s", 5.6, number=1)
     )
     history = made.history()
-    seen = Violation("views_agree", "views_agree / listed", 4.5, "listed")
+    seen = Violation(Signature("views_agree", "listed"), 4.5, "listed")
     outcome = Outcome(plan, Verdict("broken", (seen,)), history, 6.0)
     chase = Chase(seen.signature)
     chase.saw(history, [seen])
@@ -332,7 +327,7 @@ def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> No
     corpus.keep(known)
     both = [Bug(SINGLE, "wrong tokens"), Bug(SINGLE, "tokens lost")]
     judge, _ = searched(SimLab(both), tmp_path, seed=2)
-    assert judge.findings[0].case.signature == "answers / tokens lost"
+    assert str(judge.findings[0].case.signature) == "answers / tokens lost"
     assert {case.plan for case in Corpus(tmp_path / "cases")} == {SINGLE}
     assert known in Corpus(tmp_path / "cases")
     assert len(list(Corpus(tmp_path / "cases"))) == 2
@@ -358,10 +353,10 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
         corpus, journal = Corpus(folder / "cases"), Journal()
         judge = Judge(lab, corpus, journal, results_dir=folder, shrink_any=shrink_any)
         outcome = lab.run(plan, "search")
-        wrong = next(v for v in outcome.verdict.violations if "wrong tokens" in v.signature)
+        wrong = next(v for v in outcome.verdict.violations if v.signature.what == "wrong tokens")
         finding = judge._find(plan, outcome, wrong)
         assert len(finding.case.plan.steps) == steps
-    assert finding.case.signature == "answers / tokens lost"
+    assert str(finding.case.signature) == "answers / tokens lost"
 
 
 def _left_unshrunk(bug: Bug, folder: Path) -> tuple[Case, Corpus]:

@@ -75,7 +75,7 @@ async def test_planted_bugs(
     assert run.verdict.says == "broken"
     broken = [v for v in run.verdict.violations if v.promise == promise]
     assert broken
-    assert signature in broken[0].signature
+    assert signature in str(broken[0].signature)
     failed = [request for request in run.history.requests if request.failed]
     said = (tmp_path / "run" / "logs" / "clients.jsonl").read_text().splitlines()
     lines_of = {line["number"]: line for line in map(json.loads, said)}

@@ -11,6 +11,7 @@ import pytest
 
 from graphquake.harness.history.request import ERROR
 from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.signature import Signature
 from graphquake.machines.cases.corpus import Case, Observed
 from graphquake.machines.cases.replay import Replay, Word
 from graphquake.machines.findings.finding import Finding
@@ -47,7 +48,7 @@ def finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
         why="",
         graph={"name": "made", "shape": history.spec.shape},
         promise="error_window",
-        signature="error_window / HTTP 503 / path left",
+        signature=Signature("error_window", "HTTP 503", "path left"),
         plan=PLAN,
         seen=seen_text("error_window", history),
         reach_s=4.0,

@@ -24,7 +24,7 @@ def recovered(every_s: float = 0.05, latency_s: float = 0.1, end_s: float = 15.0
 
 def signatures(made: Made) -> tuple[str, ...]:
     """What is broken."""
-    return judge(made.history()).signatures
+    return tuple(map(str, judge(made.history()).signatures))
 
 
 def test_a_graph_that_does_as_much_as_before_is_kept() -> None:

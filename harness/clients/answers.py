@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.history.request import ERROR, OK, TRUNCATED, WRONG
+from graphquake.harness.history.request import ERROR, ERROR_EVENT, OK, TRUNCATED, WRONG
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import LoadSpec
 
 Oracle: TypeAlias = Callable[[str, int], str]
 
 MESSAGE_MAX: Final = 200
+_ERROR_STATUSES: Final = range(400, 600)
 _HEX_TO_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
 # What differs between two sightings of the same failure: numbers, ids, addresses.
 _VARYING: Final = re.compile(
@@ -99,7 +100,7 @@ class Checker:
             return Got(TRUNCATED, "no JSON", _short(body))
         for chunk in chunks:
             if error := chunk.get("error"):
-                return Got(ERROR, "error event", _short(error))
+                return Got(ERROR, _event_class(error), _short(error))
         if not done:
             return Got(TRUNCATED, "no [DONE]", f"{len(chunks)} chunks", len(chunks))
         return self._check(number, chunks)
@@ -158,6 +159,13 @@ def _text(choice: dict[str, Any]) -> str:
 def _claimed_tokens(chunks: Sequence[dict[str, Any]]) -> int | None:
     usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), None)
     return usage.get("completion_tokens") if usage else None
+
+
+def _event_class(error: object) -> str:
+    """`error event`, and the HTTP status that the event names, if it names one: without a stream that would be the answer's status."""
+    status = error.get("code") if isinstance(error, dict) else None
+    named = isinstance(status, int) and status in _ERROR_STATUSES
+    return f"{ERROR_EVENT} {status}" if named else ERROR_EVENT
 
 
 def _short(what: object) -> str:

@@ -17,6 +17,8 @@ TRUNCATED: Final = "truncated"
 WRONG: Final = "wrong"
 STALLED: Final = "stalled"
 LEFT: Final = "left"
+# The detail of an error that came within a stream; the HTTP status that the event names, if it names one, comes behind it.
+ERROR_EVENT: Final = "error event"
 # What a promise may have to excuse. A wrong answer is never excused; shed and left are no failures.
 FAILED: Final = frozenset({REFUSED, ERROR, TRUNCATED, STALLED})
 
@@ -32,7 +34,7 @@ class Request:
             none; last_s the last byte's, or sent_s.
         quiet_from_s, quiet_to_s: the longest stretch without a byte.
         outcome: one of the constants above.
-        detail: what the outcome rests on, e.g. `HTTP 503`, `stream cut`, `error event`.
+        detail: what the outcome rests on, e.g. `HTTP 503`, `stream cut`, `error event 503`.
         message: what the server said, shortened.
         tokens: how many came.
         attempt: in a closed loop, how often the same was asked before.

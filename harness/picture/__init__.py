@@ -207,7 +207,7 @@ def content(history: History, verdict: Verdict) -> dict[str, Any]:
         ],
         "heal_s": history.phase_began_s("heal") if history.plan.heal == "all" else None,
         "violations": [
-            {"at_s": _round(v.at_s), "signature": v.signature, "seen": v.seen}
+            {"at_s": _round(v.at_s), "signature": str(v.signature), "seen": v.seen}
             for v in verdict.violations[:VIOLATIONS_MAX]
         ],
         "details": list(details),

@@ -20,8 +20,9 @@ from graphquake.harness.history.events import Died, Invalidated, Leaked, StepDon
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import FAILED, LEFT, OK, STALLED, WRONG, Request
 from graphquake.harness.promises.availability import Availability, Stretch, availability
+from graphquake.harness.promises.signature import PathWord, Signature
 from graphquake.harness.promises.throughput import queueing, throughput
-from graphquake.harness.promises.verdict import TOO_MANY, Verdict, Violation, violation_in
+from graphquake.harness.promises.verdict import Verdict, Violation, violation_in
 from graphquake.harness.promises.views import views_agree
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import PROCESS, TREE, Kill, parse_step
@@ -36,7 +37,7 @@ LATE_S: Final = 0.25
 LATE_SHARE_MAX: Final = 0.02
 
 
-def _path_word(up: Availability, life: Stretch) -> str:
+def _path_word(up: Availability, life: Stretch) -> PathWord:
     return "path left" if up.path_during(life) else "no path"
 
 
@@ -122,11 +123,19 @@ def _too_many(history: History, up: Availability, excused: list[Request]) -> Ite
             yield violation_in(
                 history,
                 "error_window",
-                f"{TOO_MANY} / path left",
+                _mostly(failed),
                 disturbance.begin_s,
                 f"{len(failed)} requests failed around one disturbance of {length_s:.1f} s, "
                 f"at most {allowed:.0f} may",
+                too_many=True,
             )
+
+
+def _mostly(failed: list[Request]) -> str:
+    """The class of failure that most requests belong to, while a path was up; of equally many, the first by name."""
+    counts = Counter(Signature("error_window", r.detail, "path left") for r in failed)
+    most = min(counts, key=lambda one: (-counts[one], one.family))
+    return f"{most.what} / {most.path}"
 
 
 def recovery(history: History, up: Availability) -> Iterator[Violation]:
@@ -169,9 +178,11 @@ def _instead_of_success(history: History, up: Availability, window: Stretch) -> 
     if not failed:
         return "no answer"
     classes = Counter(
-        f"{r.detail} / {_path_word(up, Stretch(r.sent_s, r.ended_s))}" for r in failed
+        Signature("recovery", r.detail, _path_word(up, Stretch(r.sent_s, r.ended_s)))
+        for r in failed
     )
-    return classes.most_common(1)[0][0]
+    most = classes.most_common(1)[0][0]
+    return f"{most.what} / {most.path}"
 
 
 def _path_left(history: History, up: Availability) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
 
 from graphquake.harness.history.history import History
+from graphquake.harness.promises.signature import SEPARATOR, Signature
 
 Says: TypeAlias = Literal["kept", "broken", "invalid"]
 
@@ -15,58 +16,51 @@ class Violation:
     """One place in one history where a promise does not hold.
 
     Attributes:
-        promise: its name.
-        signature: what makes two violations the same, e.g. `error_window / HTTP 503 / path left`.
-        at_s: when it begins, on the run's clock.
+        signature: what makes two violations the same bug, e.g. `error_window / HTTP 503 / path left`.
+        at_s: when it begins, in seconds on the run's clock.
         seen: what was seen, in words.
-        after: the last fault that had landed by then, as a step; empty if none.
-        request: the number of the request that shows it; -1 if it is not about one.
+        after: the last fault that had landed by then, as a step; empty if none had.
+        request: the number of the request that shows it; -1 if no single request does.
+        too_many: each of the failures is excused, but there are more of them than may be.
     """
 
-    promise: str
-    signature: str
+    signature: Signature
     at_s: float
     seen: str
     after: str = ""
     request: int = -1
+    too_many: bool = False
 
-
-# How a failed answer is told in a stream, and how without one: which of the two a request was is chance.
-STREAMED: Final = {"stream cut": "connection lost", "error event": "HTTP 5"}
-# What failures that come within the window are called if they are more than may be; whether one came after it is chance.
-TOO_MANY: Final = "too many"
-
-
-def same(one: str, other: str) -> bool:
-    """Whether two signatures are of the same violation.
-
-    They are if they are equal, or but for whether the answer that failed was a stream, or whether the failures were too many or too late.
-    """
-    ones, others = one.split(" / "), other.split(" / ")
-    return len(ones) == len(others) and all(
-        _alike(a, b) or _alike(b, a) for a, b in zip(ones, others, strict=True)
-    )
-
-
-def _alike(word: str, other: str) -> bool:
-    return word in (other, TOO_MANY) or (word in STREAMED and other.startswith(STREAMED[word]))
+    @property
+    def promise(self) -> str:
+        """The name of the promise that does not hold."""
+        return self.signature.promise
 
 
 def violation_in(
-    history: History, promise: str, what: str, at_s: float, seen: str, request: int = -1
+    history: History,
+    promise: str,
+    what: str,
+    at_s: float,
+    seen: str,
+    request: int = -1,
+    *,
+    too_many: bool = False,
 ) -> Violation:
     """A violation, with the last fault before it.
 
     Args:
-        what: the rest of its signature.
-        at_s: when it begins.
+        history: the run that shows it.
+        promise: the name of the promise.
+        what: the rest of its signature: the class of the failure, and if it matters, ` / path left` or ` / no path`.
+        at_s: when it begins, in seconds on the run's clock.
         seen: what was seen, in words.
         request: the number of the request that shows it, if one does.
+        too_many: each of the failures is excused, but there are more of them than may be.
     """
     after = [step for step in history.faults() if step.at_s <= at_s]
-    return Violation(
-        promise, f"{promise} / {what}", at_s, seen, after[-1].step if after else "", request
-    )
+    signature = Signature.parse(f"{promise}{SEPARATOR}{what}")
+    return Violation(signature, at_s, seen, after[-1].step if after else "", request, too_many)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +80,15 @@ class Verdict:
     weak: bool = False
 
     @property
-    def signatures(self) -> tuple[str, ...]:
+    def signatures(self) -> tuple[Signature, ...]:
         """The different signatures, the earliest first."""
         return tuple(dict.fromkeys(v.signature for v in self.violations))
+
+    def to_json(self) -> dict[str, Any]:
+        """The form in which a run's folder keeps it; a signature is its text."""
+        return asdict(self) | {
+            "violations": [
+                {"promise": one.promise} | asdict(one) | {"signature": str(one.signature)}
+                for one in self.violations
+            ]
+        }

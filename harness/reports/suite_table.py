@@ -61,7 +61,7 @@ def record_of(history: History, folder: Path, slow_s: float = SLOW_S) -> Record:
         failure=history.host.get(SCENARIO) or history.plan.one_line(),
         folder=str(folder),
         says=verdict.says,
-        signatures=verdict.signatures,
+        signatures=tuple(map(str, verdict.signatures)),
         causes=verdict.causes,
         numbers=account(history, slow_s),
     )

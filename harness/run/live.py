@@ -13,7 +13,7 @@ import shlex
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -98,7 +98,7 @@ async def run_live(
     history.host |= host or {}
     verdict = judge(history)
     history.save(folder)
-    (folder / "verdict.json").write_text(json.dumps(asdict(verdict), indent=1) + "\n")
+    (folder / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=1) + "\n")
     return LiveRun(history, verdict, folder, live_s, warm.start_s, used, kept)
 
 

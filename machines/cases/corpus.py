@@ -13,6 +13,7 @@ import glob
 import hashlib
 import itertools
 import json
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,9 @@ from typing import Any, Final, Literal, TypeAlias
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
-from graphquake.harness.promises.verdict import Violation, same
+from graphquake.harness.history.request import ERROR_EVENT
+from graphquake.harness.promises.signature import Signature
+from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import HEALS, Aimed, Plan, Step, plan_from_json
 from graphquake.harness.spec.table import Table, did_you_mean
@@ -78,11 +81,11 @@ class Case:
     status: Status
     graph: Mapping[str, str]
     promise: str
-    signature: str
+    signature: Signature
     plan: Plan
     seen: str
     why: str = ""
-    also: tuple[str, ...] = ()
+    also: tuple[Signature, ...] = ()
     reach_s: float = 0.0
     bounds: Mapping[str, float | str] = field(default_factory=dict)
     load: Mapping[str, float | str] = field(default_factory=dict)
@@ -115,9 +118,9 @@ class Case:
         if self.any_replica:
             yield from relabellings(self.plan)
 
-    def names(self, signature: str) -> bool:
+    def names(self, signature: Signature) -> bool:
         """Whether a signature is the case's own, or one that its minimal plan shows besides."""
-        return any(same(signature, own) for own in (self.signature, *self.also))
+        return signature in (self.signature, *self.also)
 
     def explains(self, violation: Violation, history: History) -> bool:
         """Whether a violation is nothing but this case again.
@@ -140,8 +143,8 @@ class Case:
             "why": self.why,
             "graph": dict(self.graph),
             "promise": self.promise,
-            "signature": self.signature,
-            "also": list(self.also),
+            "signature": str(self.signature),
+            "also": [str(one) for one in self.also],
             "steps": [str(step) for step in self.plan.steps],
             "heal": self.plan.heal,
             "stay_s": self.plan.stay_s,
@@ -273,17 +276,18 @@ def read_case(source: str, text: str) -> Case:
     in_flight = {"in_flight": bounds.text("in_flight")} if "in_flight" in bounds else {}
     load = table.table("load")
     table.text("heal", "all", choices=HEALS)
+    signature, *also = _signatures(table)
     case = Case(
         id=table.text("id"),
         title=table.text("title"),
         status=_status(table),
         graph=table.name_texts("graph"),
         promise=table.text("promise"),
-        signature=table.text("signature"),
+        signature=signature,
         plan=plan_from_json(table),
         seen=table.text("seen"),
         why=table.text("why") if "why" in table else "",
-        also=table.texts("also"),
+        also=tuple(also),
         reach_s=table.number("reach_s", 0.0),
         bounds=in_flight | {name: bounds.number(name) for name in _BOUNDS if name in bounds},
         load={name: load.number(name) for name in _LOAD if name in load}
@@ -304,6 +308,32 @@ def read_case(source: str, text: str) -> Case:
     load.done()
     table.done()
     return case
+
+
+_FIRST_CLASS: Final = re.compile(r"\d+ × ([^,;]+)")
+_EVENT_STATUS: Final = 503
+
+
+def _signatures(table: Table) -> Iterator[Signature]:
+    """The case's own signature, then those that its plan shows besides.
+
+    Older cases have two words that no run is signed by any more. Both are mapped to the family that they stood for:
+
+    - `error event` had no status. It gets the one that the case's other signatures name, else 503: every error event that was ever kept
+      in a run's folder has that.
+    - `too many` had no class. `seen` begins with the commonest one.
+    """
+    found = [Signature.parse(text) for text in (table.text("signature"), *table.texts("also"))]
+    statuses = {one.what.removeprefix("HTTP ") for one in found if one.what.startswith("HTTP 5")}
+    status = statuses.pop() if len(statuses) == 1 else str(_EVENT_STATUS)
+    first = _FIRST_CLASS.search(table.text("seen"))
+    for one in found:
+        if one.what == ERROR_EVENT:
+            yield replace(one, what=f"{ERROR_EVENT} {status}")
+        elif one.what == "too many" and first is not None:
+            yield replace(one, what=first[1])
+        else:
+            yield one
 
 
 def _status(table: Table) -> Status:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.promises.verdict import same
+from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.machines.cases.corpus import Case, Observed
 from graphquake.machines.plans.graph_model import check_plan
@@ -41,7 +41,7 @@ class Replay:
     broke: int
     runs: int
     invalid: int
-    others: tuple[str, ...]
+    others: tuple[Signature, ...]
     differs: tuple[str, ...]
     shown: Outcome | None
     why: str = ""
@@ -96,7 +96,7 @@ def replay(case: Case, lab: Lab, journal: Journal, *, runs: int | None = None) -
     if why := impossible(case, lab.spec):
         return Replay(case, "INVALID", 0, 0, 0, (), _differs(case, lab.host), None, why)
     broke = kept = invalid = 0
-    others: Counter[str] = Counter()
+    others: Counter[Signature] = Counter()
     shown: Outcome | None = None
     needed = runs or runs_needed(case)
     spent = False
@@ -108,7 +108,7 @@ def replay(case: Case, lab: Lab, journal: Journal, *, runs: int | None = None) -
             break
         verdict = outcome.verdict
         journal.run(case.plan, f"replay {case.id}", verdict.says, outcome.live_s, _what(outcome))
-        own = [v for v in verdict.violations if same(v.signature, case.signature)]
+        own = [v for v in verdict.violations if v.signature == case.signature]
         others.update(one for one in verdict.signatures if not case.names(one))
         invalid += verdict.says == "invalid"
         broke += bool(own)
@@ -125,7 +125,7 @@ def replay(case: Case, lab: Lab, journal: Journal, *, runs: int | None = None) -
 
 def _what(outcome: Outcome) -> str:
     verdict = outcome.verdict
-    return verdict.causes[0] if verdict.causes else "".join(verdict.signatures[:1])
+    return verdict.causes[0] if verdict.causes else "".join(map(str, verdict.signatures[:1]))
 
 
 def _word(broke: int, kept: int, needed: int, *, spent: bool) -> Word:

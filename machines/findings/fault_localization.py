@@ -17,12 +17,14 @@ from __future__ import annotations
 from typing import Final
 
 from graphquake.harness.history.history import History
+from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.plan import Aimed, Burst, Step
 
 LAST_FAULT: Final = 2.0
 BESIDE_THE_PATH: Final = 0.25
 BURST_OF_LOAD: Final = 4.0
+GAUGE_LEFT: Final = Signature("no_leak", "gauge")
 
 
 def blame(history: History, violation: Violation) -> tuple[float, ...]:
@@ -47,5 +49,5 @@ def _of_role(history: History, step: Step) -> float:
 
 
 def _of_load(step: Step, violation: Violation) -> float:
-    is_load = violation.promise == "throughput" or violation.signature == "no_leak / gauge"
+    is_load = violation.promise == "throughput" or violation.signature == GAUGE_LEFT
     return BURST_OF_LOAD if is_load and isinstance(step, Burst) else 1.0

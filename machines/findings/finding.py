@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from graphquake.harness.promises.signature import SEPARATOR, Signature
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.machines.cases.corpus import (
     Case,
@@ -38,7 +39,7 @@ class Finding:
     case: Case
     minimal: Outcome
     original: Outcome
-    others: tuple[str, ...]
+    others: tuple[Signature, ...]
     counts: bool
     path: Path | None = None
 
@@ -59,7 +60,7 @@ def case_of(
         sightings: runs that show it, the best one first.
         cost: what the shrink took, see `Case.shrunk_from`.
     """
-    promise = chase.signature.split(" / ", 1)[0]
+    promise = chase.signature.promise
     own = {chase.signature, *chase.also(shrunk.plan)}
     shown = sightings[0]
     return Case(
@@ -69,7 +70,7 @@ def case_of(
         graph={"name": spec.name, "shape": spec.shape, "digest": graph_digest(spec)},
         promise=promise,
         signature=chase.signature,
-        also=tuple(sorted(own - {chase.signature})),
+        also=tuple(sorted(own - {chase.signature}, key=str)),
         plan=shrunk.plan,
         seen=seen_text(promise, shown.history),
         reach_s=chase.reach_s(shrunk.plan, sightings),
@@ -92,7 +93,7 @@ def with_past(case: Case, corpus: Corpus) -> Case:
     """
     past = next((one for one in corpus if one.id == case.id), None)
     if past is not None and not past.names(case.signature):
-        other = case_id(case.graph["name"], case.signature, case.plan)
+        other = case_id(case.graph["name"], SEPARATOR.join(case.signature.family), case.plan)
         return with_past(replace(case, id=other), corpus)
     if past is None:
         return case

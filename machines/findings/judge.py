@@ -23,7 +23,7 @@ from typing import Final
 
 from graphquake.harness.history.history import History
 from graphquake.harness.promises.builtin import judge as judge_history
-from graphquake.harness.promises.verdict import Violation, same
+from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step, Wait, WaitReady
 from graphquake.machines.cases.corpus import (
@@ -196,7 +196,7 @@ class Judge:
         try:
             for _ in range(AGAIN_RUNS):
                 outcome = self._outcome(self.lab.start(case.plan, "go on"), "go on")
-                own = [v for v in self._news(outcome) if same(v.signature, case.signature)]
+                own = [v for v in self._news(outcome) if v.signature == case.signature]
                 if own:
                     finding = self._find(case.plan, outcome, own[0])
                     if finding is None or finding.case.id != case.id:
@@ -219,7 +219,7 @@ class Judge:
         what = (
             verdict.causes[0]
             if verdict.causes
-            else "; ".join(dict.fromkeys(v.signature for v in news))
+            else "; ".join(map(str, dict.fromkeys(v.signature for v in news)))
         )
         self.explained.update(explained)
         folder = outcome.folder.name if outcome.folder else ""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
-from graphquake.harness.promises.verdict import TOO_MANY, Violation, same
+from graphquake.harness.promises.signature import Signature
+from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import REACH_FACTOR, REACH_SLACK_S, Case, Status, acted_s
 from graphquake.machines.findings.explain import Facts, facts_of, separating
@@ -23,26 +24,18 @@ from graphquake.machines.shrinking.result import Shrunk
 class Chase:
     """One signature that is shrunk, and what else was seen on the way."""
 
-    signature: str
+    signature: Signature
     _runs: dict[Plan, list[tuple[bool, Facts]]] = field(default_factory=dict)
-    _late_s: dict[Plan, dict[str, float]] = field(default_factory=dict)
+    _late_s: dict[Plan, dict[Signature, float]] = field(default_factory=dict)
 
     def wants(self, violation: Violation) -> bool:
-        """Whether it is what is chased, in a stream or not."""
-        return same(violation.signature, self.signature)
+        """Whether it is what is chased."""
+        return violation.signature == self.signature
 
     def settle(self, minimal: Plan) -> None:
-        """Call it as the minimal plan shows it: if not as at first, then as its like is called there.
-
-        Too many failures are like any others: where they have a name besides, it is that, which excuses less.
-        """
+        """Adopt the signature that the minimal plan shows, if its wording differs from the first one."""
         shown = self._late_s.get(replace(minimal, stay_s=0.0), {})
-        alike = [one for one in shown if same(one, self.signature)]
-        self.signature = min(
-            alike,
-            key=lambda one: (TOO_MANY in one, one != self.signature, one),
-            default=self.signature,
-        )
+        self.signature = next((one for one in shown if one == self.signature), self.signature)
 
     def saw(self, history: History, violations: Iterable[Violation]) -> None:
         """A run showed these."""
@@ -74,18 +67,18 @@ class Chase:
         broken = [facts for was_broken, facts in runs if was_broken]
         return tuple(separating(broken, [facts for was_broken, facts in runs if not was_broken]))
 
-    def also(self, minimal: Plan) -> set[str]:
+    def also(self, minimal: Plan) -> set[Signature]:
         """What the minimal plan itself shows besides: the same bug in other words. A wrong answer never is."""
         return {
             one
             for one in self._late_s.get(replace(minimal, stay_s=0.0), {})
-            if not one.startswith("answers / ")
+            if one.promise != "answers"
         }
 
-    def others(self, case: Case) -> tuple[str, ...]:
+    def others(self, case: Case) -> tuple[Signature, ...]:
         """Second findings: seen on the way, and not shown by the minimal plan."""
-        seen = set[str]().union(*self._late_s.values())
-        return tuple(sorted(one for one in seen if not case.names(one)))
+        seen = set[Signature]().union(*self._late_s.values())
+        return tuple(sorted((one for one in seen if not case.names(one)), key=str))
 
 
 def status_of(promise: str, shrunk: Shrunk) -> Status:
@@ -96,10 +89,12 @@ def status_of(promise: str, shrunk: Shrunk) -> Status:
     return "open" if shrunk.complete else "unshrunk"
 
 
-def _late_s(plan: Plan, history: History, violations: Iterable[Violation]) -> dict[str, float]:
+def _late_s(
+    plan: Plan, history: History, violations: Iterable[Violation]
+) -> dict[Signature, float]:
     """For each signature, how long after a plan did the last of what it does it was last seen in a run; 0 if the run did less."""
     since_s = acted_s(plan, history)
-    found: dict[str, float] = {}
+    found: dict[Signature, float] = {}
     for one in violations:
         late_s = 0.0 if since_s is None else one.at_s - since_s
         found[one.signature] = max(late_s, found.get(one.signature, late_s))

@@ -213,9 +213,9 @@ def _run(arguments: argparse.Namespace) -> int:
 def _verdict_json(verdict: Verdict) -> dict[str, Any]:
     return {
         "says": verdict.says,
-        "signatures": list(verdict.signatures),
+        "signatures": [str(one) for one in verdict.signatures],
         "violations": [
-            {"promise": v.promise, "signature": v.signature, "at_s": round(v.at_s, 3),
+            {"promise": v.promise, "signature": str(v.signature), "at_s": round(v.at_s, 3),
              "seen": v.seen, "after": v.after, "request": v.request}
             for v in verdict.violations[:100]
         ],

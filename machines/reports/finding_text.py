@@ -14,6 +14,7 @@ from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.picture import NAME
 from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.signature import family_of
 from graphquake.harness.reports.text import (
     failed_of,
     failures_text,
@@ -48,7 +49,7 @@ def finding_text(finding: Finding) -> str:
     lines += _log_rows(finding)
     lines += _evidence_rows(case)
     if finding.others:
-        lines += row("also seen", "; ".join(finding.others[:3]))
+        lines += row("also seen", "; ".join(map(str, finding.others[:3])))
     where = list(_where_rows(finding))
     return "\n".join(lines[: LINES_MAX - len(where)] + where)
 
@@ -136,8 +137,8 @@ def promised(spec: GraphSpec, promise: str) -> str:
 def _first_rows(history: History, case: Case) -> list[str]:
     """The first request that shows the violation."""
     _, failed = failed_of(history)
-    what = case.signature.split(" / ")
-    first = next((r for r in failed if len(what) > 1 and r.detail == what[1]), None)
+    family = family_of(case.signature.what)
+    first = next((r for r in failed if family_of(r.detail) == family), None)
     if first is None:
         return []
     return row(

@@ -61,7 +61,7 @@ def runs_until_met(
         cases = Corpus(folder / "cases")
         judge = Meeting(lab, cases, Journal(), results_dir=folder, wanted=wanted)
         search(judge, seed, findings_max=1)
-    return judge.journal.live.total(), judge.met[0].signature if judge.met else "nothing"
+    return judge.journal.live.total(), str(judge.met[0].signature) if judge.met else "nothing"
 
 
 def main() -> None:
