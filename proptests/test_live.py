@@ -144,7 +144,9 @@ async def test_a_graph_that_never_answers_right(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path, more="")
     text = spec.path.read_text().replace("support.toy:expected", "support.toys:never")
     spec.path.write_text(text)
-    with pytest.raises(InputError, match=r"toy\.toml: promises\.answers\.oracle: support\.toys:never"):
+    with pytest.raises(
+        InputError, match=r"toy\.toml: promises\.answers\.oracle: support\.toys:never"
+    ):
         await run_live(load_graph(str(spec.path)), plan_of(), tmp_path / "run")
     assert left_of(os.getpid()) == []
 
