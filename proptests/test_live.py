@@ -16,16 +16,23 @@ from graphquake.harness.history.request import OK
 from graphquake.harness.promises.availability import availability
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.verdict import Verdict
+from graphquake.harness.run import execute as phases
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import load_graph, with_bounds
 
 from support.made import plan_of
-from support.toys import in_loop, left_of, toy_spec
+from support.toy import expected
+from support.toys import in_loop, left_of, toy_file, toy_spec
 
 KILLS = plan_of(
     "kill worker 0", "wait 0.20 s", "respawn worker 0", "wait until ready",
     "burst 20 over 0.20 s, 50% leave", "terminate worker 1",
 )  # fmt: skip
+
+
+def other_answer(prompt: str, max_tokens: int) -> str:
+    """An oracle that disagrees with every answer of the toy."""
+    return expected(prompt, max_tokens)[::-1] + "!"
 
 
 def seen(verdict: Verdict) -> set[str]:
@@ -139,15 +146,25 @@ async def test_an_early_end(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_a_graph_that_never_answers_right(tmp_path: Path) -> None:
-    """It is ready, but every answer is another than its file says."""
-    spec = toy_spec(tmp_path, more="")
-    text = spec.path.read_text().replace("support.toy:expected", "support.toys:never")
-    spec.path.write_text(text)
-    with pytest.raises(
-        InputError, match=r"toy\.toml: promises\.answers\.oracle: support\.toys:never"
-    ):
-        await run_live(load_graph(str(spec.path)), plan_of(), tmp_path / "run")
+async def test_a_graph_that_never_answers_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph that is ready but whose every answer differs from its oracle's is one GraphError, and leaves no process."""
+    monkeypatch.setattr(phases, "FIRST_ANSWER_S", 0.5)
+    path = toy_file(tmp_path)
+    path.write_text(path.read_text().replace("support.toy:expected", "test_live:other_answer"))
+    with pytest.raises(GraphError, match=r"^toy: every replica is ready, but no right answer"):
+        await run_live(load_graph(str(path)), plan_of(), tmp_path / "run")
+    assert left_of(os.getpid()) == []
+
+
+@in_loop
+async def test_an_oracle_that_does_not_exist(tmp_path: Path) -> None:
+    """An oracle that cannot be imported is one InputError that names the file and the key."""
+    path = toy_file(tmp_path)
+    path.write_text(path.read_text().replace("support.toy:expected", "toys:never"))
+    with pytest.raises(InputError, match=r"toy\.toml: promises\.answers\.oracle: toys:never"):
+        await run_live(load_graph(str(path)), plan_of(), tmp_path / "run")
     assert left_of(os.getpid()) == []
 
 

@@ -11,8 +11,8 @@ import pytest
 from graphquake.harness.history.events import Died, Spawned
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.run.live import run_live
-from graphquake.harness.run.reuse import Warm
 from graphquake.harness.spec.plan import Plan
+from graphquake.harness.targets.target import Target
 from graphquake.machines.runners import runner as labs
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.runner import LiveLab
@@ -24,7 +24,7 @@ KILL = plan_of("kill worker 0")
 DEAD = plan_of("kill worker 0", "wait 2.00 s")
 
 
-def pids(target: Supervisor) -> dict[str, int]:
+def pids(target: Target) -> dict[str, int]:
     """The main process of each replica, as the log has it last."""
     return {event.replica: event.pid for event in target.log if isinstance(event, Spawned)}
 
@@ -36,9 +36,9 @@ async def test_a_graph_is_used_again_as_if_it_were_fresh(tmp_path: Path) -> None
     first = await run_live(spec, KILL, tmp_path / "1", keep=True)
     assert first.verdict.says == "kept"
     assert not first.used
-    assert first.warm is not None
-    before = pids(first.warm.target)
-    second = await run_live(spec, plan_of("kill worker 1"), tmp_path / "2", warm=first.warm)
+    assert first.reusable is not None
+    before = pids(first.reusable.target)
+    second = await run_live(spec, plan_of("kill worker 1"), tmp_path / "2", graph=first.reusable)
     assert second.verdict.says == "kept"
     assert second.used
     spawned = {e.replica: e.pid for e in second.history.of(Spawned) if e.at_s < 0}
@@ -56,9 +56,9 @@ async def test_what_an_ended_run_left_dead_is_brought_back(tmp_path: Path) -> No
     first = await run_live(
         spec, DEAD, tmp_path / "1", enough=lambda history: any(history.of(Died)), keep=True
     )
-    assert first.warm is not None
-    assert not first.warm.target.alive("worker 0")
-    second = await run_live(spec, Plan(()), tmp_path / "2", warm=first.warm)
+    assert first.reusable is not None
+    assert not first.reusable.target.alive("worker 0")
+    second = await run_live(spec, Plan(()), tmp_path / "2", graph=first.reusable)
     assert (second.used, second.verdict.says) == (True, "kept")
     assert left_of(os.getpid()) == []
 
@@ -70,10 +70,11 @@ async def test_a_graph_that_is_not_whole_is_not_used(tmp_path: Path, spoil: str)
     spec = toy_spec(tmp_path, worker="--children 1") if spoil == "a leak" else toy_spec(tmp_path)
     lines = ["kill worker 0 process"] if spoil == "a leak" else []
     first = await run_live(spec, plan_of(*lines), tmp_path / "1", keep=True)
-    assert first.warm is not None
+    assert first.reusable is not None
     if spoil == "the guard":
-        os.kill(first.warm.target._guard.pid, signal.SIGKILL)
-    second = await run_live(spec, Plan(()), tmp_path / "2", warm=first.warm)
+        assert isinstance(first.reusable.target, Supervisor)
+        os.kill(first.reusable.target._guard.pid, signal.SIGKILL)
+    second = await run_live(spec, Plan(()), tmp_path / "2", graph=first.reusable)
     assert (second.used, second.verdict.says) == (False, "kept")
     assert left_of(os.getpid()) == []
 
@@ -84,11 +85,11 @@ async def test_one_that_takes_longer_to_heal_than_to_start_is_not_healed(tmp_pat
     first = await run_live(
         toy_spec(tmp_path), DEAD, tmp_path / "1", enough=lambda h: any(h.of(Died)), keep=True
     )
-    assert first.warm is not None
-    assert 0 < first.warm._took_s("worker 0") < first.warm.start_s
-    slow = Warm(first.warm.target, first.warm.work, 1e-3, first.warm.lifetime, 1)
-    assert not await slow.heal()
-    await slow.close()
+    assert first.reusable is not None
+    assert 0 < first.reusable._took_s("worker 0") < first.reusable.start_s
+    first.reusable.start_s = 1e-3
+    assert not await first.reusable.heal_or_close()
+    assert not first.reusable.work.exists()
     assert left_of(os.getpid()) == []
 
 

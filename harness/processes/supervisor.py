@@ -115,12 +115,8 @@ class Supervisor:
                     raise  # cancelled by somebody else
                 raise self._failure from None
 
-    def begin_anew(self) -> None:
-        """A further run uses the graph, perhaps in a task of its own: what it is told of begins with the processes that live.
-
-        Raises:
-            GraphError: if the graph can no longer be used.
-        """
+    def begin_run(self) -> None:
+        """See `Target.begin_run`."""
         if self._failure is not None:
             raise self._failure
         self._user = asyncio.current_task()
@@ -377,8 +373,8 @@ class Supervisor:
         """See `Target.pids`."""
         return self._families.pids()
 
-    def settled(self) -> None:
-        """See `Target.settled`."""
+    def note_baseline_memory(self) -> None:
+        """See `Target.note_baseline_memory`."""
         if any(one.gpus for one in self._replicas.values()):
             self._families.note_gpu_memory()
 

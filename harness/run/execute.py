@@ -31,7 +31,8 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.request import OK, SHED, Request
 from graphquake.harness.promises.views import Views
 from graphquake.harness.run.contention import Strain
-from graphquake.harness.run.steps import bring_back, carry_out
+from graphquake.harness.run.healing import bring_back_all, replicas_down
+from graphquake.harness.run.steps import carry_out
 from graphquake.harness.spec.plan import Burst, Plan, Stall, is_fault
 from graphquake.harness.targets.target import Leak, Target, replica_name
 
@@ -85,16 +86,14 @@ async def first_answer(target: Target) -> None:
     """
     begun_s = time.monotonic()
     async with Load(target.spec, target.entries(), begun_s, []) as load:
-        while True:
-            asked = await load.ask_once()
-            if asked.outcome == OK:
-                return
-            if load.now_s() > FIRST_ANSWER_S:
-                raise GraphError(
-                    f"{target.spec.name}: every replica is ready, but no right answer within "
-                    f"{FIRST_ANSWER_S:g} s: {asked.detail} {asked.message}".rstrip()
-                )
+        while (asked := await load.ask_once()).outcome != OK and load.now_s() <= FIRST_ANSWER_S:
             await asyncio.sleep(POLL_S)
+    # Not raised above: the clients' task group would wrap it into an ExceptionGroup.
+    if asked.outcome != OK:
+        raise GraphError(
+            f"{target.spec.name}: every replica is ready, but no right answer within "
+            f"{FIRST_ANSWER_S:g} s: {asked.detail} {asked.message}".rstrip()
+        )
 
 
 async def execute(
@@ -167,7 +166,7 @@ class _Run:
                 load.start()
                 self._begin("baseline")
                 await asyncio.sleep(BASELINE_S)
-                target.settled()
+                target.note_baseline_memory()
                 self._begin("plan")
                 await self._do_plan()
                 self._begin("heal")
@@ -271,24 +270,15 @@ class _Run:
             self._events.append(Invalidated(self._load.now_s(), f"{replica}: {resumed.proof}"))
 
     async def _heal(self) -> None:
-        """Bring back what is dead, all at once."""
+        """Start all dead replicas again, at once."""
         if self._plan.heal != "all":
             return
-        dead = [
-            (role, index)
-            for role, index in self._target.spec.replicas()
-            if self._is_down(replica_name(role, index))
-        ]
-        async with asyncio.TaskGroup() as tasks:
-            started = [tasks.create_task(bring_back(self._target, *one)) for one in dead]
-        for (role, index), task in zip(dead, started, strict=True):
-            landed = task.result()
+        for (role, index), landed in await bring_back_all(
+            self._target, replicas_down(self._target)
+        ):
             if not landed.ok and not self._target.alive(replica_name(role, index)):
                 cause = f"heal could not respawn {role} {index}: {landed.proof}"
                 self._events.append(Invalidated(self._load.now_s(), cause))
-
-    def _is_down(self, replica: str) -> bool:
-        return self._target.ending(replica) or not self._target.alive(replica)
 
     def _can_serve(self) -> bool:
         spec = self._target.spec

@@ -12,8 +12,7 @@ import platform
 import shlex
 import shutil
 import time
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +23,8 @@ from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.suite_logs import bound_log
 from graphquake.harness.run.execute import Enough, Watch, execute
-from graphquake.harness.run.reuse import Warm
+from graphquake.harness.run.open_target import OpenTarget, open_target
+from graphquake.harness.run.reuse import ReusableGraph
 from graphquake.harness.spec.graph import GraphSpec, expand
 from graphquake.harness.spec.plan import Plan
 
@@ -36,10 +36,10 @@ class LiveRun:
     """A run that took place.
 
     Attributes:
-        live_s: all of it: from launching the graph, or healing it, to the end of its last process, or of the run.
-        start_s: from launching the graph to its first right answer.
-        used: whether the graph had been used before.
-        warm: the graph, if it was to be kept.
+        live_s: seconds from opening or healing the graph to the end of its last process, or of the run.
+        start_s: seconds from opening the graph to its first right answer.
+        used: the graph had served another run before.
+        reusable: the graph, if it stays open for another run.
     """
 
     history: History
@@ -48,7 +48,7 @@ class LiveRun:
     live_s: float
     start_s: float
     used: bool = False
-    warm: Warm | None = None
+    reusable: ReusableGraph | None = None
 
 
 async def run_live(
@@ -60,46 +60,49 @@ async def run_live(
     enough: Enough | None = None,
     to_the_end: bool = False,
     host: dict[str, str] | None = None,
-    warm: Warm | None = None,
+    graph: ReusableGraph | None = None,
     keep: bool = False,
+    opener: OpenTarget = open_target,
 ) -> LiveRun:
-    """Run a plan on a graph of its own, or on one that was used before.
+    """Run a plan on a fresh graph, or on one that has served another run.
 
     Args:
-        folder: where everything of the run goes; made if need be, emptied if not.
+        spec: the graph.
+        plan: the steps.
+        folder: receives all files of the run. It is made if it does not exist, and emptied if it does.
         watch, enough, to_the_end: as for `execute`.
-        host: what to write down about machine and versions.
-        warm: a graph that was used before; if nothing of that can be left of it, a fresh one is launched after all.
-        keep: leave the graph running, for another run, in `LiveRun.warm`.
+        host: facts about the machine and versions, for the record.
+        graph: a graph that has served another run. If it cannot be healed, a fresh one is opened.
+        keep: leave the graph open, as `LiveRun.reusable`.
+        opener: opens a fresh graph.
 
     Raises:
-        GraphError: if the graph does not come to serve.
+        GraphError: if the graph does not become ready, or gives no right answer.
     """
     begun_s = time.monotonic()
-    warm = await _healed(warm) if warm else None
-    used = warm is not None
+    if graph is not None and not await graph.heal_or_close():
+        graph = None
+    used = graph is not None
     fresh = _make_folders(folder, apart=keep, used=used)
-    work = warm.work if warm else fresh
-    kept: Warm | None = None
+    work = graph.work if graph else fresh
+    goes_on = False
     try:
-        if warm is None:
-            warm = await Warm.launch(spec, work)
-        async with warm.lifetime:
-            history = await execute(
-                warm.target, plan, watch=watch, enough=enough, to_the_end=to_the_end
-            )
-            if keep:
-                kept = replace(warm.held_on(), uses=warm.uses + 1)
+        if graph is None:
+            graph = await ReusableGraph.open(spec, work, opener)
+        async with graph.lent(keep=keep) as target:
+            history = await execute(target, plan, watch=watch, enough=enough, to_the_end=to_the_end)
+        goes_on = keep
     finally:
-        _keep_logs(work, folder, goes_on=kept is not None)
-        if kept is None:
+        _save_logs(work, folder, goes_on=goes_on)
+        if not goes_on:
             shutil.rmtree(work, ignore_errors=True)
     live_s = time.monotonic() - begun_s
     history.host |= host or {}
     verdict = judge(history)
     history.save(folder)
     (folder / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=1) + "\n")
-    return LiveRun(history, verdict, folder, live_s, warm.start_s, used, kept)
+    reusable = graph if goes_on else None
+    return LiveRun(history, verdict, folder, live_s, graph.start_s, used, reusable)
 
 
 def _make_folders(folder: Path, *, apart: bool, used: bool) -> Path:
@@ -112,21 +115,7 @@ def _make_folders(folder: Path, *, apart: bool, used: bool) -> Path:
     return work
 
 
-async def _healed(warm: Warm) -> Warm | None:
-    """The graph, if it is as good as a fresh one; else it is ended."""
-    healed: Warm | None = None
-    try:
-        with suppress(GraphError):
-            async with warm.lifetime:
-                if await warm.heal():
-                    healed = warm.held_on()
-    finally:
-        if healed is None:
-            shutil.rmtree(warm.work, ignore_errors=True)
-    return healed
-
-
-def _keep_logs(work: Path, folder: Path, *, goes_on: bool) -> None:
+def _save_logs(work: Path, folder: Path, *, goes_on: bool) -> None:
     """Keep the logs, bounded: of what the graph wrote, only they stay. One that goes on writes into its own."""
     if not (work / "logs").is_dir():
         return

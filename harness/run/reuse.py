@@ -1,8 +1,10 @@
-"""A launched graph that may outlive a run: used again where it starts slowly, once nothing of the run before is left in it.
+"""An open graph that can outlive a run, so that later runs need not wait for a slow start.
 
-Between two runs it is left as the first one left it. Whoever wants it next heals it: what is dead is brought back, what is stalled let go
-on, and then every replica has to be ready, what the graph says about itself right, nothing left behind, and an answer right. A graph
-that does not get there in about the time in which a fresh one starts is not worth waiting for.
+A run leaves the graph as its plan left it. Before the next run the graph is healed: dead replicas are started again and stalled
+ones go on. It is used again only if no trace of the earlier run remains: every replica is ready, the graph's listings are right, nothing
+leaked, and an answer is right. A graph that needs about as long for this as a fresh one needs to start is given up.
+
+A `ReusableGraph` owns its target. Exactly one of these ends it: a run that does not keep it, an error, a failed heal, or `close`.
 """
 
 from __future__ import annotations
@@ -10,84 +12,122 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Spawned
-from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.run.execute import first_answer
-from graphquake.harness.run.steps import bring_back
+from graphquake.harness.run.healing import bring_back_all, replicas_down
+from graphquake.harness.run.open_target import OpenTarget
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.targets.target import replica_name
+from graphquake.harness.targets.target import Target, replica_name
 
-# So many runs at most have the same graph, one after the other: simulated, more of them saved next to nothing.
+# The largest number of runs that share one graph. In simulations more of them saved next to nothing.
 USES_MAX: Final = 6
 # Where a start takes less than this, every run has a fresh graph.
 SLOW_START_S: Final = 5.0
-# Of the time in which a fresh graph starts: what may be spent on waiting for those that were dead.
+# The share of a graph's start time that its dead replicas may take to become ready again.
 WORTH_HEALING: Final = 0.5
 POLL_S: Final = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Warm:
-    """A launched graph.
+class ReusableGraph:
+    """An open graph. Made by `open`.
 
     Attributes:
-        work: its own folder.
-        start_s: from launching it to its first right answer.
-        uses: how many runs it was used for.
+        target: the graph.
+        work: the folder of the graph's own files.
+        start_s: seconds from opening it to its first right answer.
+        uses: the number of runs that it has served.
     """
 
-    target: Supervisor
-    work: Path
-    start_s: float
-    lifetime: AsyncExitStack
-    uses: int = 0
+    def __init__(
+        self, target: Target, work: Path, opened: AbstractAsyncContextManager[Target]
+    ) -> None:
+        self.target = target
+        self.work = work
+        self.start_s = 0.0
+        self.uses = 0
+        self._opened = opened
 
     @classmethod
-    async def launch(cls, spec: GraphSpec, work: Path) -> Self:
-        """Start a graph and wait for its first right answer.
+    async def open(cls, spec: GraphSpec, work: Path, open_target: OpenTarget) -> ReusableGraph:
+        """Open a graph and wait for its first right answer.
 
         Raises:
-            GraphError: if it does not come to serve.
+            GraphError: if the graph does not become ready, or gives no right answer in time.
         """
         begun_s = time.monotonic()
-        async with AsyncExitStack() as lifetime:
-            target = await lifetime.enter_async_context(Supervisor.launch(spec, work))
-            await first_answer(target)
-            return cls(target, work, time.monotonic() - begun_s, lifetime.pop_all())
+        opened = open_target(spec, work)
+        graph = cls(await opened.__aenter__(), work, opened)
+        async with graph._ended_on_error():
+            await first_answer(graph.target)
+        graph.start_s = time.monotonic() - begun_s
+        return graph
 
-    def held_on(self) -> Self:
-        """The same graph, past the end of whoever holds it now."""
-        return replace(self, lifetime=self.lifetime.pop_all())
+    @asynccontextmanager
+    async def lent(self, *, keep: bool) -> AsyncIterator[Target]:
+        """Lend the target to one run.
+
+        Args:
+            keep: leave the graph open if the run raises nothing. Otherwise it is ended, while its folder stays.
+        """
+        async with self._ended_on_error():
+            yield self.target
+        self.uses += 1
+        if not keep:
+            await self._end(None)
 
     async def close(self) -> None:
-        """End it."""
-        await self.lifetime.aclose()
-        shutil.rmtree(self.work, ignore_errors=True)
+        """End the graph and remove its folder."""
+        try:
+            await self._end(None)
+        finally:
+            shutil.rmtree(self.work, ignore_errors=True)
 
-    async def heal(self) -> bool:
-        """Undo what a run did to it. Whether nothing of that is left.
+    async def heal_or_close(self) -> bool:
+        """Make the graph as good as a fresh one, or close it. True if it was healed."""
+        healed = False
+        try:
+            with suppress(GraphError):
+                async with self._ended_on_error():
+                    healed = await self._heal()
+                if not healed:
+                    await self._end(None)
+        finally:
+            if not healed:
+                shutil.rmtree(self.work, ignore_errors=True)
+        return healed
+
+    @asynccontextmanager
+    async def _ended_on_error(self) -> AsyncIterator[None]:
+        """End the graph if the block raises. The target sees the error: it may know why the block was cancelled."""
+        try:
+            yield
+        except BaseException as error:
+            await self._end(error)
+            raise
+
+    async def _end(self, error: BaseException | None) -> None:
+        trace = error.__traceback__ if error is not None else None
+        await self._opened.__aexit__(type(error) if error is not None else None, error, trace)
+
+    async def _heal(self) -> bool:
+        """Undo what a run did to the graph. True if no trace of it remains.
 
         Raises:
-            GraphError: if its guard was lost.
+            GraphError: if the graph can no longer be used at all.
         """
         target, spec = self.target, self.target.spec
-        target.begin_anew()
-        names = [(role, index, replica_name(role, index)) for role, index in spec.replicas()]
-        down = [
-            (role, index, name)
-            for role, index, name in names
-            if target.ending(name) or not target.alive(name)
-        ]
-        if any(self._took_s(name) > WORTH_HEALING * self.start_s for _, _, name in down):
+        target.begin_run()
+        down = replicas_down(target)
+        if any(self._took_s(replica_name(*one)) > WORTH_HEALING * self.start_s for one in down):
             return False
-        await asyncio.gather(*(target.resume(name) for _, _, name in names))
-        await asyncio.gather(*(bring_back(target, role, index) for role, index, _ in down))
+        await asyncio.gather(*(target.resume(replica_name(*one)) for one in spec.replicas()))
+        await bring_back_all(target, down)
         until_s = time.monotonic() + max(self.start_s, spec.promises.grace_s)
         if not await target.wait_ready(self.start_s):
             return False
@@ -99,20 +139,19 @@ class Warm:
             await first_answer(target)
         except GraphError:
             return False
-        target.begin_anew()
+        target.begin_run()
         return True
 
     async def _is_whole(self) -> bool:
         target = self.target
-        names = [replica_name(role, index) for role, index in target.spec.replicas()]
         return (
-            all(map(target.ready, names))
+            all(target.ready(replica_name(*one)) for one in target.spec.replicas())
             and all(view.says == view.holds for view in await target.views())
             and not await target.leaks()
         )
 
     def _took_s(self, name: str) -> float:
-        """What a replica took to be ready, the longest of its incarnations; 0 if none was."""
+        """The longest time that an incarnation of this replica took to become ready; 0 if none did."""
         spawned = {
             e.incarnation: e.at_s
             for e in self.target.log

@@ -1,1 +1,1 @@
-"""The seam between a run and its graph: the protocol, and the one place that makes a target."""
+"""The protocol between a run and its graph. See `target` for how to write a target."""

@@ -1,9 +1,9 @@
-"""How a graph is reached: the seam between a run and whatever holds the processes.
+"""The protocol between a run and its graph.
 
-The supervisor is the target that launches a graph itself. Graphs that others started come later; so nothing but a target
-may assume that it can start, restart or retire a graph, and nothing else may send a signal.
+A run, the reuse of a graph, and every observation reach the graph only through `Target`. Nothing else may assume that it can start,
+restart or retire a replica, and nothing else may send a signal. `run/open_target.py` decides which target a graph gets.
 
-All times are absolute `time.monotonic()` seconds; a run puts them on its own clock (see `history`).
+All times are absolute `time.monotonic()` seconds. A run puts them on its own clock (see `history`).
 """
 
 from __future__ import annotations
@@ -69,15 +69,40 @@ def replica_name(role: str, index: int) -> str:
 class Target(Protocol):
     """A live graph.
 
+    How to write a target, beginning with the smallest one:
+
+    1. A graph that somebody else runs and that nothing may be done to. `entries` gives its base URLs, `alive` and `ready` are always true,
+       and `ending` is always false. `wait_ready` returns True. `log`, `pids`, `views`, `measures` and `leaks` are empty. `begin_run` and
+       `note_baseline_memory` do nothing. Each fault returns `Landed(ok=False, ...)`: a run with such a step is then invalid, never wrong.
+    2. Add faults one by one. A fault returns when it has taken effect, with a proof that does not come from the graph itself.
+       `log` must then tell of each death and each new incarnation, because promises excuse failures by these events.
+    3. Add `views`, `measures` and `leaks` where the graph can be asked.
+
+    A function of the type `OpenTarget` (run/open_target.py) opens the target and ends it. While a target is open it may find out that the
+    graph is lost. It then cancels the task that uses it (see `begin_run`), and its context raises a `GraphError` in place of that.
+    `proptests/support/fake_target.py` is a small target in memory.
+
+    Replicas are named by role and index, as `decode 0`.
+
     Attributes:
-        spec: what the graph is.
+        spec: the graph file's content.
     """
 
     spec: GraphSpec
 
     @property
     def log(self) -> Sequence[Spawned | BecameReady | Died]:
-        """Every spawn, first readiness and death so far, in order, on absolute time."""
+        """Every spawn, first readiness and death since the run began, in order, after one spawn of each replica that lived then."""
+        ...
+
+    def begin_run(self) -> None:
+        """Prepare for a further run, which may belong to another task.
+
+        From then on `log` holds only the incarnations that live now, and the calling task is the one that uses the graph.
+
+        Raises:
+            GraphError: if the graph can no longer be used.
+        """
         ...
 
     def entries(self) -> list[str]:
@@ -85,35 +110,41 @@ class Target(Protocol):
         ...
 
     def alive(self, replica: str) -> bool:
-        """Whether its main process runs."""
+        """True while the replica's main process runs."""
         ...
 
     def ready(self, replica: str) -> bool:
-        """Whether its present incarnation runs, has passed its readiness probe, and is not stalled."""
+        """True if its present incarnation runs, has passed its readiness probe, and is not stalled."""
         ...
 
     def ending(self, replica: str) -> bool:
-        """Whether it is to end (by SIGTERM, or with a child that it dies with) and its main process still runs."""
+        """True while the replica shuts down: it got SIGTERM, or a child that it depends on was killed, and it has not exited yet."""
         ...
 
     async def gone(self, replica: str, within_s: float) -> bool:
-        """Wait until its main process is gone; False if it still runs after `within_s`."""
+        """Wait until the replica's main process is gone. False if it still runs after `within_s` seconds."""
         ...
 
     async def kill(self, replica: str, scope: str, child: int) -> Landed:
-        """SIGKILL, and wait until every process aimed at is gone."""
+        """Send SIGKILL, and wait until every process aimed at is gone.
+
+        Args:
+            replica: its name.
+            scope: `tree` (all its processes), `process` (the main process only), or a child's name from the graph file.
+            child: the number of the child among those with this name, oldest first, from 0.
+        """
         ...
 
     async def terminate(self, replica: str) -> Landed:
-        """SIGTERM to its main process."""
+        """Send SIGTERM to the main process. Does not wait for its end."""
         ...
 
     async def stall(self, replica: str) -> Landed:
-        """SIGSTOP to all its processes, and wait until every one is stopped."""
+        """Send SIGSTOP to all processes of the replica, and wait until each is stopped."""
         ...
 
     async def resume(self, replica: str) -> Landed:
-        """SIGCONT to all its processes, and wait until none is stopped; one that died meanwhile is as good."""
+        """Send SIGCONT to all processes of the replica, and wait until none is stopped. Lands as well if the replica has died."""
         ...
 
     async def respawn(self, replica: str) -> Landed:
@@ -121,32 +152,32 @@ class Target(Protocol):
         ...
 
     async def wait_ready(self, within_s: float) -> bool:
-        """Wait until every replica that lives is ready, and the graph lists at least as many as live.
+        """Wait until every live replica is ready and the graph lists at least as many replicas as live.
 
-        Not "just as many": a graph with leases lists what was killed for as long as the lease lasts. While a replica is dead
-        by which others get listed, this may end sooner than `within_s`.
+        It may list more: a graph with leases lists a killed replica until its lease ends. While a replica is dead that others need to
+        become listed, e.g. a registry, this may give up sooner than after `within_s` seconds.
         """
         ...
 
     def pids(self) -> Sequence[int]:
-        """Every process of the graph that runs now on this machine."""
+        """Every process of the graph that runs on this machine now. CPU contention is measured on these."""
         ...
 
     async def views(self) -> list[View]:
-        """What the graph says now, wherever its file says that a replica lists something or can be asked whether it is ready.
+        """Ask the graph about itself, wherever its file says how: for each listing and each readiness probe.
 
-        Nothing while a replica is away that is no part of a path, e.g. a registry: nobody can learn then what became of others.
+        Empty while a replica that no request passes through is down, e.g. a registry: the graph cannot learn of changes then.
         """
         ...
 
     async def measures(self) -> list[Measured]:
-        """What each replica that lives uses now, and says about its load, on absolute time."""
+        """Sample the resources and the load of each live replica."""
         ...
 
-    def settled(self) -> None:
-        """Note what the graph holds (GPU memory) now that it has served for a while: more than that at rest is a leak."""
+    def note_baseline_memory(self) -> None:
+        """Take the GPU memory that the graph holds now as its normal amount. Much more than that at rest is a leak."""
         ...
 
     async def leaks(self) -> list[Leak]:
-        """What is still there now and should not be, while no load runs."""
+        """Find what should be gone while no load runs: processes, listening sockets, GPU memory, gauges above 0."""
         ...

@@ -28,7 +28,7 @@ from graphquake.harness.processes.reservations import gpus
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.execute import Enough, Progress
 from graphquake.harness.run.live import LiveRun, describe_host, run_live
-from graphquake.harness.run.reuse import SLOW_START_S, USES_MAX, Warm
+from graphquake.harness.run.reuse import SLOW_START_S, USES_MAX, ReusableGraph
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.runners.budget import Budget, BudgetSpent
@@ -156,7 +156,7 @@ class LiveLab:
         self._put_away = put_away or _remove
         self._number = 0
         self._running: list[int] = []
-        self._warm: Warm | None = None
+        self._reusable: ReusableGraph | None = None
         self._is_open = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="graphquake-runs", daemon=True)
         self._loop: asyncio.AbstractEventLoop
@@ -194,7 +194,7 @@ class LiveLab:
         self._is_open.set()
         # What still runs when this ends is cancelled, and waited for, by the runner.
         await self._closing.wait()
-        await self._end_warm()
+        await self._end_reusable()
 
     def _begin(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -203,10 +203,10 @@ class LiveLab:
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
 
-    async def _end_warm(self) -> None:
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            await warm.close()
+    async def _end_reusable(self) -> None:
+        graph, self._reusable = self._reusable, None
+        if graph is not None:
+            await graph.close()
 
     async def _live(
         self,
@@ -225,21 +225,21 @@ class LiveLab:
         async with self._free:
             self._running.append(number)
             if not may_reuse:
-                await self._end_warm()
-            warm, self._warm = self._warm, None
-            keep = may_reuse and self.reuses and (warm is None or warm.uses + 1 < USES_MAX)
+                await self._end_reusable()
+            graph, self._reusable = self._reusable, None
+            keep = may_reuse and self.reuses and (graph is None or graph.uses + 1 < USES_MAX)
             try:
                 run = await run_live(
-                    self.spec, plan, folder, watch=tell, enough=enough, host=self.host, warm=warm, keep=keep
+                    self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep
                 )  # fmt: skip
             except asyncio.CancelledError:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             finally:
                 self._running.remove(number)
-            self._warm = run.warm
+            self._reusable = run.reusable
             if self._closing.is_set():
-                await self._end_warm()
+                await self._end_reusable()
             return run
 
     # ---- the lab

@@ -1,0 +1,212 @@
+"""A target in memory: two workers that are only flags, and a web server in the test's own event loop. It starts no process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+
+from graphquake.harness.errors import GraphError
+from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
+from graphquake.harness.spec.graph import GraphSpec, load_graph
+from graphquake.harness.targets.target import Landed, Leak, View, replica_name
+
+GRAPH = """
+graph = "fake"
+serves = "front and worker"
+
+[roles.front]
+command = "none"
+entry = "http://127.0.0.1:{port.http}"
+
+[roles.worker]
+replicas = 2
+command = "none"
+
+[load]
+model = "fake"
+rate_per_s = 40
+max_tokens = 4
+
+[promises]
+answers = { oracle = "support.fake_target:expected" }
+error_window = { window_s = 0.2 }
+"""
+
+
+def expected(prompt: str, max_tokens: int) -> str:
+    """The right answer to every prompt."""
+    del prompt
+    return "four"[:max_tokens]
+
+
+def fake_spec(folder: Path) -> GraphSpec:
+    """The graph file of the fake target, read."""
+    path = folder / "fake.toml"
+    path.write_text(GRAPH)
+    return load_graph(str(path))
+
+
+@dataclass
+class FakeTarget:
+    """A `Target` without processes.
+
+    Attributes:
+        url: where its server listens.
+        is_lost: what `begin_run` looks at; a lost graph can't be used again.
+        calls: the names of the operations that changed something, in order.
+        answers: makes the text of each answer.
+    """
+
+    spec: GraphSpec
+    url: str = ""
+    is_lost: bool = False
+    calls: list[str] = field(default_factory=list)
+    log: list[Spawned | BecameReady | Died] = field(default_factory=list)
+    answers: Callable[[], str] = lambda: "four"
+    lives: dict[str, int] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+
+    def begin_run(self) -> None:
+        """Nothing that died before is told of."""
+        if self.is_lost:
+            raise GraphError("fake: the graph is lost")
+        self.log = [one for one in self.log if one.incarnation == self.lives[one.replica]]
+
+    def entries(self) -> list[str]:
+        """One server stands for the only front."""
+        return [self.url]
+
+    def alive(self, replica: str) -> bool:
+        """True unless it was killed."""
+        return replica not in self.dead
+
+    def ready(self, replica: str) -> bool:
+        """What lives is ready at once."""
+        return replica not in self.dead
+
+    def ending(self, replica: str) -> bool:
+        """Nothing takes time to end."""
+        del replica
+        return False
+
+    async def gone(self, replica: str, within_s: float) -> bool:
+        """True if it was killed."""
+        del within_s
+        return replica in self.dead
+
+    async def kill(self, replica: str, scope: str, child: int) -> Landed:
+        """Set the flag."""
+        del scope, child
+        self.calls.append(f"kill {replica}")
+        self.dead.add(replica)
+        self.log.append(Died(time.monotonic(), replica, self.lives[replica], 0, -9, aimed=True))
+        return self._landed("flag set")
+
+    async def terminate(self, replica: str) -> Landed:
+        """As a kill."""
+        return await self.kill(replica, "process", 0)
+
+    async def stall(self, replica: str) -> Landed:
+        """Can't be done to a flag."""
+        return Landed(ok=False, proof=f"{replica} has no processes", at_s=time.monotonic())
+
+    async def resume(self, replica: str) -> Landed:
+        """Nothing is ever stalled."""
+        return self._landed(f"{replica} was not stalled")
+
+    async def respawn(self, replica: str) -> Landed:
+        """Clear the flag."""
+        self.calls.append(f"respawn {replica}")
+        self.start(replica)
+        return self._landed("flag cleared")
+
+    async def wait_ready(self, within_s: float) -> bool:
+        """What lives is ready at once."""
+        del within_s
+        return True
+
+    def pids(self) -> list[int]:
+        """It has no processes."""
+        return []
+
+    async def views(self) -> list[View]:
+        """It lists nothing."""
+        return []
+
+    async def measures(self) -> list[Measured]:
+        """It uses nothing."""
+        return []
+
+    def note_baseline_memory(self) -> None:
+        """It has no memory."""
+
+    async def leaks(self) -> list[Leak]:
+        """It leaves nothing."""
+        return []
+
+    def start(self, replica: str) -> None:
+        """Begin the next life of a replica."""
+        number = self.lives[replica] = self.lives.get(replica, -1) + 1
+        self.dead.discard(replica)
+        self.log.append(Spawned(time.monotonic(), replica, number, 0))
+        self.log.append(BecameReady(time.monotonic(), replica, number))
+
+    def _landed(self, proof: str) -> Landed:
+        return Landed(ok=True, proof=proof, at_s=time.monotonic())
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """A completion of four tokens, streamed if that was asked for; an error while both workers are dead."""
+        workers = {name for name in self.lives if name.startswith("worker")}
+        if workers <= self.dead:
+            return web.json_response({"error": "no worker"}, status=503)
+        asked = await request.json()
+        choice = {"index": 0, "text": self.answers(), "finish_reason": "length"}
+        whole = {"id": f"cmpl-{id(request)}", "choices": [choice]}
+        if not asked.get("stream"):
+            usage = {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5}
+            return web.json_response(whole | {"usage": usage})
+        text = f"data: {json.dumps(whole)}\n\ndata: [DONE]\n\n"
+        return web.Response(text=text, content_type="text/event-stream")
+
+
+class FakeTargets:
+    """Opens fake targets, as an `OpenTarget`, and remembers them."""
+
+    def __init__(self, answers: Callable[[], str] = lambda: "four") -> None:
+        self.opened: list[FakeTarget] = []
+        self.open_now = 0
+        self._answers = answers
+
+    @asynccontextmanager
+    async def __call__(self, spec: GraphSpec, folder: Path) -> AsyncIterator[FakeTarget]:
+        """Open one; its only log file tells that it was."""
+        target = FakeTarget(spec, answers=self._answers)
+        (folder / "logs").mkdir()
+        (folder / "logs" / "fake.log").write_text("opened\n")
+        for role, index in spec.replicas():
+            target.start(replica_name(role, index))
+        app = web.Application()
+        app.router.add_post("/v1/completions", target.answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        target.url = f"http://127.0.0.1:{port}"
+        self.opened.append(target)
+        self.open_now += 1
+        try:
+            yield target
+        except asyncio.CancelledError:
+            target.calls.append("cancelled")
+            raise
+        finally:
+            self.open_now -= 1
+            await runner.cleanup()
