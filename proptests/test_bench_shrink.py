@@ -98,7 +98,7 @@ def test_what_hypothesis_finds_is_the_bug() -> None:
     shape = BY_NAME["stale lease"]
     result = AsItComes(COSTS)(shape, failing(shape, 0), Simulated(shape, 0))
     assert result.says == FINDING
-    assert result.runs[-1].trial.says == "broken"
+    assert result.runs[-1].trial.kind == "broken"
     assert shape.at_s(result.plan) is not None
 
 

@@ -12,7 +12,7 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.request import ERROR
 from graphquake.machines.cases.corpus import Case, Corpus, Observed
 from graphquake.machines.frontends.cli import main
-from graphquake.machines.runners.runner import LiveLab
+from graphquake.machines.runners.runner import LiveRunner
 from graphquake.machines.sessions import session
 
 from support.made import Made, plan_of
@@ -155,7 +155,7 @@ def test_a_case_that_the_graph_cannot_do_any_more(
     graph: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its replay proves nothing and says why; no graph is started for it."""
-    monkeypatch.setattr(LiveLab, "run", NotImplemented)
+    monkeypatch.setattr(LiveRunner, "run", NotImplemented)
     Corpus(Path("regressions")).keep(case_of(plan=plan_of("kill server 2")))
     assert main(["replay", "abc123", "--graph", graph]) == EXIT_PROVED_NOTHING
     why = 'plan step 1, "kill server 2": toy has server 0 and server 1'

@@ -51,8 +51,8 @@ def shrunk(name: str, seed: int, rate: float, slots: int) -> tuple[Shrunk, Virtu
     return shrink_ahead(shrinker, runner), runner
 
 
-def _shrink(plan: Plan, first: Trial, run: object, progress: object) -> Shrunk:
-    return shrink(SPEC, plan, first, run, progress=progress)  # type: ignore[arg-type]
+def _shrink(plan: Plan, first: Trial, run: object, on_trial: object) -> Shrunk:
+    return shrink(SPEC, plan, first, run, on_trial=on_trial)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("rate", "slots"), [(1.0, 2), (0.6, 4)])

@@ -24,12 +24,12 @@ from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.reports.finding_text import finding_text
 from graphquake.machines.runners.budget import Limit
 from graphquake.machines.runners.journal import Journal
-from graphquake.machines.runners.runner import Outcome
+from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.search import SETTINGS, Ended, search
 from graphquake.machines.shrinking.result import Shrunk
 
 from support.made import Made, plan_of, spec_of
-from support.simlab import Bug, SimLab
+from support.sim_runner import Bug, SimRunner
 
 PAIR = plan_of("kill decode 0", "kill prefill 0")
 SINGLE = plan_of("kill decode 0")
@@ -43,10 +43,17 @@ def every_plan_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def searched(
-    lab: SimLab, folder: Path, *, seed: int = 1, findings_max: int = 1, journal: Path | None = None
+    runner: SimRunner,
+    folder: Path,
+    *,
+    seed: int = 1,
+    findings_max: int = 1,
+    journal: Path | None = None,
 ) -> tuple[Judge, Ended]:
     """One search on a simulated graph."""
-    judge = Judge(lab, Corpus(folder / "cases"), Journal(journal), results_dir=folder / "results")
+    judge = Judge(
+        runner, Corpus(folder / "cases"), Journal(journal), results_dir=folder / "results"
+    )
     ended = search(judge, seed, findings_max=findings_max, config=QUICK)
     judge.journal.close()
     return judge, ended
@@ -55,7 +62,7 @@ def searched(
 @pytest.mark.parametrize("seed", range(5))
 def test_a_bug_is_found_shrunk_confirmed_and_kept(tmp_path: Path, seed: int) -> None:
     """Two kills in one order: the case on disk is exactly that plan, with ten fresh runs behind it."""
-    judge, ended = searched(SimLab([Bug(PAIR, "wrong tokens")]), tmp_path, seed=seed)
+    judge, ended = searched(SimRunner([Bug(PAIR, "wrong tokens")]), tmp_path, seed=seed)
     assert ended == "findings"
     (case,) = Corpus(tmp_path / "cases")
     assert embeds(PAIR, case.plan)
@@ -68,8 +75,8 @@ def test_a_bug_is_found_shrunk_confirmed_and_kept(tmp_path: Path, seed: int) -> 
 @pytest.mark.parametrize("seed", range(40))
 def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
     """At a rate of .3, with plans that are remembered as kept, no search ends in a Flaky error."""
-    lab = SimLab([Bug(SINGLE, "wrong tokens", rate=0.3)], seed=seed, runs_max=400)
-    judge, ended = searched(lab, tmp_path, seed=seed)
+    runner = SimRunner([Bug(SINGLE, "wrong tokens", rate=0.3)], seed=seed, runs_max=400)
+    judge, ended = searched(runner, tmp_path, seed=seed)
     assert ended in ("findings", "budget")
     assert all(embeds(SINGLE, finding.case.plan) for finding in judge.findings)
 
@@ -78,9 +85,9 @@ def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
     """After two kills it is a stream that fails first, after one of them never: the case is the one kill, called as that shows it."""
     in_stream = Bug(PAIR, "error event 503", outcome=ERROR, after_s=7.0)
     plain = Bug(SINGLE, "HTTP 503", outcome=ERROR, after_s=8.0)
-    lab = SimLab([in_stream, plain])
-    assert lab.run(PAIR, "first").verdict.violations[0].signature.what == "error event 503"
-    judge = Judge(lab, Corpus(tmp_path / "cases"), Journal(), results_dir=tmp_path / "results")
+    runner = SimRunner([in_stream, plain])
+    assert runner.run(PAIR, "first").verdict.violations[0].signature.what == "error event 503"
+    judge = Judge(runner, Corpus(tmp_path / "cases"), Journal(), results_dir=tmp_path / "results")
     judge.new_round(0)
     with pytest.raises(PromiseBroken):
         judge(PAIR)
@@ -107,10 +114,10 @@ PLAIN = plan_of("kill frontend 0")
 EITHER = [Bug(PAIR, "wrong tokens"), Bug(PLAIN, "wrong tokens")]
 
 
-def judged(lab: SimLab, folder: Path) -> tuple[Judge, Case]:
+def judged(runner: SimRunner, folder: Path) -> tuple[Judge, Case]:
     """The pair is drawn, and held against the plainest plans."""
-    judge = Judge(lab, Corpus(folder / "cases"), Journal(), results_dir=folder / "results")
-    judge.plainest = machine_for(lab.spec, judge)().plainest()
+    judge = Judge(runner, Corpus(folder / "cases"), Journal(), results_dir=folder / "results")
+    judge.plainest = machine_for(runner.spec, judge)().plainest()
     judge.new_round(0)
     for _ in range(2):
         # Hypothesis asks again for what broke.
@@ -122,7 +129,7 @@ def judged(lab: SimLab, folder: Path) -> tuple[Judge, Case]:
 
 def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -> None:
     """It is no part of what was drawn, and has evidence of its own."""
-    judge, case = judged(SimLab(EITHER), tmp_path)
+    judge, case = judged(SimRunner(EITHER), tmp_path)
     assert (case.plan, case.status) == (PLAIN, "open")
     assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
     assert case.shrunk_from["live_runs"] + 1 == judge.journal.live.total()
@@ -133,7 +140,7 @@ def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -
 @pytest.mark.parametrize(("seed", "slots"), [(0, 1), (1, 1), (1, 2), (2, 3)])
 def test_a_search_ends_with_the_plainer_plan(tmp_path: Path, seed: int, slots: int) -> None:
     """Whatever Hypothesis makes of a plan that fails, and contains nothing of it."""
-    judge, ended = searched(SimLab(EITHER, slots=slots), tmp_path, seed=seed)
+    judge, ended = searched(SimRunner(EITHER, slots=slots), tmp_path, seed=seed)
     assert ended == "findings"
     assert [len(finding.case.plan.steps) for finding in judge.findings] == [1]
 
@@ -142,20 +149,20 @@ def test_a_plain_plan_that_fails_far_less_often_is_another_matter(tmp_path: Path
     """One run may show it; the runs that should confirm it do not."""
     shown = 0
     for seed in range(12):
-        lab = SimLab([EITHER[0], replace(EITHER[1], rate=0.25)], seed=seed)
-        _, case = judged(lab, tmp_path / str(seed))
+        runner = SimRunner([EITHER[0], replace(EITHER[1], rate=0.25)], seed=seed)
+        _, case = judged(runner, tmp_path / str(seed))
         assert case.plan == PAIR
         assert case.observed[0].broke == case.observed[0].runs >= 10
-        shown += lab.runs.count(PLAIN) > 1
+        shown += runner.runs.count(PLAIN) > 1
     assert shown
 
 
 def test_what_a_plain_plan_is_known_for_is_no_news(tmp_path: Path) -> None:
     """With the plain plan a case already, the pair is a case of its own."""
-    _, case = judged(SimLab(EITHER), tmp_path)
+    _, case = judged(SimRunner(EITHER), tmp_path)
     corpus = Corpus(tmp_path / "cases")
     corpus.keep(replace(case, status="known", why="planted"))
-    _, second = judged(SimLab(EITHER), tmp_path)
+    _, second = judged(SimRunner(EITHER), tmp_path)
     assert second.plan == PAIR
 
 
@@ -181,7 +188,9 @@ def test_the_same_seed_draws_the_same_plans(
     for number, ci in enumerate(("", "true")):
         monkeypatch.setenv("CI", ci)
         path = tmp_path / f"{number}.jsonl"
-        searched(SimLab([Bug(PAIR, "wrong tokens")]), tmp_path / str(number), seed=7, journal=path)
+        searched(
+            SimRunner([Bug(PAIR, "wrong tokens")]), tmp_path / str(number), seed=7, journal=path
+        )
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         journals.append([row["plan"] for row in rows if "drawn" in row])
     assert journals[0] == journals[1]
@@ -191,7 +200,7 @@ def test_the_same_seed_draws_the_same_plans(
 def test_different_seeds_draw_different_plans(tmp_path: Path) -> None:
     """Else a search would never see anything new."""
     drawn = [
-        searched(SimLab([], runs_max=20), tmp_path / str(seed), seed=seed)[0].journal.plans
+        searched(SimRunner([], runs_max=20), tmp_path / str(seed), seed=seed)[0].journal.plans
         for seed in (1, 2)
     ]
     assert drawn[0] != drawn[1]
@@ -199,7 +208,7 @@ def test_different_seeds_draw_different_plans(tmp_path: Path) -> None:
 
 def test_a_correct_graph_has_no_finding(tmp_path: Path) -> None:
     """500 runs, not one false alarm."""
-    judge, ended = searched(SimLab([], runs_max=500), tmp_path)
+    judge, ended = searched(SimRunner([], runs_max=500), tmp_path)
     assert ended == "budget"
     assert judge.journal.live == {"kept": 500}
     assert not judge.findings
@@ -208,9 +217,9 @@ def test_a_correct_graph_has_no_finding(tmp_path: Path) -> None:
 def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> None:
     """A case excuses a violation, not a plan: plans that contain it run, and everything else in them is judged."""
     first = Bug(SINGLE, "wrong tokens")
-    searched(SimLab([first]), tmp_path, seed=3)
+    searched(SimRunner([first]), tmp_path, seed=3)
     second = Bug(plan_of("kill decode 0", "respawn decode 0"), "tokens lost")
-    judge, _ = searched(SimLab([first, second]), tmp_path, seed=4, findings_max=1)
+    judge, _ = searched(SimRunner([first, second]), tmp_path, seed=4, findings_max=1)
     (finding,) = judge.findings
     assert str(finding.case.signature) == "answers / tokens lost"
     assert finding.case.plan.steps == second.needs.steps
@@ -220,8 +229,8 @@ def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> No
 def test_a_known_case_is_no_finding_again(tmp_path: Path) -> None:
     """The second search goes past it until the budget is spent."""
     bug = Bug(SINGLE, "wrong tokens")
-    searched(SimLab([bug]), tmp_path, seed=3)
-    judge, ended = searched(SimLab([bug], runs_max=100), tmp_path, seed=4)
+    searched(SimRunner([bug]), tmp_path, seed=3)
+    judge, ended = searched(SimRunner([bug], runs_max=100), tmp_path, seed=4)
     assert ended == "budget"
     assert not judge.findings
     assert sum(judge.explained.values()) >= 20
@@ -230,20 +239,20 @@ def test_a_known_case_is_no_finding_again(tmp_path: Path) -> None:
 def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> None:
     """It excuses nothing."""
     bug = Bug(SINGLE, "wrong tokens")
-    searched(SimLab([bug]), tmp_path, seed=3)
+    searched(SimRunner([bug]), tmp_path, seed=3)
     corpus = Corpus(tmp_path / "cases")
     (case,) = corpus
     corpus.keep(_with_status(case, "fixed"))
-    judge, _ = searched(SimLab([bug]), tmp_path, seed=4)
+    judge, _ = searched(SimRunner([bug]), tmp_path, seed=4)
     assert [finding.case.id for finding in judge.findings] == [case.id]
 
 
 def test_plans_that_do_nothing_or_were_seen_before_are_not_run(tmp_path: Path) -> None:
     """A draw costs 10 ms, a run 10 s."""
-    lab = SimLab([], runs_max=200)
-    judge, _ = searched(lab, tmp_path)
-    assert len(lab.runs) == len(set(lab.runs))
-    assert all(plan.disturbs for plan in lab.runs)
+    runner = SimRunner([], runs_max=200)
+    judge, _ = searched(runner, tmp_path)
+    assert len(runner.runs) == len(set(runner.runs))
+    assert all(plan.disturbs for plan in runner.runs)
     assert judge.journal.drawn["only waits"] > 0
 
 
@@ -251,8 +260,8 @@ def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -
     """Unshrunk, with the counts that there are; the next search does not begin anew with it."""
     bug = Bug(PAIR, "wrong tokens")
     needed = len(_runs_of(bug, tmp_path / "all"))
-    lab = SimLab([bug], runs_max=needed - 8)
-    judge, ended = searched(lab, tmp_path, seed=1)
+    runner = SimRunner([bug], runs_max=needed - 8)
+    judge, ended = searched(runner, tmp_path, seed=1)
     assert ended in ("budget", "findings")
     (case,) = Corpus(tmp_path / "cases")
     assert case.status == "unshrunk"
@@ -263,7 +272,7 @@ def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -
 def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
     """Of five live runs: the search goes on with what time it has, and the case waits for the next one."""
     judge = Judge(
-        SimLab([Bug(PAIR, "wrong tokens")]), Corpus(tmp_path / "cases"), Journal(),
+        SimRunner([Bug(PAIR, "wrong tokens")]), Corpus(tmp_path / "cases"), Journal(),
         results_dir=tmp_path, shrink_limit=Limit(runs=5),
     )  # fmt: skip
     assert search(judge, 1, findings_max=1, config=QUICK) == "findings"
@@ -276,10 +285,10 @@ def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
     """From the plan that was kept: the case of before makes room for the minimal one; on a graph that is well it stays."""
     bug = Bug(PAIR, "wrong tokens")
     left, corpus = _left_unshrunk(bug, tmp_path)
-    well = Judge(SimLab([]), corpus, Journal(), results_dir=tmp_path / "well")
+    well = Judge(SimRunner([]), corpus, Journal(), results_dir=tmp_path / "well")
     well.go_on(left)
     assert list(Corpus(tmp_path / "cases")) == [left]
-    judge = Judge(SimLab([bug]), corpus, Journal(), results_dir=tmp_path / "results")
+    judge = Judge(SimRunner([bug]), corpus, Journal(), results_dir=tmp_path / "results")
     judge.go_on(left)
     (case,) = Corpus(tmp_path / "cases")
     assert (case.status, len(case.plan.steps)) == ("open", 2)
@@ -288,11 +297,11 @@ def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
 
 def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path) -> None:
     """As any other plan of several steps is."""
-    _, pair = judged(SimLab(EITHER[:1]), tmp_path)
+    _, pair = judged(SimRunner(EITHER[:1]), tmp_path)
     corpus = Corpus(tmp_path / "cases")
     left = replace(pair, status="unshrunk")
     corpus.keep(left)
-    judge = Judge(SimLab(EITHER), corpus, Journal(), results_dir=tmp_path / "results")
+    judge = Judge(SimRunner(EITHER), corpus, Journal(), results_dir=tmp_path / "results")
     search(judge, 1, findings_max=1, unshrunk=[left], config=QUICK)
     assert judge.findings[0].case.plan == PLAIN
     assert pair.id not in {case.id for case in Corpus(tmp_path / "cases")}
@@ -306,7 +315,7 @@ def test_what_breaks_in_the_last_wait_is_explained_by_its_case() -> None:
     )
     history = made.history()
     seen = Violation(Signature("views_agree", "listed"), 4.5, "listed")
-    outcome = Outcome(plan, Verdict("broken", (seen,)), history, 6.0)
+    outcome = RunResult(plan, Verdict("broken", (seen,)), history, 6.0)
     chase = Chase(seen.signature)
     chase.saw(history, [seen])
     shrunk = Shrunk(plan, 1, 1, 0, 0, (), (), None, 1, complete=False, confirmed=True, journal=())
@@ -320,13 +329,13 @@ def test_what_breaks_in_the_last_wait_is_explained_by_its_case() -> None:
 
 def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> None:
     """The known one stays as it is, and both are in the corpus."""
-    searched(SimLab([Bug(SINGLE, "wrong tokens")]), tmp_path)
+    searched(SimRunner([Bug(SINGLE, "wrong tokens")]), tmp_path)
     corpus = Corpus(tmp_path / "cases")
     (known,) = corpus
     known = replace(known, status="known", why="planted")
     corpus.keep(known)
     both = [Bug(SINGLE, "wrong tokens"), Bug(SINGLE, "tokens lost")]
-    judge, _ = searched(SimLab(both), tmp_path, seed=2)
+    judge, _ = searched(SimRunner(both), tmp_path, seed=2)
     assert str(judge.findings[0].case.signature) == "answers / tokens lost"
     assert {case.plan for case in Corpus(tmp_path / "cases")} == {SINGLE}
     assert known in Corpus(tmp_path / "cases")
@@ -337,7 +346,7 @@ def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> No
     """With the counts that it had: one run broke it once more, and then the budget was spent."""
     bug = Bug(PAIR, "HTTP 503", outcome=ERROR, after_s=8.0)
     left, corpus = _left_unshrunk(bug, tmp_path)
-    judge = Judge(SimLab([bug], runs_max=1), corpus, Journal(), results_dir=tmp_path / "results")
+    judge = Judge(SimRunner([bug], runs_max=1), corpus, Journal(), results_dir=tmp_path / "results")
     judge.go_on(left)
     assert [finding.case for finding in judge.findings] == [left]
     assert list(Corpus(tmp_path / "cases")) == [left]
@@ -348,11 +357,11 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
     both = [Bug(SINGLE, "tokens lost", rate=1.0), Bug(PAIR, "wrong tokens")]
     plan = plan_of("kill decode 0", "kill prefill 0", "kill frontend 0")
     for shrink_any, steps in ((False, 2), (True, 1)):
-        lab = SimLab(both)
+        runner = SimRunner(both)
         folder = tmp_path / str(shrink_any)
         corpus, journal = Corpus(folder / "cases"), Journal()
-        judge = Judge(lab, corpus, journal, results_dir=folder, shrink_any=shrink_any)
-        outcome = lab.run(plan, "search")
+        judge = Judge(runner, corpus, journal, results_dir=folder, shrink_any=shrink_any)
+        outcome = runner.run(plan, "search")
         wrong = next(v for v in outcome.verdict.violations if v.signature.what == "wrong tokens")
         finding = judge._find(plan, outcome, wrong)
         assert len(finding.case.plan.steps) == steps
@@ -362,7 +371,7 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
 def _left_unshrunk(bug: Bug, folder: Path) -> tuple[Case, Corpus]:
     """The case of a search whose budget ended in the middle of the shrink, and where it lies."""
     found = next(n for n, plan in enumerate(_runs_of(bug, folder / "all"), 1) if embeds(PAIR, plan))
-    searched(SimLab([bug], runs_max=found + 3), folder, seed=1)
+    searched(SimRunner([bug], runs_max=found + 3), folder, seed=1)
     corpus = Corpus(folder / "cases")
     (left,) = corpus
     assert left.status == "unshrunk"
@@ -370,9 +379,9 @@ def _left_unshrunk(bug: Bug, folder: Path) -> tuple[Case, Corpus]:
 
 
 def _runs_of(bug: Bug, folder: Path) -> list[Plan]:
-    lab = SimLab([bug])
-    searched(lab, folder, seed=1)
-    return lab.runs
+    runner = SimRunner([bug])
+    searched(runner, folder, seed=1)
+    return runner.runs
 
 
 def _with_status(case: Case, status: str) -> Case:
@@ -382,9 +391,9 @@ def _with_status(case: Case, status: str) -> Case:
 @pytest.mark.parametrize("slots", [2, 4])
 def test_slots_draw_and_find_the_same(tmp_path: Path, slots: int) -> None:
     """The plans that are run up to the first finding are those of one slot, and so is the case; none but a few runs come on top."""
-    one, _ = searched(SimLab([Bug(PAIR, "wrong tokens")]), tmp_path / "one", seed=2)
+    one, _ = searched(SimRunner([Bug(PAIR, "wrong tokens")]), tmp_path / "one", seed=2)
     more, ended = searched(
-        SimLab([Bug(PAIR, "wrong tokens")], slots=slots), tmp_path / "more", seed=2
+        SimRunner([Bug(PAIR, "wrong tokens")], slots=slots), tmp_path / "more", seed=2
     )
     assert ended == "findings"
     assert [f.case.plan for f in more.findings] == [f.case.plan for f in one.findings]
@@ -395,8 +404,8 @@ def test_slots_draw_and_find_the_same(tmp_path: Path, slots: int) -> None:
 def test_what_still_runs_at_the_end_of_the_budget_is_judged(tmp_path: Path) -> None:
     """A bug that only the last of the runs shows is found, and kept as far as it could be looked into."""
     bug = Bug(PAIR, "wrong tokens")
-    searched(first := SimLab([bug]), tmp_path / "one", seed=2)
+    searched(first := SimRunner([bug]), tmp_path / "one", seed=2)
     until = next(n for n, plan in enumerate(first.runs, 1) if embeds(PAIR, plan))
-    judge, ended = searched(SimLab([bug], slots=4, runs_max=until), tmp_path / "more", seed=2)
+    judge, ended = searched(SimRunner([bug], slots=4, runs_max=until), tmp_path / "more", seed=2)
     assert ended == "budget"
     assert [finding.case.status for finding in judge.findings] == ["unshrunk"]

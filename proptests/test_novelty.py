@@ -17,7 +17,7 @@ from graphquake.machines.runners.journal import Journal
 from graphquake.machines.sessions.search import SETTINGS, round_seed, search
 
 from support.made import plan_of, spec_of
-from support.simlab import SimLab
+from support.sim_runner import SimRunner
 
 SPEC = spec_of(lease_s=1.0)
 
@@ -74,11 +74,11 @@ def test_what_nobody_can_see_is_another_sight() -> None:
 
 def test_live_runs_go_to_what_was_not_seen_yet(tmp_path: Path) -> None:
     """Twenty runs show far more than the first twenty plans that are drawn."""
-    lab = SimLab([], runs_max=20, spec=SPEC)
-    judge = Judge(lab, Corpus(tmp_path / "cases"), Journal(), results_dir=tmp_path / "results")
+    runner = SimRunner([], runs_max=20, spec=SPEC)
+    judge = Judge(runner, Corpus(tmp_path / "cases"), Journal(), results_dir=tmp_path / "results")
     search(judge, 1, findings_max=1)
     first = set[tuple[str, ...]]().union(*(sights(SPEC, plan) for plan in drawn(20)))
-    chosen = set[tuple[str, ...]]().union(*(sights(SPEC, plan) for plan in lab.runs))
+    chosen = set[tuple[str, ...]]().union(*(sights(SPEC, plan) for plan in runner.runs))
     assert len(chosen) > 1.5 * len(first)
     assert judge.journal.drawn["shows less than others"] > 20
 

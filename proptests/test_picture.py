@@ -13,7 +13,7 @@ from graphquake.harness.history.request import ERROR
 from graphquake.harness.picture import content, page, write_page
 from graphquake.harness.promises.builtin import judge
 from graphquake.machines.findings.artifacts import Shelf
-from graphquake.machines.runners.runner import Outcome
+from graphquake.machines.runners.runner import RunResult
 
 from support.browser import CHROMIUM, Browser
 from support.made import Made, plan_of
@@ -121,13 +121,13 @@ async def test_fifty_thousand_requests_open_quickly(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- what is kept
 
 
-def outcome(folder: Path, made: Made, kilobytes: int) -> Outcome:
+def outcome(folder: Path, made: Made, kilobytes: int) -> RunResult:
     """A run on disk of about that size."""
     history = made.history()
     folder.mkdir(parents=True)
     history.save(folder)
     (folder / "logs" / "big.log").write_bytes(b"x" * (kilobytes << 10))
-    return Outcome(history.plan, judge(history), history, 1.0, folder)
+    return RunResult(history.plan, judge(history), history, 1.0, folder)
 
 
 @pytest.mark.parametrize(("spare", "left"), [(False, {"2"}), (True, {"0", "2"})])

@@ -17,7 +17,7 @@ from graphquake.machines.cases.replay import Replay, Word
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.reports.finding_text import counted, finding_text, seen_text, title_of
 from graphquake.machines.reports.summary import GraphSummary, combined, write
-from graphquake.machines.runners.runner import Outcome
+from graphquake.machines.runners.runner import RunResult
 
 from support.made import Made, plan_of
 
@@ -59,7 +59,7 @@ def finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
         shrunk_from={"steps": 9, "live_runs": 14, "live_s": 131},
     )
     folder = Path.cwd() / ".graphquake/3f9a1c/minimal"
-    outcome = Outcome(PLAN, judge(history), history, 9.0, folder)
+    outcome = RunResult(PLAN, judge(history), history, 9.0, folder)
     return Finding(
         case, outcome, outcome, (), counts=True, path=Path.cwd() / "regressions/3f9a1c.json"
     )

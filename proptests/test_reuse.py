@@ -14,11 +14,11 @@ from graphquake.machines.findings.judge import Judge
 from graphquake.machines.runners.journal import Journal
 from graphquake.machines.sessions.search import search
 from graphquake.machines.shrinking.shrink import Shrunk, shrink
-from graphquake.machines.shrinking.trials import Ledger, Trial
+from graphquake.machines.shrinking.trials import Trial, TrialLog
 
 from bench.reused import saved
 from support.made import plan_of
-from support.simlab import Bug, SimLab
+from support.sim_runner import Bug, SimRunner
 from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
 SEEDS = range(2)
@@ -99,29 +99,31 @@ def test_kept_on_used_graphs_rejects_nothing_until_a_fresh_one_agrees() -> None:
         asked.append("used")
         return replace(KEPT, used=True)
 
-    ledger = Ledger(run, reuse=reuse)
-    assert not ledger.breaks(PLAN, 3, "", 0.5)
+    log = TrialLog(run, reuse=reuse)
+    assert not log.breaks(PLAN, 3, "", 0.5)
     assert asked == ["used", "used", "fresh"]
-    assert not ledger.breaks(PLAN, 5, "", 0.5)
+    assert not log.breaks(PLAN, 5, "", 0.5)
     assert asked == ["used", "used", "fresh", "used", "used"]
-    assert (ledger.count(PLAN).kept, ledger.count(PLAN).used_kept) == (1, 4)
+    assert (log.count(PLAN).kept, log.count(PLAN).used_kept) == (1, 4)
 
 
 def test_what_proves_nothing_on_a_used_graph_is_asked_of_a_fresh_one() -> None:
     """An invalid run may be the late effect of the one before."""
-    ledger = Ledger(lambda _: BROKEN, reuse=lambda _: Trial("invalid", used=True))
-    assert ledger.once_more(PLAN, "", 0.5, fresh=False) == BROKEN
-    assert [tried.trial.used for tried in ledger.journal] == [True, False]
-    assert ledger.count(PLAN).broke == 1
+    log = TrialLog(lambda _: BROKEN, reuse=lambda _: Trial("invalid", used=True))
+    assert log.once_more(PLAN, "", 0.5, fresh=False) == BROKEN
+    assert [tried.trial.used for tried in log.all] == [True, False]
+    assert log.count(PLAN).broke == 1
 
 
 def test_a_search_uses_them_where_the_lab_does(tmp_path: Path) -> None:
     """The case is the same, and its ten confirming runs had fresh graphs."""
     judges = []
     for reuses in (False, True):
-        lab = SimLab([Bug(plan_of("kill decode 0", "kill prefill 0"), "wrong")], reuses=reuses)
+        runner = SimRunner(
+            [Bug(plan_of("kill decode 0", "kill prefill 0"), "wrong")], reuses=reuses
+        )
         folder = tmp_path / str(reuses)
-        judges.append(Judge(lab, Corpus(folder), Journal(), results_dir=folder))
+        judges.append(Judge(runner, Corpus(folder), Journal(), results_dir=folder))
         search(judges[-1], 1, findings_max=1)
     fresh, used = (judge.findings[0].case for judge in judges)
     assert used.plan == fresh.plan

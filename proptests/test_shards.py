@@ -17,7 +17,7 @@ from graphquake.machines.sessions.session import results_folder
 from graphquake.machines.sessions.shards import merged, packed, unpacked
 
 from support.made import plan_of
-from support.simlab import Bug, SimLab
+from support.sim_runner import Bug, SimRunner
 
 BUG = Bug(plan_of("kill decode 0"), "wrong tokens")
 
@@ -25,7 +25,7 @@ BUG = Bug(plan_of("kill decode 0"), "wrong tokens")
 def searched(folder: Path, cases: Path, shard: int) -> Judge:
     """One shard, on a simulated graph with a bug."""
     corpus = Corpus(cases)
-    judge = Judge(SimLab([BUG], runs_max=40), corpus, Journal(), results_dir=folder)
+    judge = Judge(SimRunner([BUG], runs_max=40), corpus, Journal(), results_dir=folder)
     search(judge, 1, findings_max=1, shard=shard)
     return judge
 
@@ -42,7 +42,7 @@ def test_what_another_shard_kept_meanwhile_is_no_news(
 ) -> None:
     """The corpus of the second one was read before the case was there."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
-    late = Judge(SimLab([BUG], runs_max=40), Corpus(tmp_path), Journal(), results_dir=tmp_path)
+    late = Judge(SimRunner([BUG], runs_max=40), Corpus(tmp_path), Journal(), results_dir=tmp_path)
     first = searched(tmp_path, tmp_path, 0)
     assert len(first.findings) == 1
     assert search(late, 1, findings_max=1, shard=1) == "budget"
@@ -57,7 +57,7 @@ def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
     theirs = searched(tmp_path / "a", tmp_path / "theirs", 0).findings[0].case
     ours = Judge(
-        SimLab([BUG], runs_max=60), Corpus(tmp_path / "ours"), Journal(), results_dir=tmp_path
+        SimRunner([BUG], runs_max=60), Corpus(tmp_path / "ours"), Journal(), results_dir=tmp_path
     )
     evidence = ours._evidence
 

@@ -47,7 +47,7 @@ def all_shrunk(rate: float) -> list[tuple[Shape, Plan, Shrunk]]:
 def until_held(one: Shrunk) -> int:
     """How many live runs it took until a plan of the final steps was first seen to break."""
     size = len(one.plan.steps)
-    held = (t.trial.says == "broken" and len(t.plan.steps) == size for t in one.journal)
+    held = (t.trial.kind == "broken" and len(t.plan.steps) == size for t in one.journal)
     return next(number for number, is_held in enumerate(held, start=1) if is_held)
 
 
@@ -117,7 +117,7 @@ def test_what_comes_out_embeds_in_what_went_in(rate: float) -> None:
 def test_the_counts_are_those_of_the_journal() -> None:
     """What is reported of the minimal plan and of each removal was run in this shrink, on just these plans."""
     for _, _, one in all_shrunk(0.6):
-        own = [tried.trial.says for tried in one.journal if tried.plan == one.plan]
+        own = [tried.trial.kind for tried in one.journal if tried.plan == one.plan]
         assert (one.broke, one.runs) == (own.count("broken"), len(own))
         assert one.live_runs == len(one.journal)
         assert len(one.needed) == len(one.plan.steps)

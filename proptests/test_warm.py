@@ -13,9 +13,9 @@ from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.targets.target import Target
-from graphquake.machines.runners import runner as labs
+from graphquake.machines.runners import runner as runners
 from graphquake.machines.runners.budget import Budget
-from graphquake.machines.runners.runner import LiveLab
+from graphquake.machines.runners.runner import LiveRunner
 
 from support.made import plan_of
 from support.toys import in_loop, left_of, toy_spec
@@ -95,17 +95,19 @@ async def test_one_that_takes_longer_to_heal_than_to_start_is_not_healed(tmp_pat
 
 def test_a_lab_uses_slow_graphs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only for runs that may; at most so often; and never past its own end."""
-    monkeypatch.setattr(labs, "SLOW_START_S", 0.0)
-    monkeypatch.setattr(labs, "USES_MAX", 2)
-    with LiveLab(toy_spec(tmp_path), tmp_path / "runs", Budget(120.0)) as lab:
-        assert not lab.reuses
-        outcomes = [lab.run(Plan(()), "search")]
-        assert lab.reuses
-        tickets = [True, True, True, False, True, True]
-        outcomes += [lab.result(lab.start(Plan(()), "shrink", may_reuse=may)) for may in tickets]
+    monkeypatch.setattr(runners, "SLOW_START_S", 0.0)
+    monkeypatch.setattr(runners, "USES_MAX", 2)
+    with LiveRunner(toy_spec(tmp_path), tmp_path / "runs", Budget(120.0)) as runner:
+        assert not runner.reuses
+        outcomes = [runner.run(Plan(()), "search")]
+        assert runner.reuses
+        reusable = [True, True, True, False, True, True]
+        outcomes += [
+            runner.result(runner.start(Plan(()), "shrink", may_reuse=may)) for may in reusable
+        ]
     used = [outcome.used for outcome in outcomes]
     assert used == [False, False, True, False, False, False, True]
-    assert len(lab.starts_s) == used.count(False)
+    assert len(runner.starts_s) == used.count(False)
     assert all(outcome.verdict.says == "kept" for outcome in outcomes)
     assert not list((tmp_path / "runs").glob("*-graph"))
     assert left_of(os.getpid()) == []

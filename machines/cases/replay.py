@@ -17,7 +17,7 @@ from graphquake.machines.cases.corpus import Case, Observed
 from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.journal import Journal
-from graphquake.machines.runners.runner import Lab, Outcome
+from graphquake.machines.runners.runner import Runner, RunResult
 from graphquake.machines.shrinking.rates import SURE, passes_to_reject
 
 RUNS_MIN: Final = 3
@@ -43,7 +43,7 @@ class Replay:
     invalid: int
     others: tuple[Signature, ...]
     differs: tuple[str, ...]
-    shown: Outcome | None
+    shown: RunResult | None
     why: str = ""
 
     @property
@@ -86,23 +86,23 @@ def impossible(case: Case, spec: GraphSpec) -> str:
     return ""
 
 
-def replay(case: Case, lab: Lab, journal: Journal, *, runs: int | None = None) -> Replay:
+def replay(case: Case, runner: Runner, journal: Journal, *, runs: int | None = None) -> Replay:
     """Run a case's plan until it is decided.
 
     Args:
-        lab: runs under the case's own bounds and load (see `corpus.as_in`).
+        runner: runs under the case's own bounds and load (see `corpus.as_in`).
         runs: do exactly so many, broken or not; None stops at the first that breaks it.
     """
-    if why := impossible(case, lab.spec):
-        return Replay(case, "INVALID", 0, 0, 0, (), _differs(case, lab.host), None, why)
+    if why := impossible(case, runner.spec):
+        return Replay(case, "INVALID", 0, 0, 0, (), _differs(case, runner.host), None, why)
     broke = kept = invalid = 0
     others: Counter[Signature] = Counter()
-    shown: Outcome | None = None
+    shown: RunResult | None = None
     needed = runs or runs_needed(case)
     spent = False
     while broke + kept < needed and invalid < INVALID_MAX and (runs or not broke):
         try:
-            outcome = lab.run(case.plan, f"replay {case.id}")
+            outcome = runner.run(case.plan, f"replay {case.id}")
         except BudgetSpent:
             spent = True
             break
@@ -116,14 +116,14 @@ def replay(case: Case, lab: Lab, journal: Journal, *, runs: int | None = None) -
         if own or shown is None:
             shown = outcome
         else:
-            lab.discard(outcome)
+            runner.discard(outcome)
     word = _word(broke, kept, needed, spent=spent)
     return Replay(
-        case, word, broke, broke + kept, invalid, tuple(others), _differs(case, lab.host), shown
+        case, word, broke, broke + kept, invalid, tuple(others), _differs(case, runner.host), shown
     )
 
 
-def _what(outcome: Outcome) -> str:
+def _what(outcome: RunResult) -> str:
     verdict = outcome.verdict
     return verdict.causes[0] if verdict.causes else "".join(map(str, verdict.signatures[:1]))
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from graphquake.harness.picture import NAME, write_page
 from graphquake.harness.reports.story import story
-from graphquake.machines.runners.runner import Outcome
+from graphquake.machines.runners.runner import RunResult
 
 # What the folders of all runs of a graph may take, and what stays of them whatever happens.
 ROOM_BYTES: Final = 2 << 30
@@ -22,13 +22,13 @@ MINIMAL: Final = "minimal"
 ORIGINAL: Final = "original"
 
 
-def draw(outcome: Outcome, links: Mapping[str, str] | None = None) -> None:
+def draw(outcome: RunResult, links: Mapping[str, str] | None = None) -> None:
     """Write the page of a run, if it has a folder."""
     if outcome.folder is not None and (outcome.folder / "events.jsonl").is_file():
         write_page(outcome.history, outcome.folder, links)
 
 
-def move(outcome: Outcome, to: Path) -> Outcome:
+def move(outcome: RunResult, to: Path) -> RunResult:
     """Put a run's folder there; whatever was there before goes."""
     if outcome.folder is None or not outcome.folder.is_dir():
         return outcome
@@ -38,14 +38,14 @@ def move(outcome: Outcome, to: Path) -> Outcome:
     return replace(outcome, folder=to)
 
 
-def tell(outcome: Outcome) -> None:
+def tell(outcome: RunResult) -> None:
     """Write down in ten lines what happened in a run."""
     if outcome.folder is not None and outcome.folder.is_dir():
         text = "".join(f"{line}\n" for line in story(outcome.history))
         (outcome.folder / "story.txt").write_text(text, encoding="utf-8")
 
 
-def file_finding(shown: Outcome, first: Outcome, folder: Path) -> tuple[Outcome, Outcome]:
+def file_finding(shown: RunResult, first: RunResult, folder: Path) -> tuple[RunResult, RunResult]:
     """Put away what a finding rests on.
 
     Args:
@@ -80,7 +80,7 @@ class Shelf:
     spare_shown: bool = False
     _taken: dict[Path, tuple[int, bool]] = field(default_factory=dict)
 
-    def put(self, outcome: Outcome) -> None:
+    def put(self, outcome: RunResult) -> None:
         """Keep the folder of a run, with its page; the oldest kept runs make room for it, then the oldest of all."""
         if outcome.folder is None or not outcome.folder.is_dir():
             return

@@ -19,7 +19,7 @@ def drawable(spec: GraphSpec) -> list[str]:
     return [f"{verb} {role.name}" for verb in spec.faults for role in spec.roles]
 
 
-class Tally:
+class FaultCoverage:
     """Counts faults that landed, by kind and role, and the interesting ways in which they met."""
 
     def __init__(self, spec: GraphSpec) -> None:

@@ -21,7 +21,7 @@ from graphquake.machines.cases.corpus import (
 from graphquake.machines.cases.replay import versions_of
 from graphquake.machines.findings.sightings import Chase, status_of
 from graphquake.machines.reports.finding_text import seen_text, title_of
-from graphquake.machines.runners.runner import Outcome
+from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.shrinking.result import Shrunk
 
 
@@ -37,8 +37,8 @@ class Finding:
     """
 
     case: Case
-    minimal: Outcome
-    original: Outcome
+    minimal: RunResult
+    original: RunResult
     others: tuple[Signature, ...]
     counts: bool
     path: Path | None = None
@@ -49,7 +49,7 @@ def case_of(
     host: Mapping[str, str],
     chase: Chase,
     shrunk: Shrunk,
-    sightings: Sequence[Outcome],
+    sightings: Sequence[RunResult],
     cost: Mapping[str, float],
 ) -> Case:
     """The case of a plan that was shrunk.

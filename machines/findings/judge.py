@@ -32,7 +32,7 @@ from graphquake.machines.cases.corpus import (
     Corpus,
 )
 from graphquake.machines.findings.artifacts import file_finding
-from graphquake.machines.findings.fault_coverage import Tally
+from graphquake.machines.findings.fault_coverage import FaultCoverage
 from graphquake.machines.findings.fault_localization import blame
 from graphquake.machines.findings.finding import Finding, case_of, with_past
 from graphquake.machines.findings.hypothesis_errors import Minimal, RoundOver, broken
@@ -41,10 +41,10 @@ from graphquake.machines.plans.novelty import Novelty
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import UNLIMITED, Budget, BudgetSpent, Limit
 from graphquake.machines.runners.journal import Journal
-from graphquake.machines.runners.runner import Lab, Outcome, Ticket
+from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
 from graphquake.machines.shrinking.shrink import OutOfBudget, Shrunk, Trial, shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead
-from graphquake.machines.shrinking.trials import Progress, Run
+from graphquake.machines.shrinking.trials import OnTrial, RunPlan
 
 # Full runs of the minimal plan, for the evidence: the others end as soon as they have shown what they were run for. They stay on
 # at least so long, or as long as a lease: how far a bug reaches is what its case may excuse later.
@@ -61,7 +61,7 @@ class Judge:
     """Judges the plans of one search.
 
     Attributes:
-        lab: where plans are run.
+        runner: where plans are run.
         corpus: the cases of this graph; findings are kept there.
         journal: what was drawn and run.
         strict: an unconfirmed finding fails the session, too.
@@ -72,7 +72,7 @@ class Judge:
         on_finding: told about each finding as soon as it is made.
     """
 
-    lab: Lab
+    runner: Runner
     corpus: Corpus
     journal: Journal
     strict: bool = False
@@ -82,7 +82,7 @@ class Judge:
     plainest: Sequence[Plan] = ()
     findings: list[Finding] = field(default_factory=list)
     explained: Counter[str] = field(default_factory=Counter)
-    tally: Tally = field(init=False)
+    coverage: FaultCoverage = field(init=False)
     novelty: Novelty = field(init=False)
     results_dir: Path = Path(".graphquake")
     live_s: float = 0.0
@@ -90,18 +90,18 @@ class Judge:
     unneeded: int = 0
     round: int = 0
     _said: set[Plan] = field(default_factory=set)
-    _begun: deque[Ticket] = field(default_factory=deque)
+    _begun: deque[PendingRun] = field(default_factory=deque)
     _again: set[str] = field(default_factory=set)
     _minimal: Minimal | None = None
 
     def __post_init__(self) -> None:
-        self.tally = Tally(self.spec)
+        self.coverage = FaultCoverage(self.spec)
         self.novelty = Novelty(self.spec)
 
     @property
     def spec(self) -> GraphSpec:
         """The graph."""
-        return self.lab.spec
+        return self.runner.spec
 
     @property
     def found(self) -> int:
@@ -146,7 +146,7 @@ class Judge:
             self.journal.draw(self.round, plan, reason)
             return
         try:
-            self._begun.append(self.lab.start(plan, "search"))
+            self._begun.append(self.runner.start(plan, "search"))
         except BudgetSpent:
             self.journal.draw(self.round, plan, "after the budget")
             self.settle()
@@ -154,21 +154,21 @@ class Judge:
         self.journal.draw(self.round, plan, "run")
         self._said.add(plan)
         self.novelty.ran(plan)
-        if len(self._begun) >= self.lab.slots:
+        if len(self._begun) >= self.runner.slots:
             self._settle(self._begun.popleft())
 
-    def _settle(self, ticket: Ticket) -> None:
+    def _settle(self, pending: PendingRun) -> None:
         """Wait for a run of a drawn plan, and see to what it shows."""
-        plan, outcome = ticket.plan, self._outcome(ticket, "search")
+        plan, outcome = pending.plan, self._outcome(pending, "search")
         if outcome.verdict.says == "invalid":
             self._said.discard(plan)
-            self.lab.discard(outcome)
+            self.runner.discard(outcome)
             return
-        self.tally.add(outcome.history)
+        self.coverage.add(outcome.history)
         self.weak += outcome.verdict.weak
         news = self._news(outcome)
         if not news:
-            self.lab.discard(outcome)
+            self.runner.discard(outcome)
             return
         finding = self._find(plan, outcome, news[0])
         if finding is not None and finding.counts:
@@ -195,26 +195,26 @@ class Judge:
         self._again.add(case.id)
         try:
             for _ in range(AGAIN_RUNS):
-                outcome = self._outcome(self.lab.start(case.plan, "go on"), "go on")
+                outcome = self._outcome(self.runner.start(case.plan, "go on"), "go on")
                 own = [v for v in self._news(outcome) if v.signature == case.signature]
                 if own:
                     finding = self._find(case.plan, outcome, own[0])
                     if finding is None or finding.case.id != case.id:
                         self.corpus.drop(case)
                     return
-                self.lab.discard(outcome)
+                self.runner.discard(outcome)
         finally:
             self._again.discard(case.id)
 
     # ---- runs
 
-    def _outcome(self, ticket: Ticket, why: str) -> Outcome:
+    def _outcome(self, pending: PendingRun, why: str) -> RunResult:
         """Wait for a run, and write it down."""
-        outcome = self.lab.result(ticket)
+        outcome = self.runner.result(pending)
         if why == "search" and outcome.verdict.violations:
             # Not while a plan is shrunk: what counts as broken must stay the same from its first run to its last.
             self.corpus.refresh()
-        plan, verdict = ticket.plan, outcome.verdict
+        plan, verdict = pending.plan, outcome.verdict
         news, explained = self._sorted(verdict.violations, outcome.history)
         what = (
             verdict.causes[0]
@@ -227,11 +227,11 @@ class Judge:
         self.live_s += outcome.live_s
         return outcome
 
-    def _cancel(self, ticket: Ticket) -> None:
+    def _cancel(self, pending: PendingRun) -> None:
         self.unneeded += 1
-        self.lab.cancel(ticket)
+        self.runner.cancel(pending)
 
-    def _news(self, outcome: Outcome) -> list[Violation]:
+    def _news(self, outcome: RunResult) -> list[Violation]:
         """The violations that no case explains."""
         return self._sorted(outcome.verdict.violations, outcome.history)[0]
 
@@ -259,29 +259,31 @@ class Judge:
 
     # ---- findings
 
-    def _find(self, plan: Plan, first: Outcome, violation: Violation) -> Finding | None:
+    def _find(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
         """Shrink, confirm and keep; None if another process has kept it meanwhile."""
         chase = Chase(violation.signature)
         runs_before, live_before_s, unneeded = self.journal.live.total(), self.live_s, self.unneeded
         trial = self._trial(first, chase)
 
-        def shrinker(run: Run, progress: Progress | None, reuse: Run | None = None) -> Shrunk:
+        def shrinker(
+            run: RunPlan, on_trial: OnTrial | None, reuse: RunPlan | None = None
+        ) -> Shrunk:
             return shrink(
-                self.spec, plan, trial, run, reuse=reuse, progress=progress,
+                self.spec, plan, trial, run, reuse=reuse, on_trial=on_trial,
                 plainest=self.plainest, confirmations=CONFIRMATIONS, controls=CONTROLS,
             )  # fmt: skip
 
-        candidates = _Candidates(self, chase, self.shrink_limit.begin(), self.lab.slots)
+        candidates = _Candidates(self, chase, self.shrink_limit.begin(), self.runner.slots)
         shrunk = (
             shrinker(candidates.on_fresh, None, candidates.on_used)
-            if self.lab.reuses
+            if self.runner.reuses
             else shrink_ahead(shrinker, candidates)
         )
         evidence = self._evidence(shrunk.plan, chase)
         self.corpus.refresh()
         if not self._news(evidence[0] if evidence else first):
             for outcome in (*evidence, first):
-                self.lab.discard(outcome)
+                self.runner.discard(outcome)
             return None
         if self.shrink_any and evidence:
             chase.signature = self._news(evidence[0])[0].signature
@@ -292,7 +294,7 @@ class Judge:
             "live_runs": self.journal.live.total() - runs_before,
             "live_s": round(self.live_s - live_before_s),
             "unneeded_runs": self.unneeded - unneeded,
-            "gpu_s": round((self.live_s - live_before_s) * self.lab.gpus),
+            "gpu_s": round((self.live_s - live_before_s) * self.runner.gpus),
             "round": self.round,
             "draw": len(self.journal.plans) + 1,
         }
@@ -303,7 +305,7 @@ class Judge:
         self.on_finding(finding)
         return finding
 
-    def _trial(self, outcome: Outcome, chase: Chase) -> Trial:
+    def _trial(self, outcome: RunResult, chase: Chase) -> Trial:
         """What a run says about the signature that is chased; other violations are written down."""
         news = self._news(outcome) if outcome.verdict.says == "broken" else []
         chase.saw(outcome.history, news)
@@ -317,35 +319,35 @@ class Judge:
         blamed = blame(outcome.history, shown)
         return Trial("broken", last_step(outcome.history, shown.at_s), blamed, used)
 
-    def _evidence(self, minimal: Plan, chase: Chase) -> list[Outcome]:
+    def _evidence(self, minimal: Plan, chase: Chase) -> list[RunResult]:
         """Whole runs of the minimal plan that break it, for what a report shows."""
         shown = []
         stay_s = max(minimal.stay_s, self.spec.lease_s, EVIDENCE_STAY_S)
         watched = replace(minimal, stay_s=stay_s)
-        begun = deque[Ticket]()
+        begun = deque[PendingRun]()
         for number in range(EVIDENCE_RUNS):
             with suppress(BudgetSpent):
-                while len(begun) < min(self.lab.slots, EVIDENCE_RUNS - number):
-                    begun.append(self.lab.start(watched, "evidence"))
+                while len(begun) < min(self.runner.slots, EVIDENCE_RUNS - number):
+                    begun.append(self.runner.start(watched, "evidence"))
             if not begun:
                 break
             outcome = self._outcome(begun.popleft(), "evidence")
-            if self._trial(outcome, chase).says == "broken":
+            if self._trial(outcome, chase).kind == "broken":
                 shown.append(outcome)
             else:
-                self.lab.discard(outcome)
+                self.runner.discard(outcome)
         return shown
 
     def _keep(
         self,
-        first: Outcome,
-        evidence: list[Outcome],
+        first: RunResult,
+        evidence: list[RunResult],
         chase: Chase,
         shrunk: Shrunk,
         cost: dict[str, float],
     ) -> Finding:
         """Make a case of it, and move the folders of its runs to where the case is looked for."""
-        case = case_of(self.spec, self.lab.host, chase, shrunk, [*evidence, first], cost)
+        case = case_of(self.spec, self.runner.host, chase, shrunk, [*evidence, first], cost)
         case = with_past(case, self.corpus)
         # First of all, so that no other process takes the same bug for news.
         path = self.corpus.keep(case)
@@ -353,7 +355,7 @@ class Judge:
             evidence[0] if evidence else first, first, self.results_dir / case.id
         )
         for outcome in evidence[1:]:
-            self.lab.discard(outcome)
+            self.runner.discard(outcome)
         counts = case.status in ("open", "unshrunk") or self.strict
         others = chase.others(case)
         return Finding(case, shown, first, others, counts, path)
@@ -361,7 +363,7 @@ class Judge:
 
 @dataclass(slots=True)
 class _Candidates:
-    """Runs of candidates, for one chase; see `foresight.Runner`."""
+    """Runs of candidates, for one chase; see `speculation.CandidateRunner`."""
 
     judge: Judge
     chase: Chase
@@ -374,27 +376,27 @@ class _Candidates:
     def on_used(self, plan: Plan) -> Trial:
         return self.result(self.start(plan, may_reuse=True))
 
-    def start(self, plan: Plan, *, may_reuse: bool = False) -> Ticket:
+    def start(self, plan: Plan, *, may_reuse: bool = False) -> PendingRun:
         if not self.budget.has_room(0.0):
             raise OutOfBudget
         self.budget.begin_run()
         enough = partial(self.judge._shows, self.chase)  # noqa: SLF001 - it is a part of it
         try:
-            return self.judge.lab.start(plan, "shrink", enough=enough, may_reuse=may_reuse)
+            return self.judge.runner.start(plan, "shrink", enough=enough, may_reuse=may_reuse)
         except BudgetSpent:
             raise OutOfBudget from None
 
-    def result(self, ticket: Ticket) -> Trial:
-        outcome = self.judge._outcome(ticket, "shrink")  # noqa: SLF001
+    def result(self, pending: PendingRun) -> Trial:
+        outcome = self.judge._outcome(pending, "shrink")  # noqa: SLF001
         trial = self.judge._trial(outcome, self.chase)  # noqa: SLF001
-        self.judge.lab.discard(outcome)
+        self.judge.runner.discard(outcome)
         return trial
 
-    def is_done(self, ticket: Ticket) -> bool:
-        return ticket.done.done()
+    def is_done(self, pending: PendingRun) -> bool:
+        return pending.done.done()
 
-    def cancel(self, ticket: Ticket) -> None:
-        self.judge._cancel(ticket)  # noqa: SLF001
+    def cancel(self, pending: PendingRun) -> None:
+        self.judge._cancel(pending)  # noqa: SLF001
 
 
 def _acts(plan: Plan) -> tuple[Step, ...]:

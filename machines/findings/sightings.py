@@ -16,7 +16,7 @@ from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import REACH_FACTOR, REACH_SLACK_S, Case, Status, acted_s
 from graphquake.machines.findings.explain import Facts, facts_of, separating
-from graphquake.machines.runners.runner import Outcome
+from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.shrinking.result import Shrunk
 
 
@@ -49,7 +49,7 @@ class Chase:
         plan = replace(history.plan, stay_s=0.0)
         self._runs.setdefault(plan, []).append((broken, facts_of(history)))
 
-    def reach_s(self, minimal: Plan, sightings: Iterable[Outcome]) -> float:
+    def reach_s(self, minimal: Plan, sightings: Iterable[RunResult]) -> float:
         """How long after the plan did the last of what it does its violations began, with a margin.
 
         Args:

@@ -40,7 +40,7 @@ from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.journal import Journal
-from graphquake.machines.runners.runner import LiveLab, Outcome
+from graphquake.machines.runners.runner import LiveRunner, RunResult
 from graphquake.machines.sessions.session import open_corpus, results_folder
 from graphquake.machines.shrinking.rates import wilson
 
@@ -173,7 +173,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(f"{spec.name} · {spec.shape} · dry run: nothing is started\n{plan}")
         return EXIT_KEPT
-    outcomes: list[Outcome] = []
+    outcomes: list[RunResult] = []
     folder = results_folder(arguments.results_dir, spec.name)
     reporter = Reporter(sys.stderr)
     budget = budget_of(arguments)
@@ -181,11 +181,11 @@ def _run(arguments: argparse.Namespace) -> int:
     reporter.begin(spec.name, journal, budget)
     with ExitStack() as stack:
         stack.callback(reporter.clear)
-        lab = LiveLab(spec, folder / "run", budget, watch=reporter)
-        stack.enter_context(lab)
+        runner = LiveRunner(spec, folder / "run", budget, watch=reporter)
+        stack.enter_context(runner)
         stack.enter_context(suppress(BudgetSpent))
         for number in range(arguments.runs):
-            outcome = lab.run(plan, f"run {number + 1}")
+            outcome = runner.run(plan, f"run {number + 1}")
             journal.run(plan, "run", outcome.verdict.says, outcome.live_s, "")
             outcomes.append(outcome)
             draw(outcome)
@@ -235,14 +235,14 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
     return lines + [f"    {cause}" for cause in verdict.causes]
 
 
-def _run_text(number: int, outcome: Outcome) -> str:
+def _run_text(number: int, outcome: RunResult) -> str:
     verdict = outcome.verdict
     weak = " (weak: most of it was outage)" if verdict.weak else ""
     head = f"run {number}: {verdict.says}{weak}, {outcome.live_s:.1f} s, {outcome.folder}"
     return "\n".join([head, *_verdict_lines(verdict)])
 
 
-def _runs_text(outcomes: list[Outcome]) -> str:
+def _runs_text(outcomes: list[RunResult]) -> str:
     says = Counter(outcome.verdict.says for outcome in outcomes)
     valid = says["kept"] + says["broken"]
     low, high = wilson(says["broken"], valid) if valid else (0.0, 1.0)

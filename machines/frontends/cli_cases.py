@@ -21,7 +21,7 @@ from graphquake.machines.reports.finding_text import table
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
 from graphquake.machines.runners.journal import Journal
-from graphquake.machines.runners.runner import LiveLab
+from graphquake.machines.runners.runner import LiveRunner
 from graphquake.machines.sessions.session import corpus_folder, open_corpus, record, results_folder
 
 RECORD_RUNS_MIN: Final = 5
@@ -146,11 +146,11 @@ def _replay_found(
         folder = results_folder(arguments.results_dir, case.id, "replay")
         enough = max(RECORD_RUNS_MIN, runs_needed(case)) if arguments.record else None
         runs = arguments.runs or enough
-        with LiveLab(as_in(case, spec), folder, budget, watch=reporter) as lab:
-            one = replay(case, lab, journal, runs=runs)
+        with LiveRunner(as_in(case, spec), folder, budget, watch=reporter) as runner:
+            one = replay(case, runner, journal, runs=runs)
             reporter.clear()
             if arguments.record and one.runs:
-                record(corpus, one, lab.host)
+                record(corpus, one, runner.host)
         done.append(one)
         rows.append(_row_of(one))
         if not arguments.all:

@@ -1,11 +1,11 @@
 """Where plans are run: within a budget, on as many graphs side by side as there are slots.
 
-The judge and the shrinker ask a `Lab` for runs and know nothing of processes or event loops; in tests a simulated graph takes its
+The judge and the shrinker ask a `Runner` for runs and know nothing of processes or event loops; in tests a simulated graph takes its
 place. A run is begun and its outcome taken later; with one slot the one follows the other (`run`). The budget is in seconds of wall
 time; a run is begun only if it is likely to end within it.
 
 Live runs go on in an event loop of their own, in a thread beside the one that draws and shrinks: those who draw never make a client late
-by more than the interpreter's switch interval. Whatever ends the lab ends the runs that still go on, and their graphs with them.
+by more than the interpreter's switch interval. Whatever ends the runner ends the runs that still go on, and their graphs with them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RUN_GUESS_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """A plan was run once.
 
     Attributes:
@@ -55,7 +55,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ticket:
+class PendingRun:
     """A run that was begun.
 
     Attributes:
@@ -68,7 +68,7 @@ class Ticket:
     folder: Path | None = None
 
 
-class Lab(Protocol):
+class Runner(Protocol):
     """Runs plans.
 
     Attributes:
@@ -89,7 +89,7 @@ class Lab(Protocol):
 
     def start(
         self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
-    ) -> Ticket:
+    ) -> PendingRun:
         """Begin to run a plan once, on a fresh graph; at once if a slot is free.
 
         Args:
@@ -102,19 +102,19 @@ class Lab(Protocol):
         """
         ...
 
-    def result(self, ticket: Ticket) -> Outcome:
+    def result(self, pending: PendingRun) -> RunResult:
         """Wait until a run is over."""
         ...
 
-    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
+    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> RunResult:
         """Begin a run and wait until it is over."""
         ...
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, pending: PendingRun) -> None:
         """Nobody wants the outcome of that run any more: end it, and leave nothing of it."""
         ...
 
-    def discard(self, outcome: Outcome) -> None:
+    def discard(self, outcome: RunResult) -> None:
         """Nobody needs the files of that run."""
         ...
 
@@ -122,8 +122,8 @@ class Lab(Protocol):
 _T = TypeVar("_T")
 
 
-class LiveLab:
-    """The lab that launches real graphs.
+class LiveRunner:
+    """The runner that launches real graphs.
 
     Args:
         spec: the graph.
@@ -141,7 +141,7 @@ class LiveLab:
         budget: Budget,
         *,
         watch: Callable[[Plan, str, Progress], None] | None = None,
-        put_away: Callable[[Outcome], None] | None = None,
+        put_away: Callable[[RunResult], None] | None = None,
         slots: int = 1,
     ) -> None:
         self.spec = spec
@@ -184,15 +184,15 @@ class LiveLab:
     # ---- the thread of the runs
 
     def _serve(self) -> None:
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(self._until_closed())
+        with asyncio.Runner(loop_factory=new_loop) as main:
+            main.run(self._until_closed())
 
     async def _until_closed(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._closing = asyncio.Event()
         self._free = asyncio.Semaphore(self.slots)
         self._is_open.set()
-        # What still runs when this ends is cancelled, and waited for, by the runner.
+        # What still runs when this ends is cancelled, and waited for, by `asyncio.Runner`.
         await self._closing.wait()
         await self._end_reusable()
 
@@ -242,7 +242,7 @@ class LiveLab:
                 await self._end_reusable()
             return run
 
-    # ---- the lab
+    # ---- the runner
 
     @property
     def run_s(self) -> float:
@@ -251,7 +251,7 @@ class LiveLab:
 
     @property
     def reuses(self) -> bool:
-        """See `Lab.reuses`."""
+        """See `Runner.reuses`."""
         return (
             self.slots == 1
             and bool(self.starts_s)
@@ -260,51 +260,53 @@ class LiveLab:
 
     def start(
         self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
-    ) -> Ticket:
-        """See `Lab.start`."""
+    ) -> PendingRun:
+        """See `Runner.start`."""
         if not self.budget.has_room(self.run_s if self.live_s else 0.0):
             raise BudgetSpent
         self.budget.begin_run()
         self._number += 1
         folder = self._folder / f"{self._number:04}"
         run = self._live(self._number, plan, why, folder, enough, may_reuse=may_reuse)
-        return Ticket(plan, self._begin(run), folder)
+        return PendingRun(plan, self._begin(run), folder)
 
-    def result(self, ticket: Ticket) -> Outcome:
-        """See `Lab.result`.
+    def result(self, pending: PendingRun) -> RunResult:
+        """See `Runner.result`.
 
         A graph that does not come to serve makes the run invalid, unless none ever did: then the `GraphError` is the user's.
         """
         begun_s = time.monotonic()
         try:
-            run: LiveRun = ticket.done.result()
+            run: LiveRun = pending.done.result()
         except GraphError as error:
             if not self.live_s:
                 raise
             verdict = Verdict("invalid", causes=(str(error).splitlines()[0],))
             spent_s = time.monotonic() - begun_s
-            history = History(self.spec, ticket.plan)
-            return Outcome(ticket.plan, verdict, history, spent_s, ticket.folder)
+            history = History(self.spec, pending.plan)
+            return RunResult(pending.plan, verdict, history, spent_s, pending.folder)
         self.live_s.append(run.live_s)
         if not run.used:
             self.starts_s.append(run.start_s)
-        return Outcome(ticket.plan, run.verdict, run.history, run.live_s, ticket.folder, run.used)
+        return RunResult(
+            pending.plan, run.verdict, run.history, run.live_s, pending.folder, run.used
+        )
 
-    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
-        """Run a plan once and wait for it; see `Lab.start` and `Lab.result`."""
+    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> RunResult:
+        """Run a plan once and wait for it; see `Runner.start` and `Runner.result`."""
         return self.result(self.start(plan, why, enough=enough))
 
-    def cancel(self, ticket: Ticket) -> None:
-        """See `Lab.cancel`."""
-        if not ticket.done.cancel() and ticket.folder is not None:
-            shutil.rmtree(ticket.folder, ignore_errors=True)
+    def cancel(self, pending: PendingRun) -> None:
+        """See `Runner.cancel`."""
+        if not pending.done.cancel() and pending.folder is not None:
+            shutil.rmtree(pending.folder, ignore_errors=True)
 
-    def discard(self, outcome: Outcome) -> None:
-        """See `Lab.discard`."""
+    def discard(self, outcome: RunResult) -> None:
+        """See `Runner.discard`."""
         self._put_away(outcome)
 
 
-def _remove(outcome: Outcome) -> None:
+def _remove(outcome: RunResult) -> None:
     if outcome.folder is not None:
         shutil.rmtree(outcome.folder, ignore_errors=True)
 

@@ -66,7 +66,7 @@ def search(
     """Go on with what was left unshrunk; then draw and judge plans.
 
     Args:
-        judge: judges each plan; its lab knows the budget.
+        judge: judges each plan; its runner knows the budget.
         session_seed: what `--hypothesis-seed` gave.
         findings_max: stop after so many findings that count.
         base: the machine, perhaps with rules of the user's own.

@@ -29,7 +29,7 @@ from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.budget import UNLIMITED, Budget, Limit
 from graphquake.machines.runners.journal import Journal
-from graphquake.machines.runners.runner import LiveLab, Outcome
+from graphquake.machines.runners.runner import LiveRunner, RunResult
 from graphquake.machines.sessions.search import draw_plans, search
 
 DRY_RUN_PLANS: Final = 10
@@ -158,10 +158,10 @@ class Session:
             # What is there is of an earlier search, whose runs had the same numbers.
             shutil.rmtree(self.folder / RUNS, ignore_errors=True)
             shelf = Shelf(spare_shown=self.options.keep_failed)
-            lab = stack.enter_context(self._lab(self.spec, self.budget, RUNS, shelf.put))
-            self.reporter.begin(self.spec.name, journal, self.budget, lab.gpus)
+            runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, shelf.put))
+            self.reporter.begin(self.spec.name, journal, self.budget, runner.gpus)
             try:
-                self.summary.versions = versions_of(lab.host)
+                self.summary.versions = versions_of(runner.host)
                 unshrunk = [
                     case
                     for case in self._cases()
@@ -171,7 +171,7 @@ class Session:
                     if case not in unshrunk:
                         self.summary.replays.append(self._replay(case, journal))
                 judge = Judge(
-                    lab,
+                    runner,
                     self.corpus,
                     journal,
                     results_dir=self.options.results_dir,
@@ -189,7 +189,7 @@ class Session:
                     unshrunk=unshrunk,
                 )
             finally:
-                self._sum_up(journal, lab, judge)
+                self._sum_up(journal, runner, judge)
                 write_index(self.summary, self.folder)
         return self.summary
 
@@ -197,14 +197,14 @@ class Session:
         """Those that are to be replayed here: of several shards, the first does it."""
         return [] if self.options.shard else self.corpus.of(self.spec)
 
-    def _lab(
+    def _runner(
         self,
         spec: GraphSpec,
         budget: Budget,
         folder: str,
-        put_away: Callable[[Outcome], None] | None = None,
-    ) -> LiveLab:
-        return LiveLab(
+        put_away: Callable[[RunResult], None] | None = None,
+    ) -> LiveRunner:
+        return LiveRunner(
             spec,
             self.folder / folder,
             budget,
@@ -217,25 +217,25 @@ class Session:
         limit, budget = self.options.replay_limit, self.budget.share(REPLAY_SHARE)
         budget.total_s = min(budget.total_s, limit.seconds)
         budget.total_runs = min(budget.total_runs, limit.runs)
-        with self._lab(as_in(case, self.spec), budget, f"replays/{case.id}") as lab:
-            return replay(case, lab, journal)
+        with self._runner(as_in(case, self.spec), budget, f"replays/{case.id}") as runner:
+            return replay(case, runner, journal)
 
     def _found(self, finding: Finding) -> None:
         self.reporter.findings += finding.counts
         self.reporter.line(f"\n{finding_text(finding)}\n")
 
-    def _sum_up(self, journal: Journal, lab: LiveLab, judge: Judge | None) -> None:
+    def _sum_up(self, journal: Journal, runner: LiveRunner, judge: Judge | None) -> None:
         summary = self.summary
         summary.spent_s = self.budget.spent_s
         summary.live = dict(journal.live)
         summary.causes = dict(journal.causes)
         summary.drawn = dict(journal.drawn)
-        summary.run_s = list(lab.live_s)
+        summary.run_s = list(runner.live_s)
         if judge is not None:
-            summary.tried, summary.not_tried = judge.tally.tried(), judge.tally.not_tried()
+            summary.tried, summary.not_tried = judge.coverage.tried(), judge.coverage.not_tried()
             summary.weak = judge.weak
             summary.unneeded = judge.unneeded
-            summary.gpu_s = lab.gpus * sum(lab.live_s)
+            summary.gpu_s = runner.gpus * sum(runner.live_s)
             summary.hidden = dict(judge.explained)
             summary.hidden_text = {case.id: _hides(case) for case in self.corpus}
             summary.findings = list(judge.findings)

@@ -18,7 +18,7 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.history.history import History
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.reports.summary import GraphSummary
-from graphquake.machines.runners.runner import Outcome
+from graphquake.machines.runners.runner import RunResult
 
 
 def packed(summaries: Iterable[GraphSummary]) -> bytes:
@@ -32,7 +32,7 @@ def unpacked(data: bytes) -> list[GraphSummary]:
     return [_with_runs(one, _with_history) for one in found]
 
 
-def _with_runs(summary: GraphSummary, change: Callable[[Outcome], Outcome]) -> GraphSummary:
+def _with_runs(summary: GraphSummary, change: Callable[[RunResult], RunResult]) -> GraphSummary:
     """The summary with all runs that it shows changed."""
     findings = [
         replace(one, minimal=change(one.minimal), original=change(one.original))
@@ -44,11 +44,11 @@ def _with_runs(summary: GraphSummary, change: Callable[[Outcome], Outcome]) -> G
     return replace(summary, findings=findings, replays=replays)
 
 
-def _without_history(outcome: Outcome) -> Outcome:
+def _without_history(outcome: RunResult) -> RunResult:
     return replace(outcome, history=History(outcome.history.spec, outcome.plan))
 
 
-def _with_history(outcome: Outcome) -> Outcome:
+def _with_history(outcome: RunResult) -> RunResult:
     with suppress(InputError):
         if outcome.folder is not None:
             return replace(outcome, history=History.load(outcome.folder))

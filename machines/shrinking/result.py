@@ -14,7 +14,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step
 from graphquake.machines.shrinking.parameters import numbers
 from graphquake.machines.shrinking.probdd import suspects
-from graphquake.machines.shrinking.trials import Ledger, Tried
+from graphquake.machines.shrinking.trials import TrialLog, Tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +127,12 @@ class Shrunk:
         return f"kept in {self.control_runs} of {self.control_runs} runs without the faults"
 
 
-def thresholds(minimal: Plan, ledger: Ledger) -> Iterator[Threshold]:
+def thresholds(minimal: Plan, log: TrialLog) -> Iterator[Threshold]:
     """For each number of which a lower value was kept: the highest of those."""
     kinds = [type(step) for step in minimal.steps]
     alike = [
         (plan, count)
-        for plan, count in ledger.counts()
+        for plan, count in log.counts()
         if count.ever_kept and [type(step) for step in plan.steps] == kinds
     ]
     for number in numbers(minimal):
@@ -148,11 +148,11 @@ def thresholds(minimal: Plan, ledger: Ledger) -> Iterator[Threshold]:
             yield Threshold(step, number.name, value, below, count.ever_broke, count.ever_kept)
 
 
-def without_each(spec: GraphSpec, minimal: Plan, ledger: Ledger) -> Iterator[Needed]:
+def without_each(spec: GraphSpec, minimal: Plan, log: TrialLog) -> Iterator[Needed]:
     """What was seen without each step of a plan, one at a time."""
     whole = suspects(spec, minimal)
     for place, step in enumerate(minimal.steps):
         plan = whole.without(whole.mended(frozenset([place]))).plan
-        count = ledger.count(plan)
+        count = log.count(plan)
         broke, kept = count.ever_broke, count.ever_kept
         yield Needed(step, broke, kept, untested=broke + kept == 0)

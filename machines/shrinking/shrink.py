@@ -39,7 +39,14 @@ from graphquake.machines.shrinking.parameters import Number, numbers, smallest
 from graphquake.machines.shrinking.probdd import Removal, Suspects, pairs, suspects
 from graphquake.machines.shrinking.rates import passes_to_reject
 from graphquake.machines.shrinking.result import Shrunk, thresholds, without_each
-from graphquake.machines.shrinking.trials import Count, Ledger, OutOfBudget, Progress, Run, Trial
+from graphquake.machines.shrinking.trials import (
+    Count,
+    OnTrial,
+    OutOfBudget,
+    RunPlan,
+    Trial,
+    TrialLog,
+)
 
 __all__ = ["OutOfBudget", "Shrunk", "Trial", "shrink"]
 
@@ -81,11 +88,11 @@ def shrink(
     spec: GraphSpec,
     plan: Plan,
     first: Trial,
-    run: Run,
+    run: RunPlan,
     *,
-    reuse: Run | None = None,
+    reuse: RunPlan | None = None,
     blame: tuple[float, ...] | None = None,
-    progress: Progress | None = None,
+    on_trial: OnTrial | None = None,
     plainest: Sequence[Plan] = (),
     confirmations: int = 10,
     controls: int = 3,
@@ -99,7 +106,7 @@ def shrink(
         run: makes one live run of a plan on a fresh graph; raises `OutOfBudget` if there is none left.
         reuse: makes one on a graph that was used before, if there is one, for what takes no fresh one; see `used graphs` above.
         blame: instead of `first.blame`.
-        progress: told before each live run why it is made, of what, and how likely it is to break.
+        on_trial: told before each live run why it is made, of what, and how likely it is to break.
         plainest: plans of one step that may stand for a plan of several, the plainest first.
         confirmations: fresh runs of the minimal plan, those included that were made on the way.
         controls: fresh runs of the minimal plan without its faults.
@@ -107,8 +114,8 @@ def shrink(
     Returns:
         The minimal plan, which embeds in `plan` unless it is one of the plainest, with its evidence.
     """
-    ledger = Ledger(run, progress, reuse)
-    shrinker = _Shrinker(spec, plan, ledger, plainest, confirmations, controls)
+    log = TrialLog(run, on_trial, reuse)
+    shrinker = _Shrinker(spec, plan, log, plainest, confirmations, controls)
     try:
         shrinker.go(first, first.blame if blame is None else blame)
     except OutOfBudget:
@@ -127,7 +134,7 @@ class _Shrinker:
 
     spec: GraphSpec
     original: Plan
-    ledger: Ledger
+    log: TrialLog
     plainest: Sequence[Plan]
     confirmations: int
     controls: int
@@ -168,7 +175,7 @@ class _Shrinker:
 
     def _pooled(self, plans: list[Plan]) -> Count:
         """All runs of some plans together."""
-        counts = [self.ledger.count(plan) for plan in dict.fromkeys(plans)]
+        counts = [self.log.count(plan) for plan in dict.fromkeys(plans)]
         return Count(sum(c.ever_broke for c in counts), sum(c.ever_kept for c in counts))
 
     def _own(self) -> tuple[int, int]:
@@ -176,7 +183,7 @@ class _Shrinker:
 
         The run that accepted it does not count: without that one it would not be the plan that is asked about.
         """
-        own = self.ledger.count(self.minimal)
+        own = self.log.count(self.minimal)
         accepting = min(own.broke, 0 if own.used_broke else 1)
         return own.broke - accepting, own.runs - accepting
 
@@ -200,9 +207,9 @@ class _Shrinker:
         half = REPRODUCE_MAX // 2
         tries = [cut] * half + [uncut] * half if cut != uncut else [cut] * REPRODUCE_MAX
         for one in tries:
-            if one.plan in self.ledger.aside:
+            if one.plan in self.log.aside:
                 continue
-            if self.ledger.once_more(one.plan, "reproduce", LIKELY).says == "broken":
+            if self.log.once_more(one.plan, "reproduce", LIKELY).kind == "broken":
                 self._accept(one)
                 return True
         return False
@@ -212,15 +219,15 @@ class _Shrinker:
     def _accept(self, smaller: Suspects) -> None:
         if smaller.plan not in self.held:
             self.held.append(smaller.plan)
-        self.now = smaller.after_last(self.ledger.shown(smaller.plan).last_step)
+        self.now = smaller.after_last(self.log.shown(smaller.plan).last_step)
 
     def _try_without(self, removal: Removal, reason: str) -> bool:
         """One run without those steps, unless it is known what that says."""
         smaller = self.now.without(removal)
-        if smaller.plan not in self.ledger.aside:
+        if smaller.plan not in self.log.aside:
             likely = self.now.chance(removal) * self._rate()
-            self.ledger.once_more(smaller.plan, reason, likely, fresh=False)
-        if self.ledger.count(smaller.plan).ever_broke and smaller.plan not in self.ledger.eroded:
+            self.log.once_more(smaller.plan, reason, likely, fresh=False)
+        if self.log.count(smaller.plan).ever_broke and smaller.plan not in self.log.eroded:
             self._accept(smaller)
             return True
         self.now = self.now.kept(removal, self._rate())
@@ -230,11 +237,11 @@ class _Shrinker:
         if self.minimal.stay_s:
             # A long stay costs more than any step: first of all, without it.
             shorter = replace(self.now, plan=replace(self.minimal, stay_s=0.0))
-            if self.ledger.breaks(
+            if self.log.breaks(
                 shorter.plan, passes_to_reject(self._rate()), "without its long stay", EVEN
             ):
                 self._accept(shorter)
-        while (removal := self.now.best(self.ledger.is_set_aside)) is not None:
+        while (removal := self.now.best(self.log.is_set_aside)) is not None:
             self._try_without(removal, "without " + self._names(removal))
         while any(self._try_pair(*pair) for pair in pairs(self.minimal)):
             pass
@@ -243,7 +250,7 @@ class _Shrinker:
         removal = self.now.mended(frozenset([one, two]))
         smaller = self.now.without(removal)
         reason = "without both " + self._names(removal)
-        if not self.ledger.breaks(smaller.plan, passes_to_reject(self._rate()), reason, UNLIKELY):
+        if not self.log.breaks(smaller.plan, passes_to_reject(self._rate()), reason, UNLIKELY):
             return False
         self._accept(smaller)
         return True
@@ -254,7 +261,7 @@ class _Shrinker:
             plain = suspects(self.spec, replace(plan, heal=self.original.heal))
             if len(self.minimal.steps) == 1 or embeds(plain.plan, self.minimal):
                 continue
-            if self.ledger.breaks(plain.plan, 1, "is a plainer plan enough", UNLIKELY):
+            if self.log.breaks(plain.plan, 1, "is a plainer plan enough", UNLIKELY):
                 self._accept(plain)
 
     def _leave_out_singles(self) -> bool:
@@ -269,7 +276,7 @@ class _Shrinker:
                 removal = self.now.mended(frozenset([place]))
                 smaller = self.now.without(removal)
                 reason = "is it minimal: without " + self._names(removal)
-                if self.ledger.breaks(smaller.plan, turn, reason, UNLIKELY, of=passes):
+                if self.log.breaks(smaller.plan, turn, reason, UNLIKELY, of=passes):
                     self._accept(smaller)
                     return True
         return False
@@ -294,7 +301,7 @@ class _Shrinker:
             self._accepts_lower(
                 lower, "all at once: " + ", ".join(dict.fromkeys(n.name for n in seldom))
             )
-        until = len(self.ledger.journal) + NUMBER_RUNS_MAX
+        until = len(self.log.all) + NUMBER_RUNS_MAX
         for number in all_numbers:
             self._lower(number, until)
 
@@ -304,7 +311,7 @@ class _Shrinker:
 
         def accepts(value: float) -> bool:
             lower, name = number.put(self.minimal, value), f"{number.name} {value:g}"
-            if len(self.ledger.journal) >= until:
+            if len(self.log.all) >= until:
                 return False
             if not self._accepts_lower(lower, name):
                 below.append(lower)
@@ -313,14 +320,10 @@ class _Shrinker:
         value = number.of(self.minimal)
         smallest(value, number.least, number.unit, accepts, matters=number.matters)
         # Each value that was not accepted is higher than those before: if used graphs said so, one fresh one has to agree to the last.
-        if (
-            below
-            and self.ledger.count(below[-1]).used_kept
-            and not self.ledger.count(below[-1]).kept
-        ):
-            again = self.ledger.once_more(below[-1], f"below {number.name}", UNLIKELY)
-            if again.says == "broken":
-                self.ledger.reuse = None
+        if below and self.log.count(below[-1]).used_kept and not self.log.count(below[-1]).kept:
+            again = self.log.once_more(below[-1], f"below {number.name}", UNLIKELY)
+            if again.kind == "broken":
+                self.log.reuse = None
                 self._lower(number, until)
 
     def _accepts_lower(self, lower: Plan, reason: str) -> bool:
@@ -331,8 +334,8 @@ class _Shrinker:
         smaller = replace(self.now, plan=lower)
         rate = min(self._rate(), 0.99)
         low = rate * QUARTER
-        while smaller.plan not in self.ledger.aside | self.ledger.eroded:
-            count = self.ledger.count(smaller.plan)
+        while smaller.plan not in self.log.aside | self.log.eroded:
+            count = self.log.count(smaller.plan)
             speaks = (rate / low) ** count.ever_broke
             speaks *= ((1 - rate) / (1 - low)) ** count.ever_kept
             enough = SPEAKS_FOR if rate >= OFTEN else SPEAKS_FOR_SELDOM
@@ -341,7 +344,7 @@ class _Shrinker:
                 return True
             if speaks <= SPEAKS_AGAINST:
                 return False
-            self.ledger.once_more(lower, reason, EVEN, fresh=False)
+            self.log.once_more(lower, reason, EVEN, fresh=False)
         return False
 
     # ---- evidence
@@ -353,30 +356,28 @@ class _Shrinker:
         a fresh one, and from now on each run gets its own.
         """
         stands = True
-        while not self.ledger.count(self.minimal).broke:
+        while not self.log.count(self.minimal).broke:
             while self._may_stand():
-                if self.ledger.once_more(self.minimal, "on a fresh graph", LIKELY).says == "broken":
+                if self.log.once_more(self.minimal, "on a fresh graph", LIKELY).kind == "broken":
                     return stands
-            self.ledger.eroded.add(self.held.pop())
-            self.ledger.reuse = None
+            self.log.eroded.add(self.held.pop())
+            self.log.reuse = None
             self.now = _as_before(self.now, self.minimal)
             stands = False
         return stands
 
     def _may_stand(self) -> bool:
         enough = min(PASSES_MAX, max(REPRODUCE_MAX, passes_to_reject(self._rate(), MINIMAL_SURE)))
-        return (
-            self.ledger.count(self.minimal).kept < enough and self.minimal not in self.ledger.aside
-        )
+        return self.log.count(self.minimal).kept < enough and self.minimal not in self.log.aside
 
     def _confirm(self) -> None:
         """Fresh runs of the minimal plan, stepping back to the one before while it breaks far less often than the first."""
-        while self.ledger.count(self.minimal).runs < self.confirmations:
-            if self.minimal in self.ledger.aside:
+        while self.log.count(self.minimal).runs < self.confirmations:
+            if self.minimal in self.log.aside:
                 return
-            self.ledger.once_more(self.minimal, "confirm", self._rate())
+            self.log.once_more(self.minimal, "confirm", self._rate())
             while len(self.held) > 1 and self._is_eroded():
-                self.ledger.eroded.add(self.held.pop())
+                self.log.eroded.add(self.held.pop())
                 self.now = _as_before(self.now, self.minimal)
 
     def _is_eroded(self) -> bool:
@@ -386,7 +387,7 @@ class _Shrinker:
         and the first of them are run more often, and these counts decide.
         """
         own, before, first = (
-            self.ledger.count(self.minimal),
+            self.log.count(self.minimal),
             self._pooled(self.held[:-1]),
             self.held[0],
         )
@@ -396,11 +397,9 @@ class _Shrinker:
         if not self._breaks_less_than(before, DOUBT if before.runs >= FEW_RUNS else 1.0):
             return False
         for plan in (self.minimal, first):
-            while self.ledger.count(plan).runs < COMPARE_RUNS and plan not in self.ledger.aside:
-                self.ledger.once_more(
-                    plan, "compare with the plan that reproduced it", self._rate()
-                )
-        return self._breaks_less_than(self.ledger.count(first), BY_ACCIDENT)
+            while self.log.count(plan).runs < COMPARE_RUNS and plan not in self.log.aside:
+                self.log.once_more(plan, "compare with the plan that reproduced it", self._rate())
+        return self._breaks_less_than(self.log.count(first), BY_ACCIDENT)
 
     def _breaks_less_than(self, before: Count, accident: float) -> bool:
         """Whether the minimal plan's rate is below half of another one, by less of an accident than that."""
@@ -416,10 +415,10 @@ class _Shrinker:
 
     def _control(self) -> None:
         control = self._control_plan
-        while (done := self.ledger.count(control)).ever_broke + done.ever_kept < self.controls:
-            if control in self.ledger.aside:
+        while (done := self.log.count(control)).ever_broke + done.ever_kept < self.controls:
+            if control in self.log.aside:
                 return
-            self.ledger.once_more(
+            self.log.once_more(
                 control, "control, without the faults", UNLIKELY, fresh=not done.kept
             )
 
@@ -427,26 +426,26 @@ class _Shrinker:
         other = _other_replicas(self.spec, self.minimal)
         if other == self.minimal or not feasible(self.spec, other):
             return None
-        broken = self.ledger.breaks(other, self._passes_to_be_sure(), "with other replicas", EVEN)
-        return None if other in self.ledger.aside else broken
+        broken = self.log.breaks(other, self._passes_to_be_sure(), "with other replicas", EVEN)
+        return None if other in self.log.aside else broken
 
     def result(self, *, complete: bool) -> Shrunk:
         """What is known now."""
-        count, control = self.ledger.count(self.minimal), self.ledger.count(self._control_plan)
-        left_open = self.minimal in self.ledger.aside
+        count, control = self.log.count(self.minimal), self.log.count(self._control_plan)
+        left_open = self.minimal in self.log.aside
         return Shrunk(
             plan=self.minimal,
             broke=count.broke,
             runs=count.runs,
             control_broke=control.ever_broke,
             control_runs=control.ever_broke + control.ever_kept,
-            needed=tuple(without_each(self.spec, self.minimal, self.ledger)),
-            thresholds=tuple(thresholds(self.minimal, self.ledger)),
+            needed=tuple(without_each(self.spec, self.minimal, self.log)),
+            thresholds=tuple(thresholds(self.minimal, self.log)),
             any_replica=self.any_replica,
-            live_runs=len(self.ledger.journal),
+            live_runs=len(self.log.all),
             complete=complete and not left_open,
             confirmed=bool(self.held),
-            journal=tuple(self.ledger.journal),
+            journal=tuple(self.log.all),
         )
 
 

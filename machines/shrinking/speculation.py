@@ -6,7 +6,7 @@ free slots are begun beforehand. The real shrinker knows nothing of it: it asks 
 runs of that plan in the order in which they were begun. So the minimal plan and its evidence follow from what the runs say, and from
 nothing that depends on which of them was faster.
 
-A guess that was wrong costs a run that nobody needs; it is counted by the lab like any other. What still runs when the shrink is over is
+A guess that was wrong costs a run that nobody needs; it is counted by the runner like any other. What still runs when the shrink is over is
 ended.
 """
 
@@ -21,7 +21,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.shrinking.result import Shrunk
-from graphquake.machines.shrinking.trials import OutOfBudget, Progress, Run, Trial
+from graphquake.machines.shrinking.trials import OnTrial, OutOfBudget, RunPlan, Trial
 
 # A guess that is less likely than this is worth no run: with both answers open, five questions ahead.
 WORTH_A_RUN: Final = 0.03
@@ -31,11 +31,11 @@ GUESSES: Final = 4
 BROKEN: Final = Trial("broken")
 KEPT: Final = Trial("kept")
 
-Shrinker = Callable[[Run, Progress], Shrunk]
+Shrinker = Callable[[RunPlan, OnTrial], Shrunk]
 T = TypeVar("T")
 
 
-class Runner(Protocol[T]):
+class CandidateRunner(Protocol[T]):
     """Begins runs and takes their outcomes."""
 
     slots: int
@@ -61,11 +61,11 @@ class Runner(Protocol[T]):
         ...
 
 
-def shrink_ahead(shrinker: Shrinker, runner: Runner[T]) -> Shrunk:
+def shrink_ahead(shrinker: Shrinker, runner: CandidateRunner[T]) -> Shrunk:
     """Let a shrinker run, with what it will ask begun beforehand.
 
     Args:
-        shrinker: `shrink` with everything but `run` and `progress`.
+        shrinker: `shrink` with everything but `run` and `on_trial`.
         runner: with one slot, nothing is begun beforehand.
 
     Returns:
@@ -90,7 +90,7 @@ class _Asked(BaseException):
 @dataclass(slots=True)
 class _Ahead(Generic[T]):
     shrinker: Shrinker
-    runner: Runner[T]
+    runner: CandidateRunner[T]
     answers: list[Trial] = field(default_factory=list)
     begun: defaultdict[Plan, deque[T]] = field(default_factory=lambda: defaultdict(deque))
 

@@ -30,14 +30,14 @@ class Trial:
     """What one fresh live run of a plan says about one signature.
 
     Attributes:
-        says: `broken` if it showed a violation of the wanted signature that no known case explains; `invalid` if it proves nothing.
+        kind: `broken` if it showed a violation of the wanted signature that no known case explains; `invalid` if it proves nothing.
         last_step: index of the last step that had begun when that violation did; -1 if that is not known.
         blame: for each step of the plan that was run, how much more likely than others of its kind it is to be behind the violation
             (1 is neutral); empty if nothing is known.
         used: whether the graph had been used by a run before.
     """
 
-    says: Says
+    kind: Says
     last_step: int = -1
     blame: tuple[float, ...] = ()
     used: bool = False
@@ -83,7 +83,7 @@ class Count:
 
     def add(self, trial: Trial) -> None:
         """One more run that proved something."""
-        broke = trial.says == "broken"
+        broke = trial.kind == "broken"
         if trial.used:
             self.used_broke += broke
             self.used_kept += not broke
@@ -92,28 +92,28 @@ class Count:
             self.kept += not broke
 
 
-Run = Callable[[Plan], Trial]
+RunPlan = Callable[[Plan], Trial]
 # Why a run is made, of which plan, and how likely it is to break.
-Progress = Callable[[str, Plan, float], None]
+OnTrial = Callable[[str, Plan, float], None]
 
 
 @dataclass(slots=True)
-class Ledger:
+class TrialLog:
     """The live runs of one shrink.
 
     Attributes:
         run: makes one live run on a fresh graph.
         reuse: makes one on a graph that was used before, if there is one; None to begin each run with a fresh one.
-        progress: told before each.
-        journal: all live runs, in order.
+        on_trial: told before each.
+        all: every live run, in order.
         aside: plans that proved nothing as often as they were tried.
         eroded: plans that do break, but too seldom to stand for what was found; they count as kept.
     """
 
-    run: Run
-    progress: Progress | None = None
-    reuse: Run | None = None
-    journal: list[Tried] = field(default_factory=list)
+    run: RunPlan
+    on_trial: OnTrial | None = None
+    reuse: RunPlan | None = None
+    all: list[Tried] = field(default_factory=list)
     aside: set[Plan] = field(default_factory=set)
     eroded: set[Plan] = field(default_factory=set)
     _counts: dict[Plan, Count] = field(default_factory=dict)
@@ -147,17 +147,17 @@ class Ledger:
         """
         run = self.run if fresh or self.reuse is None else self.reuse
         for _ in range(1 + REPEATS_MAX):
-            if self.progress is not None:
-                self.progress(reason, plan, likely)
+            if self.on_trial is not None:
+                self.on_trial(reason, plan, likely)
             trial = run(plan)
             run = self.run
-            self.journal.append(Tried(plan, trial, reason))
-            if trial.says != "invalid":
+            self.all.append(Tried(plan, trial, reason))
+            if trial.kind != "invalid":
                 self.count(plan).add(trial)
                 break
         else:
             self.aside.add(plan)
-        if trial.says == "broken":
+        if trial.kind == "broken":
             self._last[plan] = trial
         return trial
 

@@ -23,7 +23,7 @@ from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.judge import Judge
 from graphquake.machines.runners.budget import Budget, BudgetSpent
 from graphquake.machines.runners.journal import Journal
-from graphquake.machines.runners.runner import LiveLab, Outcome
+from graphquake.machines.runners.runner import LiveRunner, RunResult
 from graphquake.machines.sessions.search import search
 
 from support.planted import planted, together
@@ -45,7 +45,7 @@ class Meeting(Judge):
     wanted: tuple[str, ...] = ()
     met: list[Violation] = field(default_factory=list)
 
-    def _find(self, plan: Plan, first: Outcome, violation: Violation) -> Finding | None:
+    def _find(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
         del plan, violation
         self.met += [one for one in self._news(first) if one.promise in self.wanted]
         if self.met:
@@ -57,9 +57,9 @@ def runs_until_met(
     spec: GraphSpec, wanted: tuple[str, ...], seed: int, folder: Path
 ) -> tuple[int, str]:
     """The live runs of a search until one of those promises is broken as no case explains, and by what."""
-    with LiveLab(spec, folder / "runs", Budget(BUDGET_S)) as lab:
+    with LiveRunner(spec, folder / "runs", Budget(BUDGET_S)) as runner:
         cases = Corpus(folder / "cases")
-        judge = Meeting(lab, cases, Journal(), results_dir=folder, wanted=wanted)
+        judge = Meeting(runner, cases, Journal(), results_dir=folder, wanted=wanted)
         search(judge, seed, findings_max=1)
     return judge.journal.live.total(), str(judge.met[0].signature) if judge.met else "nothing"
 
@@ -73,8 +73,8 @@ def main() -> None:
     counts = {"alone": 0, "behind": 0}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with LiveLab(together(NAME, first), folder / "runs", Budget(BUDGET_S)) as lab:
-            judge = Judge(lab, Corpus(folder / "known"), Journal(), results_dir=folder)
+        with LiveRunner(together(NAME, first), folder / "runs", Budget(BUDGET_S)) as runner:
+            judge = Judge(runner, Corpus(folder / "known"), Journal(), results_dir=folder)
             search(judge, 1, findings_max=1)
         print(f"known: {judge.findings[0].case.title}", flush=True)
         both = together(NAME, first, second)

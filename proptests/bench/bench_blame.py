@@ -79,7 +79,7 @@ def cost(first: First, weights: tuple[float, ...], rate: float, seed: int) -> Co
     held = (
         number
         for number, tried in enumerate(one.journal, 1)
-        if tried.trial.says == "broken" and len(tried.plan.steps) == steps
+        if tried.trial.kind == "broken" and len(tried.plan.steps) == steps
     )
     return Cost(next(held, len(one.journal)), len(one.journal))
 

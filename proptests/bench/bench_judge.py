@@ -37,7 +37,7 @@ from bench.measured import row_of
 from bench.reused import saved
 from bench.ways import Ours
 from support.made import plan_of
-from support.simlab import Bug, SimLab
+from support.sim_runner import Bug, SimRunner
 from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
 BY_NAME: Final = {shape.name: shape for shape in SHAPES}
@@ -176,23 +176,23 @@ def throughput() -> Further:
 
 def _a_minute() -> tuple[float, float, int]:
     """Plans drawn and run a minute, on a correct graph, and what was found there."""
-    lab = SimLab([], seed=1, runs_max=SEARCH_RUNS)
+    runner = SimRunner([], seed=1, runs_max=SEARCH_RUNS)
     with tempfile.TemporaryDirectory() as folder:
-        judge = Judge(lab, Corpus(Path(folder)), Journal(), results_dir=Path(folder))
+        judge = Judge(runner, Corpus(Path(folder)), Journal(), results_dir=Path(folder))
         begun_s = time.monotonic()
         search(judge, 1, findings_max=1)
         took_s = time.monotonic() - begun_s
     a_minute = 60 / took_s
-    return len(judge.journal.plans) * a_minute, len(lab.runs) * a_minute, len(judge.findings)
+    return len(judge.journal.plans) * a_minute, len(runner.runs) * a_minute, len(judge.findings)
 
 
 def no_false_findings() -> Further:
     """Plans on a graph without a bug: any violation is one of ours."""
-    lab = SimLab([], seed=2)
+    runner = SimRunner([], seed=2)
     # One round draws about half of them, and some plans more than once.
-    rounds = (draw_plans(lab.spec, number, CORRECT_PLANS) for number in itertools.count(2))
+    rounds = (draw_plans(runner.spec, number, CORRECT_PLANS) for number in itertools.count(2))
     plans = list(itertools.islice(_distinct(rounds), CORRECT_PLANS))
-    found = sum(lab.run(plan, "search").verdict.says != "kept" for plan in plans)
+    found = sum(runner.run(plan, "search").verdict.says != "kept" for plan in plans)
     text = f"no bug: {found} of {len(plans)} plans on a correct graph bring a finding; wanted: 0"
     return Further("no bug", found == 0, text, {"plans": len(plans), "found": found})
 
@@ -222,15 +222,15 @@ def _behind(seed: int) -> float:
     first, second = Bug(plan_of("kill decode 0"), "wrong tokens"), Bug(BEHIND, "tokens lost")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        judge = Judge(SimLab([first]), Corpus(folder / "with"), Journal(), results_dir=folder)
+        judge = Judge(SimRunner([first]), Corpus(folder / "with"), Journal(), results_dir=folder)
         search(judge, 1, findings_max=1)
-        alone = _runs_until_met(SimLab([second]), seed, folder / "without")
-        return _runs_until_met(SimLab([first, second]), seed, folder / "with") / alone
+        alone = _runs_until_met(SimRunner([second]), seed, folder / "without")
+        return _runs_until_met(SimRunner([first, second]), seed, folder / "with") / alone
 
 
-def _runs_until_met(lab: SimLab, seed: int, cases: Path) -> float:
+def _runs_until_met(runner: SimRunner, seed: int, cases: Path) -> float:
     """The live runs of a search until its first finding; infinite if there is none."""
-    judge = Judge(lab, Corpus(cases), Journal(), results_dir=cases)
+    judge = Judge(runner, Corpus(cases), Journal(), results_dir=cases)
     search(judge, seed, findings_max=1)
     if not judge.findings:
         return math.inf
@@ -247,9 +247,9 @@ def noise(each: Each = map) -> Further:
 
 def _noisy(seed: int) -> str:
     """What ends one of them. Every drawn plan has its turn, so that plans that were kept come again."""
-    lab = SimLab([Bug(plan_of("kill decode 0"), "wrong tokens", 0.3)], seed=seed, runs_max=60)
+    runner = SimRunner([Bug(plan_of("kill decode 0"), "wrong tokens", 0.3)], seed=seed, runs_max=60)
     with tempfile.TemporaryDirectory() as name, mock.patch.object(novelty, "LOOK_MAX", 0):
-        judge = Judge(lab, Corpus(Path(name)), Journal(), results_dir=Path(name))
+        judge = Judge(runner, Corpus(Path(name)), Journal(), results_dir=Path(name))
         try:
             return search(judge, seed, findings_max=1)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is counted

@@ -19,7 +19,7 @@ from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.judge import Judge
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.journal import Journal
-from graphquake.machines.runners.runner import LiveLab, Outcome, Ticket
+from graphquake.machines.runners.runner import LiveRunner, PendingRun, RunResult
 from graphquake.machines.sessions.search import search
 
 GRAPH = "dynamo-disagg-bootstrap"
@@ -47,20 +47,20 @@ class Watch:
     first_s: float = 0.0
     found: list[Finding] = field(default_factory=list)
 
-    def saw(self, outcome: Outcome) -> None:
+    def saw(self, outcome: RunResult) -> None:
         """A run ended."""
         if outcome.verdict.says == "broken" and not self.first_s:
             self.first_s = time.monotonic()
 
 
-class WatchedLab(LiveLab):
-    """A lab that is watched."""
+class WatchedRunner(LiveRunner):
+    """A runner that is watched."""
 
     watcher: Watch
 
-    def result(self, ticket: Ticket) -> Outcome:
-        """See `Lab.result`."""
-        outcome = super().result(ticket)
+    def result(self, pending: PendingRun) -> RunResult:
+        """See `Runner.result`."""
+        outcome = super().result(pending)
         self.watcher.saw(outcome)
         return outcome
 
@@ -70,10 +70,10 @@ def shrink_once(graph: str, slots: int, seed: int) -> Shrunk | None:
     watch = Watch()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        lab = WatchedLab(load_graph(graph), folder / "runs", Budget(BUDGET_S), slots=slots)
-        lab.watcher = watch
-        with lab:
-            judge = Judge(lab, Corpus(folder / "cases"), Journal(), results_dir=folder)
+        runner = WatchedRunner(load_graph(graph), folder / "runs", Budget(BUDGET_S), slots=slots)
+        runner.watcher = watch
+        with runner:
+            judge = Judge(runner, Corpus(folder / "cases"), Journal(), results_dir=folder)
             search(judge, seed, findings_max=1)
     if not judge.findings:
         return None

@@ -109,7 +109,7 @@ class Sessions:
         """A run is over; runs are counted from the first failure on."""
         if self.failed:
             self.ran.append(Ran(plan, trial))
-        self.failed = self.failed or trial.says == "broken"
+        self.failed = self.failed or trial.kind == "broken"
 
 
 class Interactive(RuleBasedStateMachine):

@@ -78,7 +78,7 @@ def until_held(result: Result) -> int:
     """How many runs until a plan of the final steps was first seen to break; 0 if that is the plan it began with."""
     final = _acts(result.plan)
     for number, one in enumerate(result.runs, start=1):
-        if one.trial.says == "broken" and _acts(one.plan) == final:
+        if one.trial.kind == "broken" and _acts(one.plan) == final:
             return number
     return 0
 

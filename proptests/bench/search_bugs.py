@@ -25,7 +25,7 @@ from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.judge import Judge
 from graphquake.machines.runners.budget import Budget, BudgetSpent
 from graphquake.machines.runners.journal import Journal
-from graphquake.machines.runners.runner import LiveLab, Ticket
+from graphquake.machines.runners.runner import LiveRunner, PendingRun
 from graphquake.machines.sessions.search import search
 
 from support.planted import Bug, no_bug, planted
@@ -70,15 +70,15 @@ class Row:
         return len(self.plan) <= len(self.by_hand)
 
 
-class CappedLab(LiveLab):
-    """A lab with so many live runs for the search itself."""
+class CappedRunner(LiveRunner):
+    """A runner with so many live runs for the search itself."""
 
     searched = 0
 
     def start(
         self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
-    ) -> Ticket:
-        """See `Lab.start`."""
+    ) -> PendingRun:
+        """See `Runner.start`."""
         if why == "search":
             if self.searched >= SEARCH_RUNS_MAX:
                 raise BudgetSpent
@@ -90,8 +90,8 @@ def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:
     """Search for one bug."""
     row = Row(bug.name or NO_BUG, seed, by_hand=bug.plan.lines())
     journal = Journal(folder / "journal.jsonl")
-    with CappedLab(bug.spec, folder / "runs", Budget(SEARCH_MAX_S), slots=slots) as lab:
-        judge = Judge(lab, Corpus(folder / "cases"), journal, results_dir=folder)
+    with CappedRunner(bug.spec, folder / "runs", Budget(SEARCH_MAX_S), slots=slots) as runner:
+        judge = Judge(runner, Corpus(folder / "cases"), journal, results_dir=folder)
         search(judge, seed, findings_max=1)
     journal.close()
     row.runs, row.live_s = journal.live.total(), round(judge.live_s, 1)

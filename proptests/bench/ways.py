@@ -86,7 +86,7 @@ def one_by_one(
 ) -> Result:
     """The result of a way that makes one run after the other."""
     ran = tuple(runs)
-    each_s = [costs.run_s(shape, one.plan, one.trial.says) for one in ran]
+    each_s = [costs.run_s(shape, one.plan, one.trial.kind) for one in ran]
     sought_s = sum(s for one, s in zip(ran, each_s, strict=True) if not one.evidence)
     return Result(plan, says, ran, sum(each_s) + cut_s, sought_s + cut_s)
 
@@ -126,7 +126,7 @@ class _Steps:
         if plan not in self._seen:
             trial = self.graph(plan)
             self.ran.append(Ran(plan, trial))
-            self._seen[plan] = trial.says == "broken"
+            self._seen[plan] = trial.kind == "broken"
         return self._seen[plan]
 
 
@@ -251,10 +251,10 @@ class _Slotted:
     def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
         """Shrink, with all that a case needs."""
         runner = _Timed(
-            graph, lambda ran, trial: self.costs.run_s(shape, ran, trial.says), self.slots
+            graph, lambda ran, trial: self.costs.run_s(shape, ran, trial.kind), self.slots
         )
         one = shrink_ahead(
-            lambda run, progress: shrink(SPEC, plan, broken(shape, plan), run, progress=progress),
+            lambda run, on_trial: shrink(SPEC, plan, broken(shape, plan), run, on_trial=on_trial),
             runner,
         )
         runs = [Ran(t.plan, t.trial, t.reason.startswith(Ours.evidence)) for t in one.journal]

@@ -20,7 +20,7 @@ class Begun:
 
 @dataclass(slots=True)
 class VirtualRunner:
-    """See `graphquake.machines.shrinking.speculation.Runner`.
+    """See `graphquake.machines.shrinking.speculation.CandidateRunner`.
 
     Attributes:
         graph: says what a run of a plan says.

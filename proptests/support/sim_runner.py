@@ -1,4 +1,4 @@
-"""A simulated graph: a lab whose runs take no time, with bugs that are known to be there."""
+"""A simulated graph: a runner whose runs take no time, with bugs that are known to be there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan, Respawn, Terminate, Wait
 from graphquake.machines.plans.subplan import embedding_ends
 from graphquake.machines.runners.budget import BudgetSpent
-from graphquake.machines.runners.runner import Outcome, Ticket
+from graphquake.machines.runners.runner import PendingRun, RunResult
 
 from support.made import Made, spec_of
 
@@ -34,8 +34,8 @@ class Bug:
 
 
 @dataclass(slots=True)
-class SimLab:
-    """Runs plans in no time; see `graphquake.machines.runners.runner.Lab`.
+class SimRunner:
+    """Runs plans in no time; see `graphquake.machines.runners.runner.Runner`.
 
     Attributes:
         runs_max: after so many runs the budget is spent.
@@ -61,26 +61,26 @@ class SimLab:
 
     def start(
         self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
-    ) -> Ticket:
+    ) -> PendingRun:
         """One simulated run, over at once."""
         del why, enough
-        done: Future[Outcome] = Future()
+        done: Future[RunResult] = Future()
         done.set_result(replace(self._outcome(plan), used=may_reuse and self.reuses))
-        return Ticket(plan, done)
+        return PendingRun(plan, done)
 
-    def result(self, ticket: Ticket) -> Outcome:
+    def result(self, pending: PendingRun) -> RunResult:
         """What it said."""
-        outcome: Outcome = ticket.done.result()
+        outcome: RunResult = pending.done.result()
         return outcome
 
-    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> Outcome:
+    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> RunResult:
         """Both."""
         return self.result(self.start(plan, why, enough=enough))
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, pending: PendingRun) -> None:
         """It is over already."""
 
-    def _outcome(self, plan: Plan) -> Outcome:
+    def _outcome(self, plan: Plan) -> RunResult:
         if len(self.runs) >= self.runs_max:
             raise BudgetSpent
         self.runs.append(plan)
@@ -108,7 +108,7 @@ class SimLab:
         if self._random.random() < self.invalid:
             made.events.append(Invalidated(0.0, "simulated"))
         history = made.history()
-        return Outcome(plan, judge(history), history, RUN_S)
+        return RunResult(plan, judge(history), history, RUN_S)
 
-    def discard(self, outcome: Outcome) -> None:
+    def discard(self, outcome: RunResult) -> None:
         """There are no files."""
