@@ -10,10 +10,14 @@ import pytest
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, EXIT_KEPT, EXIT_PROVED_NOTHING
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import ERROR
-from graphquake.machines.cases.corpus import Case, Corpus, Observed
+from graphquake.harness.promises.signature import Signature
+from graphquake.harness.spec.plan import Kill
+from graphquake.machines.cases.case import Case, Observed
+from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.frontends.cli import main
 from graphquake.machines.runners.runner import LiveRunner
 from graphquake.machines.sessions import session
+from graphquake.machines.shrinking.result import Needed
 
 from support.made import Made, plan_of
 
@@ -40,7 +44,7 @@ def case_of(**changes: object) -> Case:
     """A known case of the graph."""
     fields: dict[str, object] = {
         "id": "abc123", "title": "one of two dead", "status": "known", "why": "a link", "graph": {"name": "toy"},
-        "promise": "error_window", "signature": "error_window / HTTP 503 / path left",
+        "signature": Signature("error_window", "HTTP 503", "path left"),
         "plan": plan_of("kill server 0"), "seen": "all failed", "reach_s": 9.0,
         "observed": (Observed("2026-01-01", {"dynamo": "1"}, "2 cores, no GPU", 10, 10),),
     }  # fmt: skip
@@ -109,13 +113,15 @@ def test_a_damaged_case_and_one_of_a_newer_schema(
     graph: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither is guessed at."""
-    Corpus(Path("regressions")).keep(case_of())
+    Corpus(Path("regressions")).save(case_of())
     path = Path("regressions/abc123.json")
     text = path.read_text()
     path.write_text(text[:-20])
-    assert "abc123.json: is damaged: no JSON" in said(capsys, "replay", "abc123", "--graph", graph)
+    assert "abc123.json: is damaged: is not valid JSON" in said(
+        capsys, "replay", "abc123", "--graph", graph
+    )
     path.write_text(json.dumps(json.loads(text) | {"schema": 9}))
-    assert "schema: found 9, this graphquake reads up to 1" in said(
+    assert "schema: found 9, this graphquake reads up to 2" in said(
         capsys, "replay", "abc123", "--graph", graph
     )
     path.write_text(json.dumps(json.loads(text) | {"steps": ["kill"]}))
@@ -124,13 +130,13 @@ def test_a_damaged_case_and_one_of_a_newer_schema(
 
 def test_a_case_that_nobody_knows(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It says which there are."""
-    Corpus(Path("regressions")).keep(case_of())
+    Corpus(Path("regressions")).save(case_of())
     assert 'no case "abc124"' in said(capsys, "replay", "abc124", "--graph", graph)
 
 
 def test_a_known_case_needs_a_reason(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Marking is refused without one, and written with one."""
-    Corpus(Path("regressions")).keep(case_of(status="open", why=""))
+    Corpus(Path("regressions")).save(case_of(status="open", why=""))
     assert "--why is missing" in said(capsys, "mark", "abc123", "known", "--graph", graph)
     assert main(["mark", "abc123", "known", "--why", "a link", "--graph", graph]) == EXIT_KEPT
     case = Corpus(Path("regressions")).get("abc123")
@@ -139,7 +145,7 @@ def test_a_known_case_needs_a_reason(graph: str, capsys: pytest.CaptureFixture[s
 
 def test_a_case_is_read_by_its_file_alone(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever else lies beside it; what it says itself has to be possible."""
-    Corpus(Path("cases")).keep(case_of())
+    Corpus(Path("cases")).save(case_of())
     Path("cases/package.json").write_text("{}")
     args = ["replay", "cases/abc123.json", "--graph", graph]
     assert main([*args, "--dry-run"]) == EXIT_KEPT
@@ -156,7 +162,7 @@ def test_a_case_that_the_graph_cannot_do_any_more(
 ) -> None:
     """Its replay proves nothing and says why; no graph is started for it."""
     monkeypatch.setattr(LiveRunner, "run", NotImplemented)
-    Corpus(Path("regressions")).keep(case_of(plan=plan_of("kill server 2")))
+    Corpus(Path("regressions")).save(case_of(plan=plan_of("kill server 2")))
     assert main(["replay", "abc123", "--graph", graph]) == EXIT_PROVED_NOTHING
     why = 'plan step 1, "kill server 2": toy has server 0 and server 1'
     assert capsys.readouterr().out.startswith(f"INVALID cannot be done any more: {why}\n")
@@ -185,11 +191,11 @@ def test_the_cases_that_came_with_it_are_found(
 def test_a_case_survives_its_file(tmp_path: Path) -> None:
     """What is written is what is read."""
     case = case_of(
-        also=("ends / deadline / path left",),
+        also=(Signature("ends", "deadline", "path left"),),
         any_replica=True,
-        needed={"kill server 0": "kept in 3 of 3 runs"},
+        needed=(Needed(Kill("server", 0), 0, 3),),
     )
-    Corpus(tmp_path).keep(case)
+    Corpus(tmp_path).save(case)
     assert Corpus(tmp_path).get("abc123") == case
 
 

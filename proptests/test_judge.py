@@ -13,11 +13,12 @@ from graphquake.harness.history.request import ERROR
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Verdict, Violation
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.cases.corpus import Case, Corpus
+from graphquake.machines.cases.case import Case, ShrinkCost
+from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import case_of
 from graphquake.machines.findings.hypothesis_errors import PromiseBroken
 from graphquake.machines.findings.judge import EVIDENCE_RUNS, Judge
-from graphquake.machines.findings.sightings import Chase
+from graphquake.machines.findings.sightings import Sightings
 from graphquake.machines.plans import novelty
 from graphquake.machines.plans.machine import machine_for
 from graphquake.machines.plans.subplan import embeds
@@ -99,13 +100,13 @@ def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
 
 def test_a_case_is_called_as_its_minimal_plan_shows_it() -> None:
     """A chase adopts the wording that the minimal plan shows, and keeps its own one if the plan shows nothing of the family."""
-    chase = Chase(Signature("error_window", "error event 503", "path left"))
+    chase = Sightings(Signature("error_window", "error event 503", "path left"))
     for plan, what in ((SINGLE, "HTTP 503"), (PAIR, "HTTP 500")):
         seen = Violation(Signature("error_window", what, "path left"), 3.0, "")
         chase.saw(Made(plan=plan).history(), [seen])
-    chase.settle(PAIR)
+    chase.adopt_signature(PAIR)
     assert chase.signature.what == "error event 503"
-    chase.settle(SINGLE)
+    chase.adopt_signature(SINGLE)
     assert chase.signature.what == "HTTP 503"
 
 
@@ -132,7 +133,7 @@ def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -
     judge, case = judged(SimRunner(EITHER), tmp_path)
     assert (case.plan, case.status) == (PLAIN, "open")
     assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
-    assert case.shrunk_from["live_runs"] + 1 == judge.journal.live.total()
+    assert case.cost.live_runs + 1 == judge.journal.live.total()
     text = finding_text(judge.findings[0])
     assert "shrunk from 2 steps, of which it is no part but plainer, in" in " ".join(text.split())
 
@@ -161,7 +162,7 @@ def test_what_a_plain_plan_is_known_for_is_no_news(tmp_path: Path) -> None:
     """With the plain plan a case already, the pair is a case of its own."""
     _, case = judged(SimRunner(EITHER), tmp_path)
     corpus = Corpus(tmp_path / "cases")
-    corpus.keep(replace(case, status="known", why="planted"))
+    corpus.save(replace(case, status="known", why="planted"))
     _, second = judged(SimRunner(EITHER), tmp_path)
     assert second.plan == PAIR
 
@@ -242,7 +243,7 @@ def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> 
     searched(SimRunner([bug]), tmp_path, seed=3)
     corpus = Corpus(tmp_path / "cases")
     (case,) = corpus
-    corpus.keep(_with_status(case, "fixed"))
+    corpus.save(_with_status(case, "fixed"))
     judge, _ = searched(SimRunner([bug]), tmp_path, seed=4)
     assert [finding.case.id for finding in judge.findings] == [case.id]
 
@@ -278,7 +279,7 @@ def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
     assert search(judge, 1, findings_max=1, config=QUICK) == "findings"
     (case,) = Corpus(tmp_path / "cases")
     assert case.status == "unshrunk"
-    assert case.shrunk_from["live_runs"] <= 5 + EVIDENCE_RUNS
+    assert case.cost.live_runs <= 5 + EVIDENCE_RUNS
 
 
 def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
@@ -300,7 +301,7 @@ def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path)
     _, pair = judged(SimRunner(EITHER[:1]), tmp_path)
     corpus = Corpus(tmp_path / "cases")
     left = replace(pair, status="unshrunk")
-    corpus.keep(left)
+    corpus.save(left)
     judge = Judge(SimRunner(EITHER), corpus, Journal(), results_dir=tmp_path / "results")
     search(judge, 1, findings_max=1, unshrunk=[left], config=QUICK)
     assert judge.findings[0].case.plan == PLAIN
@@ -316,15 +317,15 @@ def test_what_breaks_in_the_last_wait_is_explained_by_its_case() -> None:
     history = made.history()
     seen = Violation(Signature("views_agree", "listed"), 4.5, "listed")
     outcome = RunResult(plan, Verdict("broken", (seen,)), history, 6.0)
-    chase = Chase(seen.signature)
+    chase = Sightings(seen.signature)
     chase.saw(history, [seen])
     shrunk = Shrunk(plan, 1, 1, 0, 0, (), (), None, 1, complete=False, confirmed=True, journal=())
-    case = case_of(made.spec, {}, chase, shrunk, [outcome], {})
+    case = case_of(made.spec, {}, chase, shrunk, [outcome], ShrinkCost())
     assert case.reach_s == round(2.5 * 1.25 + 0.5, 1)
     assert case.explains(seen, history)
     assert not case.explains(replace(seen, at_s=1.9), history)
     assert not case.explains(replace(seen, at_s=2.1 + case.reach_s), history)
-    assert Chase(seen.signature).reach_s(plan, []) == 0.5
+    assert Sightings(seen.signature).reach_s(plan, []) == 0.5
 
 
 def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> None:
@@ -333,7 +334,7 @@ def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> No
     corpus = Corpus(tmp_path / "cases")
     (known,) = corpus
     known = replace(known, status="known", why="planted")
-    corpus.keep(known)
+    corpus.save(known)
     both = [Bug(SINGLE, "wrong tokens"), Bug(SINGLE, "tokens lost")]
     judge, _ = searched(SimRunner(both), tmp_path, seed=2)
     assert str(judge.findings[0].case.signature) == "answers / tokens lost"

@@ -12,7 +12,7 @@ from graphquake.harness.history.events import Measured
 from graphquake.harness.history.request import ERROR
 from graphquake.harness.picture import content, page, write_page
 from graphquake.harness.promises.builtin import judge
-from graphquake.machines.findings.artifacts import Shelf
+from graphquake.machines.findings.artifacts import RunArchive
 from graphquake.machines.runners.runner import RunResult
 
 from support.browser import CHROMIUM, Browser
@@ -134,8 +134,8 @@ def outcome(folder: Path, made: Made, kilobytes: int) -> RunResult:
 def test_the_oldest_kept_runs_make_room(tmp_path: Path, spare: bool, left: set[str]) -> None:  # noqa: FBT001
     """Then broken ones, unless they are to stay whatever happens; the page counts as well."""
     kept = Made(plan=plan_of("kill decode 0")).steady(0.0, 2.0)
-    shelf = Shelf(room_bytes=3 << 19, spare_shown=spare)
+    archive = RunArchive(room_bytes=3 << 19, spare_shown=spare)
     for number, made in enumerate([broken(), kept, broken(), kept]):
-        shelf.put(outcome(tmp_path / str(number), made, 400))
+        archive.put(outcome(tmp_path / str(number), made, 400))
     assert {path.name for path in tmp_path.iterdir()} == left
     assert all((path / "run.html").is_file() for path in tmp_path.iterdir())

@@ -12,12 +12,15 @@ import pytest
 from graphquake.harness.history.request import ERROR
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.signature import Signature
-from graphquake.machines.cases.corpus import Case, Observed
+from graphquake.harness.spec.plan import Kill
+from graphquake.machines.cases.case import Case, Observed, ShrinkCost
 from graphquake.machines.cases.replay import Replay, Word
+from graphquake.machines.cases.wording import seen_text, title_of
 from graphquake.machines.findings.finding import Finding
-from graphquake.machines.reports.finding_text import counted, finding_text, seen_text, title_of
+from graphquake.machines.reports.finding_text import counted, finding_text
 from graphquake.machines.reports.summary import GraphSummary, combined, write
 from graphquake.machines.runners.runner import RunResult
+from graphquake.machines.shrinking.result import Control, Needed
 
 from support.made import Made, plan_of
 
@@ -47,16 +50,15 @@ def finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
         status="open",
         why="",
         graph={"name": "made", "shape": history.spec.shape},
-        promise="error_window",
         signature=Signature("error_window", "HTTP 503", "path left"),
         plan=PLAN,
         seen=seen_text("error_window", history),
         reach_s=4.0,
         observed=(Observed("2026-01-01", {"dynamo": "1.6.1"}, "2 cores, no GPU", 7, 10),),
-        needed={"kill decode 0": "kept in 3 of 3 runs"},
-        controls="kept in 3 of 3 runs without the faults",
+        needed=(Needed(Kill("decode", 0), 0, 3),),
+        control=Control(0, 3),
         load={"rate_per_s": 20},
-        shrunk_from={"steps": 9, "live_runs": 14, "live_s": 131},
+        cost=ShrinkCost(steps=9, live_runs=14, live_s=131),
     )
     folder = Path.cwd() / ".graphquake/3f9a1c/minimal"
     outcome = RunResult(PLAN, judge(history), history, 9.0, folder)
@@ -101,7 +103,9 @@ def test_a_finding_with_a_long_plan_stays_short(finding: Finding) -> None:
     steps = plan_of(*["kill decode 0", "respawn decode 0"] * 30)
     long = replace(
         finding,
-        case=replace(finding.case, plan=steps, needed={str(n): "x" * 300 for n in range(50)}),
+        case=replace(
+            finding.case, plan=steps, needed=tuple(Needed(step, 0, 3) for step in steps.steps)
+        ),
     )
     lines = finding_text(long).splitlines()
     assert len(lines) <= 30

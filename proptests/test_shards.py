@@ -62,7 +62,7 @@ def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
     evidence = ours._evidence
 
     def late(*arguments: object) -> object:
-        Corpus(tmp_path / "ours").keep(theirs)
+        Corpus(tmp_path / "ours").save(theirs)
         return evidence(*arguments)
 
     monkeypatch.setattr(Judge, "_evidence", lambda _, *arguments: late(*arguments))
@@ -82,7 +82,7 @@ def test_parts_add_up_to_one_summary(tmp_path: Path, monkeypatch: pytest.MonkeyP
     other = GraphSummary("h", 7, 1.0, shard=0)
     sent = unpacked(packed([two, other, one]))
     assert sent[0].live == two.live
-    assert not sent[0].findings[0].minimal.history.requests
+    assert not sent[0].findings[0].shown.history.requests
     single, whole = merged(sent)
     assert (single.graph, single.parts) == ("h", (0,))
     assert (whole.live, whole.run_s, whole.spent_s) == (

@@ -1,7 +1,7 @@
 """Replaying a case: is it still there?
 
 A replay runs the case's plan under the case's own bounds and load, on fresh graphs, until one run breaks it in the case's way, or enough
-runs kept it to be 95% sure that its rate is no longer what it was. What it means depends on the case's status (see `says`).
+runs kept it to be 95% sure that its rate is no longer what it was. What it means depends on the case's status (see `meaning_of`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
+from graphquake.harness.clients.answers import find_oracle
 from graphquake.harness.errors import InputError
+from graphquake.harness.promises.builtin import promises_of
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.machines.cases.corpus import Case, Observed
+from graphquake.machines.cases.case import Case, Observed
 from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.journal import Journal
@@ -81,6 +83,9 @@ def impossible(case: Case, spec: GraphSpec) -> str:
     """Why a graph that changed since cannot do a case's plan any more; empty if it can."""
     try:
         check_plan(spec, case.plan, "cannot be done any more")
+        # A case brings its own promises and oracle, and the code behind them may have moved since.
+        promises_of(spec)
+        find_oracle(spec)
     except InputError as error:
         return str(error)
     return ""
@@ -90,7 +95,7 @@ def replay(case: Case, runner: Runner, journal: Journal, *, runs: int | None = N
     """Run a case's plan until it is decided.
 
     Args:
-        runner: runs under the case's own bounds and load (see `corpus.as_in`).
+        runner: runs under the case's own bounds and load (see `Case.as_in`).
         runs: do exactly so many, broken or not; None stops at the first that breaks it.
     """
     if why := impossible(case, runner.spec):
@@ -153,7 +158,7 @@ def _differs(case: Case, host: dict[str, str]) -> tuple[str, ...]:
     )
 
 
-def says(one: Replay) -> tuple[bool, str]:
+def meaning_of(one: Replay) -> tuple[bool, str]:
     """What a replay means for its case: whether it fails, and in words."""
     case, there = one.case, one.word == "REPRODUCED"
     if one.word in ("UNDECIDED", "INVALID"):

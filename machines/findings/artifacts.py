@@ -68,7 +68,7 @@ def file_finding(shown: RunResult, first: RunResult, folder: Path) -> tuple[RunR
 
 
 @dataclass(slots=True)
-class Shelf:
+class RunArchive:
     """The folders of runs, as far as there is room for them.
 
     Attributes:

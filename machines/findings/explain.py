@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.history.events import BecameReady, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import Request
+from graphquake.machines.cases.case import Difference
 
 # Name -> value: a number, or 1 and 0 for yes and no.
 Facts: TypeAlias = Mapping[str, float]
@@ -52,7 +53,7 @@ def _in_flight(request: Request, at_s: float) -> bool:
     return request.sent_s < at_s and (not request.outcome or request.ended_s >= at_s)
 
 
-def separating(broken: Sequence[Facts], kept: Sequence[Facts]) -> list[str]:
+def separating(broken: Sequence[Facts], kept: Sequence[Facts]) -> list[Difference]:
     """The facts that separate them, the clearest first: `requests in flight at … ≥ 12: 4 of 4 broken, 0 of 7 kept`."""
     if not broken or not kept:
         return []
@@ -64,10 +65,10 @@ def separating(broken: Sequence[Facts], kept: Sequence[Facts]) -> list[str]:
     found = []
     for name in varied:
         high, low = [one[name] for one in broken], [one[name] for one in kept]
-        sign = "≥" if min(high) > max(low) else "≤" if max(high) < min(low) else ""
-        if sign:
+        if min(high) > max(low) or max(high) < min(low):
+            sign: Literal["≥", "≤"] = "≥" if min(high) > max(low) else "≤"
             edge = min(high) if sign == "≥" else max(high)
             gap = min(abs(b - k) for b in high for k in low) / (max([*high, *low]) or 1.0)
-            counts = f"{len(broken)} of {len(broken)} broken, 0 of {len(kept)} kept"
-            found.append((-gap, f"{name} {sign} {edge:.3g}: {counts}"))
-    return [text for _, text in sorted(found)][:SHOWN_MAX]
+            one = Difference(name, sign, round(edge, 3), len(broken), len(kept))
+            found.append((-gap, name, one))
+    return [one for _, _, one in sorted(found, key=lambda one: one[:2])][:SHOWN_MAX]

@@ -9,20 +9,14 @@ from pathlib import Path
 
 from graphquake.harness.promises.signature import SEPARATOR, Signature
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.machines.cases.corpus import (
-    Case,
-    Corpus,
-    Observed,
-    bounds_of,
-    case_id,
-    graph_digest,
-    load_of,
-)
+from graphquake.machines.cases.case import Case, Observed, ShrinkCost, case_id, graph_digest
+from graphquake.machines.cases.conditions import bounds_of, load_of
+from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.replay import versions_of
-from graphquake.machines.findings.sightings import Chase, status_of
-from graphquake.machines.reports.finding_text import seen_text, title_of
+from graphquake.machines.cases.wording import seen_text, title_of
+from graphquake.machines.findings.sightings import Sightings, status_of
 from graphquake.machines.runners.runner import RunResult
-from graphquake.machines.shrinking.result import Shrunk
+from graphquake.machines.shrinking.result import Control, Shrunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +24,14 @@ class Finding:
     """A new case, and the runs that show it.
 
     Attributes:
-        minimal: a full run of the minimal plan; the first failing one if no full run broke it again.
+        shown: a full run of the minimal plan; the first failing one if no full run broke it again.
         original: the run of the plan as it was drawn.
         others: signatures of further violations that were seen on the way: second findings, not chased.
         counts: whether it fails the session.
     """
 
     case: Case
-    minimal: RunResult
+    shown: RunResult
     original: RunResult
     others: tuple[Signature, ...]
     counts: bool
@@ -47,10 +41,10 @@ class Finding:
 def case_of(
     spec: GraphSpec,
     host: Mapping[str, str],
-    chase: Chase,
+    chase: Sightings,
     shrunk: Shrunk,
     sightings: Sequence[RunResult],
-    cost: Mapping[str, float],
+    cost: ShrinkCost,
 ) -> Case:
     """The case of a plan that was shrunk.
 
@@ -58,7 +52,7 @@ def case_of(
         host: the machine and the versions.
         chase: the signature that was chased, and what was seen besides.
         sightings: runs that show it, the best one first.
-        cost: what the shrink took, see `Case.shrunk_from`.
+        cost: what the shrink took.
     """
     promise = chase.signature.promise
     own = {chase.signature, *chase.also(shrunk.plan)}
@@ -68,7 +62,6 @@ def case_of(
         title=title_of(promise, shrunk.plan, shown.history),
         status=status_of(promise, shrunk),
         graph={"name": spec.name, "shape": spec.shape, "digest": graph_digest(spec)},
-        promise=promise,
         signature=chase.signature,
         also=tuple(sorted(own - {chase.signature}, key=str)),
         plan=shrunk.plan,
@@ -77,13 +70,19 @@ def case_of(
         bounds=bounds_of(spec),
         load=load_of(spec),
         any_replica=shrunk.any_replica,
-        needed=shrunk.needed_text(),
-        numbers=shrunk.numbers_text(),
+        needed=shrunk.needed,
+        numbers=shrunk.thresholds,
         differs=chase.differs(shrunk.plan),
-        controls=shrunk.controls_text(),
-        shrunk_from=dict(cost),
+        control=_control(shrunk),
+        cost=cost,
         observed=(_observed(host, shrunk),),
     )
+
+
+def _control(shrunk: Shrunk) -> Control | None:
+    if not shrunk.control_runs:
+        return None
+    return Control(shrunk.control_broke, shrunk.control_runs - shrunk.control_broke)
 
 
 def with_past(case: Case, corpus: Corpus) -> Case:

@@ -26,17 +26,14 @@ from graphquake.harness.promises.builtin import judge as judge_history
 from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step, Wait, WaitReady
-from graphquake.machines.cases.corpus import (
-    EXCUSING,
-    Case,
-    Corpus,
-)
+from graphquake.machines.cases.case import EXCUSING, Case, ShrinkCost
+from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.artifacts import file_finding
 from graphquake.machines.findings.fault_coverage import FaultCoverage
 from graphquake.machines.findings.fault_localization import blame
 from graphquake.machines.findings.finding import Finding, case_of, with_past
 from graphquake.machines.findings.hypothesis_errors import Minimal, RoundOver, broken
-from graphquake.machines.findings.sightings import Chase, last_step
+from graphquake.machines.findings.sightings import Sightings, last_step
 from graphquake.machines.plans.novelty import Novelty
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import UNLIMITED, Budget, BudgetSpent, Limit
@@ -182,7 +179,7 @@ class Judge:
         if plan in self._said:
             return "seen before"
         for case in self.corpus.of(self.spec):
-            if case.status in EXCUSING and any(_acts(p) == _acts(plan) for p in case.plans()):
+            if case.status in EXCUSING and any(_acts(p) == _acts(plan) for p in case.plans(plan)):
                 return f"only case {case.id} itself"
         return None if self.novelty.has_turn(plan) else "shows less than others"
 
@@ -235,7 +232,7 @@ class Judge:
         """The violations that no case explains."""
         return self._sorted(outcome.verdict.violations, outcome.history)[0]
 
-    def _shows(self, chase: Chase, history: History) -> bool:
+    def _shows(self, chase: Sightings, history: History) -> bool:
         """Whether a history, perhaps of a run that still goes on, has such a violation that no case explains."""
         news, _ = self._sorted(judge_history(history).violations, history)
         return any(self.shrink_any or chase.wants(violation) for violation in news)
@@ -261,7 +258,7 @@ class Judge:
 
     def _find(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
         """Shrink, confirm and keep; None if another process has kept it meanwhile."""
-        chase = Chase(violation.signature)
+        chase = Sightings(violation.signature)
         runs_before, live_before_s, unneeded = self.journal.live.total(), self.live_s, self.unneeded
         trial = self._trial(first, chase)
 
@@ -288,24 +285,23 @@ class Judge:
         if self.shrink_any and evidence:
             chase.signature = self._news(evidence[0])[0].signature
         else:
-            chase.settle(shrunk.plan)
-        cost: dict[str, float] = {
-            "steps": len(plan.steps),
-            "live_runs": self.journal.live.total() - runs_before,
-            "live_s": round(self.live_s - live_before_s),
-            "unneeded_runs": self.unneeded - unneeded,
-            "gpu_s": round((self.live_s - live_before_s) * self.runner.gpus),
-            "round": self.round,
-            "draw": len(self.journal.plans) + 1,
-        }
-        if not embeds(shrunk.plan, plan):
-            cost["plainer"] = 1
+            chase.adopt_signature(shrunk.plan)
+        cost = ShrinkCost(
+            steps=len(plan.steps),
+            plainer=not embeds(shrunk.plan, plan),
+            live_runs=self.journal.live.total() - runs_before,
+            live_s=round(self.live_s - live_before_s),
+            unneeded_runs=self.unneeded - unneeded,
+            gpu_s=round((self.live_s - live_before_s) * self.runner.gpus),
+            round=self.round,
+            draw=len(self.journal.plans) + 1,
+        )
         finding = self._keep(first, evidence, chase, shrunk, cost)
         self.findings.append(finding)
         self.on_finding(finding)
         return finding
 
-    def _trial(self, outcome: RunResult, chase: Chase) -> Trial:
+    def _trial(self, outcome: RunResult, chase: Sightings) -> Trial:
         """What a run says about the signature that is chased; other violations are written down."""
         news = self._news(outcome) if outcome.verdict.says == "broken" else []
         chase.saw(outcome.history, news)
@@ -319,7 +315,7 @@ class Judge:
         blamed = blame(outcome.history, shown)
         return Trial("broken", last_step(outcome.history, shown.at_s), blamed, used)
 
-    def _evidence(self, minimal: Plan, chase: Chase) -> list[RunResult]:
+    def _evidence(self, minimal: Plan, chase: Sightings) -> list[RunResult]:
         """Whole runs of the minimal plan that break it, for what a report shows."""
         shown = []
         stay_s = max(minimal.stay_s, self.spec.lease_s, EVIDENCE_STAY_S)
@@ -342,15 +338,15 @@ class Judge:
         self,
         first: RunResult,
         evidence: list[RunResult],
-        chase: Chase,
+        chase: Sightings,
         shrunk: Shrunk,
-        cost: dict[str, float],
+        cost: ShrinkCost,
     ) -> Finding:
         """Make a case of it, and move the folders of its runs to where the case is looked for."""
         case = case_of(self.spec, self.runner.host, chase, shrunk, [*evidence, first], cost)
         case = with_past(case, self.corpus)
         # First of all, so that no other process takes the same bug for news.
-        path = self.corpus.keep(case)
+        path = self.corpus.save(case)
         shown, first = file_finding(
             evidence[0] if evidence else first, first, self.results_dir / case.id
         )
@@ -366,7 +362,7 @@ class _Candidates:
     """Runs of candidates, for one chase; see `speculation.CandidateRunner`."""
 
     judge: Judge
-    chase: Chase
+    chase: Sightings
     budget: Budget
     slots: int
 

@@ -14,14 +14,21 @@ from graphquake.harness.history.history import History
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.cases.corpus import REACH_FACTOR, REACH_SLACK_S, Case, Status, acted_s
+from graphquake.machines.cases.case import (
+    REACH_FACTOR,
+    REACH_SLACK_S,
+    Case,
+    Difference,
+    Status,
+    acted_s,
+)
 from graphquake.machines.findings.explain import Facts, facts_of, separating
 from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.shrinking.result import Shrunk
 
 
 @dataclass(slots=True)
-class Chase:
+class Sightings:
     """One signature that is shrunk, and what else was seen on the way."""
 
     signature: Signature
@@ -32,21 +39,21 @@ class Chase:
         """Whether it is what is chased."""
         return violation.signature == self.signature
 
-    def settle(self, minimal: Plan) -> None:
+    def adopt_signature(self, minimal: Plan) -> None:
         """Adopt the signature that the minimal plan shows, if its wording differs from the first one."""
-        shown = self._late_s.get(replace(minimal, stay_s=0.0), {})
+        shown = self._late_s.get(_key(minimal), {})
         self.signature = next((one for one in shown if one == self.signature), self.signature)
 
     def saw(self, history: History, violations: Iterable[Violation]) -> None:
         """A run showed these."""
-        plan = replace(history.plan, stay_s=0.0)
+        plan = _key(history.plan)
         late_s = _late_s(plan, history, violations)
         before = self._late_s.setdefault(plan, {})
         before |= {one: max(late, before.get(one, late)) for one, late in late_s.items()}
 
     def noted(self, history: History, *, broken: bool) -> None:
         """A run that proves something broke by what is chased, or did not."""
-        plan = replace(history.plan, stay_s=0.0)
+        plan = _key(history.plan)
         self._runs.setdefault(plan, []).append((broken, facts_of(history)))
 
     def reach_s(self, minimal: Plan, sightings: Iterable[RunResult]) -> float:
@@ -56,29 +63,30 @@ class Chase:
             sightings: runs of other plans that show it, besides those of the minimal one.
         """
         own = {self.signature, *self.also(minimal)}
-        late_s = [self._late_s.get(replace(minimal, stay_s=0.0), {})]
+        late_s = [self._late_s.get(_key(minimal), {})]
         late_s += [_late_s(minimal, one.history, one.verdict.violations) for one in sightings]
         most_s = max((s for found in late_s for one, s in found.items() if one in own), default=0.0)
         return round(max(0.0, most_s) * REACH_FACTOR + REACH_SLACK_S, 1)
 
-    def differs(self, minimal: Plan) -> tuple[str, ...]:
+    def differs(self, minimal: Plan) -> tuple[Difference, ...]:
         """What separates the broken from the kept runs of the minimal plan."""
-        runs = self._runs.get(replace(minimal, stay_s=0.0), [])
+        runs = self._runs.get(_key(minimal), [])
         broken = [facts for was_broken, facts in runs if was_broken]
         return tuple(separating(broken, [facts for was_broken, facts in runs if not was_broken]))
 
     def also(self, minimal: Plan) -> set[Signature]:
         """What the minimal plan itself shows besides: the same bug in other words. A wrong answer never is."""
-        return {
-            one
-            for one in self._late_s.get(replace(minimal, stay_s=0.0), {})
-            if one.promise != "answers"
-        }
+        return {one for one in self._late_s.get(_key(minimal), {}) if one.promise != "answers"}
 
     def others(self, case: Case) -> tuple[Signature, ...]:
         """Second findings: seen on the way, and not shown by the minimal plan."""
         seen = set[Signature]().union(*self._late_s.values())
         return tuple(sorted((one for one in seen if not case.names(one)), key=str))
+
+
+def _key(plan: Plan) -> Plan:
+    """The plan whatever its stay: runs that watched it for longer are runs of the same plan."""
+    return replace(plan, stay_s=0.0)
 
 
 def status_of(promise: str, shrunk: Shrunk) -> Status:

@@ -15,8 +15,9 @@ from graphquake.harness.errors import (
     InputError,
 )
 from graphquake.harness.spec.graph import GraphSpec, built_in_graphs, load_graph
-from graphquake.machines.cases.corpus import Case, Corpus, Status, as_in
-from graphquake.machines.cases.replay import Replay, replay, runs_needed, says
+from graphquake.machines.cases.case import Case, Status
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.cases.replay import Replay, meaning_of, replay, runs_needed
 from graphquake.machines.reports.finding_text import table
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
@@ -146,7 +147,7 @@ def _replay_found(
         folder = results_folder(arguments.results_dir, case.id, "replay")
         enough = max(RECORD_RUNS_MIN, runs_needed(case)) if arguments.record else None
         runs = arguments.runs or enough
-        with LiveRunner(as_in(case, spec), folder, budget, watch=reporter) as runner:
+        with LiveRunner(case.as_in(spec), folder, budget, watch=reporter) as runner:
             one = replay(case, runner, journal, runs=runs)
             reporter.clear()
             if arguments.record and one.runs:
@@ -193,7 +194,7 @@ def _one_text(one: Replay) -> str:
 
 
 def _replay_status(done: list[Replay], *, strict_known: bool) -> int:
-    fails = any(says(one)[0] for one in done)
+    fails = any(meaning_of(one)[0] for one in done)
     # Whoever asks for one case asks whether it is there.
     there = len(done) == 1 and done[0].word == "REPRODUCED"
     gone = any(one.word == "NOT REPRODUCED" and one.case.status == "known" for one in done)
@@ -213,6 +214,6 @@ def mark_case(arguments: argparse.Namespace) -> int:
             f"mark {case.id} known: --why is missing: a known case says why it is known"
         )
     status: Status = next(mark for mark in MARKS if mark == arguments.status)
-    path = corpus.keep(replace(case, status=status, why=why))
+    path = corpus.save(replace(case, status=status, why=why))
     print(f"{path}: {case.status} -> {status}")
     return EXIT_KEPT

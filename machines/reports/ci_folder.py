@@ -24,7 +24,7 @@ def report_search(summaries: Sequence[GraphSummary], results: Path, report: Path
     write(list(summaries), report)
     for summary in summaries:
         _copy_pages(results, report, [results / summary.folder])
-        found = (finding.minimal.folder for finding in summary.findings)
+        found = (finding.shown.folder for finding in summary.findings)
         _copy_pages(results, report, [folder.parent for folder in found if folder is not None])
 
 

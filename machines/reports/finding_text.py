@@ -8,27 +8,24 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.picture import NAME
-from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.signature import family_of
-from graphquake.harness.reports.text import (
-    failed_of,
-    failures_text,
-    since_s,
-    telling_lines,
-    timeline,
-)
+from graphquake.harness.reports.text import failed_of, since_s, telling_lines, timeline
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.cases.corpus import Case
-from graphquake.machines.shrinking.rates import wilson
-
-if TYPE_CHECKING:
-    from graphquake.machines.findings.finding import Finding
+from graphquake.machines.cases.case import Case
+from graphquake.machines.cases.wording import (
+    control_text,
+    difference_text,
+    needed_texts,
+    number_text,
+    reproduced_text,
+)
+from graphquake.machines.findings.finding import Finding
 
 WIDTH: Final = 100
 LABEL: Final = 12
@@ -37,7 +34,7 @@ LINES_MAX: Final = 30
 
 def finding_text(finding: Finding) -> str:
     """A finding, as a colleague's best bug report would have it."""
-    case, history = finding.case, finding.minimal.history
+    case, history = finding.case, finding.shown.history
     word = "FINDING" if finding.counts else case.status.upper()
     lines = [_fit(f"{word} {case.id}  {case.title}")]
     lines += row("graph", _graph_line(case))
@@ -58,8 +55,8 @@ def _where_rows(finding: Finding) -> Iterator[str]:
     """What to do about it: it stands there however long the rest is."""
     if finding.path is not None:
         yield from row("case", f"{short(finding.path)}   status: {finding.case.status}")
-    if finding.minimal.folder is not None:
-        yield from row("picture", short(finding.minimal.folder / NAME))
+    if finding.shown.folder is not None:
+        yield from row("picture", short(finding.shown.folder / NAME))
     name = _name_of(finding)
     yield from row(
         "replay",
@@ -87,9 +84,9 @@ def _graph_line(case: Case) -> str:
     )
 
 
-def _load_text(load: Mapping[str, float | str]) -> str:
+def _load_text(load: Mapping[str, Any]) -> str:
     if clients := load.get("clients"):
-        return f"{clients:g} clients, {load['requests_per_client']:g} requests each"
+        return f"{clients} clients, {load['requests_per_client']} requests each"
     return f"{load.get('rate_per_s', 0):g} requests/s"
 
 
@@ -150,38 +147,33 @@ def _first_rows(history: History, case: Case) -> list[str]:
 
 
 def _log_rows(finding: Finding) -> Iterator[str]:
-    if finding.minimal.folder is None:
+    if finding.shown.folder is None:
         return
     label = "logs"
-    for line in telling_lines(finding.minimal.history, finding.minimal.folder):
+    for line in telling_lines(finding.shown.history, finding.shown.folder):
         at = f"{line.at_s:+.2f}" if line.at_s is not None else ""
         yield _fit(f"  {label:{LABEL}}{line.replica:12} {at:>6}  {line.text}")
         label = ""
 
 
 def _evidence_rows(case: Case) -> Iterator[str]:
-    if case.observed:
-        seen = case.observed[-1]
-        low, high = wilson(seen.broke, seen.runs)
-        interval = f"({low:.0%} to {high:.0%}, 95% Wilson)"
-        yield from row(
-            "reproduced", f"{seen.broke} of {seen.runs} runs {interval}, all on fresh graphs"
-        )
-    for number, (step, what) in enumerate(case.needed.items()):
-        yield from row("needed" if number == 0 else "", f'without "{step}": {what}')
-    for number, (step, what) in enumerate(case.numbers.items()):
-        yield from row("numbers" if number == 0 else "", f'"{step}": {what}')
-    for number, text in enumerate(case.differs):
-        yield from row("differs" if number == 0 else "", text)
-    if case.controls:
-        yield from row("control", case.controls)
-    cost = case.shrunk_from
-    plainer = ", of which it is no part but plainer," if cost.get("plainer") else ""
-    yield from row(
-        "cost",
-        f"shrunk from {counted(cost.get('steps', 0), 'step')}{plainer} in "
-        f"{counted(cost.get('live_runs', 0), 'live run')}, {cost.get('live_s', 0):.0f} s",
-    )
+    if text := reproduced_text(case):
+        yield from row("reproduced", text)
+    yield from _rows("needed", needed_texts(case))
+    yield from _rows("numbers", map(number_text, case.numbers))
+    yield from _rows("differs", map(difference_text, case.differs))
+    if text := control_text(case):
+        yield from row("control", text)
+    cost = case.cost
+    plainer = ", of which it is no part but plainer," if cost.plainer else ""
+    steps, runs = counted(cost.steps, "step"), counted(cost.live_runs, "live run")
+    yield from row("cost", f"shrunk from {steps}{plainer} in {runs}, {cost.live_s:.0f} s")
+
+
+def _rows(label: str, texts: Iterable[str]) -> Iterator[str]:
+    """A row for each text; the first one has the label."""
+    for number, text in enumerate(texts):
+        yield from row("" if number else label, text)
 
 
 def counted(count: float, what: str) -> str:
@@ -220,21 +212,3 @@ def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
     head = "  ".join(f"{key:{width}}" for key, width in widths.items()).rstrip()
     body = ["  ".join(f"{row[key]:{w}}" for key, w in widths.items()).rstrip() for row in rows]
     return [head, *body]
-
-
-def title_of(promise: str, plan: Plan, history: History) -> str:
-    """The headline of a case: the promise, the plan, and in short what came of it."""
-    steps = "; ".join(str(step) for step in plan.steps)
-    sent, failed = failed_of(history)
-    came = f": {len(failed)} of {len(sent)} requests failed" if failed else ""
-    return textwrap.shorten(f"{promise} broken by {steps}{came}", 84, placeholder=" …")
-
-
-def seen_text(promise: str, history: History) -> str:
-    """What was seen, in a sentence: counted over requests where the promise is about them."""
-    if promise in ("error_window", "recovery", "answers"):
-        return failures_text(history)
-    seen = [v.seen for v in judge(history).violations if v.promise == promise]
-    if not seen:
-        return failures_text(history)
-    return seen[0] + (f" (and {len(seen) - 1} more)" if len(seen) > 1 else "")

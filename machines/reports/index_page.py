@@ -61,8 +61,8 @@ def _page(summary: GraphSummary, folder: Path) -> Iterator[str]:
         yield "<h2>findings</h2>"
     for finding in summary.findings:
         yield f"<pre>{_text(finding_text(finding))}</pre>"
-        shown = [("the minimal plan's run", finding.minimal.folder)]
-        if finding.original.folder != finding.minimal.folder:
+        shown = [("the minimal plan's run", finding.shown.folder)]
+        if finding.original.folder != finding.shown.folder:
             shown.append(("the run in which it was first seen", finding.original.folder))
         links = (_link(what, to / NAME, folder) for what, to in shown if to is not None)
         yield f"<p>{' · '.join(links)}</p>"

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, EXIT_PROVED_NOTHING
 from graphquake.harness.reports.impact import account
-from graphquake.machines.cases.replay import Replay, says
+from graphquake.machines.cases.replay import Replay, meaning_of
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.reports.finding_text import counted, row, short
 
@@ -101,7 +101,7 @@ class GraphSummary:
             for one in self.replays
             if self.strict_known and one.case.status == "known" and one.word == "NOT REPRODUCED"
         ]
-        return [one for one in self.replays if says(one)[0]] + perhaps_fixed
+        return [one for one in self.replays if meaning_of(one)[0]] + perhaps_fixed
 
     @property
     def exit_status(self) -> int:
@@ -148,7 +148,7 @@ class GraphSummary:
                 f"{self.hidden_text.get(case, case)}: in {count} runs; everything else was judged there",
             )
         for one in self.replays:
-            lines += row("case", f"{one.case.id} {says(one)[1]}: {one.line}{_differs(one)}")
+            lines += row("case", f"{one.case.id} {meaning_of(one)[1]}: {one.line}{_differs(one)}")
         for finding in self.findings:
             lines += row(
                 "FINDING" if finding.counts else finding.case.status, _finding_line(finding)
@@ -197,7 +197,7 @@ class GraphSummary:
             "ended": self.ended,
             "cases": [
                 {"id": r.case.id, "status": r.case.status, "word": r.word, "broke": r.broke,
-                 "runs": r.runs, "says": says(r)[1]}
+                 "runs": r.runs, "says": meaning_of(r)[1]}
                 for r in self.replays
             ],
             "findings": [
@@ -239,7 +239,7 @@ def properties(summary: GraphSummary) -> list[tuple[str, object]]:
     """What JUnit says of a search: its verdict, and for each finding the case, its error window and recovery, in seconds."""
     found: list[tuple[str, object]] = [("verdict", summary.verdict)]
     for finding in summary.findings:
-        impacts = account(finding.minimal.history).impacts
+        impacts = account(finding.shown.history).impacts
         window_s = [one.window_s for one in impacts]
         first_s = [one.first_ok_s for one in impacts]
         found += [

@@ -19,7 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.cases.corpus import Case
+from graphquake.machines.cases.case import Case
 from graphquake.machines.findings.hypothesis_errors import PromiseBroken, RoundOver
 from graphquake.machines.findings.judge import Judge
 from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for

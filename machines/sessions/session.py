@@ -17,9 +17,10 @@ from typing import Final
 from graphquake.harness.clients.answers import find_oracle
 from graphquake.harness.promises.builtin import promises_of
 from graphquake.harness.spec.graph import GraphSpec, built_in_graphs
-from graphquake.machines.cases.corpus import Case, Corpus, as_in
+from graphquake.machines.cases.case import Case
+from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.replay import Replay, impossible, recorded, replay, versions_of
-from graphquake.machines.findings.artifacts import Shelf
+from graphquake.machines.findings.artifacts import RunArchive
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.judge import Judge
 from graphquake.machines.plans.machine import PlanMachine
@@ -157,8 +158,8 @@ class Session:
             stack.callback(self.reporter.clear)
             # What is there is of an earlier search, whose runs had the same numbers.
             shutil.rmtree(self.folder / RUNS, ignore_errors=True)
-            shelf = Shelf(spare_shown=self.options.keep_failed)
-            runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, shelf.put))
+            archive = RunArchive(spare_shown=self.options.keep_failed)
+            runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, archive.put))
             self.reporter.begin(self.spec.name, journal, self.budget, runner.gpus)
             try:
                 self.summary.versions = versions_of(runner.host)
@@ -217,7 +218,7 @@ class Session:
         limit, budget = self.options.replay_limit, self.budget.share(REPLAY_SHARE)
         budget.total_s = min(budget.total_s, limit.seconds)
         budget.total_runs = min(budget.total_runs, limit.runs)
-        with self._runner(as_in(case, self.spec), budget, f"replays/{case.id}") as runner:
+        with self._runner(case.as_in(self.spec), budget, f"replays/{case.id}") as runner:
             return replay(case, runner, journal)
 
     def _found(self, finding: Finding) -> None:
@@ -248,7 +249,7 @@ def _hides(case: Case) -> str:
 def record(corpus: Corpus, one: Replay, host: dict[str, str]) -> None:
     """Write what a replay saw into its case."""
     today = dt.datetime.now(dt.UTC).date().isoformat()
-    corpus.keep(recorded(one.case, one.observed(today, host)))
+    corpus.save(recorded(one.case, one.observed(today, host)))
 
 
 def dry_run(

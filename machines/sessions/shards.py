@@ -35,7 +35,7 @@ def unpacked(data: bytes) -> list[GraphSummary]:
 def _with_runs(summary: GraphSummary, change: Callable[[RunResult], RunResult]) -> GraphSummary:
     """The summary with all runs that it shows changed."""
     findings = [
-        replace(one, minimal=change(one.minimal), original=change(one.original))
+        replace(one, shown=change(one.shown), original=change(one.original))
         for one in summary.findings
     ]
     replays = [

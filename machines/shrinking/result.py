@@ -6,7 +6,6 @@ left to `report`, which steps are tried in which order to `shrink`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,22 +23,29 @@ class Needed:
     Attributes:
         step: the step.
         broke, kept: runs of the plan without it. If some broke, they were too few of them to stand for the finding.
-        untested: every run proved nothing, or there was none.
     """
 
     step: Step
     broke: int
     kept: int
-    untested: bool
 
     @property
-    def text(self) -> str:
-        """What was seen, in words."""
-        if self.untested:
-            return "untested"
-        if self.broke:
-            return f"broken in only {self.broke} of {self.broke + self.kept} runs"
-        return f"kept in {self.kept} of {self.kept} runs"
+    def untested(self) -> bool:
+        """True if no run of the plan without the step proved anything."""
+        return not self.broke + self.kept
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What was seen without the faults of the minimal plan.
+
+    Attributes:
+        broke: how many runs broke the promise all the same.
+        kept: how many runs kept it.
+    """
+
+    broke: int
+    kept: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +66,6 @@ class Threshold:
     below: float
     broke: int
     kept: int
-
-    @property
-    def text(self) -> str:
-        """What was seen, in words."""
-        runs = f"{self.kept} of {self.broke + self.kept} runs"
-        return f"{self.name} {self.value:g} breaks it, {self.below:g} was kept in {runs}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,34 +98,6 @@ class Shrunk:
     confirmed: bool
     journal: tuple[Tried, ...]
 
-    def needed_text(self) -> dict[str, str]:
-        """What was seen without each step: the step's text -> words."""
-        seen: Counter[str] = Counter()
-        texts = {}
-        for number, needed in enumerate(self.needed, start=1):
-            name = str(needed.step)
-            seen[name] += 1
-            texts[name if seen[name] == 1 else f"{name} (step {number})"] = needed.text
-        return texts
-
-    def numbers_text(self) -> dict[str, str]:
-        """Where each number begins to matter: the step's text -> words."""
-        texts: dict[str, str] = {}
-        for one in self.thresholds:
-            name = "stay" if one.step is None else str(one.step)
-            texts[name] = f"{texts[name]}; {one.text}" if name in texts else one.text
-        return texts
-
-    def controls_text(self) -> str:
-        """What was seen without the faults, in words; empty if that was not tried."""
-        if not self.plan.faults and self.runs:
-            return "the plan has no fault in it: load alone breaks it"
-        if not self.control_runs:
-            return ""
-        if self.control_broke:
-            return f"broken in {self.control_broke} of {self.control_runs} runs without the faults: load alone can break it"
-        return f"kept in {self.control_runs} of {self.control_runs} runs without the faults"
-
 
 def thresholds(minimal: Plan, log: TrialLog) -> Iterator[Threshold]:
     """For each number of which a lower value was kept: the highest of those."""
@@ -155,4 +127,4 @@ def without_each(spec: GraphSpec, minimal: Plan, log: TrialLog) -> Iterator[Need
         plan = whole.without(whole.mended(frozenset([place]))).plan
         count = log.count(plan)
         broke, kept = count.ever_broke, count.ever_kept
-        yield Needed(step, broke, kept, untested=broke + kept == 0)
+        yield Needed(step, broke, kept)

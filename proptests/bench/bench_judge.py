@@ -234,7 +234,7 @@ def _runs_until_met(runner: SimRunner, seed: int, cases: Path) -> float:
     search(judge, seed, findings_max=1)
     if not judge.findings:
         return math.inf
-    return judge.journal.live.total() - judge.findings[0].case.shrunk_from["live_runs"]
+    return judge.journal.live.total() - judge.findings[0].case.cost.live_runs
 
 
 def noise(each: Each = map) -> Further:

@@ -79,7 +79,7 @@ def shrink_once(graph: str, slots: int, seed: int) -> Shrunk | None:
         return None
     case = judge.findings[0].case
     took_s = time.monotonic() - watch.first_s
-    return Shrunk(took_s, int(case.shrunk_from["live_runs"]), case.plan.one_line())
+    return Shrunk(took_s, case.cost.live_runs, case.plan.one_line())
 
 
 def main() -> None:

@@ -105,10 +105,10 @@ def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:
 
 def _enter(row: Row, bug: Bug, finding: Finding) -> None:
     case = finding.case
-    row.runs -= int(case.shrunk_from["live_runs"])
-    row.live_s = round(row.live_s - case.shrunk_from["live_s"], 1)
-    row.shrink_runs += int(case.shrunk_from["live_runs"])
-    row.shrink_s += case.shrunk_from["live_s"]
+    row.runs -= case.cost.live_runs
+    row.live_s = round(row.live_s - case.cost.live_s, 1)
+    row.shrink_runs += case.cost.live_runs
+    row.shrink_s += case.cost.live_s
     if case.promise in bug.breaks:
         # What was never seen again is the bug as well, at a low rate: the search goes on.
         if finding.counts:

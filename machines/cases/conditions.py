@@ -1,0 +1,111 @@
+"""The bounds and the load under which a case was seen, and a graph under the same ones.
+
+A case keeps every field of `Promises` and `LoadSpec`, and the lease, which is part of the bound of `views_agree`. Names and types follow
+from the dataclasses, so that a new bound is kept as soon as it exists. Two fields are left out: where a bound came from, and the name of
+the model. Cases of schema 1 kept fewer bounds; the graph file gives the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.spec.bounds import BUILT_IN_PROMISES, Promises
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.load import LoadSpec
+from graphquake.harness.spec.table import Table
+
+Value: TypeAlias = float | int | str | tuple[str, ...] | tuple[int, ...]
+
+LEASE: Final = "lease_s"
+# `from_file` is for the reader of a finding; the model's name belongs to the graph's commands, as its paths do.
+_NOT_KEPT: Final = ("from_file", "model")
+
+
+def _kinds(owner: type) -> dict[str, object]:
+    """The fields that a case keeps, with their types."""
+    hints = get_type_hints(owner)
+    return {one.name: hints[one.name] for one in fields(owner) if one.name not in _NOT_KEPT}
+
+
+BOUNDS: Final[Mapping[str, object]] = _kinds(Promises) | {LEASE: float}
+LOAD: Final[Mapping[str, object]] = _kinds(LoadSpec)
+
+
+def bounds_of(spec: GraphSpec) -> dict[str, Value]:
+    """Every bound by which the graph's promises are judged."""
+    kept = {name: getattr(spec.promises, name) for name in BOUNDS if name != LEASE}
+    return kept | {LEASE: spec.lease_s}
+
+
+def load_of(spec: GraphSpec) -> dict[str, Value]:
+    """The load under which the graph runs."""
+    return {name: getattr(spec.load, name) for name in LOAD}
+
+
+def under(spec: GraphSpec, bounds: Mapping[str, Value], load: Mapping[str, Value]) -> GraphSpec:
+    """The graph under these bounds and this load; what they leave out stays as the graph file has it."""
+    # The reader has checked names and types against the fields.
+    of_promises: dict[str, Any] = {name: bounds[name] for name in bounds if name != LEASE}
+    of_load: dict[str, Any] = dict(load)
+    lease_s: Any = bounds.get(LEASE, spec.lease_s)
+    return replace(
+        spec,
+        lease_s=lease_s,
+        promises=replace(spec.promises, **of_promises),
+        load=replace(spec.load, **of_load),
+    )
+
+
+def read_bounds(table: Table) -> dict[str, Value]:
+    """The bounds that a case's file gives.
+
+    Raises:
+        InputError: if it names an unknown bound or promise, or a value has the wrong type.
+    """
+    found = read_fields(table, BOUNDS)
+    for name in table.texts("made"):
+        if name not in BUILT_IN_PROMISES:
+            known = ", ".join(BUILT_IN_PROMISES)
+            raise table.error("made", f'names "{name}", which is not a promise; known: {known}')
+    return found
+
+
+def read_load(table: Table) -> dict[str, Value]:
+    """The load that a case's file gives.
+
+    Raises:
+        InputError: if it names an unknown key, or a value has the wrong type.
+    """
+    return read_fields(table, LOAD)
+
+
+def read_fields(table: Table, kinds: Mapping[str, object]) -> dict[str, Value]:
+    """The values of a table whose keys are names of fields, each checked against its field's type.
+
+    Raises:
+        InputError: if a key is unknown, or a value has the wrong type.
+    """
+    found = {name: _read(table, name, kind) for name, kind in kinds.items() if name in table}
+    table.done()
+    return found
+
+
+def _read(table: Table, name: str, kind: object) -> Value:
+    if get_origin(kind) is Literal:
+        return table.text(name, choices=get_args(kind))
+    if kind == tuple[str, ...]:
+        return table.texts(name)
+    if kind == tuple[int, ...]:
+        return table.wholes(name)
+    if kind is bool:
+        return table.flag(name, default=False)
+    if kind is int:
+        return table.whole(name)
+    if kind is float:
+        return table.number(name)
+    if kind is str:
+        return table.text(name)
+    raise InputError(f"{table.source}: {table.key_path(name)}: has no type that a case can keep")
