@@ -287,7 +287,7 @@ def test_load_alone_is_said() -> None:
     )
     one = shrunk(load, Simulated(load, 0), Plan((Kill("decode", 0), Burst(20), Kill("prefill", 0))))
     assert one.plan.steps == (Burst(1),)
-    assert (one.plan.faults, one.control_runs) == ((), 0)
+    assert (one.plan.faults, one.control_broke) == ((), one.broke)
 
 
 def test_a_candidate_that_proves_nothing_is_set_aside() -> None:
