@@ -23,6 +23,7 @@ from graphquake.harness.reports.suite_table import (
     record_of,
     render,
 )
+from graphquake.harness.spec.replica import Replica
 
 from bench import bench_clock
 from support.made import Made, plan_of
@@ -115,7 +116,7 @@ def test_a_stall_ends_when_its_victim_goes_on() -> None:
     """Nobody died, so nobody comes back; there is a moment all the same."""
     made = Made(plan=plan_of("stall decode 0 for 1.00 s")).steady(0.0, 6.0)
     made.step("stall decode 0 for 1.00 s", 2.0)
-    made.events.append(Resumed(3.0, "decode 0", ""))
+    made.events.append(Resumed(3.0, Replica("decode", 0), ""))
     (impact,) = account(made.history()).impacts
     assert impact.ready_s == pytest.approx(1.0)
 
@@ -130,8 +131,10 @@ def test_pending_is_over_the_samples_with_work() -> None:
         (1.5, 4.0, 4.0),
         (5.0, 1.0, 0.0),
     ):
-        made.events.append(Measured(at_s, "decode 0", 0.1, 1 << 20, 0, in_flight, waiting))
-        made.events.append(Measured(at_s, "frontend 0", 0.1, 1 << 20))
+        made.events.append(
+            Measured(at_s, Replica("decode", 0), 0.1, 1 << 20, 0, in_flight, waiting)
+        )
+        made.events.append(Measured(at_s, Replica("frontend", 0), 0.1, 1 << 20))
     numbers = account(made.history())
     assert (numbers.before.pending, numbers.after.pending) == (3.0, 0.0)
 

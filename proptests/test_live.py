@@ -19,6 +19,7 @@ from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run import execute as phases
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import load_graph, with_bounds
+from graphquake.harness.spec.replica import Replica
 
 from support.made import plan_of
 from support.toy import expected
@@ -125,7 +126,7 @@ async def test_heal_none_leaves_the_dead_dead(tmp_path: Path) -> None:
     assert run.verdict.says == "kept"
     assert [
         event.replica for event in run.history.events if type(event).__name__ == "Spawned"
-    ].count("worker 0") == 1
+    ].count(Replica("worker", 0)) == 1
 
 
 @in_loop

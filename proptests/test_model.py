@@ -29,10 +29,10 @@ from support.simulated import SPEC, drawn, spec_with
 WORKERS = spec_with(frontend=1, worker=2)
 aims = st.sampled_from(SPEC.replicas())
 any_steps: st.SearchStrategy[Step] = st.one_of(
-    aims.map(lambda who: Kill(*who)),
-    aims.map(lambda who: Terminate(*who)),
-    aims.map(lambda who: Stall(*who, 1.0)),
-    aims.map(lambda who: Respawn(*who)),
+    aims.map(lambda who: Kill(who.role, who.index)),
+    aims.map(lambda who: Terminate(who.role, who.index)),
+    aims.map(lambda who: Stall(who.role, who.index, 1.0)),
+    aims.map(lambda who: Respawn(who.role, who.index)),
     st.sampled_from([Burst(5), Wait(0.5), WaitReady()]),
 )
 any_plans = st.lists(any_steps, max_size=15).map(lambda steps: Plan(tuple(steps)))

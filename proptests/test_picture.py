@@ -12,6 +12,7 @@ from graphquake.harness.history.events import Measured
 from graphquake.harness.history.request import ERROR
 from graphquake.harness.picture import content, page, write_page
 from graphquake.harness.promises.builtin import judge
+from graphquake.harness.spec.replica import Replica
 from graphquake.machines.findings.artifacts import RunArchive
 from graphquake.machines.runners.runner import RunResult
 
@@ -47,7 +48,7 @@ def broken() -> Made:
         request.message = HOSTILE if request.outcome == ERROR else ""
     made.phase("heal", 2.5).spawn("decode 0", 2.6, ready_s=3.0).phase("recover", 2.6)
     for at_s in range(9):
-        made.events.append(Measured(at_s, "decode 0", 0.5, 90 << 20, 0, 3.0, 1.0))
+        made.events.append(Measured(at_s, Replica("decode", 0), 0.5, 90 << 20, 0, 3.0, 1.0))
     return made
 
 

@@ -12,6 +12,7 @@ from graphquake.harness.history.events import Invalidated, Leaked
 from graphquake.harness.history.request import ERROR, LEFT, REFUSED, SHED, STALLED, WRONG
 from graphquake.harness.promises.availability import Stretch, availability, union, up_stretches
 from graphquake.harness.promises.builtin import judge, not_judged
+from graphquake.harness.spec.replica import Replica
 
 from support.made import Made, plan_of, spec_of
 
@@ -165,7 +166,7 @@ def test_who_dies_of_a_kill_is_down_from_when_it_began(
         "decode": {"command": "decode", "replicas": 2},
     }
     made = healthy(roles=roles).step(kill, 2.0).dies("prefill 0", died_s)
-    ups = up_stretches(made.history())["prefill 0"]
+    ups = up_stretches(made.history())[Replica("prefill", 0)]
     assert [stretch.end_s for stretch in ups] == [down_s]
 
 

@@ -16,6 +16,7 @@ from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.reference.model import expected
 from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.graph import load_graph
+from graphquake.harness.spec.replica import Replica
 
 from support.made import plan_of
 from support.toys import in_loop, left_of
@@ -95,5 +96,7 @@ async def test_a_worker_that_dies_with_its_rank_is_healed(tmp_path: Path) -> Non
     """It may end a moment after its rank: heal waits for that, and brings it back."""
     run = await run_live(load_graph("reference"), plan_of("kill decode 1 rank"), tmp_path)
     assert run.verdict.says == "kept", run.verdict
-    incarnations = [e.incarnation for e in run.history.of(BecameReady) if e.replica == "decode 1"]
+    incarnations = [
+        e.incarnation for e in run.history.of(BecameReady) if e.replica == Replica("decode", 1)
+    ]
     assert incarnations == [0, 1]

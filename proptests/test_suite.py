@@ -31,7 +31,6 @@ from graphquake.harness.run.scenarios import (
 )
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan
-from graphquake.harness.targets.target import replica_name
 
 from support.made import Made, plan_of, spec_of
 from support.toys import in_loop, toy_file, toy_spec
@@ -141,11 +140,6 @@ def test_the_clients_of_the_suite() -> None:
 # -------------------------------------------------------------------------------------------------------------- live
 
 
-def names_of(spec: GraphSpec) -> list[str]:
-    """The replicas of a graph."""
-    return [replica_name(role, index) for role, index in spec.replicas()]
-
-
 def closed(
     folder: Path, *, respawn: bool = False, clients: int = 3, requests: int = 30, **toy: str
 ) -> GraphSpec:
@@ -169,9 +163,9 @@ async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
         own = [request for request in history.requests if request.group == f"client {index}"]
         assert all(b.sent_s >= a.ended_s for a, b in pairwise(own))
     usage = list(history.of(Measured))
-    assert {one.replica for one in usage} == set(names_of(spec))
+    assert {one.replica for one in usage} == set(spec.replicas())
     # One that was killed a moment ago holds nothing.
-    for name in names_of(spec):
+    for name in spec.replicas():
         assert max(one.rss_bytes for one in usage if one.replica == name) > 1 << 20
     assert any(one.cores > 0 for one in usage)
 

@@ -20,13 +20,14 @@ from graphquake.harness.processes.guard import children_of, stat_of
 from graphquake.harness.processes.procfs import OWNER, REPLICA, Owner, command_of, runs
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.spec.graph import load_graph
+from graphquake.harness.spec.replica import Replica
 
 from support.toys import are_open, in_loop, left_of, toy_spec
 
 MOMENTS = 20
 
 
-def pids_of(target: Supervisor) -> dict[str, int]:
+def pids_of(target: Supervisor) -> dict[Replica, int]:
     """The main processes that run."""
     return {
         event.replica: event.pid
@@ -51,12 +52,12 @@ async def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
 async def test_a_graph_comes_and_goes(tmp_path: Path) -> None:
     """Every replica gets ready and is listed; afterwards there is neither a process nor a socket."""
     async with Supervisor.launch(toy_spec(tmp_path), tmp_path / "run") as target:
-        names = ["front 0", "worker 0", "worker 1"]
+        names = [Replica("front", 0), Replica("worker", 0), Replica("worker", 1)]
         assert all(target.alive(name) and target.ready(name) for name in names)
         ready = [event.replica for event in target.log if isinstance(event, BecameReady)]
         assert sorted(ready) == names
         assert {(one.observer, one.what, one.says, one.holds) for one in await target.views()} == {
-            ("front 0", "listing", 2, 2), *((name, "readiness", 1, 1) for name in names),
+            (Replica("front", 0), "listing", 2, 2), *((name, "readiness", 1, 1) for name in names),
         }  # fmt: skip
         assert await target.leaks() == []
         ports = ports_of(target)
@@ -78,8 +79,8 @@ async def test_two_graphs_side_by_side(tmp_path: Path) -> None:
     ):
         assert not ports_of(one) & ports_of(two)
         assert await one.leaks() == await two.leaks() == []
-        await one.kill("worker 0", "tree", 0)
-        assert two.alive("worker 0")
+        await one.kill(Replica("worker", 0), "tree", 0)
+        assert two.alive(Replica("worker", 0))
 
 
 @in_loop
@@ -93,7 +94,7 @@ async def test_processes_get_a_clean_environment(
     monkeypatch.setenv("TOKEN", "given on")
     spec = toy_spec(tmp_path, more='[env]\nMINE = "{role} {index} ${TOKEN}"')
     async with Supervisor.launch(spec, tmp_path / "run") as target:
-        pid = pids_of(target)["worker 1"]
+        pid = pids_of(target)[Replica("worker", 1)]
         pairs = Path(f"/proc/{pid}/environ").read_text().rstrip("\0").split("\0")
         env = dict(pair.split("=", 1) for pair in pairs)
     run_dir = str(tmp_path / "run")
@@ -112,27 +113,27 @@ async def test_processes_get_a_clean_environment(
 async def test_kill_respawn_and_what_is_written_down(tmp_path: Path) -> None:
     """A kill has landed when the kernel says so; the next incarnation has a pid of its own, and the same port."""
     async with Supervisor.launch(toy_spec(tmp_path), tmp_path / "run") as target:
-        before = pids_of(target)["worker 0"]
+        before = pids_of(target)[Replica("worker", 0)]
         begun_s = time.monotonic()
-        landed = await target.kill("worker 0", "tree", 0)
+        landed = await target.kill(Replica("worker", 0), "tree", 0)
         assert landed.ok
         assert f"pid {before} gone" in landed.proof
         assert begun_s <= landed.at_s <= time.monotonic()
         assert stat_of(before) is None
-        assert not target.alive("worker 0")
+        assert not target.alive(Replica("worker", 0))
         (death,) = [event for event in target.log if isinstance(event, Died)]
         assert (death.replica, death.pid, death.status, death.aimed) == (
-            "worker 0",
+            Replica("worker", 0),
             before,
             -9,
             True,
         )
-        assert not (await target.kill("worker 0", "tree", 0)).ok
-        assert not (await target.terminate("worker 0")).ok
-        assert (await target.respawn("worker 0")).ok
-        assert not (await target.respawn("worker 0")).ok
+        assert not (await target.kill(Replica("worker", 0), "tree", 0)).ok
+        assert not (await target.terminate(Replica("worker", 0))).ok
+        assert (await target.respawn(Replica("worker", 0))).ok
+        assert not (await target.respawn(Replica("worker", 0))).ok
         assert await target.wait_ready(5)
-        assert pids_of(target)["worker 0"] != before
+        assert pids_of(target)[Replica("worker", 0)] != before
         assert await target.leaks() == []
 
 
@@ -140,10 +141,10 @@ async def test_kill_respawn_and_what_is_written_down(tmp_path: Path) -> None:
 async def test_terminate_lets_it_end_by_itself(tmp_path: Path) -> None:
     """The step is over when the signal is sent; the exit comes later and counts as aimed at."""
     async with Supervisor.launch(toy_spec(tmp_path), tmp_path / "run") as target:
-        landed = await target.terminate("worker 0")
+        landed = await target.terminate(Replica("worker", 0))
         assert landed.ok
-        assert await target.gone("worker 0", 5)
-        assert not target.ending("worker 0")
+        assert await target.gone(Replica("worker", 0), 5)
+        assert not target.ending(Replica("worker", 0))
         (death,) = [event for event in target.log if isinstance(event, Died)]
         assert death.aimed
         assert death.at_s >= landed.at_s
@@ -157,7 +158,7 @@ async def test_a_tree_is_killed_whole(tmp_path: Path, children: str) -> None:
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         await until(lambda: len(left_of(os.getpid())) == 7)
         assert await target.leaks() == []
-        landed = await target.kill("worker 0", "tree", 0)
+        landed = await target.kill(Replica("worker", 0), "tree", 0)
         assert landed.ok
         assert "and 2 more gone" in landed.proof
         assert len(left_of(os.getpid())) == 4
@@ -170,11 +171,11 @@ async def test_what_a_process_leaves_behind_is_found(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path, worker="--children 1")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         await until(lambda: "toy-engine" in (tmp_path / "run/logs/worker-0.0.log").read_text())
-        assert (await target.kill("worker 0", "process", 0)).ok
+        assert (await target.kill(Replica("worker", 0), "process", 0)).ok
         leaks = await target.leaks()
         assert sorted(leak.kind for leak in leaks) == ["process", "socket"]
         assert all("left by worker 0" in leak.what for leak in leaks)
-        assert (await target.respawn("worker 0")).ok
+        assert (await target.respawn(Replica("worker", 0))).ok
         assert len(await target.leaks()) == 2
     assert left_of(os.getpid()) == []
 
@@ -186,14 +187,14 @@ async def test_a_child_by_name_and_number(tmp_path: Path) -> None:
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         log = tmp_path / "run/logs/worker-1.0.log"
         await until(lambda: log.read_text().count("toy-engine") == 2)
-        first, second = sorted(children_of(pids_of(target)["worker 1"]))
-        landed = await target.kill("worker 1", "engine", 1)
+        first, second = sorted(children_of(pids_of(target)[Replica("worker", 1)]))
+        landed = await target.kill(Replica("worker", 1), "engine", 1)
         assert landed.ok
         assert f"pid {second} (toy-engine) gone" in landed.proof
         assert not runs(second)
         assert runs(first)
-        assert target.alive("worker 1")
-        missing = await target.kill("worker 1", "engine", 1)
+        assert target.alive(Replica("worker", 1))
+        missing = await target.kill(Replica("worker", 1), "engine", 1)
         assert not missing.ok
         assert "has 1 child processes called toy-engine" in missing.proof
 
@@ -203,15 +204,15 @@ async def test_two_who_bring_it_back_start_one_process(tmp_path: Path) -> None:
     """The supervisor by itself and a respawn, at about the same time: every process that was started is somebody's."""
     async with Supervisor.launch(toy_spec(tmp_path, restart="always"), tmp_path / "run") as target:
         for number in range(1, 11):
-            await target.kill("worker 0", "tree", 0)
+            await target.kill(Replica("worker", 0), "tree", 0)
             # The supervisor begins when it hears of the exit: from before that to some time after.
             await asyncio.sleep(number * 0.0005)
-            await target.respawn("worker 0")
-            await until(lambda: target.ready("worker 0"))
+            await target.respawn(Replica("worker", 0))
+            await until(lambda: target.ready(Replica("worker", 0)))
             begun = [
                 e.incarnation
                 for e in target.log
-                if isinstance(e, Spawned) and e.replica == "worker 0"
+                if isinstance(e, Spawned) and e.replica == Replica("worker", 0)
             ]
             assert begun == list(range(number + 1))
             main = target._guard.pid
@@ -224,9 +225,9 @@ async def test_restart_always(tmp_path: Path) -> None:
     """What dies comes back by itself, without a step."""
     async with Supervisor.launch(toy_spec(tmp_path, restart="always"), tmp_path / "run") as target:
         before = pids_of(target)
-        assert (await target.kill("worker 0", "tree", 0)).ok
+        assert (await target.kill(Replica("worker", 0), "tree", 0)).ok
         assert await target.wait_ready(5)
-        assert pids_of(target)["worker 0"] != before["worker 0"]
+        assert pids_of(target)[Replica("worker", 0)] != before[Replica("worker", 0)]
 
 
 @in_loop
@@ -387,23 +388,26 @@ async def test_a_stall_stops_all_of_a_replica_and_ends(tmp_path: Path) -> None:
     """Every process is in state T while it lasts, and in none of them after it; the replica is not ready meanwhile."""
     spec = toy_spec(tmp_path, worker="--children 2")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
-        family = [pids_of(target)["worker 0"], *children_of(pids_of(target)["worker 0"])]
+        family = [
+            pids_of(target)[Replica("worker", 0)],
+            *children_of(pids_of(target)[Replica("worker", 0)]),
+        ]
         assert len(family) == 3
-        landed = await target.stall("worker 0")
+        landed = await target.stall(Replica("worker", 0))
         assert landed.ok
         assert landed.proof.startswith("3 processes stopped (state T)")
         assert {stat.state for pid in family if (stat := stat_of(pid))} == {"T"}
-        assert not target.ready("worker 0")
-        assert target.alive("worker 0")
+        assert not target.ready(Replica("worker", 0))
+        assert target.alive(Replica("worker", 0))
         assert not await target.wait_ready(0.1)
-        landed = await target.resume("worker 0")
+        landed = await target.resume(Replica("worker", 0))
         assert landed.ok
         assert "T" not in {stat.state for pid in family if (stat := stat_of(pid))}
         assert await target.wait_ready(2.0)
-        await target.stall("worker 0")
-        assert (await target.kill("worker 0", "tree", 0)).ok
+        await target.stall(Replica("worker", 0))
+        assert (await target.kill(Replica("worker", 0), "tree", 0)).ok
         assert not any(map(runs, family))
-        assert (await target.resume("worker 0")).proof == "it had died"
+        assert (await target.resume(Replica("worker", 0))).proof == "it had died"
 
 
 @in_loop
@@ -411,5 +415,5 @@ async def test_what_is_stalled_does_not_outlive_its_graph(tmp_path: Path) -> Non
     """A stopped process ends with the rest."""
     spec = toy_spec(tmp_path, worker="--children 2")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
-        assert (await target.stall("worker 0")).ok
+        assert (await target.stall(Replica("worker", 0))).ok
     assert left_of(os.getpid()) == []

@@ -10,6 +10,7 @@ from graphquake.harness.history.events import Resumed, Seen
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.views import Views
 from graphquake.harness.run.live import run_live
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import View
 
 from support.made import Made, plan_of, spec_of
@@ -27,7 +28,7 @@ def signatures(*seen: Seen | Resumed, end_s: float = 30.0) -> tuple[str, ...]:
 
 def listing(at_s: float, says: int, holds: int) -> Seen:
     """What the frontend listed."""
-    return Seen(at_s, "frontend 0", "listing", says, holds)
+    return Seen(at_s, Replica("frontend", 0), "listing", says, holds)
 
 
 def wrong(from_s: float, until_s: float, says: int, holds: int) -> list[Seen]:
@@ -72,9 +73,9 @@ def test_a_moment_of_truth_between_two_looks_begins_anew() -> None:
     """A replica that was stalled twice was well in between, whether a look fell into that moment or not."""
     apart = wrong(4.0, 20.0, 3, 2)
     assert signatures(*apart) == ("views_agree / frontend lists too many",)
-    assert signatures(*apart, Resumed(10.0, "decode 1", "")) == ()
+    assert signatures(*apart, Resumed(10.0, Replica("decode", 1), "")) == ()
     long = wrong(4.0, 26.0, 3, 2)
-    assert signatures(*long, Resumed(10.0, "decode 1", "")) == (
+    assert signatures(*long, Resumed(10.0, Replica("decode", 1), "")) == (
         "views_agree / frontend lists too many",
     )
 
@@ -90,17 +91,19 @@ def test_a_run_that_ends_has_shown_as_much_as_it_lasted() -> None:
 )
 def test_readiness_that_lies(says: int, expected: str) -> None:
     """Both ways."""
-    looks = [Seen(at_s, "frontend 0", "readiness", says, 1 - says) for at_s in (4.0, 24.0)]
+    looks = [
+        Seen(at_s, Replica("frontend", 0), "readiness", says, 1 - says) for at_s in (4.0, 24.0)
+    ]
     assert signatures(*looks) == (f"views_agree / {expected}",)
 
 
 def test_views_tell_what_is_news() -> None:
     """The first look, each change, and all that is not so; whoever can't be asked any more says nothing wrong."""
     views = Views()
-    look = View("frontend 0", "listing", 2, 2)
+    look = View(Replica("frontend", 0), "listing", 2, 2)
     assert views.news([look], 0.5) == [listing(0.5, 2, 2)]
     assert views.news([look], 1.0) == []
-    apart = View("frontend 0", "listing", 3, 2)
+    apart = View(Replica("frontend", 0), "listing", 3, 2)
     assert not views.differ
     assert views.news([apart], 1.5) == [listing(1.5, 3, 2)]
     assert views.differ
@@ -113,7 +116,7 @@ def test_a_run_waits_for_the_look_that_decides() -> None:
     """Until five seconds and a lease are over since the first look, and one was taken after that."""
     views, made = Views(), Made(spec_of())
     assert views.undecided_until_s(made.history()) is None
-    apart = View("frontend 0", "listing", 3, 2)
+    apart = View(Replica("frontend", 0), "listing", 3, 2)
     for at_s in (1.5, 9.0, 16.4):
         made.events += views.news([apart], at_s)
         assert views.undecided_until_s(made.history()) == 16.5

@@ -12,6 +12,7 @@ from graphquake.harness.history.events import Died, Spawned
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
 from graphquake.machines.runners import runner as runners
 from graphquake.machines.runners.budget import Budget
@@ -24,7 +25,7 @@ KILL = plan_of("kill worker 0")
 DEAD = plan_of("kill worker 0", "wait 2.00 s")
 
 
-def pids(target: Target) -> dict[str, int]:
+def pids(target: Target) -> dict[Replica, int]:
     """The main process of each replica, as the log has it last."""
     return {event.replica: event.pid for event in target.log if isinstance(event, Spawned)}
 
@@ -43,7 +44,7 @@ async def test_a_graph_is_used_again_as_if_it_were_fresh(tmp_path: Path) -> None
     assert second.used
     spawned = {e.replica: e.pid for e in second.history.of(Spawned) if e.at_s < 0}
     assert spawned == before
-    assert [e.replica for e in second.history.of(Died)] == ["worker 1"]
+    assert [e.replica for e in second.history.of(Died)] == [Replica("worker", 1)]
     assert second.live_s < first.live_s
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["1", "2"]
     assert left_of(os.getpid()) == []
@@ -57,7 +58,7 @@ async def test_what_an_ended_run_left_dead_is_brought_back(tmp_path: Path) -> No
         spec, DEAD, tmp_path / "1", enough=lambda history: any(history.of(Died)), keep=True
     )
     assert first.reusable is not None
-    assert not first.reusable.target.alive("worker 0")
+    assert not first.reusable.target.alive(Replica("worker", 0))
     second = await run_live(spec, Plan(()), tmp_path / "2", graph=first.reusable)
     assert (second.used, second.verdict.says) == (True, "kept")
     assert left_of(os.getpid()) == []
@@ -86,7 +87,7 @@ async def test_one_that_takes_longer_to_heal_than_to_start_is_not_healed(tmp_pat
         toy_spec(tmp_path), DEAD, tmp_path / "1", enough=lambda h: any(h.of(Died)), keep=True
     )
     assert first.reusable is not None
-    assert 0 < first.reusable._took_s("worker 0") < first.reusable.start_s
+    assert 0 < first.reusable._took_s(Replica("worker", 0)) < first.reusable.start_s
     first.reusable.start_s = 1e-3
     assert not await first.reusable.heal_or_close()
     assert not first.reusable.work.exists()

@@ -18,6 +18,7 @@ from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.processes.zygote import NAME
 from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.graph import GraphSpec, load_graph, read_graph
+from graphquake.harness.spec.replica import Replica
 
 from support.made import plan_of
 from support.planted import FOLDER, planted
@@ -57,14 +58,14 @@ async def test_copies_are_children_of_the_guard(tmp_path: Path) -> None:
         guard = target._guard.pid
         (zygote,) = zygotes(guard)
         mains = {e.replica: e.pid for e in target.log if isinstance(e, Spawned)}
-        for name in ("prefill 0", "decode 0", "decode 1"):
+        for name in (Replica("prefill", 0), Replica("decode", 0), Replica("decode", 1)):
             stat = stat_of(mains[name])
             assert stat is not None
             assert (stat.ppid, stat.session, stat.comm) == (guard, mains[name], "python")
         assert await target.leaks() == []
         os.kill(zygote, signal.SIGKILL)
-        assert (await target.kill("decode 0", "tree", 0)).ok
-        assert (await target.respawn("decode 0")).ok
+        assert (await target.kill(Replica("decode", 0), "tree", 0)).ok
+        assert (await target.respawn(Replica("decode", 0))).ok
         assert await target.wait_ready(5.0)
     assert marked(this_owner("")) == []
     assert left_of(os.getpid()) == []

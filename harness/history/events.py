@@ -9,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar, get_args
 
+from graphquake.harness.spec.replica import Replica
+
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
     """An incarnation got its pid."""
 
     at_s: float
-    replica: str
+    replica: Replica
     incarnation: int
     pid: int
 
@@ -25,7 +27,7 @@ class BecameReady:
     """An incarnation passed its readiness probe for the first time."""
 
     at_s: float
-    replica: str
+    replica: Replica
     incarnation: int
 
 
@@ -39,7 +41,7 @@ class Died:
     """
 
     at_s: float
-    replica: str
+    replica: Replica
     incarnation: int
     pid: int
     status: int
@@ -63,7 +65,7 @@ class StepDone:
         number: its place in the plan, from 0.
         landed: whether it took effect; a fault that did not makes the run invalid.
         proof: what was seen of it.
-        victim: the replica it aimed at, if it is a fault or a respawn.
+        victim: the replica it aimed at; None unless it is a fault or a respawn.
     """
 
     at_s: float
@@ -73,7 +75,7 @@ class StepDone:
     landed: bool
     proof: str
     fault: bool = False
-    victim: str = ""
+    victim: Replica | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Resumed:
     """
 
     at_s: float
-    replica: str
+    replica: Replica
     proof: str
 
 
@@ -101,7 +103,7 @@ class Seen:
     """
 
     at_s: float
-    observer: str
+    observer: Replica
     what: str
     says: int
     holds: int
@@ -119,7 +121,7 @@ class Measured:
     """
 
     at_s: float
-    replica: str
+    replica: Replica
     cores: float
     rss_bytes: int
     gpu_bytes: int = 0

@@ -18,9 +18,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import (
@@ -34,6 +34,10 @@ from graphquake.harness.history.events import (
 from graphquake.harness.history.request import Request
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import Plan, read_plan
+from graphquake.harness.spec.replica import Replica
+
+# The fields of events that hold a replica.
+_REPLICAS: Final = frozenset({"replica", "observer", "victim"})
 
 
 @dataclass(slots=True)
@@ -101,7 +105,7 @@ class History:
         (folder / "graph.json").write_text(graph_text + "\n", encoding="utf-8")
         with (folder / "events.jsonl").open("w", encoding="utf-8") as file:
             for event in self.events:
-                file.write(json.dumps({"event": type(event).__name__, **asdict(event)}) + "\n")
+                file.write(json.dumps(_row(event)) + "\n")
         names = [f.name for f in fields(Request)]
         with (folder / "requests.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -138,7 +142,20 @@ def _cell(value: object) -> object:
     return f"{value:.6f}" if isinstance(value, float) else value
 
 
+def _row(event: Event) -> dict[str, Any]:
+    """An event as one line of events.jsonl; a replica in its text form."""
+    row: dict[str, Any] = {"event": type(event).__name__}
+    for one in fields(event):
+        value = getattr(event, one.name)
+        if one.name in _REPLICAS:
+            value = str(value) if value else ""
+        row[one.name] = value
+    return row
+
+
 def _event(row: dict[str, Any]) -> Event:
+    for name in _REPLICAS & row.keys():
+        row[name] = Replica.parse(row[name]) if row[name] else None
     return EVENT_KINDS[row.pop("event")](**row)
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from graphquake.harness.observation.http_probe import HTTP_OK, Answer, Prober
-from graphquake.harness.processes.replicas import Layout, Replica
+from graphquake.harness.processes.replicas import Layout, ReplicaState
 from graphquake.harness.spec.metrics import gauges_in, load_in
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Leak, View
 
 SAID_MAX: Final = 160
@@ -28,7 +29,7 @@ class Inquiry:
         self._spec = layout.spec
         self._prober = prober
 
-    def beside_paths(self) -> list[Replica]:
+    def beside_paths(self) -> list[ReplicaState]:
         """Those that are no part of a path, such as a registry: while one of them is away, nobody may learn what became of others."""
         path = self._spec.serves.roles | {self._spec.entry_role.name}
         return [one for one in self._layout.replicas.values() if one.role.name not in path]
@@ -50,7 +51,7 @@ class Inquiry:
         """Whether at least as many are listed everywhere as live."""
         return all(one.says >= one.holds for one in await self.listings())
 
-    async def loads(self) -> dict[str, dict[str, float]]:
+    async def loads(self) -> dict[Replica, dict[str, float]]:
         """What each replica that works says about its load; see `load_in`."""
         asked = self._where(lambda one: one.works and bool(one.role.metrics))
         return {
@@ -75,15 +76,15 @@ class Inquiry:
             ]
         return found
 
-    def _where(self, holds: Callable[[Replica], bool]) -> list[Replica]:
+    def _where(self, holds: Callable[[ReplicaState], bool]) -> list[ReplicaState]:
         return [one for one in self._layout.replicas.values() if holds(one)]
 
-    async def _metrics(self, asked: Iterable[Replica]) -> list[tuple[Replica, Answer]]:
+    async def _metrics(self, asked: Iterable[ReplicaState]) -> list[tuple[ReplicaState, Answer]]:
         asked = list(asked)
         urls = (self._layout.fill(one, one.role.metrics) for one in asked)
         return list(zip(asked, await asyncio.gather(*map(self._prober.get, urls)), strict=True))
 
-    async def _listing(self, replica: Replica) -> View:
+    async def _listing(self, replica: ReplicaState) -> View:
         listed = replica.role.listed
         assert listed is not None
         answer = await self._prober.get(self._layout.fill(replica, listed.get))
@@ -91,7 +92,7 @@ class Inquiry:
         holds = sum(one.works for role in listed.roles for one in self._layout.of_role(role))
         return View(replica.name, "listing", count, holds)
 
-    async def _readiness(self, replica: Replica) -> View | None:
+    async def _readiness(self, replica: ReplicaState) -> View | None:
         probe = replica.role.ready
         if probe is None:
             return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from graphquake.harness.history.events import Measured
+from graphquake.harness.spec.replica import Replica
 
 
 @dataclass(slots=True)
@@ -25,9 +26,9 @@ class Usage:
     def look(
         self,
         at_s: float,
-        pids: Mapping[str, Iterable[int]],
+        pids: Mapping[Replica, Iterable[int]],
         gpu_bytes: Mapping[int, int],
-        said: Mapping[str, Mapping[str, float]],
+        said: Mapping[Replica, Mapping[str, float]],
     ) -> list[Measured]:
         """One sample.
 

@@ -32,7 +32,7 @@ from graphquake.harness.promises.builtin import judge, not_judged
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.impact import account
 from graphquake.harness.reports.story import story
-from graphquake.harness.targets.target import replica_name
+from graphquake.harness.spec.replica import Replica
 
 MIB: Final = 1 << 20
 # So many steps of a line over the whole run, where it counts what happened within each.
@@ -182,7 +182,7 @@ def content(history: History, verdict: Verdict) -> dict[str, Any]:
     spec = history.spec
     begin_s = min((event.at_s for event in history.of(Spawned)), default=0.0)
     end_s = history.end_s
-    replicas = [replica_name(role, index) for role, index in spec.replicas()]
+    replicas = spec.replicas()
     details: dict[str, int] = {}
     ended = [r for r in history.requests if r.outcome]
     requests: dict[str, list[list[float | int | None]]] = {}
@@ -193,7 +193,7 @@ def content(history: History, verdict: Verdict) -> dict[str, Any]:
     return {
         "begin_s": _round(begin_s),
         "end_s": _round(end_s),
-        "replicas": replicas,
+        "replicas": list(map(str, replicas)),
         "lives": list(_lives(history, replicas)),
         "phases": list(_phases(history, end_s)),
         "faults": [
@@ -229,7 +229,7 @@ def _point(request: Request, detail: int) -> list[float | int | None]:
     return [sent_s, latency_s, request.number, first_s, detail]
 
 
-def _lives(history: History, replicas: list[str]) -> Iterator[list[Any]]:
+def _lives(history: History, replicas: list[Replica]) -> Iterator[list[Any]]:
     """Each incarnation: starting, then ready, with what it was stalled in between."""
     ready_s = {(e.replica, e.incarnation): e.at_s for e in history.of(BecameReady)}
     deaths = {(e.replica, e.incarnation): e for e in history.of(Died)}
@@ -253,7 +253,7 @@ def _lives(history: History, replicas: list[str]) -> Iterator[list[Any]]:
                     how,
                 ]
     for fault in history.faults():
-        if fault.step.startswith("stall "):
+        if fault.victim and fault.step.startswith("stall "):
             on_s = (e.at_s for e in history.of(Resumed) if e.replica == fault.victim)
             until_s = min((s for s in on_s if s >= fault.at_s), default=end_s)
             place = replicas.index(fault.victim)
@@ -302,12 +302,12 @@ def _waiting(history: History) -> Iterator[list[float]]:
     yield from ([round(at_s, 3), waiting] for at_s, waiting in found.items())
 
 
-def _usage(history: History, replicas: list[str]) -> Iterator[dict[str, Any]]:
+def _usage(history: History, replicas: list[Replica]) -> Iterator[dict[str, Any]]:
     samples = list(history.of(Measured))
     for replica in replicas:
         own = [one for one in samples if one.replica == replica]
         yield {
-            "replica": replica,
+            "replica": str(replica),
             "cores": [[round(one.at_s, 3), one.cores] for one in own],
             "rss": [[round(one.at_s, 3), round(one.rss_bytes / MIB, 1)] for one in own],
             "gpu": [[round(one.at_s, 3), round(one.gpu_bytes / MIB, 1)] for one in own],

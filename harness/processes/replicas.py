@@ -15,7 +15,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.processes.guard_client import Child
 from graphquake.harness.processes.reservations import Reservations, gpus
 from graphquake.harness.spec.graph import GraphSpec, RoleSpec, expand
-from graphquake.harness.targets.target import replica_name
+from graphquake.harness.spec.replica import Replica
 
 # What a replica gets of the environment of the harness; all else it has to be given by the graph file.
 PASSED_ON: Final = ("PATH", "CUDA_VISIBLE_DEVICES")
@@ -62,7 +62,7 @@ class Incarnation:
 
 
 @dataclass(slots=True)
-class Replica:
+class ReplicaState:
     """A place in the graph, filled by one incarnation after the other.
 
     Attributes:
@@ -80,9 +80,9 @@ class Replica:
     spawning: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
-    def name(self) -> str:
-        """What it is called: `decode 0`."""
-        return replica_name(self.role.name, self.index)
+    def name(self) -> Replica:
+        """Its role and its index."""
+        return Replica(self.role.name, self.index)
 
     @property
     def running(self) -> Incarnation | None:
@@ -116,16 +116,16 @@ class Layout:
 
     spec: GraphSpec
     run_dir: Path
-    replicas: dict[str, Replica] = field(init=False)
+    replicas: dict[Replica, ReplicaState] = field(init=False)
 
     def __post_init__(self) -> None:
         self.replicas = {
-            replica_name(role.name, index): Replica(role, index)
+            Replica(role.name, index): ReplicaState(role, index)
             for role in self.spec.roles
             for index in range(role.replicas)
         }
 
-    def of_role(self, name: str) -> Iterator[Replica]:
+    def of_role(self, name: str) -> Iterator[ReplicaState]:
         """The replicas of a role, in the order of their index."""
         return (replica for replica in self.replicas.values() if replica.role.name == name)
 
@@ -156,11 +156,11 @@ class Layout:
                     names[other or role.name].add(name)
         return names
 
-    def fill(self, replica: Replica, template: str) -> str:
+    def fill(self, replica: ReplicaState, template: str) -> str:
         """A template with the words of one replica filled in."""
         return expand(template, lambda word: self._value(replica, word))
 
-    def _value(self, replica: Replica, word: str) -> str:
+    def _value(self, replica: ReplicaState, word: str) -> str:
         role, _, port = word.rpartition("port.")
         if port and role:
             return ",".join(str(other.ports[port]) for other in self.of_role(role.rstrip(".")))
@@ -183,14 +183,14 @@ class Layout:
         }
         return str(values[word])
 
-    def command(self, replica: Replica) -> list[str]:
+    def command(self, replica: ReplicaState) -> list[str]:
         """Its command line. Words are split before they are filled in: a folder's name may have a space."""
         argv = [self.fill(replica, word) for word in shlex.split(replica.role.command)]
         if "/" in argv[0]:
             argv[0] = str(self.spec.path.parent / argv[0])
         return argv
 
-    def environment(self, replica: Replica) -> dict[str, str]:
+    def environment(self, replica: ReplicaState) -> dict[str, str]:
         """Its whole environment, but for the marks."""
         found = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         found |= {

@@ -19,7 +19,7 @@ from graphquake.harness.processes.procfs import (
     signal_and_see,
     signal_until,
 )
-from graphquake.harness.processes.replicas import Incarnation, Replica
+from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.spec.plan import PROCESS, TREE
 from graphquake.harness.targets.target import Landed
 
@@ -41,7 +41,7 @@ class Injector:
     def __init__(self, families: Families) -> None:
         self._families = families
 
-    async def kill(self, replica: Replica, scope: str, child: int) -> Landed:
+    async def kill(self, replica: ReplicaState, scope: str, child: int) -> Landed:
         """SIGKILL: to all its processes, to the main one, or to a child."""
         running = replica.running
         if running is None:
@@ -83,7 +83,7 @@ class Injector:
         return Landed(ok=True, proof=_gone_after(pids, ended_s - begun_s), at_s=ended_s)
 
     async def _kill_child(
-        self, replica: Replica, running: Incarnation, scope: str, number: int
+        self, replica: ReplicaState, running: Incarnation, scope: str, number: int
     ) -> Landed:
         name = replica.role.children[scope]
         until_s = time.monotonic() + CHILD_WITHIN_S
@@ -114,7 +114,7 @@ class Injector:
         proof = _gone_after(f"pid {pid} ({name})", ended_s - begun_s)
         return Landed(ok=True, proof=proof, at_s=ended_s)
 
-    def terminate(self, replica: Replica) -> Landed:
+    def terminate(self, replica: ReplicaState) -> Landed:
         """SIGTERM to its main process."""
         running = replica.running
         if running is None:
@@ -124,7 +124,7 @@ class Injector:
         running.child.send_signal(signal.SIGTERM)
         return Landed(ok=True, proof=f"SIGTERM sent to pid {running.child.pid}", at_s=sent_s)
 
-    async def stall(self, replica: Replica) -> Landed:
+    async def stall(self, replica: ReplicaState) -> Landed:
         """SIGSTOP to all its processes."""
         running = replica.running
         if running is None:
@@ -132,7 +132,7 @@ class Injector:
         running.stalled = True
         return await self._switch(running, signal.SIGSTOP)
 
-    async def resume(self, replica: Replica) -> Landed:
+    async def resume(self, replica: ReplicaState) -> Landed:
         """SIGCONT to all its processes."""
         running = replica.running
         if running is None or not running.stalled:

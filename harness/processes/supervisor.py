@@ -37,10 +37,11 @@ from graphquake.harness.processes.procfs import (
     ports_of,
     this_owner,
 )
-from graphquake.harness.processes.replicas import Incarnation, Layout, Replica
+from graphquake.harness.processes.replicas import Incarnation, Layout, ReplicaState
 from graphquake.harness.processes.reservations import Reservations
 from graphquake.harness.processes.signals import KILL_WITHIN_S, Injector, not_landed, seen
 from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Landed, Leak, View
 
 SWEEP_WITHIN_S: Final = 2.0
@@ -67,9 +68,9 @@ class Supervisor:
         self._replicas = self._layout.replicas
         self._owner = this_owner(str(next(_graphs)))
         # Every incarnation so far, by its key.
-        self._incarnations: dict[str, tuple[Replica, Incarnation]] = {}
+        self._incarnations: dict[str, tuple[ReplicaState, Incarnation]] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._restarts: dict[str, asyncio.Task[None]] = {}
+        self._restarts: dict[Replica, asyncio.Task[None]] = {}
         self._is_closing = False
         self._failure: BaseException | None = None
         self._user: asyncio.Task[object] | None = None
@@ -132,7 +133,7 @@ class Supervisor:
                 + ", ".join(f"{one.says} of {one.holds}" for one in await self._ask.listings())
             )
 
-    async def _first_ready(self, replica: Replica) -> None:
+    async def _first_ready(self, replica: ReplicaState) -> None:
         """Wait until a replica that was just started is ready.
 
         Raises:
@@ -162,10 +163,10 @@ class Supervisor:
             why = f"not ready within {within_s:g} s: GET {url}: {status}{said}".rstrip()
         raise GraphError(f"{self._place(replica)}: {why}{self._last_lines(replica)}")
 
-    def _place(self, replica: Replica) -> str:
+    def _place(self, replica: ReplicaState) -> str:
         return f"{self.spec.path.name}: roles.{replica.role.name}: {replica.name}"
 
-    def _last_lines(self, replica: Replica) -> str:
+    def _last_lines(self, replica: ReplicaState) -> str:
         """The end of its latest log that has anything in it, each line indented below what went wrong."""
         logs = [inc.log for owner, inc in self._incarnations.values() if owner is replica]
         for log in reversed(logs):
@@ -207,7 +208,7 @@ class Supervisor:
 
     # -------------------------------------------------------------------------------------- processes of replicas
 
-    async def _spawn(self, replica: Replica) -> Incarnation:
+    async def _spawn(self, replica: ReplicaState) -> Incarnation:
         """Start the next incarnation.
 
         Raises:
@@ -229,7 +230,7 @@ class Supervisor:
         self._watches[key] = self._go(self._watch(replica, incarnation))
         return incarnation
 
-    def _preload(self, replica: Replica) -> tuple[str, ...]:
+    def _preload(self, replica: ReplicaState) -> tuple[str, ...]:
         """What is worth importing beforehand: not what would have been for a GPU that is not there."""
         role = replica.role
         own = () if role.gpus and not replica.gpus else role.preload
@@ -247,7 +248,7 @@ class Supervisor:
         task.add_done_callback(done)
         return task
 
-    async def _watch(self, replica: Replica, incarnation: Incarnation) -> None:
+    async def _watch(self, replica: ReplicaState, incarnation: Incarnation) -> None:
         """Write down when an incarnation becomes ready."""
         probe = replica.role.ready
         if probe is not None:
@@ -274,7 +275,7 @@ class Supervisor:
         if self.spec.restart == "always" and not self._is_closing:
             self._restarts[replica.name] = self._go(self._restart(replica))
 
-    async def _restart(self, replica: Replica) -> None:
+    async def _restart(self, replica: ReplicaState) -> None:
         await asyncio.sleep(self.spec.restart_delay_s)
         async with replica.spawning:
             await self._spawn(replica)
@@ -295,40 +296,40 @@ class Supervisor:
         entry = self.spec.entry_role
         return [self._layout.fill(one, entry.entry) for one in self._layout.of_role(entry.name)]
 
-    def alive(self, replica: str) -> bool:
+    def alive(self, replica: Replica) -> bool:
         """See `Target.alive`."""
         return self._replicas[replica].running is not None
 
-    def ready(self, replica: str) -> bool:
+    def ready(self, replica: Replica) -> bool:
         """See `Target.ready`."""
         return self._replicas[replica].is_ready
 
-    def ending(self, replica: str) -> bool:
+    def ending(self, replica: Replica) -> bool:
         """See `Target.ending`."""
         return self._replicas[replica].is_ending
 
-    async def gone(self, replica: str, within_s: float) -> bool:
+    async def gone(self, replica: Replica, within_s: float) -> bool:
         """See `Target.gone`."""
         running = self._replicas[replica].running
         return running is None or await seen(running.ended, within_s)
 
-    async def kill(self, replica: str, scope: str, child: int) -> Landed:
+    async def kill(self, replica: Replica, scope: str, child: int) -> Landed:
         """See `Target.kill`."""
         return await self._inject.kill(self._replicas[replica], scope, child)
 
-    async def terminate(self, replica: str) -> Landed:
+    async def terminate(self, replica: Replica) -> Landed:
         """See `Target.terminate`."""
         return self._inject.terminate(self._replicas[replica])
 
-    async def stall(self, replica: str) -> Landed:
+    async def stall(self, replica: Replica) -> Landed:
         """See `Target.stall`."""
         return await self._inject.stall(self._replicas[replica])
 
-    async def resume(self, replica: str) -> Landed:
+    async def resume(self, replica: Replica) -> Landed:
         """See `Target.resume`."""
         return await self._inject.resume(self._replicas[replica])
 
-    async def respawn(self, replica: str) -> Landed:
+    async def respawn(self, replica: Replica) -> Landed:
         """See `Target.respawn`."""
         place = self._replicas[replica]
         # One that is being started already can't be called back: its process would be nobody's.
@@ -382,7 +383,7 @@ class Supervisor:
         """See `Target.measures`."""
         said = await self._ask.loads()
         owners = {one.running.key: one.name for one in self._replicas.values() if one.running}
-        pids: dict[str, list[int]] = {name: [] for name in owners.values()}
+        pids: dict[Replica, list[int]] = {name: [] for name in owners.values()}
         for pid, key in self._families.keys().items():
             if key in owners:
                 pids[owners[key]].append(pid)

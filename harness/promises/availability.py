@@ -19,7 +19,7 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.request import OK, Request
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import PROCESS, TREE, Kill, Terminate, parse_step
-from graphquake.harness.targets.target import replica_name
+from graphquake.harness.spec.replica import Replica
 
 # A request that was in flight may need this long, or one baseline p99 if that is longer, to notice that its worker is gone.
 NOTICE_MIN_S = 0.25
@@ -56,16 +56,14 @@ def union(stretches: Iterable[Stretch]) -> list[Stretch]:
     return merged
 
 
-def up_stretches(history: History) -> dict[str, list[Stretch]]:
+def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
     """For each replica, when one of its incarnations was up: from its first readiness until it was made to end; not while stalled.
 
     What was sent SIGTERM takes no new work from then on, though its process may live for seconds. What is killed closes its
     sockets some milliseconds before it is seen to be gone, so it is down from when the kill began.
     """
     end_s = history.end_s
-    up: dict[str, list[Stretch]] = {
-        replica_name(role, index): [] for role, index in history.spec.replicas()
-    }
+    up: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
     died_s = {(e.replica, e.incarnation): e.at_s for e in history.of(Died)}
     faults, stalls = history.faults(), _stalls(history)
     for event in history.of(BecameReady):
@@ -94,13 +92,11 @@ def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> 
     return is_whole and fault.begun_s <= died_s <= fault.at_s + spec.promises.window_s
 
 
-def _stalls(history: History) -> dict[str, list[Stretch]]:
+def _stalls(history: History) -> dict[Replica, list[Stretch]]:
     """When each replica was stalled: from when its stall began until it was seen to go on."""
-    found: dict[str, list[Stretch]] = {
-        replica_name(role, index): [] for role, index in history.spec.replicas()
-    }
+    found: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
     for fault in history.faults():
-        if fault.step.startswith("stall "):
+        if fault.victim and fault.step.startswith("stall "):
             ends_s = (e.at_s for e in history.of(Resumed) if e.replica == fault.victim)
             until_s = min((s for s in ends_s if s >= fault.at_s), default=history.end_s)
             found[fault.victim].append(Stretch(fault.begun_s, max(fault.at_s, until_s)))
@@ -179,7 +175,7 @@ def availability(history: History) -> Availability:
 def _paths(history: History) -> list[Stretch]:
     up = up_stretches(history)
     by_role = {
-        role.name: union(s for i in range(role.replicas) for s in up[replica_name(role.name, i)])
+        role.name: union(s for i in range(role.replicas) for s in up[Replica(role.name, i)])
         for role in history.spec.roles
     }
     # Between two neighbouring edges nobody comes or goes, so one moment in the middle stands for all of them.

@@ -213,18 +213,17 @@ def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
         if death.aimed or _dies_with_a_child(history, death):
             continue
         how = f"signal {-death.status}" if death.status < 0 else f"exit status {death.status}"
-        role = death.replica.split(" ", 1)[0]
         yield violation_in(
             history,
             "blast_radius",
-            f"{role} died / {how}",
+            f"{death.replica.role} died / {how}",
             death.at_s,
             f"{death.replica} (pid {death.pid}) died by itself with {how}",
         )
 
 
 def _dies_with_a_child(history: History, death: Died) -> bool:
-    dies_with = history.spec.role(death.replica.rsplit(" ", 1)[0]).dies_with
+    dies_with = history.spec.role(death.replica.role).dies_with
     for fault in history.faults():
         # The kill has landed when the child is gone; what dies with it may be gone first.
         if fault.victim != death.replica or fault.begun_s > death.at_s:

@@ -16,7 +16,7 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.request import OK, SHED, Request
 from graphquake.harness.promises.availability import Availability, Stretch, up_stretches
 from graphquake.harness.promises.verdict import Violation, violation_in
-from graphquake.harness.targets.target import replica_name
+from graphquake.harness.spec.replica import Replica
 
 # Fewer requests than these say nothing about a share of them, or about a percentile.
 SHED_MIN: Final = 3
@@ -69,7 +69,7 @@ def queueing(history: History, at_s: float) -> float | None:
         name for name, up in up_stretches(history).items() if any(s.holds_at(at_s) for s in up)
     }
     living = {
-        role.name: sum(replica_name(role.name, i) in alive for i in range(role.replicas))
+        role.name: sum(Replica(role.name, i) in alive for i in range(role.replicas))
         for role in spec.roles
     }
     missing = [role for role in spec.roles if living[role.name] < role.replicas]

@@ -17,6 +17,7 @@ from graphquake.harness.history.events import BecameReady, Died, Resumed, Seen, 
 from graphquake.harness.history.history import History
 from graphquake.harness.promises.availability import Availability
 from graphquake.harness.promises.verdict import Violation, violation_in
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import View
 
 
@@ -29,7 +30,7 @@ class Views:
     """
 
     looked_s: float = 0.0
-    _last: dict[tuple[str, str], Seen] = field(default_factory=dict)
+    _last: dict[tuple[Replica, str], Seen] = field(default_factory=dict)
 
     def news(self, views: Sequence[View], at_s: float) -> list[Seen]:
         """What is to be written down of a look that was taken at that time: what changed since the last one, and what is not so."""
@@ -66,7 +67,7 @@ def views_agree(history: History, up: Availability) -> Iterator[Violation]:
     What was seen to be right again was wrong for no longer than it was seen to be: a look may come late.
     """
     del up
-    stretches: dict[tuple[str, str], Seen] = {}
+    stretches: dict[tuple[Replica, str], Seen] = {}
     broken = set[Seen]()
     for seen in history.of(Seen):
         first = _stretch(stretches, seen)
@@ -80,13 +81,13 @@ def views_agree(history: History, up: Availability) -> Iterator[Violation]:
 
 def _differing(history: History) -> list[Seen]:
     """The first look of everything that differs at the end."""
-    stretches: dict[tuple[str, str], Seen] = {}
+    stretches: dict[tuple[Replica, str], Seen] = {}
     for seen in history.of(Seen):
         _stretch(stretches, seen)
     return list(stretches.values())
 
 
-def _stretch(stretches: dict[tuple[str, str], Seen], seen: Seen) -> Seen | None:
+def _stretch(stretches: dict[tuple[Replica, str], Seen], seen: Seen) -> Seen | None:
     """The first look of the stretch in which this one differs in the same way; None if it does not differ. Keeps what is known of all."""
     key = seen.observer, seen.what
     if key in stretches and not _alike(stretches[key], seen):
@@ -131,7 +132,7 @@ def _bound_s(history: History, seen: Seen) -> float:
 
 
 def _violation(history: History, seen: Seen, since_s: float) -> Violation:
-    role = seen.observer.rpartition(" ")[0]
+    role = seen.observer.role
     if seen.what == "listing":
         how = "lists too many" if seen.says > seen.holds else "lists too few"
         text = f"{seen.observer} lists {max(seen.says, 0)} where {seen.holds} are alive"

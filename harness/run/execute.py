@@ -34,7 +34,8 @@ from graphquake.harness.run.contention import Strain
 from graphquake.harness.run.healing import bring_back_all, replicas_down
 from graphquake.harness.run.steps import carry_out
 from graphquake.harness.spec.plan import Burst, Plan, Stall, is_fault
-from graphquake.harness.targets.target import Leak, Target, replica_name
+from graphquake.harness.spec.replica import Replica
+from graphquake.harness.targets.target import Leak, Target
 
 # How long the load runs before the plan begins: nine requests at 15/s. Whether all is well shows in the first one, and what a percentile
 # of the baseline is used for has a floor of its own.
@@ -263,7 +264,7 @@ class _Run:
 
     async def _end_stall(self, stall: Stall) -> None:
         await asyncio.sleep(stall.for_s)
-        replica = replica_name(stall.role, stall.index)
+        replica = Replica(stall.role, stall.index)
         resumed = await self._target.resume(replica)
         self._events.append(Resumed(resumed.at_s - self._zero_s, replica, resumed.proof))
         if not resumed.ok:
@@ -273,18 +274,18 @@ class _Run:
         """Start all dead replicas again, at once."""
         if self._plan.heal != "all":
             return
-        for (role, index), landed in await bring_back_all(
+        for replica, landed in await bring_back_all(
             self._target, replicas_down(self._target)
         ):
-            if not landed.ok and not self._target.alive(replica_name(role, index)):
-                cause = f"heal could not respawn {role} {index}: {landed.proof}"
+            if not landed.ok and not self._target.alive(replica):
+                cause = f"heal could not respawn {replica}: {landed.proof}"
                 self._events.append(Invalidated(self._load.now_s(), cause))
 
     def _can_serve(self) -> bool:
         spec = self._target.spec
         return spec.serves.holds_by(
             lambda role: any(
-                self._target.alive(replica_name(role, i)) for i in range(spec.role(role).replicas)
+                self._target.alive(Replica(role, i)) for i in range(spec.role(role).replicas)
             )
         )
 
@@ -301,8 +302,7 @@ class _Run:
     def _is_calm(self) -> bool:
         """Whether all that lives is ready, and of the last second's requests all were right: none failed, none was shed."""
         spec, target = self._target.spec, self._target
-        names = [replica_name(role, index) for role, index in spec.replicas()]
-        if not all(target.ready(name) for name in names if target.alive(name)):
+        if not all(target.ready(one) for one in spec.replicas() if target.alive(one)):
             return False
         since_s = max(self._load.now_s() - CALM_S, self._phase_s)
         ended = [r for r in self._requests if r.outcome and r.ended_s >= since_s]

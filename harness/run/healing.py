@@ -8,22 +8,21 @@ from __future__ import annotations
 import asyncio
 
 from graphquake.harness.run.steps import bring_back
-from graphquake.harness.targets.target import Landed, Target, replica_name
+from graphquake.harness.spec.replica import Replica
+from graphquake.harness.targets.target import Landed, Target
 
 
-def replicas_down(target: Target) -> list[tuple[str, int]]:
-    """Return role and index of each replica that is dead or shutting down, in the order of the graph file."""
+def replicas_down(target: Target) -> list[Replica]:
+    """Return the replicas that are dead or shutting down, in the order of the graph file."""
     return [
-        (role, index)
-        for role, index in target.spec.replicas()
-        if target.ending(name := replica_name(role, index)) or not target.alive(name)
+        one for one in target.spec.replicas() if target.ending(one) or not target.alive(one)
     ]
 
 
 async def bring_back_all(
-    target: Target, down: list[tuple[str, int]]
-) -> list[tuple[tuple[str, int], Landed]]:
+    target: Target, down: list[Replica]
+) -> list[tuple[Replica, Landed]]:
     """Start these replicas again, all at once, and return what became of each."""
     async with asyncio.TaskGroup() as tasks:
-        started = [tasks.create_task(bring_back(target, role, index)) for role, index in down]
+        started = [tasks.create_task(bring_back(target, one)) for one in down]
     return [(one, task.result()) for one, task in zip(down, started, strict=True)]

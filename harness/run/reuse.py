@@ -23,7 +23,8 @@ from graphquake.harness.run.execute import first_answer
 from graphquake.harness.run.healing import bring_back_all, replicas_down
 from graphquake.harness.run.open_target import OpenTarget
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.targets.target import Target, replica_name
+from graphquake.harness.spec.replica import Replica
+from graphquake.harness.targets.target import Target
 
 # The largest number of runs that share one graph. In simulations more of them saved next to nothing.
 USES_MAX: Final = 6
@@ -124,9 +125,9 @@ class ReusableGraph:
         target, spec = self.target, self.target.spec
         target.begin_run()
         down = replicas_down(target)
-        if any(self._took_s(replica_name(*one)) > WORTH_HEALING * self.start_s for one in down):
+        if any(self._took_s(one) > WORTH_HEALING * self.start_s for one in down):
             return False
-        await asyncio.gather(*(target.resume(replica_name(*one)) for one in spec.replicas()))
+        await asyncio.gather(*(target.resume(one) for one in spec.replicas()))
         await bring_back_all(target, down)
         until_s = time.monotonic() + max(self.start_s, spec.promises.grace_s)
         if not await target.wait_ready(self.start_s):
@@ -145,17 +146,17 @@ class ReusableGraph:
     async def _is_whole(self) -> bool:
         target = self.target
         return (
-            all(target.ready(replica_name(*one)) for one in target.spec.replicas())
+            all(target.ready(one) for one in target.spec.replicas())
             and all(view.says == view.holds for view in await target.views())
             and not await target.leaks()
         )
 
-    def _took_s(self, name: str) -> float:
+    def _took_s(self, replica: Replica) -> float:
         """The longest time that an incarnation of this replica took to become ready; 0 if none did."""
         spawned = {
             e.incarnation: e.at_s
             for e in self.target.log
-            if isinstance(e, Spawned) and e.replica == name
+            if isinstance(e, Spawned) and e.replica == replica
         }
-        ready = (e for e in self.target.log if isinstance(e, BecameReady) and e.replica == name)
+        ready = (e for e in self.target.log if isinstance(e, BecameReady) and e.replica == replica)
         return max((e.at_s - spawned[e.incarnation] for e in ready), default=0.0)

@@ -25,7 +25,8 @@ from graphquake.harness.spec.plan import (
     WaitReady,
     is_fault,
 )
-from graphquake.harness.targets.target import Landed, Target, replica_name
+from graphquake.harness.spec.replica import Replica
+from graphquake.harness.targets.target import Landed, Target
 
 # Longest that `wait until ready` waits on top of what the roles' own `within_s` allow.
 READY_SLACK_S: Final = 5.0
@@ -46,10 +47,10 @@ async def carry_out(number: int, step: Step, target: Target, load: Load) -> Step
     begun_s = load.now_s()
     in_flight = load.in_flight
     landed = await _do(number, step, target, load)
-    victim = ""
+    victim = None
     proof = landed.proof
     if isinstance(step, Aimed):
-        victim = replica_name(step.role, step.index)
+        victim = Replica(step.role, step.index)
     if is_fault(step) and landed.ok:
         proof = f"{proof}, {in_flight} requests in flight"
     at_s = landed.at_s - (time.monotonic() - load.now_s())
@@ -59,13 +60,13 @@ async def carry_out(number: int, step: Step, target: Target, load: Load) -> Step
 async def _do(number: int, step: Step, target: Target, load: Load) -> Landed:
     match step:
         case Kill():
-            return await target.kill(replica_name(step.role, step.index), step.scope, step.child)
+            return await target.kill(Replica(step.role, step.index), step.scope, step.child)
         case Terminate():
-            return await target.terminate(replica_name(step.role, step.index))
+            return await target.terminate(Replica(step.role, step.index))
         case Stall():
-            return await target.stall(replica_name(step.role, step.index))
+            return await target.stall(Replica(step.role, step.index))
         case Respawn():
-            return await bring_back(target, step.role, step.index)
+            return await bring_back(target, Replica(step.role, step.index))
         case Burst():
             load.burst(number, step)
             return _now(f"{step.requests} requests begun")
@@ -76,10 +77,9 @@ async def _do(number: int, step: Step, target: Target, load: Load) -> Landed:
             return await _wait_ready(target)
 
 
-async def bring_back(target: Target, role: str, index: int) -> Landed:
+async def bring_back(target: Target, replica: Replica) -> Landed:
     """Start a replica again; one that is to end gets the time that its file allows to do so, then it is killed."""
-    replica = replica_name(role, index)
-    stop_s = target.spec.role(role).stop_s
+    stop_s = target.spec.role(replica.role).stop_s
     drained = ""
     if target.ending(replica):
         if await target.gone(replica, stop_s):

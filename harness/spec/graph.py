@@ -23,6 +23,7 @@ from graphquake.harness.spec.bounds import InFlight, Promises, read_promises
 from graphquake.harness.spec.load import LoadSpec, read_load
 from graphquake.harness.spec.metrics import KNOWN_GAUGES, read_gauges
 from graphquake.harness.spec.plan import FAULTS, Plan, parse_plan
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves, parse_serves
 from graphquake.harness.spec.table import Table, did_you_mean
 
@@ -144,9 +145,9 @@ class GraphSpec:
         """Roles and their numbers of replicas, in one line."""
         return ", ".join(f"{role.name} {role.replicas}" for role in self.roles)
 
-    def replicas(self) -> list[tuple[str, int]]:
-        """Every (role, index), in the order of the file."""
-        return [(role.name, index) for role in self.roles for index in range(role.replicas)]
+    def replicas(self) -> list[Replica]:
+        """Every replica, in the order of the file."""
+        return [Replica(role.name, index) for role in self.roles for index in range(role.replicas)]
 
 
 # ---------------------------------------------------------------------------------------------------------- templates

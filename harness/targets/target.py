@@ -14,6 +14,7 @@ from typing import Protocol
 
 from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
 from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.replica import Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +56,10 @@ class View:
         holds: how many replicas it should list, or whether it should be ready.
     """
 
-    observer: str
+    observer: Replica
     what: str
     says: int
     holds: int
-
-
-def replica_name(role: str, index: int) -> str:
-    """How a replica is called everywhere: `decode 0`."""
-    return f"{role} {index}"
 
 
 class Target(Protocol):
@@ -109,45 +105,45 @@ class Target(Protocol):
         """The base URLs that clients talk to, one for each replica of the entry role."""
         ...
 
-    def alive(self, replica: str) -> bool:
+    def alive(self, replica: Replica) -> bool:
         """True while the replica's main process runs."""
         ...
 
-    def ready(self, replica: str) -> bool:
+    def ready(self, replica: Replica) -> bool:
         """True if its present incarnation runs, has passed its readiness probe, and is not stalled."""
         ...
 
-    def ending(self, replica: str) -> bool:
+    def ending(self, replica: Replica) -> bool:
         """True while the replica shuts down: it got SIGTERM, or a child that it depends on was killed, and it has not exited yet."""
         ...
 
-    async def gone(self, replica: str, within_s: float) -> bool:
+    async def gone(self, replica: Replica, within_s: float) -> bool:
         """Wait until the replica's main process is gone. False if it still runs after `within_s` seconds."""
         ...
 
-    async def kill(self, replica: str, scope: str, child: int) -> Landed:
+    async def kill(self, replica: Replica, scope: str, child: int) -> Landed:
         """Send SIGKILL, and wait until every process aimed at is gone.
 
         Args:
-            replica: its name.
+            replica: which one.
             scope: `tree` (all its processes), `process` (the main process only), or a child's name from the graph file.
             child: the number of the child among those with this name, oldest first, from 0.
         """
         ...
 
-    async def terminate(self, replica: str) -> Landed:
+    async def terminate(self, replica: Replica) -> Landed:
         """Send SIGTERM to the main process. Does not wait for its end."""
         ...
 
-    async def stall(self, replica: str) -> Landed:
+    async def stall(self, replica: Replica) -> Landed:
         """Send SIGSTOP to all processes of the replica, and wait until each is stopped."""
         ...
 
-    async def resume(self, replica: str) -> Landed:
+    async def resume(self, replica: Replica) -> Landed:
         """Send SIGCONT to all processes of the replica, and wait until none is stopped. Lands as well if the replica has died."""
         ...
 
-    async def respawn(self, replica: str) -> Landed:
+    async def respawn(self, replica: Replica) -> Landed:
         """Start a dead replica again."""
         ...
 

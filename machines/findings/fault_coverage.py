@@ -9,6 +9,7 @@ from graphquake.harness.history.events import BecameReady, Died, Spawned, StepDo
 from graphquake.harness.history.history import History
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Burst, Fault, parse_step
+from graphquake.harness.spec.replica import Replica
 
 OVERLAP = "kill while another recovers"
 BURST_ON_PART = "burst on a part of the graph"
@@ -40,7 +41,7 @@ class FaultCoverage:
 
 
 def _kinds(history: History) -> Iterator[str]:
-    down: set[str] = set()
+    down: set[Replica] = set()
     moves: list[Spawned | BecameReady | Died | StepDone] = [
         *history.of(Spawned),
         *history.of(BecameReady),

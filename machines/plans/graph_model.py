@@ -24,8 +24,8 @@ from graphquake.harness.spec.plan import (
     Wait,
     WaitReady,
 )
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.table import did_you_mean
-from graphquake.harness.targets.target import replica_name
 
 # Where the supervisor brings back what died, it is there after its delay and about this long.
 RESPAWN_S = 0.1
@@ -43,16 +43,16 @@ class Model:
     """
 
     spec: GraphSpec
-    dead: frozenset[str] = field(default=frozenset())
-    ending: frozenset[str] = field(default=frozenset())
-    coming: frozenset[str] = field(default=frozenset())
-    stalled: frozenset[tuple[str, float]] = field(default=frozenset())
+    dead: frozenset[Replica] = field(default=frozenset())
+    ending: frozenset[Replica] = field(default=frozenset())
+    coming: frozenset[Replica] = field(default=frozenset())
+    stalled: frozenset[tuple[Replica, float]] = field(default=frozenset())
 
-    def lives(self, replica: str) -> bool:
+    def lives(self, replica: Replica) -> bool:
         """Whether a replica runs and was not told to end."""
         return replica not in self.dead | self.ending | self.coming
 
-    def works(self, replica: str) -> bool:
+    def works(self, replica: Replica) -> bool:
         """Whether a replica lives and is not stalled."""
         return self.lives(replica) and replica not in dict(self.stalled)
 
@@ -63,7 +63,7 @@ class Model:
         )
 
     def _role_lives(self, role: str) -> bool:
-        return any(self.works(replica_name(role, i)) for i in range(self.spec.role(role).replicas))
+        return any(self.works(Replica(role, i)) for i in range(self.spec.role(role).replicas))
 
     def possible(self, step: Step) -> str | None:
         """Why a step is not possible now; None if it is."""
@@ -71,7 +71,7 @@ class Model:
             return None
         if (unknown := self._unknown(step)) is not None:
             return unknown
-        replica = replica_name(step.role, step.index)
+        replica = Replica(step.role, step.index)
         if isinstance(step, Respawn):
             if self.spec.restart == "always":
                 return f"{self.spec.name} brings back what died by itself (restart = always)"
@@ -88,7 +88,7 @@ class Model:
             return f'{self.spec.name} has no role "{step.role}"{did_you_mean(step.role, roles)}'
         role = roles[step.role]
         if step.index >= role.replicas:
-            have = " and ".join(replica_name(role.name, i) for i in range(min(role.replicas, 4)))
+            have = " and ".join(str(Replica(role.name, i)) for i in range(min(role.replicas, 4)))
             return f"{self.spec.name} has {have}{' and more' if role.replicas > 4 else ''}"  # noqa: PLR2004
         if isinstance(step, Kill) and step.scope not in (TREE, PROCESS, *role.children):
             known = (PROCESS, *role.children)
@@ -109,7 +109,7 @@ class Model:
             )
         if not isinstance(step, Aimed):
             return self
-        name = replica_name(step.role, step.index)
+        name = Replica(step.role, step.index)
         replica = frozenset([name])
         if isinstance(step, Stall):
             return replace(self, stalled=self.stalled | {(name, step.for_s)})

@@ -100,7 +100,8 @@ class PlanMachine(RuleBasedStateMachine):
     def targets(self, make: Callable[[str, int], Step]) -> list[tuple[str, int]]:
         """The replicas at which a step of that kind may aim."""
         found = []
-        for role, index in self.spec.replicas():
+        for replica in self.spec.replicas():
+            role, index = replica.role, replica.index
             step = make(role, index)
             if isinstance(step, Fault) and type(step) not in self.faults:
                 return []
@@ -136,7 +137,7 @@ class PlanMachine(RuleBasedStateMachine):
         roles = [role.name for role in self.spec.roles]
         self.keeps_path = keeps_path and self.can_spare(data.draw(st.sampled_from(roles)))
         if data.draw(st.booleans()):
-            self.focus, _ = data.draw(st.sampled_from(self.spec.replicas()))
+            self.focus = data.draw(st.sampled_from(self.spec.replicas())).role
         self.stay_s = self.spec.lease_s + BEYOND_LEASE_S if stays and self.spec.lease_s else 0.0
 
     def can_spare(self, role: str) -> bool:

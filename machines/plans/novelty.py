@@ -105,7 +105,7 @@ class _Look:
             case Kill() | Terminate() | Stall():
                 act = self._fault(step)
         self._model = self._model.after(step)
-        down = (role for role, i in self.spec.replicas() if not self._model.works(f"{role} {i}"))
+        down = (one.role for one in self.spec.replicas() if not self._model.works(one))
         self.out = {role: self.out.get(role, self.at_s) for role in down}
         if act:
             if self.last is not None:

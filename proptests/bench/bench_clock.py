@@ -28,6 +28,7 @@ from graphquake.harness.history.request import Request
 from graphquake.harness.reports.impact import Impact, account, percentile
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import parse_plan
+from graphquake.harness.spec.replica import Replica
 
 # The folder from which `python -m bench.…` finds this module.
 PROPTESTS: Final = Path(__file__).parent.parent
@@ -135,7 +136,7 @@ async def measure(outages: int, seed: int) -> tuple[list[Outage], list[Impact]]:
         await server.wait()
     truth = [Outage(*said[at : at + 3]) for at in range(0, len(said), 3)]
     events = [
-        StepDone(one.down_s, one.down_s, 0, "kill server 0", True, "", True, "server 0")
+        StepDone(one.down_s, one.down_s, 0, "kill server 0", True, "", True, Replica("server", 0))
         for one in truth
     ]
     history = History(spec, parse_plan("plan", ["kill server 0"]), events, requests)

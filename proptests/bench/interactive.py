@@ -44,6 +44,7 @@ from graphquake.harness.spec.plan import (
     Wait,
     WaitReady,
 )
+from graphquake.harness.spec.replica import Replica
 from graphquake.machines.plans.graph_model import Model
 from graphquake.machines.sessions.search import round_seed
 from graphquake.machines.shrinking.trials import Trial
@@ -160,7 +161,9 @@ class Interactive(RuleBasedStateMachine):
 
     def can(self, make: Callable[[str, int], Step]) -> bool:
         """Whether a step of that kind may aim at any replica."""
-        return any(self.model.possible(make(*who)) is None for who in SPEC.replicas())
+        return any(
+            self.model.possible(make(who.role, who.index)) is None for who in SPEC.replicas()
+        )
 
     def may_fault(self) -> bool:
         """Whether one more fault may be drawn."""
@@ -178,21 +181,21 @@ class Interactive(RuleBasedStateMachine):
 
     @precondition(lambda self: self.may_fault() and self.can(Kill))
     @rule(who=AIMS)
-    def kill(self, who: tuple[str, int]) -> None:
+    def kill(self, who: Replica) -> None:
         """SIGKILL to a replica."""
-        self.aim(Kill(*who))
+        self.aim(Kill(who.role, who.index))
 
     @precondition(lambda self: self.may_fault() and self.can(Terminate))
     @rule(who=AIMS)
-    def terminate(self, who: tuple[str, int]) -> None:
+    def terminate(self, who: Replica) -> None:
         """SIGTERM to a replica."""
-        self.aim(Terminate(*who))
+        self.aim(Terminate(who.role, who.index))
 
     @precondition(lambda self: self.can(Respawn))
     @rule(who=AIMS)
-    def respawn(self, who: tuple[str, int]) -> None:
+    def respawn(self, who: Replica) -> None:
         """Bring a dead replica back."""
-        self.aim(Respawn(*who))
+        self.aim(Respawn(who.role, who.index))
 
     @rule(
         requests=st.sampled_from(REQUESTS),

@@ -15,7 +15,8 @@ from aiohttp import web
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
 from graphquake.harness.spec.graph import GraphSpec, load_graph
-from graphquake.harness.targets.target import Landed, Leak, View, replica_name
+from graphquake.harness.spec.replica import Replica
+from graphquake.harness.targets.target import Landed, Leak, View
 
 GRAPH = """
 graph = "fake"
@@ -70,8 +71,8 @@ class FakeTarget:
     calls: list[str] = field(default_factory=list)
     log: list[Spawned | BecameReady | Died] = field(default_factory=list)
     answers: Callable[[], str] = lambda: "four"
-    lives: dict[str, int] = field(default_factory=dict)
-    dead: set[str] = field(default_factory=set)
+    lives: dict[Replica, int] = field(default_factory=dict)
+    dead: set[Replica] = field(default_factory=set)
 
     def begin_run(self) -> None:
         """Nothing that died before is told of."""
@@ -83,25 +84,25 @@ class FakeTarget:
         """One server stands for the only front."""
         return [self.url]
 
-    def alive(self, replica: str) -> bool:
+    def alive(self, replica: Replica) -> bool:
         """True unless it was killed."""
         return replica not in self.dead
 
-    def ready(self, replica: str) -> bool:
+    def ready(self, replica: Replica) -> bool:
         """What lives is ready at once."""
         return replica not in self.dead
 
-    def ending(self, replica: str) -> bool:
+    def ending(self, replica: Replica) -> bool:
         """Nothing takes time to end."""
         del replica
         return False
 
-    async def gone(self, replica: str, within_s: float) -> bool:
+    async def gone(self, replica: Replica, within_s: float) -> bool:
         """True if it was killed."""
         del within_s
         return replica in self.dead
 
-    async def kill(self, replica: str, scope: str, child: int) -> Landed:
+    async def kill(self, replica: Replica, scope: str, child: int) -> Landed:
         """Set the flag."""
         del scope, child
         self.calls.append(f"kill {replica}")
@@ -109,19 +110,19 @@ class FakeTarget:
         self.log.append(Died(time.monotonic(), replica, self.lives[replica], 0, -9, aimed=True))
         return self._landed("flag set")
 
-    async def terminate(self, replica: str) -> Landed:
+    async def terminate(self, replica: Replica) -> Landed:
         """As a kill."""
         return await self.kill(replica, "process", 0)
 
-    async def stall(self, replica: str) -> Landed:
+    async def stall(self, replica: Replica) -> Landed:
         """Can't be done to a flag."""
         return Landed(ok=False, proof=f"{replica} has no processes", at_s=time.monotonic())
 
-    async def resume(self, replica: str) -> Landed:
+    async def resume(self, replica: Replica) -> Landed:
         """Nothing is ever stalled."""
         return self._landed(f"{replica} was not stalled")
 
-    async def respawn(self, replica: str) -> Landed:
+    async def respawn(self, replica: Replica) -> Landed:
         """Clear the flag."""
         self.calls.append(f"respawn {replica}")
         self.start(replica)
@@ -151,7 +152,7 @@ class FakeTarget:
         """It leaves nothing."""
         return []
 
-    def start(self, replica: str) -> None:
+    def start(self, replica: Replica) -> None:
         """Begin the next life of a replica."""
         number = self.lives[replica] = self.lives.get(replica, -1) + 1
         self.dead.discard(replica)
@@ -163,7 +164,7 @@ class FakeTarget:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """A completion of four tokens, streamed if that was asked for; an error while both workers are dead."""
-        workers = {name for name in self.lives if name.startswith("worker")}
+        workers = {one for one in self.lives if one.role == "worker"}
         if workers <= self.dead:
             return web.json_response({"error": "no worker"}, status=503)
         asked = await request.json()
@@ -190,8 +191,8 @@ class FakeTargets:
         target = FakeTarget(spec, answers=self._answers)
         (folder / "logs").mkdir()
         (folder / "logs" / "fake.log").write_text("opened\n")
-        for role, index in spec.replicas():
-            target.start(replica_name(role, index))
+        for replica in spec.replicas():
+            target.start(replica)
         app = web.Application()
         app.router.add_post("/v1/completions", target.answer)
         runner = web.AppRunner(app)

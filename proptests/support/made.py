@@ -16,7 +16,16 @@ from graphquake.harness.history.events import (
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import ERROR, OK, Request
 from graphquake.harness.spec.graph import GraphSpec, read_graph
-from graphquake.harness.spec.plan import Plan, is_fault, parse_plan, parse_step
+from graphquake.harness.spec.plan import (
+    TREE,
+    Aimed,
+    Kill,
+    Plan,
+    is_fault,
+    parse_plan,
+    parse_step,
+)
+from graphquake.harness.spec.replica import Replica
 
 
 def spec_of(**changes: Any) -> GraphSpec:
@@ -51,23 +60,25 @@ class Made:
         self.plan = plan or Plan(())
         self.events: list[Event] = [PhaseBegan(0.0, "baseline"), PhaseBegan(1.0, "plan")]
         self.requests: list[Request] = []
-        self._incarnation: dict[str, int] = {}
-        for role, index in self.spec.replicas():
-            self.spawn(f"{role} {index}", -2.0, ready_s=-1.0)
+        self._incarnation: dict[Replica, int] = {}
+        for replica in self.spec.replicas():
+            self.spawn(str(replica), -2.0, ready_s=-1.0)
 
     def spawn(self, replica: str, at_s: float, *, ready_s: float | None = None) -> Made:
         """A new incarnation, perhaps ready later."""
-        number = self._incarnation.get(replica, -1) + 1
-        self._incarnation[replica] = number
-        self.events.append(Spawned(at_s, replica, number, 100 + number))
+        one = Replica.parse(replica)
+        number = self._incarnation.get(one, -1) + 1
+        self._incarnation[one] = number
+        self.events.append(Spawned(at_s, one, number, 100 + number))
         if ready_s is not None:
-            self.events.append(BecameReady(ready_s, replica, number))
+            self.events.append(BecameReady(ready_s, one, number))
         return self
 
     def dies(self, replica: str, at_s: float, *, aimed: bool = False, status: int = -9) -> Made:
         """The present incarnation ends."""
-        number = self._incarnation[replica]
-        self.events.append(Died(at_s, replica, number, 100 + number, status, aimed))
+        one = Replica.parse(replica)
+        number = self._incarnation[one]
+        self.events.append(Died(at_s, one, number, 100 + number, status, aimed))
         return self
 
     def step(
@@ -81,11 +92,7 @@ class Made:
     ) -> Made:
         """A step ended; a kill that landed also ends its victim."""
         step = parse_step(text)
-        victim = (
-            " ".join(text.split()[1:3])
-            if text.split(maxsplit=1)[0] in ("kill", "terminate", "stall", "respawn")
-            else ""
-        )
+        victim = Replica(step.role, step.index) if isinstance(step, Aimed) else None
         self.events.append(
             StepDone(
                 at_s,
@@ -98,8 +105,8 @@ class Made:
                 victim,
             )
         )
-        if text.startswith("kill ") and landed and len(text.split()) == 3:
-            self.dies(victim, at_s, aimed=True)
+        if isinstance(step, Kill) and step.scope == TREE and landed:
+            self.dies(str(victim), at_s, aimed=True)
         return self
 
     def phase(self, name: str, at_s: float) -> Made:

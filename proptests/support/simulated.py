@@ -289,11 +289,11 @@ def _drawn_step(rng: random.Random, model: Model) -> Step | None:
     make: Callable[[str, int], Step] = {"Kill": Kill, "Terminate": Terminate, "Respawn": Respawn}[
         kind.__name__
     ]
-    aims = [who for who in SPEC.replicas() if model.possible(make(*who)) is None]
+    aims = [who for who in SPEC.replicas() if model.possible(make(who.role, who.index)) is None]
     if not aims:
         return None
-    role = rng.choice(list(dict.fromkeys(name for name, _ in aims)))
-    return make(role, rng.choice([index for name, index in aims if name == role]))
+    role = rng.choice(list(dict.fromkeys(one.role for one in aims)))
+    return make(role, rng.choice([one.index for one in aims if one.role == role]))
 
 
 def failing(shape: Shape, seed: int, *, steps: tuple[int, int] = (6, 20)) -> Plan:
