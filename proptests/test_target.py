@@ -11,6 +11,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import Died, Spawned, StepDone
 from graphquake.harness.run import execute as phases
 from graphquake.harness.run.live import run_live
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
 
 from support.fake_target import FakeTarget, FakeTargets, fake_spec
@@ -37,7 +38,7 @@ async def test_a_plan_runs_against_a_target_in_memory(tmp_path: Path) -> None:
     assert not run.verdict.causes
     assert [step.landed for step in run.history.of(StepDone)] == [True, True]
     assert targets.opened[0].calls == ["kill worker 0", "respawn worker 0"]
-    assert [event.replica for event in run.history.of(Died)] == ["worker 0"]
+    assert [event.replica for event in run.history.of(Died)] == [Replica("worker", 0)]
     assert (tmp_path / "run" / "logs" / "fake.log").read_text() == "opened\n"
     assert targets.open_now == 0
 
@@ -64,7 +65,7 @@ async def test_a_target_in_memory_is_used_again(tmp_path: Path) -> None:
     )
     assert second.used
     spawned = {e.replica: e.incarnation for e in second.history.of(Spawned) if e.at_s < 0}
-    assert spawned == {"front 0": 0, "worker 0": 1, "worker 1": 0}
+    assert spawned == {Replica("front", 0): 0, Replica("worker", 0): 1, Replica("worker", 1): 0}
     assert second.reusable is not None
     assert second.reusable.uses == 2
     targets.opened[0].is_lost = True

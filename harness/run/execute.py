@@ -274,9 +274,7 @@ class _Run:
         """Start all dead replicas again, at once."""
         if self._plan.heal != "all":
             return
-        for replica, landed in await bring_back_all(
-            self._target, replicas_down(self._target)
-        ):
+        for replica, landed in await bring_back_all(self._target, replicas_down(self._target)):
             if not landed.ok and not self._target.alive(replica):
                 cause = f"heal could not respawn {replica}: {landed.proof}"
                 self._events.append(Invalidated(self._load.now_s(), cause))
