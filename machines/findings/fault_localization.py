@@ -7,9 +7,9 @@ much it may weigh is bounded there. Asked is what a reader of the history would 
 - Whom did the step hit? A request passes the entry and the roles that serve it; who is beside that path is behind few failures.
 - Is it about load? What is shed, or still counted at the end, is the doing of a burst more often than other failures are.
 
-What the weights are worth was counted over the first failures of searches for planted bugs, see `MEASURED.md`. Nothing besides was told by
-how long ago a step was, by whether the request that shows it was under way at the step, and by whether the step's victim, who should have
-served it, was still down. Who did serve it is not known to a client.
+What the weights are worth was counted over the first failures of searches for planted bugs, see
+`docs/explanation/measurements.md`. Nothing besides was told by how long ago a step was, by whether the request that shows it was under way
+at the step, and by whether the step's victim, who should have served it, was still down. Who did serve it is not known to a client.
 """
 
 from __future__ import annotations
