@@ -229,7 +229,7 @@ def test_what_is_of_several_faults_is_of_the_worst() -> None:
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
-    """Says what was looked for."""
+    """VerdictKind what was looked for."""
     with pytest.raises(InputError, match="has no run in it"):
         read_records(tmp_path)
     with pytest.raises(InputError, match="is no folder"):

@@ -46,7 +46,7 @@ async def test_a_graph_that_keeps_its_promises(tmp_path: Path) -> None:
     """Every step lands with a proof; every answer is right; the folder holds all of it, and can be judged again."""
     run = await run_live(toy_spec(tmp_path), KILLS, tmp_path / "run")
     assert run.verdict.violations == ()
-    assert run.verdict.says == "kept"
+    assert run.verdict.kind == "kept"
     steps = list(run.history.of(StepDone))
     assert [step.step for step in steps] == [str(step) for step in KILLS.steps]
     assert all(step.landed for step in steps)
@@ -80,7 +80,7 @@ async def test_planted_bugs(
     """Each breaks the promise that it is about."""
     spec = toy_spec(tmp_path, **changes)
     run = await run_live(spec, plan_of(*lines), tmp_path / "run")
-    assert run.verdict.says == "broken"
+    assert run.verdict.kind == "broken"
     broken = [v for v in run.verdict.violations if v.promise == promise]
     assert broken
     assert signature in str(broken[0].signature)
@@ -104,7 +104,7 @@ async def test_a_stream_that_is_cut(tmp_path: Path) -> None:
     for front, says in (("--forget", "broken"), ("", "kept")):
         spec = with_bounds(toy_spec(tmp_path, front=front), window_s=0.0, in_flight="must survive")
         run = await run_live(spec, plan, tmp_path / "run")
-        assert run.verdict.says == says
+        assert run.verdict.kind == says
         assert seen(run.verdict) <= {"error_window"}
 
 
@@ -113,7 +113,7 @@ async def test_a_fault_that_does_not_land_proves_nothing(tmp_path: Path) -> None
     """A kill of what is dead: the run is invalid, and says why."""
     plan = plan_of("kill worker 0", "kill worker 0")
     run = await run_live(toy_spec(tmp_path), plan, tmp_path / "run")
-    assert run.verdict.says == "invalid"
+    assert run.verdict.kind == "invalid"
     assert "worker 0 was dead already" in run.verdict.causes[0]
 
 
@@ -123,7 +123,7 @@ async def test_heal_none_leaves_the_dead_dead(tmp_path: Path) -> None:
     run = await run_live(
         toy_spec(tmp_path), plan_of("kill worker 0", "heal none"), tmp_path / "run"
     )
-    assert run.verdict.says == "kept"
+    assert run.verdict.kind == "kept"
     assert [
         event.replica for event in run.history.events if type(event).__name__ == "Spawned"
     ].count(Replica("worker", 0)) == 1

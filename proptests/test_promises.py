@@ -20,7 +20,7 @@ from support.made import Made, plan_of, spec_of
 def says(made: Made) -> tuple[str, tuple[str, ...]]:
     """The verdict and its signatures."""
     verdict = judge(made.history())
-    return verdict.says, tuple(map(str, verdict.signatures))
+    return verdict.kind, tuple(map(str, verdict.signatures))
 
 
 def healthy(**changes: object) -> Made:
@@ -268,7 +268,7 @@ def test_a_baseline_that_fails_makes_the_run_invalid() -> None:
     """It proves nothing about the faults that came after it."""
     made = healthy().ask(0.5, outcome=ERROR).step("kill decode 0", 2.0).ask(6.0, outcome=ERROR)
     verdict = judge(made.history())
-    assert verdict.says == "invalid"
+    assert verdict.kind == "invalid"
     assert verdict.causes == ("baseline failed: HTTP 503",)
 
 

@@ -36,7 +36,7 @@ async def test_its_promises_hold(tmp_path: Path, steps: list[str]) -> None:
     """Each answer right to the token, none lost while a path was left, nothing leaked."""
     run = await run_live(load_graph("reference"), plan_of(*steps), tmp_path / "run")
     assert run.verdict.violations == ()
-    assert run.verdict.says == "kept"
+    assert run.verdict.kind == "kept"
     assert sum(request.outcome == OK for request in run.history.requests) > 20
     assert left_of(os.getpid()) == []
 
@@ -95,7 +95,7 @@ async def test_a_client_that_leaves_ends_the_work_for_it(tmp_path: Path) -> None
 async def test_a_worker_that_dies_with_its_rank_is_healed(tmp_path: Path) -> None:
     """It may end a moment after its rank: heal waits for that, and brings it back."""
     run = await run_live(load_graph("reference"), plan_of("kill decode 1 rank"), tmp_path)
-    assert run.verdict.says == "kept", run.verdict
+    assert run.verdict.kind == "kept", run.verdict
     incarnations = [
         e.incarnation for e in run.history.of(BecameReady) if e.replica == Replica("decode", 1)
     ]

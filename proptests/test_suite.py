@@ -155,7 +155,7 @@ async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
     plan = scenario_plan(spec, "decode_worker", Strike(1.0, respawn=True))
     run = await run_live(spec, plan, tmp_path / "run", to_the_end=True)
     history = History.load(tmp_path / "run")
-    assert run.verdict.says == "kept"
+    assert run.verdict.kind == "kept"
     asked = Counter(request.group for request in history.requests if not request.attempt)
     assert asked == {f"client {index}": 30 for index in range(3)}
     assert all(request.outcome == OK for request in history.requests)
@@ -175,7 +175,7 @@ async def test_a_search_waits_for_no_client(tmp_path: Path) -> None:
     """Clients that have a thousand requests end with the run; what they had begun is not cut."""
     spec = closed(tmp_path, respawn=True, requests=1000)
     run = await run_live(spec, plan_of("kill worker 0"), tmp_path / "run")
-    assert run.verdict.says == "kept"
+    assert run.verdict.kind == "kept"
     assert run.live_s < 20
     assert all(request.outcome for request in run.history.requests)
 
@@ -186,7 +186,7 @@ async def test_without_respawn_the_dead_stay_dead(tmp_path: Path) -> None:
     spec = closed(tmp_path, clients=2, requests=40)
     plan = scenario_plan(spec, "frontend", Strike(1.0))
     run = await run_live(spec, plan, tmp_path / "run", to_the_end=True)
-    assert run.verdict.says == "kept"
+    assert run.verdict.kind == "kept"
     failed = [request for request in run.history.requests if request.failed]
     assert {request.attempt for request in failed} == {0, 1}
     again = [request for request in failed if request.attempt]
@@ -199,7 +199,7 @@ async def test_a_fault_after_the_last_request_proves_nothing(tmp_path: Path) -> 
     """The clients were done before: the run is invalid and says why."""
     spec = closed(tmp_path, requests=2)
     run = await run_live(spec, scenario_plan(spec, "decode_worker", Strike(2.0)), tmp_path / "run")
-    assert run.verdict.says == "invalid"
+    assert run.verdict.kind == "invalid"
     assert (
         run.verdict.causes[0]
         == 'the clients had ended before "kill worker 0": they need more requests'
@@ -346,7 +346,7 @@ def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) 
 
 
 def test_a_dry_run_starts_nothing(project: Path) -> None:
-    """Says what would be done."""
+    """VerdictKind what would be done."""
     status, out = run(project, "test_mine.py", "--graph", "toy.toml", "--dry-run", "-rs")
     assert status == 0, out
     assert "dry run: wait 29.40 s; kill worker 0; heal release" in out

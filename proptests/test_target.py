@@ -48,7 +48,7 @@ async def test_a_fault_that_a_target_cannot_do_makes_the_run_invalid(tmp_path: P
     """A target may refuse a fault: the run is then invalid and quotes the target's reason."""
     plan = plan_of("stall worker 0 for 0.50 s")
     run = await run_live(fake_spec(tmp_path), plan, tmp_path / "run", opener=FakeTargets())
-    assert run.verdict.says == "invalid"
+    assert run.verdict.kind == "invalid"
     assert "worker 0 has no processes" in run.verdict.causes[0]
 
 

@@ -35,12 +35,12 @@ async def test_a_graph_is_used_again_as_if_it_were_fresh(tmp_path: Path) -> None
     """What the first run killed is back; the second run knows nothing of the first; at the end nothing is left."""
     spec = toy_spec(tmp_path)
     first = await run_live(spec, KILL, tmp_path / "1", keep=True)
-    assert first.verdict.says == "kept"
+    assert first.verdict.kind == "kept"
     assert not first.used
     assert first.reusable is not None
     before = pids(first.reusable.target)
     second = await run_live(spec, plan_of("kill worker 1"), tmp_path / "2", graph=first.reusable)
-    assert second.verdict.says == "kept"
+    assert second.verdict.kind == "kept"
     assert second.used
     spawned = {e.replica: e.pid for e in second.history.of(Spawned) if e.at_s < 0}
     assert spawned == before
@@ -60,7 +60,7 @@ async def test_what_an_ended_run_left_dead_is_brought_back(tmp_path: Path) -> No
     assert first.reusable is not None
     assert not first.reusable.target.alive(Replica("worker", 0))
     second = await run_live(spec, Plan(()), tmp_path / "2", graph=first.reusable)
-    assert (second.used, second.verdict.says) == (True, "kept")
+    assert (second.used, second.verdict.kind) == (True, "kept")
     assert left_of(os.getpid()) == []
 
 
@@ -76,7 +76,7 @@ async def test_a_graph_that_is_not_whole_is_not_used(tmp_path: Path, spoil: str)
         assert isinstance(first.reusable.target, Supervisor)
         os.kill(first.reusable.target._guard.pid, signal.SIGKILL)
     second = await run_live(spec, Plan(()), tmp_path / "2", graph=first.reusable)
-    assert (second.used, second.verdict.says) == (False, "kept")
+    assert (second.used, second.verdict.kind) == (False, "kept")
     assert left_of(os.getpid()) == []
 
 
@@ -109,6 +109,6 @@ def test_a_lab_uses_slow_graphs_again(tmp_path: Path, monkeypatch: pytest.Monkey
     used = [outcome.used for outcome in outcomes]
     assert used == [False, False, True, False, False, False, True]
     assert len(runner.starts_s) == used.count(False)
-    assert all(outcome.verdict.says == "kept" for outcome in outcomes)
+    assert all(outcome.verdict.kind == "kept" for outcome in outcomes)
     assert not list((tmp_path / "runs").glob("*-graph"))
     assert left_of(os.getpid()) == []

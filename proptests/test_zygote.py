@@ -47,7 +47,7 @@ async def test_a_run_is_the_same(tmp_path: Path) -> None:
         "kill decode 1 rank", "terminate decode 0",
     )  # fmt: skip
     run = await run_live(preloading("numpy", "graphquake.harness.reference.worker"), plan, tmp_path)
-    assert run.verdict.says == "kept", run.verdict
+    assert run.verdict.kind == "kept", run.verdict
     assert left_of(os.getpid()) == []
 
 

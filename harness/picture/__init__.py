@@ -65,7 +65,7 @@ def page(history: History, links: Mapping[str, str]) -> str:
         {
             "title": html.escape(f"{history.spec.name}: {name}"),
             "heading": html.escape(f"{history.spec.name} · {name}"),
-            "says": verdict.says,
+            "says": verdict.kind,
             "about": html.escape(_about(history)),
             "body": "\n".join(_body(history, verdict, links)),
             # No text of a log may end the script that holds it, or begin another one.
@@ -139,7 +139,7 @@ def _promises(history: History, verdict: Verdict) -> Iterator[tuple[str, str, bo
     for name in made:
         broken = [v for v in verdict.violations if v.promise == name]
         if not broken:
-            kept = "not judged" if verdict.says == "invalid" else "kept"
+            kept = "not judged" if verdict.kind == "invalid" else "kept"
             yield name, f"n/a: {untold[name]}" if name in untold else kept, False
             continue
         more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from graphquake.harness.history.history import History
 from graphquake.harness.promises.signature import SEPARATOR, Signature
 
-Says: TypeAlias = Literal["kept", "broken", "invalid"]
+VerdictKind: TypeAlias = Literal["kept", "broken", "invalid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,16 @@ def violation_in(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a run says.
+    """The verdict of a run.
 
     Attributes:
-        says: kept, broken, or invalid (the run proves nothing).
+        kind: kept, broken, or invalid (the run proves nothing).
         violations: in order of time; empty unless broken.
         causes: why it is invalid; empty otherwise.
         weak: less than a quarter of the requests could be judged.
     """
 
-    says: Says
+    kind: VerdictKind
     violations: tuple[Violation, ...] = ()
     causes: tuple[str, ...] = ()
     weak: bool = False
@@ -86,9 +86,12 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """The form in which a run's folder keeps it; a signature is its text."""
-        return asdict(self) | {
+        return {
+            "says": self.kind,
             "violations": [
                 {"promise": one.promise} | asdict(one) | {"signature": str(one.signature)}
                 for one in self.violations
-            ]
+            ],
+            "causes": self.causes,
+            "weak": self.weak,
         }

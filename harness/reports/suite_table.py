@@ -17,6 +17,7 @@ from typing import Any, Final
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.history import History
 from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.reports.impact import SLOW_S, Account, Impact, Times, account
 
 FORMATS: Final = ("fancy", "markdown", "json", "csv")
@@ -41,13 +42,13 @@ class Record:
 
     Attributes:
         failure: the scenario's name, or the plan.
-        says: the verdict; `signatures` and `causes` are what it rests on.
+        kind: the verdict; `signatures` and `causes` are what it rests on.
     """
 
     graph: str
     failure: str
     folder: str
-    says: str
+    kind: VerdictKind
     signatures: tuple[str, ...]
     causes: tuple[str, ...]
     numbers: Account
@@ -60,7 +61,7 @@ def record_of(history: History, folder: Path, slow_s: float = SLOW_S) -> Record:
         graph=history.spec.name,
         failure=history.host.get(SCENARIO) or history.plan.one_line(),
         folder=str(folder),
-        says=verdict.says,
+        kind=verdict.kind,
         signatures=tuple(map(str, verdict.signatures)),
         causes=verdict.causes,
         numbers=account(history, slow_s),
@@ -93,7 +94,7 @@ def flat(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {
         "graph": record.graph,
         "failure": record.failure,
-        "verdict": record.says,
+        "verdict": record.kind,
         "signatures": " | ".join(record.signatures),
         "causes": " | ".join(record.causes),
         "startup_s": numbers.startup_s,
@@ -150,7 +151,7 @@ def _cells(record: Record) -> dict[str, str]:
         "served": after("first_ok_s"),
         "peak": after("peak_s"),
         "recovery": after("ready_s"),
-        "verdict": record.says,
+        "verdict": record.kind,
     }
 
 
@@ -192,13 +193,13 @@ def render(records: Sequence[Record], form: str) -> str:
         of = [record for record in records if record.graph == graph]
         lines = _lines([_cells(one) for one in of], form)
         parts.append("\n".join([f"### {graph}\n" if form == "markdown" else graph, *lines]))
-        parts += [_reasons(one) for one in of if one.says != "kept"]
+        parts += [_reasons(one) for one in of if one.kind != "kept"]
     return "\n\n".join(parts)
 
 
 def _reasons(record: Record) -> str:
     why = "; ".join(record.signatures or record.causes)
-    return f"{record.graph}, {record.failure}: {record.says}: {why}"
+    return f"{record.graph}, {record.failure}: {record.kind}: {why}"
 
 
 def _csv(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -112,12 +112,12 @@ def replay(case: Case, runner: Runner, journal: Journal, *, runs: int | None = N
             spent = True
             break
         verdict = outcome.verdict
-        journal.run(case.plan, f"replay {case.id}", verdict.says, outcome.live_s, _what(outcome))
+        journal.run(case.plan, f"replay {case.id}", verdict.kind, outcome.live_s, _what(outcome))
         own = [v for v in verdict.violations if v.signature == case.signature]
         others.update(one for one in verdict.signatures if not case.names(one))
-        invalid += verdict.says == "invalid"
+        invalid += verdict.kind == "invalid"
         broke += bool(own)
-        kept += verdict.says != "invalid" and not own
+        kept += verdict.kind != "invalid" and not own
         if own or shown is None:
             shown = outcome
         else:

@@ -86,7 +86,7 @@ class RunArchive:
             return
         draw(outcome)
         size = sum(path.stat().st_size for path in outcome.folder.rglob("*") if path.is_file())
-        self._taken[outcome.folder] = size, outcome.verdict.says == "kept"
+        self._taken[outcome.folder] = size, outcome.verdict.kind == "kept"
         for kept in (True,) if self.spare_shown else (True, False):
             for folder, (_, was_kept) in list(self._taken.items()):
                 if self._size() <= self.room_bytes:

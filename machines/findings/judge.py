@@ -157,7 +157,7 @@ class Judge:
     def _settle(self, pending: PendingRun) -> None:
         """Wait for a run of a drawn plan, and see to what it shows."""
         plan, outcome = pending.plan, self._outcome(pending, "search")
-        if outcome.verdict.says == "invalid":
+        if outcome.verdict.kind == "invalid":
             self._said.discard(plan)
             self.runner.discard(outcome)
             return
@@ -220,7 +220,7 @@ class Judge:
         )
         self.explained.update(explained)
         folder = outcome.folder.name if outcome.folder else ""
-        self.journal.run(plan, why, verdict.says, outcome.live_s, what, explained, folder)
+        self.journal.run(plan, why, verdict.kind, outcome.live_s, what, explained, folder)
         self.live_s += outcome.live_s
         return outcome
 
@@ -303,14 +303,14 @@ class Judge:
 
     def _trial(self, outcome: RunResult, chase: Sightings) -> Trial:
         """What a run says about the signature that is chased; other violations are written down."""
-        news = self._news(outcome) if outcome.verdict.says == "broken" else []
+        news = self._news(outcome) if outcome.verdict.kind == "broken" else []
         chase.saw(outcome.history, news)
         wanted = [v for v in news if self.shrink_any or chase.wants(v)]
-        if outcome.verdict.says != "invalid":
+        if outcome.verdict.kind != "invalid":
             chase.noted(outcome.history, broken=bool(wanted))
         used = outcome.used
         if not wanted:
-            return Trial("invalid" if outcome.verdict.says == "invalid" else "kept", used=used)
+            return Trial("invalid" if outcome.verdict.kind == "invalid" else "kept", used=used)
         shown = wanted[0]
         blamed = blame(outcome.history, shown)
         return Trial("broken", last_step(outcome.history, shown.at_s), blamed, used)

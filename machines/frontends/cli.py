@@ -186,7 +186,7 @@ def _run(arguments: argparse.Namespace) -> int:
         stack.enter_context(suppress(BudgetSpent))
         for number in range(arguments.runs):
             outcome = runner.run(plan, f"run {number + 1}")
-            journal.run(plan, "run", outcome.verdict.says, outcome.live_s, "")
+            journal.run(plan, "run", outcome.verdict.kind, outcome.live_s, "")
             outcomes.append(outcome)
             draw(outcome)
             reporter.clear()
@@ -204,7 +204,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     else:
         print(_runs_text(outcomes))
-    says = {outcome.verdict.says for outcome in outcomes}
+    says = {outcome.verdict.kind for outcome in outcomes}
     if "broken" in says:
         return EXIT_BROKEN
     return EXIT_KEPT if "kept" in says else EXIT_PROVED_NOTHING
@@ -212,7 +212,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _verdict_json(verdict: Verdict) -> dict[str, Any]:
     return {
-        "says": verdict.says,
+        "says": verdict.kind,
         "signatures": [str(one) for one in verdict.signatures],
         "violations": [
             {"promise": v.promise, "signature": str(v.signature), "at_s": round(v.at_s, 3),
@@ -238,12 +238,12 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
 def _run_text(number: int, outcome: RunResult) -> str:
     verdict = outcome.verdict
     weak = " (weak: most of it was outage)" if verdict.weak else ""
-    head = f"run {number}: {verdict.says}{weak}, {outcome.live_s:.1f} s, {outcome.folder}"
+    head = f"run {number}: {verdict.kind}{weak}, {outcome.live_s:.1f} s, {outcome.folder}"
     return "\n".join([head, *_verdict_lines(verdict)])
 
 
 def _runs_text(outcomes: list[RunResult]) -> str:
-    says = Counter(outcome.verdict.says for outcome in outcomes)
+    says = Counter(outcome.verdict.kind for outcome in outcomes)
     valid = says["kept"] + says["broken"]
     low, high = wilson(says["broken"], valid) if valid else (0.0, 1.0)
     if not outcomes:
@@ -261,8 +261,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"schema": 1} | _verdict_json(verdict), indent=1))
     else:
-        print("\n".join([verdict.says, *_verdict_lines(verdict), *story(history)]))
-    return {"kept": EXIT_KEPT, "broken": EXIT_BROKEN, "invalid": EXIT_PROVED_NOTHING}[verdict.says]
+        print("\n".join([verdict.kind, *_verdict_lines(verdict), *story(history)]))
+    return {"kept": EXIT_KEPT, "broken": EXIT_BROKEN, "invalid": EXIT_PROVED_NOTHING}[verdict.kind]
 
 
 def _results(arguments: argparse.Namespace) -> int:

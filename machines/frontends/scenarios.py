@@ -264,7 +264,7 @@ def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
     write_page(run.history, folder)
     record = record_of(run.history, folder)
     request.node.user_properties += list(_properties(record))
-    if run.verdict.says == "invalid":
+    if run.verdict.kind == "invalid":
         raise ProvedNothing(f"{'; '.join(run.verdict.causes)}\nfiles: {folder}")
     return ScenarioRun(run, record)
 
@@ -332,7 +332,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def test_scenario(scenario_run: ScenarioRun) -> None:
     """Whatever dies, the graph keeps its promises."""
     verdict = scenario_run.run.verdict
-    if verdict.says == "broken":
+    if verdict.kind == "broken":
         seen = [f"{v.signature}, at {v.at_s:.2f} s: {v.seen}" for v in verdict.violations[:3]]
         if len(verdict.violations) > len(seen):
             seen.append(f"and {len(verdict.violations) - len(seen)} more")

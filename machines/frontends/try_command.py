@@ -42,7 +42,7 @@ async def trial_text(spec: GraphSpec, folder: Path) -> str:
         f"{spec.load} of {spec.load.prompt_tokens} + {spec.load.max_tokens} tokens, "
         f"{spec.load.stream:.0%} streamed; {right} of {len(run.history.requests)} right",
     )
-    lines += _row("verdict", run.verdict.says)
+    lines += _row("verdict", run.verdict.kind)
     for cause in run.verdict.causes:
         lines += _row("", cause)
     for violation in run.verdict.violations[:5]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from graphquake.harness.promises.verdict import Says
+from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.spec.plan import Plan, Step, Wait
 from graphquake.machines.plans.subplan import embeds
 
@@ -37,7 +37,7 @@ class Trial:
         used: whether the graph had been used by a run before.
     """
 
-    kind: Says
+    kind: VerdictKind
     last_step: int = -1
     blame: tuple[float, ...] = ()
     used: bool = False

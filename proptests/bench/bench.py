@@ -255,7 +255,7 @@ async def main() -> None:
         "harness_own_s": statistics.median(own_s(run) for run in both),
         "harness_own_s_max": max(own_s(run) for run in both),
         **await client_cost(3),
-        "verdicts": [run.verdict.says for run in both],
+        "verdicts": [run.verdict.kind for run in both],
     }
     if arguments.json:
         print(json.dumps({"graph": spec.name, **found}, indent=1))

@@ -49,7 +49,7 @@ class Watch:
 
     def saw(self, outcome: RunResult) -> None:
         """A run ended."""
-        if outcome.verdict.says == "broken" and not self.first_s:
+        if outcome.verdict.kind == "broken" and not self.first_s:
             self.first_s = time.monotonic()
 
 

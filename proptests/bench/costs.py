@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from graphquake.harness.promises.verdict import Says
+from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.shrinking.parameters import Number, numbers
 
@@ -37,7 +37,7 @@ class Costs:
     after_s: float = 1.8
     tick_s: float = 0.25
 
-    def run_s(self, shape: Shape, plan: Plan, says: Says) -> float:
+    def run_s(self, shape: Shape, plan: Plan, says: VerdictKind) -> float:
         """What one run takes; an invalid one is cut where its plan ends, as Hypothesis cuts what it does not want to draw on."""
         moments = timeline(SPEC, plan)
         begun_s = self.start_s + self.baseline_s

@@ -84,7 +84,7 @@ def run(spec: GraphSpec, line: str, folder: Path) -> LiveRun:
     done = asyncio.run(run_live(spec, parse_plan("plan", line.split(";")), folder))
     took = ", ".join(f"{s:.2f} s" for s in respawns_s(done.history)) or "none"
     print(
-        f"{spec.name}: {line}: {done.verdict.says}, start {done.start_s:.1f} s, run {done.live_s:.1f} s, "
+        f"{spec.name}: {line}: {done.verdict.kind}, start {done.start_s:.1f} s, run {done.live_s:.1f} s, "
         f"respawned {took}, {tokens_per_s(done.history):.0f} tokens/s",
         flush=True,
     )
@@ -147,7 +147,7 @@ def main() -> None:
             spec = load_graph(name, share_gpus=name in PLANS)
             asyncio.run(placed(spec, Path(folder)))
             runs = [run(spec, line, Path(folder)) for line in plans[name]]
-            wrong += sum(done.verdict.says != "kept" for done in runs)
+            wrong += sum(done.verdict.kind != "kept" for done in runs)
             respawns = [s for done in runs for s in respawns_s(done.history)]
             print(
                 f"{name}: medians: start {statistics.median(done.start_s for done in runs):.2f} s, "

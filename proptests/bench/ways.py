@@ -277,7 +277,7 @@ class FourSlots(_Slotted):
 
 @dataclass(slots=True)
 class _Timed(VirtualRunner):
-    """Says when each outcome was taken; as many as `Ours` is given."""
+    """VerdictKind when each outcome was taken; as many as `Ours` is given."""
 
     ends_s: list[float] = field(default_factory=list)
 
