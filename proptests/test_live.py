@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.errors import GraphError, InputError
+from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import PhaseBegan, Resumed, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import OK
@@ -171,12 +171,21 @@ async def test_an_oracle_that_does_not_exist(tmp_path: Path) -> None:
 
 @in_loop
 async def test_versions(tmp_path: Path) -> None:
-    """Their first line is kept; a command that fails is one error."""
+    """The first line that a version command prints is the version. A command that fails leaves a note, and sees the file's `[env]`."""
     spec = toy_spec(tmp_path, more="[versions]\npython = '{python} --version'\n")
     assert (await describe_host(spec))["python"].startswith("Python 3.")
-    spec = toy_spec(tmp_path, more="[versions]\nit = 'false'\n")
-    with pytest.raises(GraphError, match=r"toy\.toml: versions\.it: failed"):
-        await describe_host(spec)
+    commands = """
+        here = "{python} -c 'import os; print(os.environ[\\"OF_THE_FILE\\"])'"
+        bad = "{python} -c 'raise SystemExit(\\"no such model\\")'"
+        gone = "no-such-program"
+        [env]
+        OF_THE_FILE = "{model} 7"
+        OF_A_RUN = "{run_dir}"
+    """
+    host = await describe_host(toy_spec(tmp_path, more=f"[versions]{commands}"))
+    assert host["here"] == "toy 7"
+    assert host["bad"] == "unknown (exit status 1: no such model)"
+    assert host["gone"] == "unknown (no-such-program: No such file or directory)"
 
 
 @in_loop

@@ -12,11 +12,11 @@ import platform
 import shlex
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.errors import GraphError
 from graphquake.harness.history.history import History
 from graphquake.harness.processes.reservations import gpus
 from graphquake.harness.promises.builtin import judge
@@ -130,8 +130,8 @@ def _save_logs(work: Path, folder: Path, *, goes_on: bool) -> None:
 async def describe_host(spec: GraphSpec) -> dict[str, str]:
     """The machine, and the versions that the graph file asks for.
 
-    Raises:
-        GraphError: if one of its version commands fails.
+    A version command that fails is no reason to end a session: its entry says that the version is unknown, and why.
+    The commands see the environment of Graphquake, with the file's `[env]` on top.
     """
     cores = len(os.sched_getaffinity(0))
     count = len(gpus())
@@ -142,25 +142,34 @@ async def describe_host(spec: GraphSpec) -> dict[str, str]:
     words = {"python": spec.python, "graph_dir": str(spec.path.parent), "model": spec.load.model}
     for name, command in spec.versions.items():
         argv = [expand(word, lambda name: words.get(name, "")) for word in shlex.split(command)]
-        found[name] = await _first_line(f"{spec.path.name}: versions.{name}", argv)
+        found[name] = await _first_line(argv, _env(spec, words))
     return found
 
 
-async def _first_line(what: str, argv: list[str]) -> str:
+def _env(spec: GraphSpec, words: dict[str, str]) -> dict[str, str]:
+    """The environment of version commands. Values that name a port or a run's folder are left out: there are none yet."""
+    env = dict(os.environ)
+    for name, template in spec.env.items():
+        with suppress(KeyError):
+            env[name] = expand(template, words.__getitem__)
+    return env
+
+
+async def _first_line(argv: list[str], env: dict[str, str]) -> str:
     try:
         process = await asyncio.create_subprocess_exec(
-            *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=env
         )
     except OSError as error:
-        raise GraphError(f"{what}: {argv[0]}: {error.strerror}") from None
+        return f"unknown ({argv[0]}: {error.strerror})"
     try:
         out, err = await asyncio.wait_for(process.communicate(), VERSION_WITHIN_S)
     except TimeoutError:
         process.kill()
-        raise GraphError(f"{what}: gave no answer within {VERSION_WITHIN_S:g} s") from None
+        return f"unknown (no answer within {VERSION_WITHIN_S:g} s)"
     if process.returncode != 0:
         last = (err or out).decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise GraphError(f"{what}: failed: {''.join(last)}")
+        return f"unknown ({': '.join([f'exit status {process.returncode}', *last])})"
     lines = out.decode("utf-8", "replace").strip().splitlines()
     version = next((line for line in lines if line.startswith("Version: ")), "")
     return version.removeprefix("Version: ") or (lines[0] if lines else "?")

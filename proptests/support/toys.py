@@ -71,6 +71,12 @@ def toy_spec(folder: Path, **changes: Any) -> GraphSpec:
     return load_graph(str(toy_file(folder, **changes)))
 
 
+def other_answer(prompt: str, max_tokens: int) -> str:
+    """An oracle that the toy never agrees with."""
+    del prompt
+    return "!" * max_tokens
+
+
 def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     """Make a coroutine a test."""
 
