@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, EXIT_KEPT, EXIT_PROVED_NOTHING
+from graphquake.harness.errors import (
+    EXIT_BROKEN,
+    EXIT_INPUT,
+    EXIT_KEPT,
+    EXIT_PROVED_NOTHING,
+    InputError,
+)
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import ERROR
 from graphquake.harness.promises.signature import Signature
+from graphquake.harness.run import execute
+from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.plan import Kill
 from graphquake.machines.cases.case import Case, Observed
 from graphquake.machines.cases.corpus import Corpus
@@ -20,6 +31,7 @@ from graphquake.machines.sessions import session
 from graphquake.machines.shrinking.result import Needed
 
 from support.made import Made, plan_of
+from support.toys import left_of, toy_file
 
 GRAPH = """
 graph = "toy"
@@ -233,3 +245,68 @@ def test_an_old_history_is_judged_again(
     )
     (folder / "requests.csv").write_text("number\n1\n")
     assert "is damaged" in said(capsys, "check", str(folder))
+
+
+def test_a_graph_that_never_answers_right_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A graph that is ready but gives no right answer, for example for a wrong model name, ends `run` with one line and status 2."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execute, "FIRST_ANSWER_S", 1.0)
+    file = toy_file(tmp_path)
+    file.write_text(file.read_text().replace("support.toy:expected", "support.toys:other_answer"))
+    text = said(capsys, "run", "kill worker 0", "--graph", "toy.toml")
+    assert text.startswith("toy: every replica is ready, but no right answer within 1 s: wrong")
+    assert left_of(os.getpid()) == []
+
+
+@pytest.mark.parametrize("broken", [GRAPH + "max_token = 3\n", GRAPH + "[load\n"])
+@pytest.mark.parametrize("command", [("replay", "abc123"), ("mark", "abc123", "open"), ("replay", "--all")])  # fmt: skip
+def test_a_broken_graph_file_in_the_working_folder_is_an_error(
+    graph: str, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], broken: str
+) -> None:
+    """A graph file that cannot be read is named: it is not passed over as if its cases did not exist."""
+    Corpus(Path("regressions")).keep(case_of())
+    Path(graph).write_text(broken)
+    assert said(capsys, *command).startswith("toy.toml: ")
+
+
+def test_other_tools_files_are_passed_over(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A TOML file that is not a graph file may hold anything, also text that is not valid TOML."""
+    Path("pyproject.toml").write_text('[tool.other]\ngraph = "yes"\n')
+    Path("damaged.toml").write_text("[tool.other\ngraph = 1\n")
+    Corpus(Path("regressions")).keep(case_of())
+    assert main(["replay", "abc123", "--dry-run"]) == EXIT_KEPT
+    assert capsys.readouterr().out.startswith("abc123  toy  kill server 0")
+
+
+@pytest.mark.parametrize(
+    ("visible", "share", "graphs", "text"),
+    [
+        ("0", False, 1, "reference-gpu: needs 3 GPUs, this machine shows 1; 1 would do if replicas share them (share-gpus)"),
+        ("0,1,2", False, 2, "2 of reference-gpu side by side: needs 6 GPUs, this machine shows 3"),
+        ("0,1,2", False, 1, ""),
+        ("0", True, 2, ""),
+        ("", False, 1, ""),
+    ],
+)  # fmt: skip
+def test_too_few_gpus_are_an_error_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, visible: str, share: object, graphs: int, text: str
+) -> None:
+    """The error says how many GPUs are needed and how many there are. This graph can do without on a machine that has none."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    spec = load_graph("reference-gpu", share_gpus=bool(share))
+    with pytest.raises(InputError, match=re.escape(text)) if text else nullcontext():
+        session.check_gpus(spec, graphs)
+
+
+def test_too_few_gpus_end_a_command(
+    graph: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dry run needs no GPUs."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(LiveRunner, "run", NotImplemented)
+    for command in (["try"], ["run", "kill decode 0", "--graph"]):
+        assert "needs 3 GPUs" in said(capsys, *command, "reference-gpu")
+    dry = ["run", "kill decode 0", "--graph", "reference-gpu", "--dry-run"]
+    assert main(dry) == EXIT_KEPT

@@ -10,8 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
+
+from graphquake.machines.frontends.options import add_options
 
 from support.toys import TOY, left_of, toy_file
 
@@ -83,6 +86,54 @@ def test_without_chaos_nothing_changes(project: Path) -> None:
     )
     status, out = run(project, "test_own.py")
     assert (status, "1 passed, 1 skipped" in out) == (0, True), out
+
+
+def test_every_option_of_the_plugin_begins_with_chaos() -> None:
+    """No option that is registered in a stranger's pytest can have the name, or the `dest`, of one of theirs."""
+    found: dict[str, str] = {}
+
+    class Group:
+        def addoption(self, *names: str, dest: str, **_: object) -> None:
+            found.update(dict.fromkeys(names, dest))
+
+    add_options(cast("pytest.OptionGroup", Group()))
+    assert len(found) == 16
+    assert all(re.match(r"--chaos(-|$)", name) for name in found)
+    assert all(dest.startswith("chaos_") for dest in found.values())
+
+
+def test_a_strangers_options_keep_their_names(tmp_path: Path) -> None:
+    """A project whose conftest registers options that graphquake's commands have as well runs as if graphquake were not there."""
+    theirs = ("--graph", "--dry-run", "--strict-known", "--slots")
+    lines = [f"    parser.addoption({name!r}, default='unset')\n" for name in theirs]
+    (tmp_path / "conftest.py").write_text(f"def pytest_addoption(parser):\n{''.join(lines)}")
+    (tmp_path / "test_theirs.py").write_text(
+        "def test_options(pytestconfig):\n"
+        f"    values = [pytestconfig.getoption(name) for name in {theirs}]\n"
+        "    assert values == ['mine', 'unset', 'unset', '4']\n"
+    )
+    status, out = run(tmp_path, "--graph", "mine", "--slots", "4")
+    assert (status, "1 passed" in out) == (0, True), out
+
+
+def test_two_classes_for_one_graph_have_a_folder_each(project: Path) -> None:
+    """The folder is named for the graph and the class, so that the next session finds it again."""
+    (project / "test_own.py").write_text(
+        'from graphquake import chaos\nTestOne = chaos("toy.toml")\nTestTwo = chaos("toy.toml")\n'
+    )
+    run(project, "--chaos", "test_own.py", "--chaos-budget", "0runs")
+    found = {path.parent.name for path in (project / ".graphquake").glob("*/index.html")}
+    assert found == {"toy.test_own.TestOne", "toy.test_own.TestTwo"}
+    summary = json.loads((project / ".graphquake" / "summary.json").read_text())
+    assert {graph["folder"] for graph in summary["graphs"]} == found
+    assert [summary["verdict"], summary["exit_status"]] == ["proved nothing", 3]
+
+
+def test_too_few_gpus_end_the_session_before_it_begins(project: Path) -> None:
+    """One line says how many GPUs are needed and how many there are."""
+    status, out = run(project, "--chaos-graph", "reference-gpu", CUDA_VISIBLE_DEVICES="0")
+    assert (status, "needs 3 GPUs, this machine shows 1" in out) == (2, True), out
+    assert not (project / ".graphquake").exists()
 
 
 def test_the_same_seed_draws_the_same_plans(project: Path) -> None:

@@ -41,7 +41,7 @@ from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.journal import Journal
 from graphquake.machines.runners.runner import LiveRunner, RunResult
-from graphquake.machines.sessions.session import open_corpus, results_folder
+from graphquake.machines.sessions.session import check_gpus, open_corpus, results_folder
 from graphquake.machines.shrinking.rates import wilson
 
 
@@ -84,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = command("run", "run one given plan", _run)
     run.add_argument(
-        "plan", metavar="PLAN", help="a file (JSON, or a step a line), or - for standard input"
+        "plan",
+        metavar="PLAN",
+        help="a file (JSON, or one step a line), the steps themselves with semicolons between them, or - for standard input",
     )
     run.add_argument("--graph", required=True, metavar="NAME|FILE")
     run.add_argument("--runs", type=int, default=1, metavar="N")
@@ -148,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _try(arguments: argparse.Namespace) -> int:
     spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
+    check_gpus(spec)
     open_corpus(spec)
     print(asyncio.run(trial_text(spec, results_folder(arguments.results_dir, spec.name, "try"))))
     return EXIT_KEPT
@@ -173,6 +176,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(f"{spec.name} · {spec.shape} · dry run: nothing is started\n{plan}")
         return EXIT_KEPT
+    check_gpus(spec)
     outcomes: list[RunResult] = []
     folder = results_folder(arguments.results_dir, spec.name)
     reporter = Reporter(sys.stderr)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import tomllib
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from graphquake.harness.errors import (
     EXIT_BROKEN,
@@ -23,7 +27,13 @@ from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
 from graphquake.machines.runners.journal import Journal
 from graphquake.machines.runners.runner import LiveRunner
-from graphquake.machines.sessions.session import corpus_folder, open_corpus, record, results_folder
+from graphquake.machines.sessions.session import (
+    check_gpus,
+    corpus_folder,
+    open_corpus,
+    record,
+    results_folder,
+)
 
 RECORD_RUNS_MIN: Final = 5
 MARKS: Final[tuple[Status, ...]] = ("open", "known", "fixed")
@@ -42,64 +52,101 @@ def budget_of(arguments: argparse.Namespace) -> Budget:
     return limit.begin()
 
 
+# --------------------------------------------------------------------------------------------------------------- lookup
+
+
 def _graphs(names: list[str]) -> list[GraphSpec]:
-    """The graphs given; else the ready-made ones and every graph file here that can be read."""
+    """The graphs with these names; without names, the ready-made ones and those in the working folder.
+
+    Raises:
+        InputError: if a graph's file is wrong.
+    """
     if names:
         return [load_graph(name) for name in names]
-    found = [load_graph(name) for name in built_in_graphs()]
-    for path in sorted(Path.cwd().glob("*.toml")):
-        try:
-            found.append(load_graph(str(path)))
-        except InputError:
-            continue  # some other tool's TOML file
-    return found
+    return [*map(load_graph, built_in_graphs()), *_graphs_in(Path.cwd())]
+
+
+def _graphs_in(folder: Path) -> list[GraphSpec]:
+    """The graphs in a folder. Other tools' TOML files are passed over; a graph file that is wrong is an error."""
+    return [load_graph(str(path)) for path in sorted(folder.glob("*.toml")) if _is_graph_file(path)]
+
+
+def _is_graph_file(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        # The keys at the top of a graph file come before its first table.
+        return re.search(r"^graph\s*=", f"\n{text}".partition("\n[")[0], re.MULTILINE) is not None
+    return "graph" in document or "roles" in document
 
 
 def _corpora(arguments: argparse.Namespace) -> list[tuple[Corpus, list[GraphSpec]]]:
-    specs = _graphs(arguments.graph)
+    """Every corpus, with the graphs whose cases it holds."""
     folders: dict[Path, list[GraphSpec]] = {}
-    for spec in specs:
+    for spec in _graphs(arguments.graph):
         folders.setdefault(corpus_folder(spec, arguments.chaos_corpus), []).append(spec)
     ready_made = built_in_graphs().values()
-    return [
-        # Those that came with graphquake are there for the ready-made ones.
-        (
-            open_corpus(max(own, key=lambda spec: spec.path in ready_made), arguments.chaos_corpus),
-            own,
-        )
-        for own in folders.values()
-    ]
+    found = []
+    for own in folders.values():
+        # A ready-made graph also has the cases that came with graphquake.
+        spec = max(own, key=lambda spec: spec.path in ready_made)
+        found.append((open_corpus(spec, arguments.chaos_corpus), own))
+    return found
 
 
-def _find(arguments: argparse.Namespace, name: str) -> tuple[Corpus, Case, GraphSpec | None]:
-    """A case by id or file, with the graph that it is of, if that is known here."""
+class _Found(NamedTuple):
+    """A case, and the graph that it is about; None if that graph is not known here."""
+
+    corpus: Corpus
+    case: Case
+    spec: GraphSpec | None
+
+
+def _found(corpus: Corpus, case: Case, specs: Iterable[GraphSpec]) -> _Found:
+    return _Found(corpus, case, next((spec for spec in specs if case.is_of(spec)), None))
+
+
+def _find(arguments: argparse.Namespace, name: str) -> _Found:
+    """Find a case by its id or its file.
+
+    Raises:
+        InputError: if there is no such case, or a graph file is wrong.
+    """
     path = Path(name)
-    if path.suffix == ".json":
-        if not path.is_file():
-            raise InputError(f"{name}: no such file")
-        corpus = Corpus(path.parent, only=path.name)
-        (case,) = corpus
-        specs = [spec for spec in _graphs(arguments.graph) if case.is_of(spec)]
-        beside = list(path.resolve().parent.parent.glob("*.toml"))
-        specs += [spec for p in beside if (spec := _maybe(p)) and case.is_of(spec)]
-        return corpus, case, specs[0] if specs else None
+    return _in_file(arguments, path) if path.suffix == ".json" else _by_id(arguments, name)
+
+
+def _in_file(arguments: argparse.Namespace, path: Path) -> _Found:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    corpus = Corpus(path.parent, only=path.name)
+    (case,) = corpus
+    # The folder of the cases lies beside the graph file.
+    beside = path.resolve().parent.parent
+    return _found(corpus, case, chain(_graphs(arguments.graph), _graphs_in(beside)))
+
+
+def _by_id(arguments: argparse.Namespace, name: str) -> _Found:
     corpora = _corpora(arguments)
-    for corpus, specs in corpora:
-        for case in corpus:
-            if case.id == name:
-                of = [spec for spec in specs if case.is_of(spec)]
-                return corpus, case, of[0] if of else None
-    known = [case.id for corpus, _ in corpora for case in corpus]
-    raise InputError(
-        f'no case "{name}" in {", ".join(str(c.folder) for c, _ in corpora)}; known: {", ".join(known) or "none"}'
+    cases = [(corpus, case, specs) for corpus, specs in corpora for case in corpus]
+    for corpus, case, specs in cases:
+        if case.id == name:
+            return _found(corpus, case, specs)
+    folders = ", ".join(str(corpus.folder) for corpus, _ in corpora)
+    known = ", ".join(case.id for _, case, _ in cases) or "none"
+    raise InputError(f'no case "{name}" in {folders}; known: {known}')
+
+
+def _all_cases(arguments: argparse.Namespace) -> list[_Found]:
+    """Every case whose graph is known here."""
+    found = (
+        _found(corpus, case, specs) for corpus, specs in _corpora(arguments) for case in corpus
     )
+    return [one for one in found if one.spec is not None]
 
 
-def _maybe(path: Path) -> GraphSpec | None:
-    try:
-        return load_graph(str(path))
-    except InputError:
-        return None
+# --------------------------------------------------------------------------------------------------------------- replay
 
 
 def replay_cases(arguments: argparse.Namespace) -> int:
@@ -108,22 +155,13 @@ def replay_cases(arguments: argparse.Namespace) -> int:
         raise InputError("replay: name cases (ids or files), or give --all")
     if arguments.runs is not None and arguments.runs < 1:
         raise InputError(f"--runs: found {arguments.runs}, expected at least 1")
-    if arguments.all:
-        found = [
-            (corpus, case, next(spec for spec in specs if case.is_of(spec)))
-            for corpus, specs in _corpora(arguments)
-            for case in corpus
-            if any(case.is_of(spec) for spec in specs)
-        ]
-    else:
-        found = []
-        for name in arguments.case:
-            corpus, case, spec = _find(arguments, name)
-            if spec is None:
-                raise InputError(
-                    f"{name}: is of graph {case.graph['name']}, which is not known here: give --graph FILE"
-                )
-            found.append((corpus, case, spec))
+    named = [_find(arguments, name) for name in arguments.case]
+    for one in named:
+        if one.spec is None:
+            raise InputError(
+                f"{one.case.id}: found a case of graph {one.case.graph['name']}, which is not known here: give --graph FILE"
+            )
+    found = _all_cases(arguments) if arguments.all else named
     if not found:
         print("no cases")
         return EXIT_KEPT
@@ -131,17 +169,17 @@ def replay_cases(arguments: argparse.Namespace) -> int:
     return _replay_status(done, strict_known=arguments.strict_known)
 
 
-def _replay_found(
-    found: list[tuple[Corpus, Case, GraphSpec]], arguments: argparse.Namespace
-) -> list[Replay]:
+def _replay_found(found: list[_Found], arguments: argparse.Namespace) -> list[Replay]:
     done: list[Replay] = []
     rows = []
     reporter = Reporter(sys.stderr)
     budget = budget_of(arguments)
     for corpus, case, spec in found:
+        assert spec is not None
         if arguments.dry_run:
             print(f"{case.id}  {case.graph['name']}  {case.plan.one_line()}")
             continue
+        check_gpus(spec)
         journal = Journal()
         reporter.begin(spec.name, journal, budget)
         folder = results_folder(arguments.results_dir, case.id, "replay")

@@ -101,6 +101,7 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
     """Read and check all that the user gave, and set up the budget."""
     from graphquake.harness.errors import InputError  # noqa: PLC0415
     from graphquake.harness.spec.graph import load_graph  # noqa: PLC0415
+    from graphquake.machines.sessions.session import check_gpus  # noqa: PLC0415
 
     try:
         share = config.getoption("--chaos-share-gpus")
@@ -112,7 +113,10 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
                 "their results would share a folder"
             )
         limit = limit_of(config, "--chaos-budget")
-        options(config)
+        asked = options(config)
+        if not config.getoption("--chaos-dry-run"):
+            for spec in specs:
+                check_gpus(spec, graphs=asked.slots * _processes(config))
     except InputError as error:
         end_session(error)
     shards = _shards(config)
@@ -125,6 +129,15 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
 def _shards(config: pytest.Config) -> int:
     """The number of pytest-xdist processes that divide the search among them."""
     return int(getattr(config, "workerinput", {}).get("workercount", 1))
+
+
+def _processes(config: pytest.Config) -> int:
+    """The number of processes that will search, as the controller of pytest-xdist knows it as well."""
+    return (
+        _shards(config)
+        if hasattr(config, "workerinput")
+        else len(getattr(config.option, "tx", None) or [0])
+    )
 
 
 class _Searches:
@@ -360,10 +373,13 @@ def _spec_of_class(request: pytest.FixtureRequest, graph: str) -> GraphSpec:
     """The graph of a chaos class. The first class of a session sets up the budget."""
     from graphquake.harness.errors import InputError  # noqa: PLC0415
     from graphquake.harness.spec.graph import load_graph  # noqa: PLC0415
+    from graphquake.machines.sessions.session import check_gpus  # noqa: PLC0415
 
     config = request.config
     try:
         spec = load_graph(graph, share_gpus=config.getoption("--chaos-share-gpus"))
+        if not config.getoption("--chaos-dry-run"):
+            check_gpus(spec, graphs=config.getoption("--chaos-slots"))
         if _BUDGETS not in config.stash:
             searches = sum(map(_is_search, request.session.items))
             config.stash[_BUDGETS] = Budgets(limit_of(config, "--chaos-budget"), searches)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.clients.answers import find_oracle
+from graphquake.harness.errors import InputError
+from graphquake.harness.processes.reservations import gpus
 from graphquake.harness.promises.builtin import promises_of
 from graphquake.harness.spec.graph import GraphSpec, built_in_graphs
 from graphquake.machines.cases.case import Case
@@ -24,7 +26,7 @@ from graphquake.machines.findings.artifacts import RunArchive
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.judge import Judge
 from graphquake.machines.plans.machine import PlanMachine
-from graphquake.machines.reports.finding_text import finding_text
+from graphquake.machines.reports.finding_text import counted, finding_text
 from graphquake.machines.reports.index_page import RUNS, part_folder, write_index
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.reports.summary import GraphSummary
@@ -98,6 +100,29 @@ def _shipped() -> Path:
 
 def _is_installed() -> bool:
     return "site-packages" in _shipped().parts
+
+
+def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
+    """Check that this machine has the GPUs that a graph asks for.
+
+    Args:
+        spec: the graph. Roles that can do without GPUs need none on a machine that has none.
+        graphs: how many of this graph run side by side.
+
+    Raises:
+        InputError: says how many GPUs there are, how many are needed, and what needs fewer.
+    """
+    there = len(gpus())
+    roles = [role for role in spec.roles if role.gpus and not (role.cpu_ok and not there)]
+    shared = max((role.gpus for role in roles), default=0)
+    apart = graphs * sum(role.gpus * role.replicas for role in roles)
+    needed = shared if spec.share_gpus else apart
+    if needed <= there:
+        return
+    what = spec.name if graphs == 1 else f"{graphs} of {spec.name} side by side"
+    # Pytest's option has a prefix, so both spellings end in these words.
+    hint = "" if spec.share_gpus else f"; {shared} would do if replicas share them (share-gpus)"
+    raise InputError(f"{what}: needs {counted(needed, 'GPU')}, this machine shows {there}{hint}")
 
 
 def results_folder(root: Path, *names: str) -> Path:
