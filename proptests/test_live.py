@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.errors import InputError
+from graphquake.harness.errors import GraphError, InputError
 from graphquake.harness.history.events import PhaseBegan, Resumed, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import OK
