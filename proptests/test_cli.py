@@ -266,7 +266,7 @@ def test_a_broken_graph_file_in_the_working_folder_is_an_error(
     graph: str, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], broken: str
 ) -> None:
     """A graph file that cannot be read is named: it is not passed over as if its cases did not exist."""
-    Corpus(Path("regressions")).keep(case_of())
+    Corpus(Path("regressions")).save(case_of())
     Path(graph).write_text(broken)
     assert said(capsys, *command).startswith("toy.toml: ")
 
@@ -275,7 +275,7 @@ def test_other_tools_files_are_passed_over(graph: str, capsys: pytest.CaptureFix
     """A TOML file that is not a graph file may hold anything, also text that is not valid TOML."""
     Path("pyproject.toml").write_text('[tool.other]\ngraph = "yes"\n')
     Path("damaged.toml").write_text("[tool.other\ngraph = 1\n")
-    Corpus(Path("regressions")).keep(case_of())
+    Corpus(Path("regressions")).save(case_of())
     assert main(["replay", "abc123", "--dry-run"]) == EXIT_KEPT
     assert capsys.readouterr().out.startswith("abc123  toy  kill server 0")
 
