@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from graphquake.harness.run.execute import Progress
+from graphquake.harness.run.execute import RunStatus
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.journal import Journal
@@ -14,7 +14,7 @@ from graphquake.machines.runners.journal import Journal
 from support.made import plan_of
 
 PLAN = plan_of("kill decode 0", "wait 1.00 s")
-NOW = Progress("plan", 2.0, 1, 30, 4, 2)
+NOW = RunStatus("plan", 2.0, 1, 30, 4)
 
 
 @pytest.mark.parametrize(("gpus", "cost"), [(0, ""), (4, ", 26 GPU-seconds")])

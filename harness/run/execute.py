@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from graphquake.harness.clients.load import Load
 from graphquake.harness.errors import GraphError
@@ -23,6 +23,7 @@ from graphquake.harness.history.events import (
     Event,
     Invalidated,
     Leaked,
+    Measured,
     PhaseBegan,
     Resumed,
     StepDone,
@@ -31,7 +32,9 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.request import OK, SHED, Request
 from graphquake.harness.promises.views import Views
 from graphquake.harness.run.contention import Strain
+from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
 from graphquake.harness.run.healing import bring_back_all, replicas_down
+from graphquake.harness.run.request_trail import RequestTrail
 from graphquake.harness.run.steps import carry_out
 from graphquake.harness.spec.plan import Burst, Plan, Stall, is_fault
 from graphquake.harness.spec.replica import Replica
@@ -42,6 +45,10 @@ from graphquake.harness.targets.target import Leak, Target
 BASELINE_S: Final = 0.6
 # How long clients must have been calm, with every replica ready, before `recover` may end.
 CALM_S: Final = 0.5
+# Right answers that calm clients got meanwhile; at a low rate, half of what was asked.
+CALM_ANSWERS: Final = 5.0
+# A request that was under way for so long when the calm began is taken for one that hangs.
+OVERDUE_S: Final = 0.5
 # How long `steady` lasts at least, and how far it reaches beyond the last fault's window of excused errors.
 STEADY_S: Final = 0.5
 BEYOND_WINDOW_S: Final = 0.5
@@ -58,13 +65,14 @@ MEASURE_EVERY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How a run stands, for whoever watches it.
+class RunStatus:
+    """The state of a run, for those who watch it.
 
     Attributes:
+        phase: the name of the phase.
         now_s: the run's clock.
-        sent, failed: requests so far, without those before the baseline.
-        step: the number of the step that is being done, from 0; -1 outside the plan.
+        step: the number of the step that is being carried out, from 0; -1 outside the plan.
+        sent, failed: the numbers of requests so far, without those before the baseline.
     """
 
     phase: str
@@ -72,11 +80,9 @@ class Progress:
     step: int
     sent: int
     failed: int
-    in_flight: int
 
 
-Watch = Callable[[Progress], None]
-Enough = Callable[[History], bool]
+Watch: TypeAlias = Callable[[RunStatus], None]
 
 
 async def first_answer(target: Target) -> None:
@@ -110,8 +116,8 @@ async def execute(
     Args:
         target: the graph; it is left as the run left it.
         plan: what to do to it.
-        watch: is told how the run stands, several times a second.
-        enough: asked several times a second whether the history so far is enough; the run then ends at once.
+        watch: receives the state of the run, several times a second.
+        enough: is asked again and again, in a worker thread, whether the history so far is enough. The run ends as soon as it is.
         to_the_end: clients of a closed loop ask all that they have to ask, however long that takes; else they end with the run.
 
     Returns:
@@ -120,7 +126,11 @@ async def execute(
     run = _Run(target, plan, to_the_end=to_the_end)
     async with asyncio.TaskGroup() as tasks:
         body = tasks.create_task(run.phases())
-        observers = [run.tick(body, watch, enough), run.strain(), run.measure()]
+        observers = [run.strain(), run.measure()]
+        if watch is not None:
+            observers.append(run.report(watch))
+        if enough is not None:
+            observers.append(run.end_early(body, EarlyVerdict(enough)))
         if "views_agree" in target.spec.promises.made:
             observers.append(run.look())
         beside = [tasks.create_task(one) for one in observers]
@@ -145,24 +155,31 @@ class _Run:
         self._step = -1
         self._landing = False
         self._views = Views()
-        self._load: Load
+        self._trail = RequestTrail(self._requests, recent_s=CALM_S)
+        self._load = Load(
+            target.spec, target.entries(), self._zero_s, self._requests, self._exchanges
+        )
 
     def history(self) -> History:
-        """All that happened so far."""
-        spawned = [replace(event, at_s=event.at_s - self._zero_s) for event in self._target.log]
-        events = sorted([*self._events, *spawned], key=lambda event: event.at_s)
+        """All that happened so far, as a snapshot that what happens later does not change."""
         host = {"began": self._began.isoformat()}
+        requests, exchanges = self._trail.snapshot(), self._exchanges.copy()
         return History(
-            self._target.spec, self._plan, events, list(self._requests), self._exchanges, host
+            self._target.spec, self._plan, self._sorted_events(), requests, exchanges, host
         )
+
+    def _history_of_events(self) -> History:
+        """A history without requests, for questions that only events answer. It costs little, however long the run is."""
+        return History(self._target.spec, self._plan, self._sorted_events())
+
+    def _sorted_events(self) -> list[Event]:
+        spawned = (replace(event, at_s=event.at_s - self._zero_s) for event in self._target.log)
+        return sorted([*self._events, *spawned], key=lambda event: event.at_s)
 
     async def phases(self) -> None:
         """All phases, in order."""
         target = self._target
-        async with Load(
-            target.spec, target.entries(), self._zero_s, self._requests, self._exchanges
-        ) as load:
-            self._load = load
+        async with self._load as load:
             try:
                 load.start()
                 self._begin("baseline")
@@ -183,20 +200,25 @@ class _Run:
                 load.abort()
                 raise
 
-    async def tick(
-        self, body: asyncio.Task[None], watch: Watch | None, enough: Enough | None
-    ) -> None:
-        """Tell the watcher how the run stands, and end it as soon as it has shown enough."""
+    async def report(self, watch: Watch) -> None:
+        """Report the state of the run several times a second."""
         while True:
             await asyncio.sleep(TICK_S)
-            if watch is not None:
-                failed = sum(request.failed for request in self._requests)
-                load = self._load
-                sent = len(self._requests)
-                watch(Progress(self._phase, load.now_s(), self._step, sent, failed, load.in_flight))
+            self._trail.follow()
+            sent = len(self._requests)
+            watch(RunStatus(self._phase, self._load.now_s(), self._step, sent, self._trail.failed))
+
+    async def end_early(self, body: asyncio.Task[None], verdict: EarlyVerdict) -> None:
+        """End the run as soon as its history is enough."""
+        while True:
+            await asyncio.sleep(TICK_S)
             # While a fault is landing, requests fail for it already and nothing is written down about it yet.
-            judgeable = not self._landing and self._phase != "baseline"
-            if enough is not None and judgeable and enough(self.history()):
+            if self._landing or self._phase == "baseline":
+                continue
+            self._trail.follow()
+            events = sum(not isinstance(event, Measured) for event in self._events)
+            known = (events, len(self._target.log), self._trail.unwell)
+            if verdict.is_due(time.monotonic(), known) and await verdict.ask(self.history(), known):
                 body.cancel()
                 return
 
@@ -218,7 +240,7 @@ class _Run:
             return True
         if not self._views.differ:
             return False
-        until_s = self._views.undecided_until_s(self.history())
+        until_s = self._views.undecided_until_s(self._history_of_events())
         return until_s is not None and now_s >= until_s
 
     async def strain(self) -> None:
@@ -298,18 +320,27 @@ class _Run:
             await asyncio.sleep(POLL_S)
 
     def _is_calm(self) -> bool:
-        """Whether all that lives is ready, and of the last second's requests all were right: none failed, none was shed."""
-        spec, target = self._target.spec, self._target
-        if not all(target.ready(one) for one in spec.replicas() if target.alive(one)):
+        """True if every live replica is ready and clients were served well for the last `CALM_S` seconds of this phase."""
+        now_s = self._load.now_s()
+        return (
+            now_s - self._phase_s >= CALM_S
+            and all(map(self._target.ready, self._live_replicas()))
+            and self._were_served_well(now_s - CALM_S)
+        )
+
+    def _were_served_well(self, since_s: float) -> bool:
+        """True if enough answers since then were right, none failed or was shed, and no request was already overdue then."""
+        ended = self._trail.ended_since(since_s)
+        if any(request.failed or request.outcome == SHED for request in ended):
             return False
-        since_s = max(self._load.now_s() - CALM_S, self._phase_s)
-        ended = [r for r in self._requests if r.outcome and r.ended_s >= since_s]
-        waiting = [r for r in self._requests if not r.outcome and r.sent_s < since_s - CALM_S]
-        right = sum(r.outcome == OK for r in ended)
-        enough = right >= (1 if spec.load.clients else min(5.0, spec.load.rate_per_s * CALM_S / 2))
-        long_enough = self._load.now_s() - self._phase_s >= CALM_S
-        well = not any(r.failed or r.outcome == SHED for r in ended)
-        return long_enough and enough and well and not waiting
+        if any(request.sent_s < since_s - OVERDUE_S for request in self._trail.in_flight()):
+            return False
+        load = self._target.spec.load
+        wanted = 1.0 if load.clients else min(CALM_ANSWERS, load.rate_per_s * CALM_S / 2)
+        return sum(request.outcome == OK for request in ended) >= wanted
+
+    def _live_replicas(self) -> list[Replica]:
+        return [one for one in self._target.spec.replicas() if self._target.alive(one)]
 
     async def _steady(self) -> None:
         if self._can_serve():
@@ -320,7 +351,7 @@ class _Run:
     async def _last(self) -> None:
         """Until all that the last fault may bring has had its time."""
         now_s = self._load.now_s()
-        history = self.history()
+        history = self._history_of_events()
         last_s = max((at_s for _, at_s in history.disturbed()), default=now_s - self._plan.stay_s)
         bursts = ((s.at_s, self._plan.steps[s.number]) for s in history.of(StepDone))
         over_s = (at_s + step.over_s for at_s, step in bursts if isinstance(step, Burst))
@@ -329,7 +360,7 @@ class _Run:
             now_s + STEADY_S, max([last_s, *over_s]) + window_s, last_s + self._plan.stay_s
         )
         await asyncio.sleep(until_s - now_s)
-        while self._views.undecided_until_s(self.history()) is not None:
+        while self._views.undecided_until_s(self._history_of_events()) is not None:
             await asyncio.sleep(POLL_S)
 
     async def _drain(self) -> None:

@@ -22,7 +22,8 @@ from graphquake.harness.processes.reservations import gpus
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.suite_logs import bound_log
-from graphquake.harness.run.execute import Enough, Watch, execute
+from graphquake.harness.run.early_verdict import Enough
+from graphquake.harness.run.execute import Watch, execute
 from graphquake.harness.run.open_target import OpenTarget, open_target
 from graphquake.harness.run.reuse import ReusableGraph
 from graphquake.harness.spec.graph import GraphSpec, expand
@@ -98,7 +99,8 @@ async def run_live(
             shutil.rmtree(work, ignore_errors=True)
     live_s = time.monotonic() - begun_s
     history.host |= host or {}
-    verdict = judge(history)
+    # In a thread: in a long run it takes half a second, and other runs may go on in this event loop.
+    verdict = await asyncio.to_thread(judge, history)
     history.save(folder)
     (folder / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=1) + "\n")
     reusable = graph if goes_on else None

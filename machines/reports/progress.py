@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Final, TextIO
 
-from graphquake.harness.run.execute import Progress
+from graphquake.harness.run.execute import RunStatus
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.journal import Journal
@@ -46,9 +46,9 @@ class Reporter:
         self.graph, self.journal, self.budget, self.findings = graph, journal, budget, 0
         self.gpus = gpus
 
-    def __call__(self, plan: Plan, why: str, progress: Progress) -> None:
+    def __call__(self, plan: Plan, why: str, status: RunStatus) -> None:
         """How a run stands."""
-        text = self._text(plan, why, progress)
+        text = self._text(plan, why, status)
         if self._live:
             width = shutil.get_terminal_size().columns - 1
             self._write(f"\r\x1b[2K{text[:width]}")
@@ -59,7 +59,7 @@ class Reporter:
             self._last_s, self._last_plan = now_s, plan
             self._write(text + "\n")
 
-    def _text(self, plan: Plan, why: str, progress: Progress) -> str:
+    def _text(self, plan: Plan, why: str, status: RunStatus) -> str:
         parts = [self.graph]
         if self.journal is not None and self.budget is not None:
             if math.isfinite(self.budget.total_s):
@@ -67,11 +67,11 @@ class Reporter:
                 parts.append(f"{left_s // 60}m{left_s % 60:02}s left")
             cost = f", {self.journal.live_s * self.gpus:.0f} GPU-seconds" if self.gpus else ""
             parts.append(f"{self.journal.live.total()} runs{cost}, {self.findings} findings")
-        step = f" {progress.step + 1}/{len(plan.steps)}" if progress.step >= 0 else ""
-        rate = progress.sent / progress.now_s if progress.now_s > 0 else 0.0
+        step = f" {status.step + 1}/{len(plan.steps)}" if status.step >= 0 else ""
+        rate = status.sent / status.now_s if status.now_s > 0 else 0.0
         parts += [
-            f"{why}: {progress.phase}{step}",
-            f"{rate:.0f} requests/s, {progress.failed} failed",
+            f"{why}: {status.phase}{step}",
+            f"{rate:.0f} requests/s, {status.failed} failed",
             plan.one_line(),
         ]
         return " · ".join(parts)

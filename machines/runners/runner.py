@@ -26,7 +26,8 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.history.history import History
 from graphquake.harness.processes.reservations import gpus
 from graphquake.harness.promises.verdict import Verdict
-from graphquake.harness.run.execute import Enough, Progress
+from graphquake.harness.run.early_verdict import Enough
+from graphquake.harness.run.execute import RunStatus
 from graphquake.harness.run.live import LiveRun, describe_host, run_live
 from graphquake.harness.run.reuse import SLOW_START_S, USES_MAX, ReusableGraph
 from graphquake.harness.spec.graph import GraphSpec
@@ -140,7 +141,7 @@ class LiveRunner:
         folder: Path,
         budget: Budget,
         *,
-        watch: Callable[[Plan, str, Progress], None] | None = None,
+        watch: Callable[[Plan, str, RunStatus], None] | None = None,
         put_away: Callable[[RunResult], None] | None = None,
         slots: int = 1,
     ) -> None:
@@ -218,9 +219,9 @@ class LiveRunner:
         *,
         may_reuse: bool,
     ) -> LiveRun:
-        def tell(progress: Progress) -> None:
+        def tell(status: RunStatus) -> None:
             if self._watch is not None and number == min(self._running):
-                self._watch(plan, why, progress)
+                self._watch(plan, why, status)
 
         async with self._free:
             self._running.append(number)

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.run.execute import Enough
+from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import Finding

@@ -10,7 +10,7 @@ from typing import Final
 from graphquake.harness.history.events import Invalidated
 from graphquake.harness.history.request import WRONG
 from graphquake.harness.promises.builtin import judge
-from graphquake.harness.run.execute import Enough
+from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan, Respawn, Terminate, Wait
 from graphquake.machines.plans.subplan import embedding_ends
