@@ -364,7 +364,8 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
         judge = Judge(runner, corpus, journal, results_dir=folder, shrink_any=shrink_any)
         outcome = runner.run(plan, "search")
         wrong = next(v for v in outcome.verdict.violations if v.signature.what == "wrong tokens")
-        finding = judge._find(plan, outcome, wrong)
+        judge._find(plan, outcome, wrong)
+        finding = judge.findings[-1]
         assert len(finding.case.plan.steps) == steps
     assert str(finding.case.signature) == "answers / tokens lost"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.errors import GraphError, InputError
-from graphquake.harness.history.events import PhaseBegan, Resumed, StepDone
+from graphquake.harness.history.events import PhaseBegan, Resumed, Spawned, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import OK
 from graphquake.harness.promises.availability import availability
@@ -124,9 +124,7 @@ async def test_heal_none_leaves_the_dead_dead(tmp_path: Path) -> None:
         toy_spec(tmp_path), plan_of("kill worker 0", "heal none"), tmp_path / "run"
     )
     assert run.verdict.kind == "kept"
-    assert [
-        event.replica for event in run.history.events if type(event).__name__ == "Spawned"
-    ].count(Replica("worker", 0)) == 1
+    assert [event.replica for event in run.history.of(Spawned)].count(Replica("worker", 0)) == 1
 
 
 @in_loop

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.judge import Judge
+from graphquake.machines.findings.sightings import Sightings
 from graphquake.machines.plans import novelty
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.search import round_seed, search
 from graphquake.machines.sessions.session import results_folder
 from graphquake.machines.sessions.shards import merged, packed, unpacked
@@ -61,11 +64,11 @@ def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
     )
     evidence = ours._evidence
 
-    def late(*arguments: object) -> object:
+    def late(_: Judge, minimal: Plan, sightings: Sightings) -> list[RunResult]:
         Corpus(tmp_path / "ours").save(theirs)
-        return evidence(*arguments)
+        return evidence(minimal, sightings)
 
-    monkeypatch.setattr(Judge, "_evidence", lambda _, *arguments: late(*arguments))
+    monkeypatch.setattr(Judge, "_evidence", late)
     assert search(ours, 1, findings_max=1, shard=1) == "budget"
     assert ours.findings == []
     assert [case.id for case in Corpus(tmp_path / "ours")] == [theirs.id]

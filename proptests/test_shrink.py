@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -90,7 +91,8 @@ def test_what_is_said_of_numbers_is_true() -> None:
 def _with(plan: Plan, step: Step | None, name: str, value: float) -> Plan:
     if step is None:
         return replace(plan, stay_s=value)
-    other = replace(step, **{name: round(value) if name == "requests" else value})
+    changes: dict[str, Any] = {name: round(value) if name == "requests" else value}
+    other = replace(step, **changes)
     return replace(plan, steps=tuple(other if one is step else one for one in plan.steps))
 
 

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from graphquake.harness.run import contention as strain
 from graphquake.harness.run.contention import Strain
 
 BUSY = "while True: pass"
@@ -35,7 +34,7 @@ def busy(count: int) -> Iterator[list[int]]:
 def seen(pids: list[int], monkeypatch: pytest.MonkeyPatch) -> str:
     """What a look says after a second of them, on a machine of which that one core is all."""
     core = min(os.sched_getaffinity(0))
-    monkeypatch.setattr(strain.os, "sched_getaffinity", lambda _: {core})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {core})
     looks = Strain()
     assert looks.look(pids) == (0.0, "")
     time.sleep(1.1)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -249,7 +250,7 @@ async def test_a_gauge_that_is_up(tmp_path: Path) -> None:
         writer.close()
 
 
-BAD_GRAPHS = {
+BAD_GRAPHS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "no command": ({"more": "", "worker": ""}, 'cannot run "', ("toy.toml: roles.worker: worker",)),
     "dies": ({"worker": "--exit-after 0.1"}, "ended with exit status 1 before it was ready", ("out of luck",)),
     "deaf": ({"worker": "--deaf", "within_s": 0.5}, "not ready within 0.5 s", ("HTTP 200 starting", "log is empty")),
@@ -366,10 +367,12 @@ async def test_what_a_harness_and_its_guard_left_is_swept(tmp_path: Path) -> Non
     """Both were killed: the next launch ends what carries the mark of an owner that is no more; nothing else."""
     gone = subprocess.Popen(["true"])
     gone.wait()
+    own = stat_of(os.getpid())
+    assert own is not None
     marks = {
         "dead": str(Owner(gone.pid, 1, "1")),
-        "alive": str(Owner(os.getpid(), stat_of(os.getpid()).start, "x")),
-    }  # type: ignore[union-attr]
+        "alive": str(Owner(os.getpid(), own.start, "x")),
+    }
     left = {
         name: subprocess.Popen(["sleep", "60"], env={OWNER: mark}) for name, mark in marks.items()
     }

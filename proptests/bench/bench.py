@@ -247,7 +247,7 @@ async def main() -> None:
             spec, parse_plan("bench", STEPS), arguments.runs, Path(folder) / "steps"
         )
     both = [*kill, *steps]
-    found = {
+    found: dict[str, float | list[str]] = {
         "start_to_first_answer_s": statistics.median(run.start_s for run in both),
         "one_kill_run_s": statistics.median(run.live_s for run in kill),
         "steps_run_s": statistics.median(run.live_s for run in steps),
@@ -262,7 +262,7 @@ async def main() -> None:
         return
     for name, value in found.items():
         print(
-            f"{name:26} {value:.3g}" if isinstance(value, float) else f"{name:26} {' '.join(value)}"
+            f"{name:26} {' '.join(value)}" if isinstance(value, list) else f"{name:26} {value:.3g}"
         )
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.clients.load import Load
-from graphquake.harness.history.events import StepDone
+from graphquake.harness.history.events import Event, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import Request
 from graphquake.harness.reports.impact import Impact, account, percentile
@@ -135,7 +135,7 @@ async def measure(outages: int, seed: int) -> tuple[list[Outage], list[Impact]]:
             server.kill()
         await server.wait()
     truth = [Outage(*said[at : at + 3]) for at in range(0, len(said), 3)]
-    events = [
+    events: list[Event] = [
         StepDone(one.down_s, one.down_s, 0, "kill server 0", True, "", True, Replica("server", 0))
         for one in truth
     ]

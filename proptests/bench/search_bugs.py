@@ -112,7 +112,7 @@ def _enter(row: Row, bug: Bug, finding: Finding) -> None:
     if case.promise in bug.breaks:
         # What was never seen again is the bug as well, at a low rate: the search goes on.
         if finding.counts:
-            row.signature, row.plan = case.signature, case.plan.lines()
+            row.signature, row.plan = str(case.signature), case.plan.lines()
             row.broke, row.of = case.observed[-1].broke, case.observed[-1].runs
     else:
         row.others.append(f"{case.signature} ({case.status}): {case.plan.one_line()}")

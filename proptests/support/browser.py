@@ -73,7 +73,8 @@ class Browser:
         while True:
             said = await self._socket.receive_json(timeout=60)
             if said.get("id") == number:
-                return said.get("result", {})
+                result: dict[str, Any] = said.get("result", {})
+                return result
             self._note(said)
 
     def _note(self, said: dict[str, Any]) -> None:

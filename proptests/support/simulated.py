@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.spec.graph import GraphSpec, Promises, RoleSpec
+from graphquake.harness.spec.bounds import Promises
+from graphquake.harness.spec.graph import GraphSpec, RoleSpec
 from graphquake.harness.spec.load import LoadSpec
 from graphquake.harness.spec.plan import (
     Burst,
