@@ -1,4 +1,4 @@
-"""The `graphquake` command: try, run, replay, mark, check, results.
+"""The `graphquake` command: demo, try, run, replay, mark, check, results.
 
 Exit status: 0 kept, 1 broken, 2 input error, 3 proved nothing.
 """
@@ -35,6 +35,8 @@ from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.plan import Plan, read_plan
 from graphquake.machines.findings.artifacts import draw
 from graphquake.machines.frontends.cli_cases import MARKS, budget_of, mark_case, replay_cases
+from graphquake.machines.frontends.demo import add_options as add_demo_options
+from graphquake.machines.frontends.demo import demo
 from graphquake.machines.frontends.try_command import trial_text
 from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.reports.progress import Reporter
@@ -74,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
             "--chaos-budget", default=None, metavar="T", help="live time at most, e.g. 10m"
         )
 
+    add_demo_options(
+        command("demo", "find a planted bug in a small real graph, in less than a minute", demo)
+    )
     tried = command(
         "try",
         "start a graph, get one right answer, say what can be drawn and what a run costs; no fault",

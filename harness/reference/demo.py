@@ -1,0 +1,36 @@
+"""The processor of `graphquake demo`: the reference graph's processor with one planted bug.
+
+When a decode worker dies, its streams migrate to another worker. This processor counts the token that was in flight as sent to the client.
+The stream goes on one token too late. The client gets HTTP 200 and a text with a hole in it.
+
+Modelled on dynamo PR 8254, in which a connection reset loses what was being read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from graphquake.harness.reference.node import main
+from graphquake.harness.reference.processor import Failed, Processor
+
+
+class DemoProcessor(Processor):
+    """Loses one token of each stream that migrates."""
+
+    async def generate(self, prompt: Sequence[int], count: int) -> AsyncGenerator[int]:
+        """Yield the tokens that follow a prompt. After a failed attempt, the next token is made but not sent."""
+        done: list[int] = []
+        while len(done) < count:
+            try:
+                async with aclosing(self.attempt([*prompt, *done], count - len(done))) as tokens:
+                    async for token in tokens:
+                        done.append(token)
+                        yield token
+            except Failed:
+                if done:
+                    done += [token async for token in super().generate([*prompt, *done], 1)]
+
+
+if __name__ == "__main__":
+    main(DemoProcessor)
