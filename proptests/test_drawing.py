@@ -45,11 +45,17 @@ def test_the_first_plans_of_a_seed_are_these() -> None:
     assert drawn == [
         "kill registry 0",
         "kill registry 0; kill decode 0; respawn registry 0",
-        "kill registry 0; kill decode 0; respawn registry 0; wait until ready; kill registry 0; "
-        "respawn registry 0; wait until ready; kill registry 0",
-        "wait 1.00 s; terminate frontend 0; wait 0.35 s; burst 40 over 0.50 s, 25% leave; "
-        "wait 0.35 s; burst 5 over 1.00 s; burst 10 over 0.10 s; respawn frontend 0",
+        (
+            "kill registry 0; kill decode 0; respawn registry 0; wait until ready; kill registry 0; "
+            "respawn registry 0; wait until ready; kill registry 0"
+        ),
+        (
+            "wait 1.00 s; terminate frontend 0; wait 0.35 s; burst 40 over 0.50 s, 25% leave; "
+            "wait 0.35 s; burst 5 over 1.00 s; burst 10 over 0.10 s; respawn frontend 0"
+        ),
         "kill registry 0; kill decode 0; respawn registry 0; wait until ready; kill registry 0",
-        "kill decode 0 process; kill registry 0; respawn registry 0; wait until ready; "
-        "kill registry 0",
+        (
+            "kill decode 0 process; kill registry 0; respawn registry 0; wait until ready; "
+            "kill registry 0"
+        ),
     ]
