@@ -216,7 +216,7 @@ def test_commands_of_ci_files_exist(block: Block, home: Path) -> None:
 
 def _cheap() -> list[Any]:
     """The commands of the docs that start no graph, each once."""
-    found = {}
+    found: dict[str, Any] = {}
     for block in blocks("console"):
         for words in commands(block.text):
             dry = {"--dry-run", "--chaos-dry-run", "--help"} & set(words)
