@@ -54,13 +54,13 @@ def test_the_own_promise_asks_for_nothing_without_a_path() -> None:
     """`no_5xx` is kept if the only prefill worker is dead, and for answers that are right."""
     made = Made(promising("my_promises:no_5xx")).steady(0, 2).step("kill prefill 0", 2.0)
     history = made.ask(3.0, outcome=ERROR, detail="HTTP 503").phase("drain", 4).history()
-    assert judge(history).says == "kept"
+    assert judge(history).kind == "kept"
 
 
 def test_the_empty_promise_is_kept() -> None:
     """The smallest promise of the guide is one that every history keeps."""
     made = Made(promising("promise_nothing:nothing")).steady(0, 2)
-    assert judge(made.ask(2.0, outcome=ERROR).phase("drain", 4).history()).says == "kept"
+    assert judge(made.ask(2.0, outcome=ERROR).phase("drain", 4).history()).kind == "kept"
 
 
 def test_the_own_rule_draws_rolling_restarts(tmp_path: Path) -> None:
