@@ -11,10 +11,11 @@ from functools import cache, partial
 import pytest
 
 from graphquake.harness.spec.plan import Plan
+from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead
-from graphquake.machines.shrinking.trials import OutOfBudget, Trial
+from graphquake.machines.shrinking.trials import Trial
 
 from support.simulated import SHAPES, SPEC, Shape, broken, failing
 from support.virtual import VirtualRunner
@@ -35,7 +36,7 @@ class Fixed:
     def __call__(self, plan: Plan) -> Trial:
         """One fresh run."""
         if self._runs.total() >= self.runs_max:
-            raise OutOfBudget
+            raise BudgetSpent
         self._runs[plan] += 1
         draw = random.Random(f"{self.shape.name}/{self.seed}/{plan}/{self._runs[plan]}")
         return broken(self.shape, plan) if draw.random() < self.rate else Trial("kept")

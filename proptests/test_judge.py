@@ -17,14 +17,15 @@ from graphquake.machines.cases.case import Case, ShrinkCost
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import case_of
 from graphquake.machines.findings.hypothesis_errors import PromiseBroken
-from graphquake.machines.findings.judge import EVIDENCE_RUNS, Judge
+from graphquake.machines.findings.pipeline import EVIDENCE_RUNS, FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.findings.sightings import Sightings
 from graphquake.machines.plans import novelty
 from graphquake.machines.plans.machine import machine_for
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.reports.finding_text import finding_text
 from graphquake.machines.runners.budget import Limit
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.search import SETTINGS, Ended, search
 from graphquake.machines.shrinking.result import Shrunk
@@ -50,36 +51,38 @@ def searched(
     seed: int = 1,
     findings_max: int = 1,
     journal: Path | None = None,
-) -> tuple[Judge, Ended]:
+) -> tuple[Rounds, Ended]:
     """One search on a simulated graph."""
-    judge = Judge(
-        runner, Corpus(folder / "cases"), Journal(journal), results_dir=folder / "results"
+    rounds = Rounds(
+        FindingPipeline(
+            runner, Corpus(folder / "cases"), RunLog(journal), results_dir=folder / "results"
+        )
     )
-    ended = search(judge, seed, findings_max=findings_max, config=QUICK)
-    judge.journal.close()
-    return judge, ended
+    ended = search(rounds, seed, findings_max=findings_max, config=QUICK)
+    rounds.log.close()
+    return rounds, ended
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_bug_is_found_shrunk_confirmed_and_kept(tmp_path: Path, seed: int) -> None:
     """Two kills in one order: the case on disk is exactly that plan, with ten fresh runs behind it."""
-    judge, ended = searched(SimRunner([Bug(PAIR, "wrong tokens")]), tmp_path, seed=seed)
+    rounds, ended = searched(SimRunner([Bug(PAIR, "wrong tokens")]), tmp_path, seed=seed)
     assert ended == "findings"
     (case,) = Corpus(tmp_path / "cases")
     assert embeds(PAIR, case.plan)
     assert len(case.plan.steps) == 2
     assert case.status == "open"
     assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
-    assert judge.findings[0].case == case
+    assert rounds.pipeline.findings[0].case == case
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
     """At a rate of .3, with plans that are remembered as kept, no search ends in a Flaky error."""
     runner = SimRunner([Bug(SINGLE, "wrong tokens", rate=0.3)], seed=seed, runs_max=400)
-    judge, ended = searched(runner, tmp_path, seed=seed)
+    rounds, ended = searched(runner, tmp_path, seed=seed)
     assert ended in ("findings", "budget")
-    assert all(embeds(SINGLE, finding.case.plan) for finding in judge.findings)
+    assert all(embeds(SINGLE, finding.case.plan) for finding in rounds.pipeline.findings)
 
 
 def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
@@ -88,14 +91,18 @@ def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
     plain = Bug(SINGLE, "HTTP 503", outcome=ERROR, after_s=8.0)
     runner = SimRunner([in_stream, plain])
     assert runner.run(PAIR, "first").verdict.violations[0].signature.what == "error event 503"
-    judge = Judge(runner, Corpus(tmp_path / "cases"), Journal(), results_dir=tmp_path / "results")
-    judge.new_round(0)
+    rounds = Rounds(
+        FindingPipeline(
+            runner, Corpus(tmp_path / "cases"), RunLog(), results_dir=tmp_path / "results"
+        )
+    )
+    rounds.begin(0)
     with pytest.raises(PromiseBroken):
-        judge(PAIR)
+        rounds(PAIR)
     (case,) = Corpus(tmp_path / "cases")
     assert case.plan == SINGLE
     assert str(case.signature) == "recovery / HTTP 503 / path left"
-    assert not judge.findings[0].others
+    assert not rounds.pipeline.findings[0].others
 
 
 def test_a_case_is_called_as_its_minimal_plan_shows_it() -> None:
@@ -115,35 +122,37 @@ PLAIN = plan_of("kill frontend 0")
 EITHER = [Bug(PAIR, "wrong tokens"), Bug(PLAIN, "wrong tokens")]
 
 
-def judged(runner: SimRunner, folder: Path) -> tuple[Judge, Case]:
+def judged(runner: SimRunner, folder: Path) -> tuple[Rounds, Case]:
     """The pair is drawn, and held against the plainest plans."""
-    judge = Judge(runner, Corpus(folder / "cases"), Journal(), results_dir=folder / "results")
-    judge.plainest = machine_for(runner.spec, judge)().plainest()
-    judge.new_round(0)
+    rounds = Rounds(
+        FindingPipeline(runner, Corpus(folder / "cases"), RunLog(), results_dir=folder / "results")
+    )
+    rounds.pipeline.plainest = machine_for(runner.spec, rounds)().plainest()
+    rounds.begin(0)
     for _ in range(2):
         # Hypothesis asks again for what broke.
         with pytest.raises(PromiseBroken):
-            judge(PAIR)
-    (finding,) = judge.findings
-    return judge, finding.case
+            rounds(PAIR)
+    (finding,) = rounds.pipeline.findings
+    return rounds, finding.case
 
 
 def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -> None:
     """It is no part of what was drawn, and has evidence of its own."""
-    judge, case = judged(SimRunner(EITHER), tmp_path)
+    rounds, case = judged(SimRunner(EITHER), tmp_path)
     assert (case.plan, case.status) == (PLAIN, "open")
     assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
-    assert case.cost.live_runs + 1 == judge.journal.live.total()
-    text = finding_text(judge.findings[0])
+    assert case.cost.live_runs + 1 == rounds.log.live.total()
+    text = finding_text(rounds.pipeline.findings[0])
     assert "shrunk from 2 steps, of which it is no part but plainer, in" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(("seed", "slots"), [(0, 1), (1, 1), (1, 2), (2, 3)])
 def test_a_search_ends_with_the_plainer_plan(tmp_path: Path, seed: int, slots: int) -> None:
     """Whatever Hypothesis makes of a plan that fails, and contains nothing of it."""
-    judge, ended = searched(SimRunner(EITHER, slots=slots), tmp_path, seed=seed)
+    rounds, ended = searched(SimRunner(EITHER, slots=slots), tmp_path, seed=seed)
     assert ended == "findings"
-    assert [len(finding.case.plan.steps) for finding in judge.findings] == [1]
+    assert [len(finding.case.plan.steps) for finding in rounds.pipeline.findings] == [1]
 
 
 def test_a_plain_plan_that_fails_far_less_often_is_another_matter(tmp_path: Path) -> None:
@@ -201,7 +210,7 @@ def test_the_same_seed_draws_the_same_plans(
 def test_different_seeds_draw_different_plans(tmp_path: Path) -> None:
     """Else a search would never see anything new."""
     drawn = [
-        searched(SimRunner([], runs_max=20), tmp_path / str(seed), seed=seed)[0].journal.plans
+        searched(SimRunner([], runs_max=20), tmp_path / str(seed), seed=seed)[0].log.plans
         for seed in (1, 2)
     ]
     assert drawn[0] != drawn[1]
@@ -209,10 +218,10 @@ def test_different_seeds_draw_different_plans(tmp_path: Path) -> None:
 
 def test_a_correct_graph_has_no_finding(tmp_path: Path) -> None:
     """500 runs, not one false alarm."""
-    judge, ended = searched(SimRunner([], runs_max=500), tmp_path)
+    rounds, ended = searched(SimRunner([], runs_max=500), tmp_path)
     assert ended == "budget"
-    assert judge.journal.live == {"kept": 500}
-    assert not judge.findings
+    assert rounds.log.live == {"kept": 500}
+    assert not rounds.pipeline.findings
 
 
 def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> None:
@@ -220,21 +229,21 @@ def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> No
     first = Bug(SINGLE, "wrong tokens")
     searched(SimRunner([first]), tmp_path, seed=3)
     second = Bug(plan_of("kill decode 0", "respawn decode 0"), "tokens lost")
-    judge, _ = searched(SimRunner([first, second]), tmp_path, seed=4, findings_max=1)
-    (finding,) = judge.findings
+    rounds, _ = searched(SimRunner([first, second]), tmp_path, seed=4, findings_max=1)
+    (finding,) = rounds.pipeline.findings
     assert str(finding.case.signature) == "answers / tokens lost"
     assert finding.case.plan.steps == second.needs.steps
-    assert judge.explained, "the known case was met on the way, and counted"
+    assert rounds.log.explained, "the known case was met on the way, and counted"
 
 
 def test_a_known_case_is_no_finding_again(tmp_path: Path) -> None:
     """The second search goes past it until the budget is spent."""
     bug = Bug(SINGLE, "wrong tokens")
     searched(SimRunner([bug]), tmp_path, seed=3)
-    judge, ended = searched(SimRunner([bug], runs_max=100), tmp_path, seed=4)
+    rounds, ended = searched(SimRunner([bug], runs_max=100), tmp_path, seed=4)
     assert ended == "budget"
-    assert not judge.findings
-    assert sum(judge.explained.values()) >= 20
+    assert not rounds.pipeline.findings
+    assert sum(rounds.log.explained.values()) >= 20
 
 
 def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> None:
@@ -244,17 +253,17 @@ def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> 
     corpus = Corpus(tmp_path / "cases")
     (case,) = corpus
     corpus.save(_with_status(case, "fixed"))
-    judge, _ = searched(SimRunner([bug]), tmp_path, seed=4)
-    assert [finding.case.id for finding in judge.findings] == [case.id]
+    rounds, _ = searched(SimRunner([bug]), tmp_path, seed=4)
+    assert [finding.case.id for finding in rounds.pipeline.findings] == [case.id]
 
 
 def test_plans_that_do_nothing_or_were_seen_before_are_not_run(tmp_path: Path) -> None:
     """A draw costs 10 ms, a run 10 s."""
     runner = SimRunner([], runs_max=200)
-    judge, _ = searched(runner, tmp_path)
+    rounds, _ = searched(runner, tmp_path)
     assert len(runner.runs) == len(set(runner.runs))
     assert all(plan.disturbs for plan in runner.runs)
-    assert judge.journal.drawn["only waits"] > 0
+    assert rounds.log.drawn["only waits"] > 0
 
 
 def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -> None:
@@ -262,21 +271,21 @@ def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -
     bug = Bug(PAIR, "wrong tokens")
     needed = len(_runs_of(bug, tmp_path / "all"))
     runner = SimRunner([bug], runs_max=needed - 8)
-    judge, ended = searched(runner, tmp_path, seed=1)
+    rounds, ended = searched(runner, tmp_path, seed=1)
     assert ended in ("budget", "findings")
     (case,) = Corpus(tmp_path / "cases")
     assert case.status == "unshrunk"
     assert embeds(PAIR, case.plan)
-    assert judge.findings[0].counts
+    assert rounds.pipeline.findings[0].counts
 
 
 def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
     """Of five live runs: the search goes on with what time it has, and the case waits for the next one."""
-    judge = Judge(
-        SimRunner([Bug(PAIR, "wrong tokens")]), Corpus(tmp_path / "cases"), Journal(),
+    rounds = Rounds(FindingPipeline(
+        SimRunner([Bug(PAIR, "wrong tokens")]), Corpus(tmp_path / "cases"), RunLog(),
         results_dir=tmp_path, shrink_limit=Limit(runs=5),
-    )  # fmt: skip
-    assert search(judge, 1, findings_max=1, config=QUICK) == "findings"
+    ))  # fmt: skip
+    assert search(rounds, 1, findings_max=1, config=QUICK) == "findings"
     (case,) = Corpus(tmp_path / "cases")
     assert case.status == "unshrunk"
     assert case.cost.live_runs <= 5 + EVIDENCE_RUNS
@@ -286,14 +295,16 @@ def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
     """From the plan that was kept: the case of before makes room for the minimal one; on a graph that is well it stays."""
     bug = Bug(PAIR, "wrong tokens")
     left, corpus = _left_unshrunk(bug, tmp_path)
-    well = Judge(SimRunner([]), corpus, Journal(), results_dir=tmp_path / "well")
-    well.go_on(left)
+    well = Rounds(FindingPipeline(SimRunner([]), corpus, RunLog(), results_dir=tmp_path / "well"))
+    well.pipeline.go_on(left)
     assert list(Corpus(tmp_path / "cases")) == [left]
-    judge = Judge(SimRunner([bug]), corpus, Journal(), results_dir=tmp_path / "results")
-    judge.go_on(left)
+    rounds = Rounds(
+        FindingPipeline(SimRunner([bug]), corpus, RunLog(), results_dir=tmp_path / "results")
+    )
+    rounds.pipeline.go_on(left)
     (case,) = Corpus(tmp_path / "cases")
     assert (case.status, len(case.plan.steps)) == ("open", 2)
-    assert [finding.case for finding in judge.findings] == [case]
+    assert [finding.case for finding in rounds.pipeline.findings] == [case]
 
 
 def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path) -> None:
@@ -302,9 +313,11 @@ def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path)
     corpus = Corpus(tmp_path / "cases")
     left = replace(pair, status="unshrunk")
     corpus.save(left)
-    judge = Judge(SimRunner(EITHER), corpus, Journal(), results_dir=tmp_path / "results")
-    search(judge, 1, findings_max=1, unshrunk=[left], config=QUICK)
-    assert judge.findings[0].case.plan == PLAIN
+    rounds = Rounds(
+        FindingPipeline(SimRunner(EITHER), corpus, RunLog(), results_dir=tmp_path / "results")
+    )
+    search(rounds, 1, findings_max=1, unshrunk=[left], config=QUICK)
+    assert rounds.pipeline.findings[0].case.plan == PLAIN
     assert pair.id not in {case.id for case in Corpus(tmp_path / "cases")}
 
 
@@ -336,8 +349,8 @@ def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> No
     known = replace(known, status="known", why="planted")
     corpus.save(known)
     both = [Bug(SINGLE, "wrong tokens"), Bug(SINGLE, "tokens lost")]
-    judge, _ = searched(SimRunner(both), tmp_path, seed=2)
-    assert str(judge.findings[0].case.signature) == "answers / tokens lost"
+    rounds, _ = searched(SimRunner(both), tmp_path, seed=2)
+    assert str(rounds.pipeline.findings[0].case.signature) == "answers / tokens lost"
     assert {case.plan for case in Corpus(tmp_path / "cases")} == {SINGLE}
     assert known in Corpus(tmp_path / "cases")
     assert len(list(Corpus(tmp_path / "cases"))) == 2
@@ -347,9 +360,13 @@ def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> No
     """With the counts that it had: one run broke it once more, and then the budget was spent."""
     bug = Bug(PAIR, "HTTP 503", outcome=ERROR, after_s=8.0)
     left, corpus = _left_unshrunk(bug, tmp_path)
-    judge = Judge(SimRunner([bug], runs_max=1), corpus, Journal(), results_dir=tmp_path / "results")
-    judge.go_on(left)
-    assert [finding.case for finding in judge.findings] == [left]
+    rounds = Rounds(
+        FindingPipeline(
+            SimRunner([bug], runs_max=1), corpus, RunLog(), results_dir=tmp_path / "results"
+        )
+    )
+    rounds.pipeline.go_on(left)
+    assert [finding.case for finding in rounds.pipeline.findings] == [left]
     assert list(Corpus(tmp_path / "cases")) == [left]
 
 
@@ -360,8 +377,10 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
     for shrink_any, steps in ((False, 2), (True, 1)):
         runner = SimRunner(both)
         folder = tmp_path / str(shrink_any)
-        corpus, journal = Corpus(folder / "cases"), Journal()
-        judge = Judge(runner, corpus, journal, results_dir=folder, shrink_any=shrink_any)
+        corpus, journal = Corpus(folder / "cases"), RunLog()
+        rounds = Rounds(
+            FindingPipeline(runner, corpus, journal, results_dir=folder, shrink_any=shrink_any)
+        )
         outcome = runner.run(plan, "search")
         wrong = next(v for v in outcome.verdict.violations if v.signature.what == "wrong tokens")
         judge._find(plan, outcome, wrong)
@@ -398,9 +417,11 @@ def test_slots_draw_and_find_the_same(tmp_path: Path, slots: int) -> None:
         SimRunner([Bug(PAIR, "wrong tokens")], slots=slots), tmp_path / "more", seed=2
     )
     assert ended == "findings"
-    assert [f.case.plan for f in more.findings] == [f.case.plan for f in one.findings]
-    assert more.journal.plans[: len(one.journal.plans)] == one.journal.plans
-    assert more.findings[0].case.observed[0].broke == 10
+    assert [f.case.plan for f in more.pipeline.findings] == [
+        f.case.plan for f in one.pipeline.findings
+    ]
+    assert more.log.plans[: len(one.log.plans)] == one.log.plans
+    assert more.pipeline.findings[0].case.observed[0].broke == 10
 
 
 def test_what_still_runs_at_the_end_of_the_budget_is_judged(tmp_path: Path) -> None:
@@ -408,6 +429,6 @@ def test_what_still_runs_at_the_end_of_the_budget_is_judged(tmp_path: Path) -> N
     bug = Bug(PAIR, "wrong tokens")
     searched(first := SimRunner([bug]), tmp_path / "one", seed=2)
     until = next(n for n, plan in enumerate(first.runs, 1) if embeds(PAIR, plan))
-    judge, ended = searched(SimRunner([bug], slots=4, runs_max=until), tmp_path / "more", seed=2)
+    rounds, ended = searched(SimRunner([bug], slots=4, runs_max=until), tmp_path / "more", seed=2)
     assert ended == "budget"
-    assert [finding.case.status for finding in judge.findings] == ["unshrunk"]
+    assert [finding.case.status for finding in rounds.pipeline.findings] == ["unshrunk"]

@@ -10,10 +10,11 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.findings.judge import Judge
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.machine import machine_for
 from graphquake.machines.plans.novelty import LOOK_MAX, Novelty, sights
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.search import SETTINGS, round_seed, search
 
 from support.made import plan_of, spec_of
@@ -75,12 +76,16 @@ def test_what_nobody_can_see_is_another_sight() -> None:
 def test_live_runs_go_to_what_was_not_seen_yet(tmp_path: Path) -> None:
     """Twenty runs show far more than the first twenty plans that are drawn."""
     runner = SimRunner([], runs_max=20, spec=SPEC)
-    judge = Judge(runner, Corpus(tmp_path / "cases"), Journal(), results_dir=tmp_path / "results")
-    search(judge, 1, findings_max=1)
+    rounds = Rounds(
+        FindingPipeline(
+            runner, Corpus(tmp_path / "cases"), RunLog(), results_dir=tmp_path / "results"
+        )
+    )
+    search(rounds, 1, findings_max=1)
     first = set[tuple[str, ...]]().union(*(sights(SPEC, plan) for plan in drawn(20)))
     chosen = set[tuple[str, ...]]().union(*(sights(SPEC, plan) for plan in runner.runs))
     assert len(chosen) > 1.5 * len(first)
-    assert judge.journal.drawn["shows less than others"] > 20
+    assert rounds.log.drawn["shows less than others"] > 20
 
 
 def test_nothing_is_ruled_out() -> None:

@@ -9,7 +9,7 @@ import pytest
 from graphquake.harness.run.execute import RunStatus
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import Budget
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 
 from support.made import plan_of
 
@@ -20,7 +20,7 @@ NOW = RunStatus("plan", 2.0, 1, 30, 4)
 @pytest.mark.parametrize(("gpus", "cost"), [(0, ""), (4, ", 26 GPU-seconds")])
 def test_how_a_run_stands_and_what_all_of_them_took(gpus: int, cost: str) -> None:
     """A plain line where there is no terminal; where runs take GPUs, live seconds times those."""
-    stream, journal = io.StringIO(), Journal()
+    stream, journal = io.StringIO(), RunLog()
     journal.run(PLAN, "search", "kept", 6.5, "")
     reporter = Reporter(stream)
     reporter.begin("g", journal, Budget(3600.5), gpus)

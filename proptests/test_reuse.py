@@ -10,8 +10,9 @@ import pytest
 
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.findings.judge import Judge
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.search import search
 from graphquake.machines.shrinking.shrink import Shrunk, shrink
 from graphquake.machines.shrinking.trials import Trial, TrialLog
@@ -117,14 +118,16 @@ def test_what_proves_nothing_on_a_used_graph_is_asked_of_a_fresh_one() -> None:
 
 def test_a_search_uses_them_where_the_lab_does(tmp_path: Path) -> None:
     """The case is the same, and its ten confirming runs had fresh graphs."""
-    judges = []
+    searches = []
     for reuses in (False, True):
         runner = SimRunner(
             [Bug(plan_of("kill decode 0", "kill prefill 0"), "wrong")], reuses=reuses
         )
         folder = tmp_path / str(reuses)
-        judges.append(Judge(runner, Corpus(folder), Journal(), results_dir=folder))
-        search(judges[-1], 1, findings_max=1)
-    fresh, used = (judge.findings[0].case for judge in judges)
+        searches.append(
+            Rounds(FindingPipeline(runner, Corpus(folder), RunLog(), results_dir=folder))
+        )
+        search(searches[-1], 1, findings_max=1)
+    fresh, used = (rounds.pipeline.findings[0].case for rounds in searches)
     assert used.plan == fresh.plan
     assert (used.observed[0].broke, used.observed[0].runs) == (10, 10)

@@ -13,7 +13,7 @@ from graphquake.machines.findings.judge import Judge
 from graphquake.machines.findings.sightings import Sightings
 from graphquake.machines.plans import novelty
 from graphquake.machines.reports.summary import GraphSummary
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.search import round_seed, search
 from graphquake.machines.sessions.session import results_folder
@@ -25,12 +25,14 @@ from support.sim_runner import Bug, SimRunner
 BUG = Bug(plan_of("kill decode 0"), "wrong tokens")
 
 
-def searched(folder: Path, cases: Path, shard: int) -> Judge:
+def searched(folder: Path, cases: Path, shard: int) -> Rounds:
     """One shard, on a simulated graph with a bug."""
     corpus = Corpus(cases)
-    judge = Judge(SimRunner([BUG], runs_max=40), corpus, Journal(), results_dir=folder)
-    search(judge, 1, findings_max=1, shard=shard)
-    return judge
+    rounds = Rounds(
+        FindingPipeline(SimRunner([BUG], runs_max=40), corpus, RunLog(), results_dir=folder)
+    )
+    search(rounds, 1, findings_max=1, shard=shard)
+    return rounds
 
 
 def test_each_shard_draws_from_seeds_of_its_own() -> None:
@@ -45,12 +47,16 @@ def test_what_another_shard_kept_meanwhile_is_no_news(
 ) -> None:
     """The corpus of the second one was read before the case was there."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
-    late = Judge(SimRunner([BUG], runs_max=40), Corpus(tmp_path), Journal(), results_dir=tmp_path)
+    late = Rounds(
+        FindingPipeline(
+            SimRunner([BUG], runs_max=40), Corpus(tmp_path), RunLog(), results_dir=tmp_path
+        )
+    )
     first = searched(tmp_path, tmp_path, 0)
-    assert len(first.findings) == 1
+    assert len(first.pipeline.findings) == 1
     assert search(late, 1, findings_max=1, shard=1) == "budget"
-    assert late.findings == []
-    assert late.explained.keys() == {first.findings[0].case.id}
+    assert late.pipeline.findings == []
+    assert late.log.explained.keys() == {first.pipeline.findings[0].case.id}
 
 
 def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
@@ -58,11 +64,13 @@ def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
 ) -> None:
     """Both were at it; the second to end has none."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
-    theirs = searched(tmp_path / "a", tmp_path / "theirs", 0).findings[0].case
-    ours = Judge(
-        SimRunner([BUG], runs_max=60), Corpus(tmp_path / "ours"), Journal(), results_dir=tmp_path
+    theirs = searched(tmp_path / "a", tmp_path / "theirs", 0).pipeline.findings[0].case
+    ours = Rounds(
+        FindingPipeline(
+            SimRunner([BUG], runs_max=60), Corpus(tmp_path / "ours"), RunLog(), results_dir=tmp_path
+        )
     )
-    evidence = ours._evidence
+    evidence = ours.pipeline._evidence
 
     def late(_: Judge, minimal: Plan, sightings: Sightings) -> list[RunResult]:
         Corpus(tmp_path / "ours").save(theirs)
@@ -70,14 +78,14 @@ def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
 
     monkeypatch.setattr(Judge, "_evidence", late)
     assert search(ours, 1, findings_max=1, shard=1) == "budget"
-    assert ours.findings == []
+    assert ours.pipeline.findings == []
     assert [case.id for case in Corpus(tmp_path / "ours")] == [theirs.id]
 
 
 def test_parts_add_up_to_one_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums, the longest time, what none of them tried, every finding once; also after they were sent."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
-    finding = searched(tmp_path, tmp_path / "cases", 0).findings[0]
+    finding = searched(tmp_path, tmp_path / "cases", 0).pipeline.findings[0]
     one = GraphSummary("g", 7, 10.0, 60.0, live={"kept": 3, "broken": 1}, run_s=[1.0, 2.0])
     one.not_tried, one.findings, one.ended = ["stall", "kill"], [finding], "findings"
     two = GraphSummary("g", 7, 12.0, 60.0, live={"kept": 4}, run_s=[3.0], shard=1)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from graphquake.harness.spec.plan import Burst, Kill, Plan, Respawn, Step, Wait
 from graphquake.machines.plans.graph_model import feasible
 from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.parameters import smallest
 from graphquake.machines.shrinking.probdd import PRIORS, suspects
-from graphquake.machines.shrinking.shrink import OutOfBudget, Shrunk, Trial, shrink
+from graphquake.machines.shrinking.shrink import Shrunk, Trial, shrink
 
 from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
@@ -351,7 +352,7 @@ def test_errors_of_the_one_who_runs_are_not_swallowed() -> None:
         raise RuntimeError("the harness broke")
 
     def spent(_plan: Plan) -> Trial:
-        raise OutOfBudget
+        raise BudgetSpent
 
     with pytest.raises(RuntimeError):
         shrink(SPEC, plan, broken(shape, plan), fails)

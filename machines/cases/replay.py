@@ -18,7 +18,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.machines.cases.case import Case, Observed
 from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.runners.budget import BudgetSpent
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import Runner, RunResult
 from graphquake.machines.shrinking.rates import SURE, passes_to_reject
 
@@ -91,7 +91,7 @@ def impossible(case: Case, spec: GraphSpec) -> str:
     return ""
 
 
-def replay(case: Case, runner: Runner, journal: Journal, *, runs: int | None = None) -> Replay:
+def replay(case: Case, runner: Runner, journal: RunLog, *, runs: int | None = None) -> Replay:
     """Run a case's plan until it is decided.
 
     Args:

@@ -1,19 +1,28 @@
-"""What Hypothesis is told of a plan that breaks a promise, and what a round holds on to once it has found one."""
+"""The exceptions that tell Hypothesis about a drawn plan, and the memo of a round that makes Hypothesis's shrinking free."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.plans.subplan import embeds
 
 
 class PromiseBroken(Exception):
-    """A promise is broken by a plan; the message is the case's headline."""
+    """A plan breaks a promise; the message is the headline of its case."""
 
 
-class RoundOver(BaseException):
-    """A finding was made with a plan that was drawn before the one at hand: Hypothesis can learn nothing from it."""
+class StopDrawing(BaseException):
+    """Ends the drawing of plans from within. Hypothesis does not take it for a failure of the plan at hand.
+
+    Args:
+        error: the error for which drawing ends; None if there is nothing more to draw.
+    """
+
+    def __init__(self, error: GraphquakeError | None = None) -> None:
+        super().__init__()
+        self.error = error
 
 
 # One class a promise: Hypothesis tells failures apart by type and line.
@@ -27,21 +36,21 @@ def broken(promise: str) -> type[PromiseBroken]:
 
 
 @dataclass(frozen=True, slots=True)
-class Minimal:
-    """What a round has found.
+class Found:
+    """The finding that ended a round, as Hypothesis sees it.
 
     Attributes:
-        plan: the minimal plan.
-        drawn: the one that was drawn; the minimal plan is no part of it if a plainer one was found.
-        broken: what is raised for both, and for whatever contains the minimal plan.
-        title: its message.
+        minimal_plan: the minimal plan.
+        drawn: the plan that was drawn. It does not contain the minimal plan if a plainer plan was found.
+        error: the class of the error that is raised for `drawn`, and for every plan that contains the minimal plan.
+        title: the error's message.
     """
 
-    plan: Plan
+    minimal_plan: Plan
     drawn: Plan
-    broken: type[PromiseBroken]
+    error: type[PromiseBroken]
     title: str
 
     def breaks_with(self, plan: Plan) -> bool:
-        """What Hypothesis is told from now on."""
-        return plan == self.drawn or embeds(self.plan, plan)
+        """True if Hypothesis is told that this plan fails."""
+        return plan == self.drawn or embeds(self.minimal_plan, plan)

@@ -37,7 +37,7 @@ from graphquake.machines.findings.sightings import Sightings, last_step
 from graphquake.machines.plans.novelty import Novelty
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import UNLIMITED, Budget, BudgetSpent, Limit
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
 from graphquake.machines.shrinking.shrink import OutOfBudget, Shrunk, Trial, shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead
@@ -71,7 +71,7 @@ class Judge:
 
     runner: Runner
     corpus: Corpus
-    journal: Journal
+    journal: RunLog
     strict: bool = False
     shrink_any: bool = False
     shrink_limit: Limit = UNLIMITED

@@ -41,7 +41,7 @@ from graphquake.machines.frontends.try_command import trial_text
 from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import LiveRunner, RunResult
 from graphquake.machines.sessions.session import check_gpus, open_corpus, results_folder
 from graphquake.machines.shrinking.rates import wilson
@@ -186,7 +186,7 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = results_folder(arguments.results_dir, spec.name)
     reporter = Reporter(sys.stderr)
     budget = budget_of(arguments)
-    journal = Journal()
+    journal = RunLog()
     reporter.begin(spec.name, journal, budget)
     with ExitStack() as stack:
         stack.callback(reporter.clear)

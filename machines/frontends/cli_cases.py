@@ -25,7 +25,7 @@ from graphquake.machines.cases.replay import Replay, meaning_of, replay, runs_ne
 from graphquake.machines.reports.finding_text import table
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import LiveRunner
 from graphquake.machines.sessions.session import (
     check_gpus,
@@ -180,7 +180,7 @@ def _replay_found(found: list[_Found], arguments: argparse.Namespace) -> list[Re
             print(f"{case.id}  {case.graph['name']}  {case.plan.one_line()}")
             continue
         check_gpus(spec)
-        journal = Journal()
+        journal = RunLog()
         reporter.begin(spec.name, journal, budget)
         folder = results_folder(arguments.results_dir, case.id, "replay")
         enough = max(RECORD_RUNS_MIN, runs_needed(case)) if arguments.record else None

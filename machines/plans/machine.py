@@ -60,17 +60,17 @@ OUTAGE_STEPS: Final = 2
 RESTART_STEPS: Final = 3
 SHORT_S: Final = (0.1, 0.35)
 
-Judge = Callable[[Plan], None]
+OnPlan = Callable[[Plan], None]
 
 
 class PlanMachine(RuleBasedStateMachine):
-    """Draws one plan for one graph, and hands it to the judge.
+    """Draws one plan for one graph, and hands it over.
 
     Class attributes are set by `machine_for`.
     """
 
     spec: ClassVar[GraphSpec]
-    judge: ClassVar[Judge]
+    on_plan: ClassVar[OnPlan]
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,7 +264,7 @@ class PlanMachine(RuleBasedStateMachine):
         """How long the plan waits so far."""
         return sum(step.for_s for step in self.steps if isinstance(step, Wait))
 
-    # ---- judging
+    # ---- the plan
 
     def plainest(self) -> list[Plan]:
         """The plainest plans: each role loses one replica, or the most requests come at once, which wait or all leave."""
@@ -279,9 +279,9 @@ class PlanMachine(RuleBasedStateMachine):
         return Plan(tuple(self.steps), stay_s=self.stay_s)
 
     def teardown(self) -> None:
-        """Judge the plan, unless it was not drawn to its end."""
+        """Hand over the plan, unless Hypothesis ended the drawing early."""
         if sys.exc_info()[0] is None:
-            type(self).judge(self.plan())
+            type(self).on_plan(self.plan())
 
 
 def _stall(role: str, index: int) -> Stall:
@@ -290,14 +290,14 @@ def _stall(role: str, index: int) -> Stall:
 
 
 def machine_for(
-    spec: GraphSpec, judge: Judge, base: type[PlanMachine] = PlanMachine
+    spec: GraphSpec, on_plan: OnPlan, base: type[PlanMachine] = PlanMachine
 ) -> type[PlanMachine]:
     """The machine that draws plans for a graph.
 
     Args:
         spec: the graph.
-        judge: is given each plan; raises if it breaks a promise.
+        on_plan: called with each plan; raises if the plan breaks a promise.
         base: a subclass of `PlanMachine` with rules of its own.
     """
-    members: dict[str, Any] = {"spec": spec, "judge": staticmethod(judge)}
+    members: dict[str, Any] = {"spec": spec, "on_plan": staticmethod(on_plan)}
     return type(base.__name__, (base,), members)

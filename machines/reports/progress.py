@@ -15,7 +15,7 @@ from typing import Final, TextIO
 from graphquake.harness.run.execute import RunStatus
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.runners.budget import Budget
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 
 # On a terminal the line is redrawn as often as it is told; elsewhere a line a run, and not more often than this.
 PLAIN_EVERY_S: Final = 10.0
@@ -36,12 +36,12 @@ class Reporter:
         self._last_s = 0.0
         self._last_plan: Plan | None = None
         self.graph = ""
-        self.journal: Journal | None = None
+        self.journal: RunLog | None = None
         self.budget: Budget | None = None
         self.gpus = 0
         self.findings = 0
 
-    def begin(self, graph: str, journal: Journal, budget: Budget, gpus: int = 0) -> None:
+    def begin(self, graph: str, journal: RunLog, budget: Budget, gpus: int = 0) -> None:
         """From now on it is about this graph, a run of which takes so many GPUs."""
         self.graph, self.journal, self.budget, self.findings = graph, journal, budget, 0
         self.gpus = gpus

@@ -17,7 +17,7 @@ _RUNS: Final = re.compile(r"(\d+)runs?\Z")
 
 
 class BudgetSpent(BaseException):
-    """No further run fits into the budget."""
+    """No further run fits into a budget: that of the session, of a graph's part of it, or of one shrink."""
 
 
 def parse_duration(text: str) -> float:

@@ -20,8 +20,8 @@ from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
-from graphquake.machines.findings.hypothesis_errors import PromiseBroken, RoundOver
-from graphquake.machines.findings.judge import Judge
+from graphquake.machines.findings.hypothesis_errors import PromiseBroken, StopDrawing
+from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for
 from graphquake.machines.runners.budget import BudgetSpent
 
@@ -54,7 +54,7 @@ def round_seed(session_seed: int, graph: str, number: int, shard: int = 0) -> in
 
 
 def search(
-    judge: Judge,
+    rounds: Rounds,
     session_seed: int,
     *,
     findings_max: int,
@@ -63,68 +63,59 @@ def search(
     unshrunk: Iterable[Case] = (),
     config: settings = SETTINGS,
 ) -> Ended:
-    """Go on with what was left unshrunk; then draw and judge plans.
+    """Go on with the cases that were left unshrunk; then draw plans and run them.
 
     Args:
-        judge: judges each plan; its runner knows the budget.
-        session_seed: what `--hypothesis-seed` gave.
-        findings_max: stop after so many findings that count.
-        base: the machine, perhaps with rules of the user's own.
-        shard: which part of a search that is divided; each draws from seeds of its own.
-        unshrunk: cases that an earlier search had no time to shrink to their end.
+        rounds: takes each drawn plan; its runner knows the budget.
+        session_seed: the value of `--hypothesis-seed`.
+        findings_max: stop after this many findings that count.
+        base: the machine; a user's subclass may add rules.
+        shard: the number of this part, if several processes divide a search; each part draws from its own seeds.
+        unshrunk: cases that an earlier search had no time to shrink.
 
     Returns:
-        What ended it.
+        The reason why it ended.
     """
-    new_machine = partial(machine_for, judge.spec, partial(_judge, judge), base)
-    judge.plainest = new_machine()().plainest()
+    pipeline = rounds.pipeline
+    new_machine = partial(machine_for, rounds.spec, partial(_take, rounds), base)
+    pipeline.plainest = new_machine()().plainest()
     with suppress(BudgetSpent):
         for case in unshrunk:
-            if judge.found < findings_max:
-                judge.go_on(case)
+            if pipeline.found < findings_max:
+                pipeline.go_on(case)
     idle = 0
     for number in itertools.count():
-        if judge.found >= findings_max:
-            judge.drop()
+        if pipeline.found >= findings_max:
+            rounds.cancel_runs()
             return "findings"
-        judge.new_round(number)
-        runs_before = judge.journal.live.total()
+        rounds.begin(number)
+        runs_before = rounds.log.live.total()
         machine = new_machine()
-        seed(round_seed(session_seed, judge.spec.name, number, shard))(machine)
+        seed(round_seed(session_seed, rounds.spec.name, number, shard))(machine)
         try:
             run_state_machine_as_test(machine, settings=config)
-        except (PromiseBroken, RoundOver):
+        except PromiseBroken:
             pass
         except BudgetSpent:
-            judge.drop()
+            rounds.cancel_runs()
             return "budget"
-        except _Unusable as unusable:
-            raise unusable.error from None
-        idle = idle + 1 if judge.journal.live.total() == runs_before else 0
+        except StopDrawing as stop:
+            if stop.error is not None:
+                raise stop.error from None
+        idle = idle + 1 if rounds.log.live.total() == runs_before else 0
         if idle >= IDLE_ROUNDS_MAX:
-            judge.settle()
-            judge.drop()
+            rounds.finish_runs()
+            rounds.cancel_runs()
             return "exhausted"
-    raise AssertionError("itertools.count ends never")
+    raise AssertionError("unreachable")
 
 
-class _Unusable(BaseException):
-    """The graph is not to be had. It goes past Hypothesis, which would take it for a finding and shrink it."""
-
-    def __init__(self, error: GraphquakeError) -> None:
-        super().__init__()
-        self.error = error
-
-
-def _judge(judge: Judge, plan: Plan) -> None:
+def _take(rounds: Rounds, plan: Plan) -> None:
+    """Hand a plan over; an error of the graph or of its file must not look like a failure of the plan to Hypothesis."""
     try:
-        judge(plan)
+        rounds(plan)
     except GraphquakeError as error:
-        raise _Unusable(error) from None
-
-
-class _Enough(BaseException):
-    """As many plans as asked for were drawn."""
+        raise StopDrawing(error) from None
 
 
 def draw_plans(
@@ -137,10 +128,10 @@ def draw_plans(
         if plan.disturbs and plan not in drawn:
             drawn.append(plan)
         if len(drawn) >= count:
-            raise _Enough
+            raise StopDrawing
 
     machine = machine_for(spec, note, base)
     seed(round_seed(session_seed, spec.name, 0))(machine)
-    with suppress(_Enough):
+    with suppress(StopDrawing):
         run_state_machine_as_test(machine, settings=SETTINGS)
     return drawn

@@ -24,14 +24,15 @@ from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.replay import Replay, impossible, recorded, replay, versions_of
 from graphquake.machines.findings.artifacts import RunArchive
 from graphquake.machines.findings.finding import Finding
-from graphquake.machines.findings.judge import Judge
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.reports.finding_text import counted, finding_text
 from graphquake.machines.reports.index_page import RUNS, part_folder, write_index
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.budget import UNLIMITED, Budget, Limit
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import LiveRunner, RunResult
 from graphquake.machines.sessions.search import draw_plans, search
 
@@ -48,7 +49,7 @@ class Options:
         shrink_limit, replay_limit: for each shrink, and for the replay of each case.
         corpus: the folder of the cases; None is the graph's own.
         slots: how many graphs run side by side.
-        shrink_any: see `Judge`.
+        shrink_any: see `FindingPipeline`.
         shard: which part of a search that several processes divide among them, see `shards`.
         folder: the name of the folder in the results folder; the graph's name if it is empty.
     """
@@ -176,16 +177,16 @@ class Session:
 
         Whatever ends it, Ctrl-C included, the summary says how far it came.
         """
-        journal = Journal(self.folder / "journal.jsonl")
-        judge: Judge | None = None
+        log = RunLog(self.folder / "journal.jsonl")
+        rounds: Rounds | None = None
         with ExitStack() as stack:
-            stack.callback(journal.close)
+            stack.callback(log.close)
             stack.callback(self.reporter.clear)
             # What is there is of an earlier search, whose runs had the same numbers.
             shutil.rmtree(self.folder / RUNS, ignore_errors=True)
             archive = RunArchive(spare_shown=self.options.keep_failed)
             runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, archive.put))
-            self.reporter.begin(self.spec.name, journal, self.budget, runner.gpus)
+            self.reporter.begin(self.spec.name, log, self.budget, runner.gpus)
             try:
                 self.summary.versions = versions_of(runner.host)
                 unshrunk = [
@@ -195,19 +196,20 @@ class Session:
                 ]
                 for case in self._cases():
                     if case not in unshrunk:
-                        self.summary.replays.append(self._replay(case, journal))
-                judge = Judge(
+                        self.summary.replays.append(self._replay(case, log))
+                pipeline = FindingPipeline(
                     runner,
                     self.corpus,
-                    journal,
+                    log,
                     results_dir=self.options.results_dir,
                     strict=self.options.strict,
                     shrink_any=self.options.shrink_any,
                     shrink_limit=self.options.shrink_limit,
                     on_finding=self._found,
                 )
+                rounds = Rounds(pipeline)
                 self.summary.ended = search(
-                    judge,
+                    rounds,
                     self.options.seed,
                     findings_max=self.options.findings_max,
                     base=self.base,
@@ -215,7 +217,7 @@ class Session:
                     unshrunk=unshrunk,
                 )
             finally:
-                self._sum_up(journal, runner, judge)
+                self._sum_up(log, runner.gpus, rounds)
                 write_index(self.summary, self.folder)
         return self.summary
 
@@ -239,32 +241,32 @@ class Session:
             slots=self.options.slots,
         )
 
-    def _replay(self, case: Case, journal: Journal) -> Replay:
+    def _replay(self, case: Case, log: RunLog) -> Replay:
         limit, budget = self.options.replay_limit, self.budget.share(REPLAY_SHARE)
         budget.total_s = min(budget.total_s, limit.seconds)
         budget.total_runs = min(budget.total_runs, limit.runs)
         with self._runner(case.as_in(self.spec), budget, f"replays/{case.id}") as runner:
-            return replay(case, runner, journal)
+            return replay(case, runner, log)
 
     def _found(self, finding: Finding) -> None:
         self.reporter.findings += finding.counts
         self.reporter.line(f"\n{finding_text(finding)}\n")
 
-    def _sum_up(self, journal: Journal, runner: LiveRunner, judge: Judge | None) -> None:
+    def _sum_up(self, log: RunLog, gpus: int, rounds: Rounds | None) -> None:
         summary = self.summary
         summary.spent_s = self.budget.spent_s
-        summary.live = dict(journal.live)
-        summary.causes = dict(journal.causes)
-        summary.drawn = dict(journal.drawn)
-        summary.run_s = list(runner.live_s)
-        if judge is not None:
-            summary.tried, summary.not_tried = judge.coverage.tried(), judge.coverage.not_tried()
-            summary.weak = judge.weak
-            summary.unneeded = judge.unneeded
-            summary.gpu_s = runner.gpus * sum(runner.live_s)
-            summary.hidden = dict(judge.explained)
-            summary.hidden_text = {case.id: _hides(case) for case in self.corpus}
-            summary.findings = list(judge.findings)
+        summary.live = dict(log.live)
+        summary.causes = dict(log.causes)
+        summary.drawn = dict(log.drawn)
+        summary.run_s = list(log.run_s)
+        summary.gpu_s = gpus * log.live_s
+        summary.weak = log.weak
+        summary.unneeded = log.unneeded
+        summary.hidden = dict(log.explained)
+        summary.hidden_text = {case.id: _hides(case) for case in self.corpus}
+        if rounds is not None:
+            summary.tried, summary.not_tried = rounds.coverage.tried(), rounds.coverage.not_tried()
+            summary.findings = list(rounds.pipeline.findings)
 
 
 def _hides(case: Case) -> str:

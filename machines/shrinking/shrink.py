@@ -34,6 +34,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Aimed, Plan, Step
 from graphquake.machines.plans.graph_model import feasible
 from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.estimates import cautious, chance_of_fewer, on_the_way
 from graphquake.machines.shrinking.parameters import Number, numbers, smallest
 from graphquake.machines.shrinking.probdd import Removal, Suspects, pairs, suspects
@@ -42,13 +43,12 @@ from graphquake.machines.shrinking.result import Shrunk, thresholds, without_eac
 from graphquake.machines.shrinking.trials import (
     Count,
     OnTrial,
-    OutOfBudget,
     RunPlan,
     Trial,
     TrialLog,
 )
 
-__all__ = ["OutOfBudget", "Shrunk", "Trial", "shrink"]
+__all__ = ["Shrunk", "Trial", "shrink"]
 
 # Not seen again in so many fresh runs: unconfirmed. At a rate of .3, one finding in eight ends so; at .6, one in 250.
 REPRODUCE_MAX: Final = 6
@@ -103,7 +103,7 @@ def shrink(
         spec: the graph; only plans that its model says are possible are run.
         plan: what failed.
         first: what that run said. It is no fresh run: the plan was chosen for it.
-        run: makes one live run of a plan on a fresh graph; raises `OutOfBudget` if there is none left.
+        run: makes one live run of a plan on a fresh graph; raises `BudgetSpent` if there is none left.
         reuse: makes one on a graph that was used before, if there is one, for what takes no fresh one; see `used graphs` above.
         blame: instead of `first.blame`.
         on_trial: told before each live run why it is made, of what, and how likely it is to break.
@@ -118,7 +118,7 @@ def shrink(
     shrinker = _Shrinker(spec, plan, log, plainest, confirmations, controls)
     try:
         shrinker.go(first, first.blame if blame is None else blame)
-    except OutOfBudget:
+    except BudgetSpent:
         return shrinker.result(complete=False)
     return shrinker.result(complete=True)
 

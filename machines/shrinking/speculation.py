@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from graphquake.harness.spec.plan import Plan
+from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.result import Shrunk
-from graphquake.machines.shrinking.trials import OnTrial, OutOfBudget, RunPlan, Trial
+from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 
 # A guess that is less likely than this is worth no run: with both answers open, five questions ahead.
 WORTH_A_RUN: Final = 0.03
@@ -38,13 +39,16 @@ T = TypeVar("T")
 class CandidateRunner(Protocol[T]):
     """Begins runs and takes their outcomes."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many runs may go on side by side."""
+        ...
 
     def start(self, plan: Plan) -> T:
         """Begin a run.
 
         Raises:
-            OutOfBudget: if there is none left.
+            BudgetSpent: if there is none left.
         """
         ...
 
@@ -121,7 +125,7 @@ class _Ahead(Generic[T]):
             for plan in missing[:free]:
                 try:
                     self.begun[plan].append(self.runner.start(plan))
-                except OutOfBudget:
+                except BudgetSpent:
                     return
                 free -= 1
             if not free:

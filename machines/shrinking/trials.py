@@ -21,10 +21,6 @@ REPEATS_MAX: Final = 2
 RARE_ACCIDENTS: Final = 2
 
 
-class OutOfBudget(Exception):
-    """No further live run: raised by whoever runs plans for the shrinker."""
-
-
 @dataclass(frozen=True, slots=True)
 class Trial:
     """What one fresh live run of a plan says about one signature.
@@ -143,7 +139,7 @@ class TrialLog:
             fresh: whether it has to be a fresh graph. When it is repeated, it is.
 
         Raises:
-            OutOfBudget: if there is none left.
+            BudgetSpent: if there is none left.
         """
         run = self.run if fresh or self.reuse is None else self.reuse
         for _ in range(1 + REPEATS_MAX):

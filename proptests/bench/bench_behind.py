@@ -20,9 +20,10 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import Finding
-from graphquake.machines.findings.judge import Judge
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.runners.budget import Budget, BudgetSpent
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import LiveRunner, RunResult
 from graphquake.machines.sessions.search import search
 
@@ -35,8 +36,8 @@ BUDGET_S: Final = 300.0
 
 
 @dataclass(slots=True)
-class Meeting(Judge):
-    """A judge who is content with the first violation of some promises.
+class Meeting(FindingPipeline):
+    """A pipeline that ends the search at the first violation of some promises.
 
     Attributes:
         wanted: those promises.
@@ -45,9 +46,10 @@ class Meeting(Judge):
     wanted: tuple[str, ...] = ()
     met: list[Violation] = field(default_factory=list)
 
-    def _find(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
+    def find(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
+        """End the search if a run shows a wanted violation; otherwise make no finding."""
         del plan, violation
-        self.met += [one for one in self._news(first) if one.promise in self.wanted]
+        self.met += [one for one in self.excuses.unexplained(first) if one.promise in self.wanted]
         if self.met:
             raise BudgetSpent
         return None
@@ -59,9 +61,9 @@ def runs_until_met(
     """The live runs of a search until one of those promises is broken as no case explains, and by what."""
     with LiveRunner(spec, folder / "runs", Budget(BUDGET_S)) as runner:
         cases = Corpus(folder / "cases")
-        judge = Meeting(runner, cases, Journal(), results_dir=folder, wanted=wanted)
-        search(judge, seed, findings_max=1)
-    return judge.journal.live.total(), str(judge.met[0].signature) if judge.met else "nothing"
+        meeting = Meeting(runner, cases, RunLog(), results_dir=folder, wanted=wanted)
+        search(Rounds(meeting), seed, findings_max=1)
+    return meeting.log.live.total(), str(meeting.met[0].signature) if meeting.met else "nothing"
 
 
 def main() -> None:
@@ -74,9 +76,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with LiveRunner(together(NAME, first), folder / "runs", Budget(BUDGET_S)) as runner:
-            judge = Judge(runner, Corpus(folder / "known"), Journal(), results_dir=folder)
-            search(judge, 1, findings_max=1)
-        print(f"known: {judge.findings[0].case.title}", flush=True)
+            rounds = Rounds(
+                FindingPipeline(runner, Corpus(folder / "known"), RunLog(), results_dir=folder)
+            )
+            search(rounds, 1, findings_max=1)
+        print(f"known: {rounds.pipeline.findings[0].case.title}", flush=True)
         both = together(NAME, first, second)
         for seed in seeds:
             shutil.copytree(folder / "known", folder / f"{seed}" / "behind" / "cases")

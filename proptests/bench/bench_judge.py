@@ -23,9 +23,10 @@ from unittest import mock
 
 from graphquake.harness.spec.plan import Burst, Kill, Plan, Respawn, Wait
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.findings.judge import Judge
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans import novelty
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.search import draw_plans, search
 from graphquake.machines.shrinking.probdd import PRIORS
 from graphquake.machines.shrinking.rates import wilson
@@ -178,12 +179,18 @@ def _a_minute() -> tuple[float, float, int]:
     """Plans drawn and run a minute, on a correct graph, and what was found there."""
     runner = SimRunner([], seed=1, runs_max=SEARCH_RUNS)
     with tempfile.TemporaryDirectory() as folder:
-        judge = Judge(runner, Corpus(Path(folder)), Journal(), results_dir=Path(folder))
+        rounds = Rounds(
+            FindingPipeline(runner, Corpus(Path(folder)), RunLog(), results_dir=Path(folder))
+        )
         begun_s = time.monotonic()
-        search(judge, 1, findings_max=1)
+        search(rounds, 1, findings_max=1)
         took_s = time.monotonic() - begun_s
     a_minute = 60 / took_s
-    return len(judge.journal.plans) * a_minute, len(runner.runs) * a_minute, len(judge.findings)
+    return (
+        len(rounds.log.plans) * a_minute,
+        len(runner.runs) * a_minute,
+        len(rounds.pipeline.findings),
+    )
 
 
 def no_false_findings() -> Further:
@@ -222,19 +229,23 @@ def _behind(seed: int) -> float:
     first, second = Bug(plan_of("kill decode 0"), "wrong tokens"), Bug(BEHIND, "tokens lost")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        judge = Judge(SimRunner([first]), Corpus(folder / "with"), Journal(), results_dir=folder)
-        search(judge, 1, findings_max=1)
+        rounds = Rounds(
+            FindingPipeline(
+                SimRunner([first]), Corpus(folder / "with"), RunLog(), results_dir=folder
+            )
+        )
+        search(rounds, 1, findings_max=1)
         alone = _runs_until_met(SimRunner([second]), seed, folder / "without")
         return _runs_until_met(SimRunner([first, second]), seed, folder / "with") / alone
 
 
 def _runs_until_met(runner: SimRunner, seed: int, cases: Path) -> float:
     """The live runs of a search until its first finding; infinite if there is none."""
-    judge = Judge(runner, Corpus(cases), Journal(), results_dir=cases)
-    search(judge, seed, findings_max=1)
-    if not judge.findings:
+    rounds = Rounds(FindingPipeline(runner, Corpus(cases), RunLog(), results_dir=cases))
+    search(rounds, seed, findings_max=1)
+    if not rounds.pipeline.findings:
         return math.inf
-    return judge.journal.live.total() - judge.findings[0].case.cost.live_runs
+    return rounds.log.live.total() - rounds.pipeline.findings[0].case.cost.live_runs
 
 
 def noise(each: Each = map) -> Further:
@@ -249,9 +260,11 @@ def _noisy(seed: int) -> str:
     """What ends one of them. Every drawn plan has its turn, so that plans that were kept come again."""
     runner = SimRunner([Bug(plan_of("kill decode 0"), "wrong tokens", 0.3)], seed=seed, runs_max=60)
     with tempfile.TemporaryDirectory() as name, mock.patch.object(novelty, "LOOK_MAX", 0):
-        judge = Judge(runner, Corpus(Path(name)), Journal(), results_dir=Path(name))
+        rounds = Rounds(
+            FindingPipeline(runner, Corpus(Path(name)), RunLog(), results_dir=Path(name))
+        )
         try:
-            return search(judge, seed, findings_max=1)
+            return search(rounds, seed, findings_max=1)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
             return type(error).__name__
 

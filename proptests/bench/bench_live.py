@@ -16,9 +16,10 @@ from pathlib import Path
 from graphquake.harness.spec.graph import load_graph
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import Finding
-from graphquake.machines.findings.judge import Judge
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.runners.budget import Budget
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import LiveRunner, PendingRun, RunResult
 from graphquake.machines.sessions.search import search
 
@@ -73,11 +74,13 @@ def shrink_once(graph: str, slots: int, seed: int) -> Shrunk | None:
         runner = WatchedRunner(load_graph(graph), folder / "runs", Budget(BUDGET_S), slots=slots)
         runner.watcher = watch
         with runner:
-            judge = Judge(runner, Corpus(folder / "cases"), Journal(), results_dir=folder)
-            search(judge, seed, findings_max=1)
-    if not judge.findings:
+            rounds = Rounds(
+                FindingPipeline(runner, Corpus(folder / "cases"), RunLog(), results_dir=folder)
+            )
+            search(rounds, seed, findings_max=1)
+    if not rounds.pipeline.findings:
         return None
-    case = judge.findings[0].case
+    case = rounds.pipeline.findings[0].case
     took_s = time.monotonic() - watch.first_s
     return Shrunk(took_s, case.cost.live_runs, case.plan.one_line())
 

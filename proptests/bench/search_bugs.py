@@ -22,9 +22,10 @@ from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import Finding
-from graphquake.machines.findings.judge import Judge
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.runners.budget import Budget, BudgetSpent
-from graphquake.machines.runners.journal import Journal
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import LiveRunner, PendingRun
 from graphquake.machines.sessions.search import search
 
@@ -89,16 +90,18 @@ class CappedRunner(LiveRunner):
 def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:
     """Search for one bug."""
     row = Row(bug.name or NO_BUG, seed, by_hand=bug.plan.lines())
-    journal = Journal(folder / "journal.jsonl")
+    journal = RunLog(folder / "journal.jsonl")
     with CappedRunner(bug.spec, folder / "runs", Budget(SEARCH_MAX_S), slots=slots) as runner:
-        judge = Judge(runner, Corpus(folder / "cases"), journal, results_dir=folder)
-        search(judge, seed, findings_max=1)
+        rounds = Rounds(
+            FindingPipeline(runner, Corpus(folder / "cases"), journal, results_dir=folder)
+        )
+        search(rounds, seed, findings_max=1)
     journal.close()
-    row.runs, row.live_s = journal.live.total(), round(judge.live_s, 1)
+    row.runs, row.live_s = journal.live.total(), round(rounds.log.live_s, 1)
     row.invalid = journal.live["invalid"]
-    for finding in judge.findings:
+    for finding in rounds.pipeline.findings:
         _enter(row, bug, finding)
-    row.found = bool(row.plan) if bug.name else not judge.findings
+    row.found = bool(row.plan) if bug.name else not rounds.pipeline.findings
     row.found = row.found and not row.others
     return row
 

@@ -19,9 +19,10 @@ from typing import ClassVar, Final, Protocol
 
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.plans.graph_model import mend
+from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead
-from graphquake.machines.shrinking.trials import OutOfBudget, Trial
+from graphquake.machines.shrinking.trials import Trial
 
 from bench.costs import Costs
 from support.simulated import SPEC, Shape, Simulated, broken
@@ -284,7 +285,7 @@ class _Timed(VirtualRunner):
     def result(self, run: Begun) -> Trial:
         """See `VirtualRunner.result`."""
         if len(self.ends_s) >= Ours.runs_max:
-            raise OutOfBudget
+            raise BudgetSpent
         trial = VirtualRunner.result(self, run)
         self.ends_s.append(self.now_s)
         return trial

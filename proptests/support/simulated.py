@@ -30,7 +30,8 @@ from graphquake.harness.spec.plan import (
 )
 from graphquake.harness.spec.serves import parse_serves
 from graphquake.machines.plans.graph_model import Model, feasible, mend
-from graphquake.machines.shrinking.shrink import OutOfBudget, Trial
+from graphquake.machines.runners.budget import BudgetSpent
+from graphquake.machines.shrinking.shrink import Trial
 
 # What a step takes on a live graph, and how long a replica takes to be ready.
 STEP_S: Final = 0.02
@@ -246,7 +247,7 @@ class Simulated:
             f"the shrinker asked for what cannot be done: {plan.one_line()}"
         )
         if len(self.ran) >= self.runs_max:
-            raise OutOfBudget
+            raise BudgetSpent
         self.ran.append(plan)
         rate = self.rate(plan) if callable(self.rate) else self.rate
         chances = self._random.random(), self._random.random()

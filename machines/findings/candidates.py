@@ -1,0 +1,69 @@
+"""Live runs of the plans that a shrink asks for, within the budget of that shrink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphquake.harness.run.execute import Enough
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.runners.budget import Budget, BudgetSpent
+from graphquake.machines.runners.run_log import RunLog
+from graphquake.machines.runners.runner import PendingRun, Runner
+from graphquake.machines.shrinking.trials import Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Runs candidates of one shrink; see `shrinking.speculation.CandidateRunner`.
+
+    Attributes:
+        runner: runs the plans.
+        log: counts the runs that were not needed.
+        budget: the budget of this shrink.
+        enough: ends a run as soon as it has shown the wanted violation.
+        take: waits for a run, writes it down, and reads its meaning for this shrink.
+    """
+
+    runner: Runner
+    log: RunLog
+    budget: Budget
+    enough: Enough
+    take: Callable[[PendingRun], Trial]
+
+    @property
+    def slots(self) -> int:
+        """How many candidates may run side by side."""
+        return self.runner.slots
+
+    def on_fresh(self, plan: Plan) -> Trial:
+        """Run a plan on a fresh graph, and wait."""
+        return self.take(self.start(plan))
+
+    def on_used(self, plan: Plan) -> Trial:
+        """Run a plan on a used graph if there is one, and wait."""
+        return self.take(self.start(plan, may_reuse=True))
+
+    def start(self, plan: Plan, *, may_reuse: bool = False) -> PendingRun:
+        """Begin a run.
+
+        Raises:
+            BudgetSpent: if the budget of the shrink or of the search has no room for it.
+        """
+        if not self.budget.has_room(0.0):
+            raise BudgetSpent
+        self.budget.begin_run()
+        return self.runner.start(plan, "shrink", enough=self.enough, may_reuse=may_reuse)
+
+    def result(self, pending: PendingRun) -> Trial:
+        """Wait for a run."""
+        return self.take(pending)
+
+    def is_done(self, pending: PendingRun) -> bool:
+        """True as soon as the slot of a run is free again."""
+        return pending.done.done()
+
+    def cancel(self, pending: PendingRun) -> None:
+        """End a run that is not needed."""
+        self.log.unneeded += 1
+        self.runner.cancel(pending)

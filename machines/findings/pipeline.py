@@ -1,0 +1,271 @@
+"""From the first run that shows a new violation to a case on disk: shrink, gather evidence, save.
+
+`FindingPipeline.find` does all of it in one call. While it runs, the known cases do not change: a violation must count as new, or as
+explained, from the first run of a shrink to its last. Which drawn plans are run, and what Hypothesis is told, is left to `rounds`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.promises.verdict import Violation
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.case import Case, ShrinkCost
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.artifacts import file_finding
+from graphquake.machines.findings.candidates import Candidates
+from graphquake.machines.findings.excuses import EarlyVerdict, Excuses, excuses_of
+from graphquake.machines.findings.fault_localization import blame
+from graphquake.machines.findings.finding import Finding, case_of, with_past
+from graphquake.machines.findings.sightings import Sightings, last_step
+from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.runners.budget import UNLIMITED, BudgetSpent, Limit
+from graphquake.machines.runners.run_log import RunLog
+from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
+from graphquake.machines.shrinking.shrink import Shrunk, shrink
+from graphquake.machines.shrinking.speculation import shrink_ahead
+from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
+
+# Full runs of the minimal plan, for the evidence. Other runs end as soon as they have shown the violation.
+EVIDENCE_RUNS: Final = 2
+# A full run stays on for at least this long, or for a lease: its case may later excuse violations up to the last one seen here.
+EVIDENCE_STAY_S: Final = 8.0
+# How often a plan that was left unshrunk is tried again before its case is left as it is.
+AGAIN_RUNS: Final = 3
+CONFIRMATIONS: Final = 10
+CONTROLS: Final = 3
+
+
+@dataclass(slots=True)
+class FindingPipeline:
+    """Turns violations that no case explains into findings.
+
+    Attributes:
+        runner: runs plans.
+        corpus: the cases of this graph; findings are saved there.
+        log: the log of the search.
+        results_dir: the folder of the findings' run folders.
+        strict: an unconfirmed finding fails the session, too.
+        shrink_any: a candidate counts if it shows any unexplained violation; otherwise only the violation of the first run counts.
+        shrink_limit: the budget of each shrink.
+        plainest: plans of one step, against which a minimal plan of several steps is held.
+        on_finding: called with each finding as soon as it is saved.
+        findings: all findings so far.
+    """
+
+    runner: Runner
+    corpus: Corpus
+    log: RunLog
+    results_dir: Path = Path(".graphquake")
+    strict: bool = False
+    shrink_any: bool = False
+    shrink_limit: Limit = UNLIMITED
+    plainest: Sequence[Plan] = ()
+    on_finding: Callable[[Finding], None] = lambda _: None
+    findings: list[Finding] = field(default_factory=list)
+    _reopened: set[str] = field(default_factory=set)
+
+    @property
+    def spec(self) -> GraphSpec:
+        """The graph."""
+        return self.runner.spec
+
+    @property
+    def found(self) -> int:
+        """How many findings count."""
+        return sum(finding.counts for finding in self.findings)
+
+    @property
+    def excuses(self) -> Excuses:
+        """The cases that excuse violations at this moment."""
+        return excuses_of(self.corpus, self.spec, self._reopened)
+
+    def take(self, pending: PendingRun, why: str, *, refresh: bool = False) -> RunResult:
+        """Wait for a run, and write it down.
+
+        Args:
+            pending: the run.
+            why: its purpose, in a word or two.
+            refresh: if it shows a violation, first read the cases again that other processes have saved.
+        """
+        result = self.runner.result(pending)
+        plan, verdict = pending.plan, result.verdict
+        if refresh and verdict.violations:
+            self.corpus.refresh()
+        sort = self.excuses.sort(verdict.violations, result.history)
+        shown = dict.fromkeys(str(violation.signature) for violation in sort.unexplained)
+        what = verdict.causes[0] if verdict.causes else "; ".join(shown)
+        folder = result.folder.name if result.folder else ""
+        self.log.run(plan, why, verdict.says, result.live_s, what, sort.explained_by, folder)
+        return result
+
+    def go_on(self, case: Case) -> None:
+        """Shrink further a case that an earlier search had to leave unshrunk.
+
+        Raises:
+            BudgetSpent: if no run fits into the budget any more; the case stays as it is.
+        """
+        self._reopened.add(case.id)
+        try:
+            for _ in range(AGAIN_RUNS):
+                result = self.take(self.runner.start(case.plan, "go on"), "go on")
+                unexplained = self.excuses.unexplained(result)
+                own = [one for one in unexplained if one.signature == case.signature]
+                if own:
+                    finding = self.find(case.plan, result, own[0])
+                    if finding is None or finding.case.id != case.id:
+                        self.corpus.drop(case)
+                    return
+                self.runner.discard(result)
+        finally:
+            self._reopened.discard(case.id)
+
+    def find(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
+        """Shrink a plan, gather evidence and save the case.
+
+        Args:
+            plan: the plan that broke a promise.
+            first: its run.
+            violation: the violation of that run that is shrunk.
+
+        Returns:
+            The finding; None if another process has saved it in the meantime.
+        """
+        sightings = Sightings(violation.signature)
+        before = _Before.of(self.log)
+        shrunk = self._shrink(plan, first, sightings)
+        evidence = self._evidence(shrunk.plan, sightings)
+        self.corpus.refresh()
+        excuses = self.excuses
+        shown = excuses.unexplained(evidence[0] if evidence else first)
+        if not shown:
+            for result in (*evidence, first):
+                self.runner.discard(result)
+            return None
+        if self.shrink_any and evidence:
+            sightings.signature = shown[0].signature
+        else:
+            sightings.adopt_signature(shrunk.plan)
+        cost = before.cost(self.log, plan, shrunk.plan, self.runner.gpus)
+        finding = self._save(first, evidence, sightings, shrunk, cost)
+        self.findings.append(finding)
+        self.on_finding(finding)
+        return finding
+
+    def _shrink(self, plan: Plan, first: RunResult, sightings: Sightings) -> Shrunk:
+        trial = self._trial(first, sightings)
+
+        def shrinker(
+            run: RunPlan, on_trial: OnTrial | None, reuse: RunPlan | None = None
+        ) -> Shrunk:
+            return shrink(
+                self.spec, plan, trial, run, reuse=reuse, on_trial=on_trial,
+                plainest=self.plainest, confirmations=CONFIRMATIONS, controls=CONTROLS,
+            )  # fmt: skip
+
+        wanted = None if self.shrink_any else sightings.signature
+        candidates = Candidates(
+            self.runner,
+            self.log,
+            self.shrink_limit.begin(),
+            EarlyVerdict(self.excuses, wanted),
+            partial(self._take_candidate, sightings),
+        )
+        if self.runner.reuses:
+            return shrinker(candidates.on_fresh, None, candidates.on_used)
+        return shrink_ahead(shrinker, candidates)
+
+    def _take_candidate(self, sightings: Sightings, pending: PendingRun) -> Trial:
+        result = self.take(pending, "shrink")
+        trial = self._trial(result, sightings)
+        self.runner.discard(result)
+        return trial
+
+    def _trial(self, result: RunResult, sightings: Sightings) -> Trial:
+        """Read what a run says about the signature that is shrunk; note its other violations."""
+        is_valid = result.verdict.says != "invalid"
+        unexplained = self.excuses.unexplained(result) if result.verdict.says == "broken" else []
+        sightings.saw(result.history, unexplained)
+        wanted = [one for one in unexplained if self.shrink_any or sightings.wants(one)]
+        if is_valid:
+            sightings.noted(result.history, broken=bool(wanted))
+        if not wanted:
+            return Trial("kept" if is_valid else "invalid", used=result.used)
+        shown = wanted[0]
+        blamed = blame(result.history, shown)
+        return Trial("broken", last_step(result.history, shown.at_s), blamed, result.used)
+
+    def _evidence(self, minimal_plan: Plan, sightings: Sightings) -> list[RunResult]:
+        """Make full runs of the minimal plan for the report; return the broken ones."""
+        shown = []
+        stay_s = max(minimal_plan.stay_s, self.spec.lease_s, EVIDENCE_STAY_S)
+        watched = replace(minimal_plan, stay_s=stay_s)
+        begun = deque[PendingRun]()
+        for number in range(EVIDENCE_RUNS):
+            with suppress(BudgetSpent):
+                while len(begun) < min(self.runner.slots, EVIDENCE_RUNS - number):
+                    begun.append(self.runner.start(watched, "evidence"))
+            if not begun:
+                break
+            result = self.take(begun.popleft(), "evidence")
+            if self._trial(result, sightings).kind == "broken":
+                shown.append(result)
+            else:
+                self.runner.discard(result)
+        return shown
+
+    def _save(
+        self,
+        first: RunResult,
+        evidence: list[RunResult],
+        sightings: Sightings,
+        shrunk: Shrunk,
+        cost: ShrinkCost,
+    ) -> Finding:
+        """Save the case, and move the folders of its runs into the finding's folder."""
+        runs = [*evidence, first]
+        case = case_of(self.spec, self.runner.host, sightings, shrunk, runs, cost)
+        case = with_past(case, self.corpus)
+        # Saved before the folders move, so that no other process reports the same bug.
+        path = self.corpus.save(case)
+        shown, first = file_finding(
+            evidence[0] if evidence else first, first, self.results_dir / case.id
+        )
+        for result in evidence[1:]:
+            self.runner.discard(result)
+        counts = case.status in ("open", "unshrunk") or self.strict
+        return Finding(case, shown, first, sightings.others(case), counts, path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The counts of the log when a shrink began."""
+
+    live_runs: int
+    live_s: float
+    unneeded: int
+
+    @classmethod
+    def of(cls, log: RunLog) -> _Before:
+        return cls(log.live.total(), log.live_s, log.unneeded)
+
+    def cost(self, log: RunLog, drawn: Plan, minimal_plan: Plan, gpus: int) -> ShrinkCost:
+        """The cost of a shrink that ends now."""
+        live_s = log.live_s - self.live_s
+        return ShrinkCost(
+            steps=len(drawn.steps),
+            plainer=not embeds(minimal_plan, drawn),
+            live_runs=log.live.total() - self.live_runs,
+            live_s=round(live_s),
+            unneeded_runs=log.unneeded - self.unneeded,
+            gpu_s=round(live_s * gpus),
+            round=log.round,
+            draw=len(log.plans) + 1,
+        )

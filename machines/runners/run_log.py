@@ -1,0 +1,103 @@
+"""The log of one search: every drawn plan and every live run, as JSON lines in `journal.jsonl` and as counts.
+
+The file shows that the same seed draws the same plans, why a plan was not run, and the purpose of every live run. The counts
+are the only ones of their kind: a summary, a progress line and the cost of a finding all read them here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graphquake.harness.promises.verdict import Says
+from graphquake.harness.spec.plan import Plan
+
+
+class RunLog:
+    """Writes the log of one search, and counts.
+
+    Args:
+        path: the file; None counts only.
+
+    Attributes:
+        round: the number of the present round of drawing.
+        plans: every drawn plan, in order.
+        drawn: what became of the drawn plans -> how many.
+        live: verdict -> number of live runs.
+        causes: cause of an invalid run -> how many.
+        explained: id of a case -> number of runs in which it explained a violation.
+        run_s: the seconds that each live run took, replays included.
+        weak: drawn plans whose run could judge less than a quarter of its requests.
+        unneeded: speculative runs whose results were not needed.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._file = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("w", encoding="utf-8", buffering=1)
+        self.round = 0
+        self.plans: list[Plan] = []
+        self.drawn: Counter[str] = Counter()
+        self.live: Counter[str] = Counter()
+        self.causes: Counter[str] = Counter()
+        self.explained: Counter[str] = Counter()
+        self.run_s: list[float] = []
+        self.weak = 0
+        self.unneeded = 0
+
+    @property
+    def live_s(self) -> float:
+        """The seconds that all live runs took together."""
+        return sum(self.run_s)
+
+    def draw(self, plan: Plan, became: str) -> None:
+        """Note a drawn plan; `became` is "run", or the reason why it was not run."""
+        self.drawn[became] += 1
+        self.plans.append(plan)
+        self._write({"drawn": len(self.plans), "round": self.round, "became": became}, plan)
+
+    def run(
+        self,
+        plan: Plan,
+        why: str,
+        says: Says,
+        live_s: float,
+        what: str,
+        explained: Sequence[str] = (),
+        folder: str = "",
+    ) -> None:
+        """Note a live run that has ended.
+
+        Args:
+            plan: the plan.
+            why: the purpose of the run, in a word or two.
+            says: its verdict.
+            live_s: the seconds that it took.
+            what: the signatures that no case explains, or the cause of an invalid run.
+            explained: the ids of the cases that explain the other violations.
+            folder: the name of its folder.
+        """
+        self.live[says] += 1
+        self.run_s.append(live_s)
+        self.explained.update(explained)
+        if says == "invalid":
+            self.causes[what] += 1
+        row: dict[str, Any] = {"run": self.live.total(), "why": why, "says": says}
+        row |= {"live_s": round(live_s, 2)}
+        row |= {"what": what} if what else {}
+        row |= {"explained by": list(explained)} if explained else {}
+        row |= {"folder": folder} if folder else {}
+        self._write(row, plan)
+
+    def _write(self, row: dict[str, Any], plan: Plan) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(row | {"plan": plan.lines()}, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
