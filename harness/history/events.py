@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias, TypeVar, get_args
 
+from graphquake.harness.spec.plan import Aimed, Step, Wait, WaitReady, is_fault
 from graphquake.harness.spec.replica import Replica
 
 
@@ -63,19 +64,33 @@ class StepDone:
     Attributes:
         begun_s: when it began.
         number: its place in the plan, from 0.
+        step: what was done.
         landed: whether it took effect; a fault that did not makes the run invalid.
         proof: what was seen of it.
-        victim: the replica it aimed at; None unless it is a fault or a respawn.
     """
 
     at_s: float
     begun_s: float
     number: int
-    step: str
+    step: Step
     landed: bool
     proof: str
-    fault: bool = False
-    victim: Replica | None = None
+
+    @property
+    def fault(self) -> bool:
+        """Whether the step takes something away from the graph."""
+        return is_fault(self.step)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the step only lets time pass."""
+        return isinstance(self.step, Wait | WaitReady)
+
+    @property
+    def victim(self) -> Replica | None:
+        """The replica that the step aims at; None unless it is a fault or a respawn."""
+        step = self.step
+        return Replica(step.role, step.index) if isinstance(step, Aimed) else None
 
 
 @dataclass(frozen=True, slots=True)

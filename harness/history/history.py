@@ -33,11 +33,12 @@ from graphquake.harness.history.events import (
 )
 from graphquake.harness.history.request import Request
 from graphquake.harness.spec.graph import GraphSpec, read_graph
-from graphquake.harness.spec.plan import Plan, read_plan
+from graphquake.harness.spec.plan import Plan, parse_step, read_plan
 from graphquake.harness.spec.replica import Replica
 
-# The fields of events that hold a replica.
-_REPLICAS: Final = frozenset({"replica", "observer", "victim"})
+# The fields of events that hold a replica, and all that are written as text.
+_REPLICAS: Final = frozenset({"replica", "observer"})
+_AS_TEXT: Final = _REPLICAS | {"step", "victim"}
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ class History:
 
     def undisturbed_s(self) -> float | None:
         """Until when nothing was done to the graph: until the first step that is no wait began. None if the plan has not begun."""
-        begun = (s.begun_s for s in self.of(StepDone) if not s.step.startswith("wait "))
+        begun = (s.begun_s for s in self.of(StepDone) if not s.waits)
         healed_s = self.phase_began_s("heal")
         return next(begun, self.phase_began_s("plan") if healed_s is None else healed_s)
 
@@ -143,20 +144,23 @@ def _cell(value: object) -> object:
 
 
 def _row(event: Event) -> dict[str, Any]:
-    """An event as one line of events.jsonl; a replica in its text form."""
+    """An event as one line of events.jsonl; replicas and steps in their text form."""
     row: dict[str, Any] = {"event": type(event).__name__}
-    for one in fields(event):
-        value = getattr(event, one.name)
-        if one.name in _REPLICAS:
-            value = str(value) if value else ""
-        row[one.name] = value
-    return row
+    row |= {one.name: getattr(event, one.name) for one in fields(event)}
+    if isinstance(event, StepDone):
+        # Both follow from the step. They are written for a reader.
+        row |= {"fault": event.fault, "victim": event.victim or ""}
+    return {name: str(value) if name in _AS_TEXT else value for name, value in row.items()}
 
 
 def _event(row: dict[str, Any]) -> Event:
+    kind = EVENT_KINDS[row.pop("event")]
+    if kind is StepDone:
+        del row["fault"], row["victim"]
+        row["step"] = parse_step(row["step"])
     for name in _REPLICAS & row.keys():
-        row[name] = Replica.parse(row[name]) if row[name] else None
-    return EVENT_KINDS[row.pop("event")](**row)
+        row[name] = Replica.parse(row[name])
+    return kind(**row)
 
 
 def _request(row: Mapping[str, str]) -> Request:

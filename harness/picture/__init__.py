@@ -22,12 +22,11 @@ from graphquake.harness.history.events import (
     Died,
     Measured,
     PhaseBegan,
-    Resumed,
     Spawned,
 )
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import OK, SHED, Request
-from graphquake.harness.promises.availability import Stretch
+from graphquake.harness.promises.availability import Stretch, stalled_stretches
 from graphquake.harness.promises.builtin import judge, not_judged
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.impact import account
@@ -200,7 +199,7 @@ def content(history: History, verdict: Verdict) -> dict[str, Any]:
             {
                 "at_s": _round(f.begun_s),
                 "number": f.number + 1,
-                "step": f.step,
+                "step": str(f.step),
                 "proof": f.proof,
             }
             for f in history.faults()
@@ -252,12 +251,16 @@ def _lives(history: History, replicas: list[Replica]) -> Iterator[list[Any]]:
                     event.incarnation,
                     how,
                 ]
-    for fault in history.faults():
-        if fault.victim and fault.step.startswith("stall "):
-            on_s = (e.at_s for e in history.of(Resumed) if e.replica == fault.victim)
-            until_s = min((s for s in on_s if s >= fault.at_s), default=end_s)
-            place = replicas.index(fault.victim)
-            yield [place, _round(fault.begun_s), _round(until_s), "stalled", 0, ""]
+    for replica, stretches in stalled_stretches(history).items():
+        for one in stretches:
+            yield [
+                replicas.index(replica),
+                _round(one.begin_s),
+                _round(one.end_s),
+                "stalled",
+                0,
+                "",
+            ]
 
 
 def _how(death: Died) -> str:

@@ -18,7 +18,7 @@ from graphquake.harness.history.events import BecameReady, Died, Resumed, StepDo
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import OK, Request
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import PROCESS, TREE, Kill, Terminate, parse_step
+from graphquake.harness.spec.plan import PROCESS, TREE, Kill, Stall, Terminate
 from graphquake.harness.spec.replica import Replica
 
 # A request that was in flight may need this long, or one baseline p99 if that is longer, to notice that its worker is gone.
@@ -65,7 +65,7 @@ def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
     end_s = history.end_s
     up: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
     died_s = {(e.replica, e.incarnation): e.at_s for e in history.of(Died)}
-    faults, stalls = history.faults(), _stalls(history)
+    faults, stalls = history.faults(), stalled_stretches(history)
     for event in history.of(BecameReady):
         until_s = died_s.get((event.replica, event.incarnation))
         made_to_end_s = [
@@ -83,7 +83,7 @@ def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
 
 def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> bool:
     """Whether a fault makes its victim end: by SIGTERM, or by a kill that it died of, be it of a child that it dies with."""
-    step = parse_step(fault.step)
+    step = fault.step
     if isinstance(step, Terminate):
         return True
     if not isinstance(step, Kill) or died_s is None:
@@ -92,11 +92,11 @@ def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> 
     return is_whole and fault.begun_s <= died_s <= fault.at_s + spec.promises.window_s
 
 
-def _stalls(history: History) -> dict[Replica, list[Stretch]]:
+def stalled_stretches(history: History) -> dict[Replica, list[Stretch]]:
     """When each replica was stalled: from when its stall began until it was seen to go on."""
     found: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
     for fault in history.faults():
-        if fault.victim and fault.step.startswith("stall "):
+        if isinstance(fault.step, Stall) and fault.victim:
             ends_s = (e.at_s for e in history.of(Resumed) if e.replica == fault.victim)
             until_s = min((s for s in ends_s if s >= fault.at_s), default=history.end_s)
             found[fault.victim].append(Stretch(fault.begun_s, max(fault.at_s, until_s)))

@@ -25,7 +25,7 @@ from graphquake.harness.promises.throughput import queueing, throughput
 from graphquake.harness.promises.verdict import Verdict, Violation, violation_in
 from graphquake.harness.promises.views import views_agree
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import PROCESS, TREE, Kill, parse_step
+from graphquake.harness.spec.plan import PROCESS, TREE, Kill
 
 Promise: TypeAlias = Callable[[History, Availability], Iterable[Violation]]
 
@@ -228,7 +228,7 @@ def _dies_with_a_child(history: History, death: Died) -> bool:
         # The kill has landed when the child is gone; what dies with it may be gone first.
         if fault.victim != death.replica or fault.begun_s > death.at_s:
             continue
-        step = parse_step(fault.step)
+        step = fault.step
         if isinstance(step, Kill) and step.scope not in (TREE, PROCESS) and step.scope in dies_with:
             return True
     return False

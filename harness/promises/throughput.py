@@ -103,7 +103,7 @@ def _begins_in(window: Stretch, request: Request) -> bool:
 def _slower(
     history: History, window: Stretch, steady: Sequence[Request], longer: float
 ) -> Iterator[Violation]:
-    if not any(not step.step.startswith("wait ") for step in history.of(StepDone)):
+    if all(step.waits for step in history.of(StepDone)):
         return
     until_s = history.undisturbed_s() or 0.0
     # By when they were sent: of those that ended by then the slow ones would be missing.

@@ -60,7 +60,7 @@ def violation_in(
     """
     after = [step for step in history.faults() if step.at_s <= at_s]
     signature = Signature.parse(f"{promise}{SEPARATOR}{what}")
-    return Violation(signature, at_s, seen, after[-1].step if after else "", request, too_many)
+    return Violation(signature, at_s, seen, str(after[-1].step) if after else "", request, too_many)
 
 
 @dataclass(frozen=True, slots=True)

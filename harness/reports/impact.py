@@ -16,6 +16,7 @@ from typing import Final
 from graphquake.harness.history.events import BecameReady, Measured, Resumed, Spawned, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import LEFT, OK, SHED, WRONG, Request
+from graphquake.harness.spec.plan import Stall
 
 # What the suite calls a violation: a success that took longer.
 SLOW_S: Final = 2.1
@@ -188,7 +189,7 @@ def _impact(
     bad = [r for r in met if _is_bad(r) and r.ended_s < until_s]
     first_ok_s = _first_ok_s(met, bad, begun_s)
     return Impact(
-        step=fault.step,
+        step=str(fault.step),
         at_s=begun_s,
         failed=len(bad),
         window_s=_window_s(met, bad, begun_s),
@@ -200,8 +201,7 @@ def _impact(
 
 
 def _ready_s(history: History, fault: StepDone) -> float | None:
-    stalled = fault.step.startswith("stall ")
-    back = history.of(Resumed) if stalled else history.of(BecameReady)
+    back = history.of(Resumed) if isinstance(fault.step, Stall) else history.of(BecameReady)
     return next(
         (
             event.at_s - fault.begun_s

@@ -14,7 +14,6 @@ from typing import Final
 from graphquake.harness.clients.load import Load
 from graphquake.harness.history.events import StepDone
 from graphquake.harness.spec.plan import (
-    Aimed,
     Burst,
     Kill,
     Respawn,
@@ -47,14 +46,11 @@ async def carry_out(number: int, step: Step, target: Target, load: Load) -> Step
     begun_s = load.now_s()
     in_flight = load.in_flight
     landed = await _do(number, step, target, load)
-    victim = None
     proof = landed.proof
-    if isinstance(step, Aimed):
-        victim = Replica(step.role, step.index)
     if is_fault(step) and landed.ok:
         proof = f"{proof}, {in_flight} requests in flight"
     at_s = landed.at_s - (time.monotonic() - load.now_s())
-    return StepDone(at_s, begun_s, number, str(step), landed.ok, proof, is_fault(step), victim)
+    return StepDone(at_s, begun_s, number, step, landed.ok, proof)
 
 
 async def _do(number: int, step: Step, target: Target, load: Load) -> Landed:

@@ -30,7 +30,7 @@ def facts_of(history: History) -> dict[str, float]:
     steps = list(history.of(StepDone))
     ready = [event for event in history.of(BecameReady) if event.incarnation]
     for number, step in enumerate(steps):
-        if step.step.startswith("wait"):
+        if step.waits:
             continue
         at_s, name = step.begun_s, f'"{step.step}" (step {step.number + 1})'
         there = [r for r in history.requests if _in_flight(r, at_s)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from graphquake.harness.history.events import BecameReady, Died, Spawned, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import Burst, Fault, parse_step
+from graphquake.harness.spec.plan import Burst, Fault
 from graphquake.harness.spec.replica import Replica
 
 OVERLAP = "kill while another recovers"
@@ -54,7 +54,7 @@ def _kinds(history: History) -> Iterator[str]:
         elif isinstance(event, Died | Spawned):
             down.add(event.replica)
         elif event.landed:
-            step = parse_step(event.step)
+            step = event.step
             if isinstance(step, Fault):
                 yield f"{type(step).__name__.lower()} {step.role}"
                 if down - {event.victim}:

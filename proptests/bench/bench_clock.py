@@ -27,8 +27,7 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.request import Request
 from graphquake.harness.reports.impact import Impact, account, percentile
 from graphquake.harness.spec.graph import GraphSpec, read_graph
-from graphquake.harness.spec.plan import parse_plan
-from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.plan import Kill, parse_plan
 
 # The folder from which `python -m bench.…` finds this module.
 PROPTESTS: Final = Path(__file__).parent.parent
@@ -136,8 +135,7 @@ async def measure(outages: int, seed: int) -> tuple[list[Outage], list[Impact]]:
         await server.wait()
     truth = [Outage(*said[at : at + 3]) for at in range(0, len(said), 3)]
     events: list[Event] = [
-        StepDone(one.down_s, one.down_s, 0, "kill server 0", True, "", True, Replica("server", 0))
-        for one in truth
+        StepDone(one.down_s, one.down_s, 0, Kill("server", 0), True, "") for one in truth
     ]
     history = History(spec, parse_plan("plan", ["kill server 0"]), events, requests)
     return truth, list(account(history).impacts)

@@ -18,10 +18,8 @@ from graphquake.harness.history.request import ERROR, OK, Request
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import (
     TREE,
-    Aimed,
     Kill,
     Plan,
-    is_fault,
     parse_plan,
     parse_step,
 )
@@ -92,21 +90,18 @@ class Made:
     ) -> Made:
         """A step ended; a kill that landed also ends its victim."""
         step = parse_step(text)
-        victim = Replica(step.role, step.index) if isinstance(step, Aimed) else None
         self.events.append(
             StepDone(
                 at_s,
                 at_s if begun_s is None else begun_s,
                 number,
-                text,
+                step,
                 landed,
                 "made",
-                is_fault(step),
-                victim,
             )
         )
         if isinstance(step, Kill) and step.scope == TREE and landed:
-            self.dies(str(victim), at_s, aimed=True)
+            self.dies(f"{step.role} {step.index}", at_s, aimed=True)
         return self
 
     def phase(self, name: str, at_s: float) -> Made:
