@@ -383,8 +383,8 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
         )
         outcome = runner.run(plan, "search")
         wrong = next(v for v in outcome.verdict.violations if v.signature.what == "wrong tokens")
-        judge._find(plan, outcome, wrong)
-        finding = judge.findings[-1]
+        rounds.pipeline.find(plan, outcome, wrong)
+        finding = rounds.pipeline.findings[-1]
         assert len(finding.case.plan.steps) == steps
     assert str(finding.case.signature) == "answers / tokens lost"
 

@@ -9,7 +9,8 @@ import pytest
 
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.findings.judge import Judge
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.findings.sightings import Sightings
 from graphquake.machines.plans import novelty
 from graphquake.machines.reports.summary import GraphSummary
@@ -72,11 +73,11 @@ def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
     )
     evidence = ours.pipeline._evidence
 
-    def late(_: Judge, minimal: Plan, sightings: Sightings) -> list[RunResult]:
+    def late(_: FindingPipeline, minimal: Plan, sightings: Sightings) -> list[RunResult]:
         Corpus(tmp_path / "ours").save(theirs)
         return evidence(minimal, sightings)
 
-    monkeypatch.setattr(Judge, "_evidence", late)
+    monkeypatch.setattr(FindingPipeline, "_evidence", late)
     assert search(ours, 1, findings_max=1, shard=1) == "budget"
     assert ours.pipeline.findings == []
     assert [case.id for case in Corpus(tmp_path / "ours")] == [theirs.id]

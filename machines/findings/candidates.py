@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from graphquake.harness.run.execute import Enough
+from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.runners.budget import Budget, BudgetSpent
 from graphquake.machines.runners.run_log import RunLog

@@ -71,7 +71,7 @@ def excuses_of(corpus: Corpus, spec: GraphSpec, except_for: Iterable[str] = ()) 
 
 
 @dataclass(frozen=True, slots=True)
-class EarlyVerdict:
+class ShowsWanted:
     """Tells during a run whether its history already shows the violation that a shrink looks for.
 
     The thread of the live runs calls it while the thread of the shrinker waits. It holds only immutable values, so it needs no lock.
@@ -85,6 +85,6 @@ class EarlyVerdict:
     wanted: Signature | None
 
     def __call__(self, history: History) -> bool:
-        """Judge the history so far. See `harness.run.execute.Enough`."""
+        """Judge the history so far. See `harness.run.early_verdict.Enough`."""
         unexplained = self.excuses.sort(judge(history).violations, history).unexplained
         return any(self.wanted in (None, violation.signature) for violation in unexplained)

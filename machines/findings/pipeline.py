@@ -21,7 +21,7 @@ from graphquake.machines.cases.case import Case, ShrinkCost
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.artifacts import file_finding
 from graphquake.machines.findings.candidates import Candidates
-from graphquake.machines.findings.excuses import EarlyVerdict, Excuses, excuses_of
+from graphquake.machines.findings.excuses import Excuses, ShowsWanted, excuses_of
 from graphquake.machines.findings.fault_localization import blame
 from graphquake.machines.findings.finding import Finding, case_of, with_past
 from graphquake.machines.findings.sightings import Sightings, last_step
@@ -103,7 +103,7 @@ class FindingPipeline:
         shown = dict.fromkeys(str(violation.signature) for violation in sort.unexplained)
         what = verdict.causes[0] if verdict.causes else "; ".join(shown)
         folder = result.folder.name if result.folder else ""
-        self.log.run(plan, why, verdict.says, result.live_s, what, sort.explained_by, folder)
+        self.log.run(plan, why, verdict.kind, result.live_s, what, sort.explained_by, folder)
         return result
 
     def go_on(self, case: Case) -> None:
@@ -175,7 +175,7 @@ class FindingPipeline:
             self.runner,
             self.log,
             self.shrink_limit.begin(),
-            EarlyVerdict(self.excuses, wanted),
+            ShowsWanted(self.excuses, wanted),
             partial(self._take_candidate, sightings),
         )
         if self.runner.reuses:
@@ -190,8 +190,8 @@ class FindingPipeline:
 
     def _trial(self, result: RunResult, sightings: Sightings) -> Trial:
         """Read what a run says about the signature that is shrunk; note its other violations."""
-        is_valid = result.verdict.says != "invalid"
-        unexplained = self.excuses.unexplained(result) if result.verdict.says == "broken" else []
+        is_valid = result.verdict.kind != "invalid"
+        unexplained = self.excuses.unexplained(result) if result.verdict.kind == "broken" else []
         sightings.saw(result.history, unexplained)
         wanted = [one for one in unexplained if self.shrink_any or sightings.wants(one)]
         if is_valid:

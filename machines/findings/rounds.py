@@ -115,7 +115,7 @@ class Rounds:
     def _finish(self, pending: PendingRun) -> None:
         """Wait for the run of a drawn plan, and pass the first unexplained violation on to the pipeline."""
         plan, result = pending.plan, self.pipeline.take(pending, "search", refresh=True)
-        if result.verdict.says == "invalid":
+        if result.verdict.kind == "invalid":
             self._ran.discard(plan)
             self.runner.discard(result)
             return

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graphquake.harness.promises.verdict import Says
+from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.spec.plan import Plan
 
 
@@ -64,7 +64,7 @@ class RunLog:
         self,
         plan: Plan,
         why: str,
-        says: Says,
+        kind: VerdictKind,
         live_s: float,
         what: str,
         explained: Sequence[str] = (),
@@ -75,18 +75,18 @@ class RunLog:
         Args:
             plan: the plan.
             why: the purpose of the run, in a word or two.
-            says: its verdict.
+            kind: its verdict.
             live_s: the seconds that it took.
             what: the signatures that no case explains, or the cause of an invalid run.
             explained: the ids of the cases that explain the other violations.
             folder: the name of its folder.
         """
-        self.live[says] += 1
+        self.live[kind] += 1
         self.run_s.append(live_s)
         self.explained.update(explained)
-        if says == "invalid":
+        if kind == "invalid":
             self.causes[what] += 1
-        row: dict[str, Any] = {"run": self.live.total(), "why": why, "says": says}
+        row: dict[str, Any] = {"run": self.live.total(), "why": why, "says": kind}
         row |= {"live_s": round(live_s, 2)}
         row |= {"what": what} if what else {}
         row |= {"explained by": list(explained)} if explained else {}
