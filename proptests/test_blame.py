@@ -1,4 +1,4 @@
-"""What a history says about which of its steps are behind a failure."""
+"""The weights that the history of a failing run gives to the steps of its plan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAN = plan_of(
 
 
 def weights(promise: str, what: str, at_s: float) -> tuple[float, ...]:
-    """What is said of a violation at that time, in a graph whose registry is no part of a path."""
+    """The weights for a violation at a time, in a graph whose registry is not part of a path."""
     roles = {
         "frontend": {"command": "frontend", "entry": "http://127.0.0.1:{port.http}"},
         "registry": {"command": "registry"},
@@ -36,14 +36,14 @@ def weights(promise: str, what: str, at_s: float) -> tuple[float, ...]:
 
 @pytest.mark.parametrize(("at_s", "last"), [(1.5, 0), (3.5, 2), (9.0, 3)])
 def test_the_last_fault_before_it_weighs_more(at_s: float, last: int) -> None:
-    """Whoever is beside the path weighs less, be it the last or not; bursts and waits weigh nothing."""
+    """The last fault before the violation weighs more. A step at a replica beside the path weighs less, even if it is the last."""
     expected = [1.0, 1.0, BESIDE_THE_PATH, 1.0, 1.0]
     expected[last] *= LAST_FAULT
     assert weights("error_window", "HTTP 503 / path left", at_s) == tuple(expected)
 
 
 def test_before_any_fault_none_is_the_last() -> None:
-    """A violation in the baseline says nothing of the order."""
+    """For a violation before the first fault, no step weighs more because of its place."""
     assert weights("error_window", "HTTP 503 / path left", 0.5) == (1.0, 1.0, 0.25, 1.0, 1.0)
 
 
@@ -57,5 +57,5 @@ def test_before_any_fault_none_is_the_last() -> None:
     ],
 )
 def test_bursts_weigh_more_where_it_is_about_load(promise: str, what: str, weight: float) -> None:
-    """What is shed, or still counted."""
+    """A burst weighs more if requests are shed or a gauge stays above 0, and for no other violation."""
     assert weights(promise, what, 9.0)[1] == weight

@@ -137,6 +137,6 @@ def test_the_oldest_kept_runs_make_room(tmp_path: Path, spare: bool, left: set[s
     kept = Made(plan=plan_of("kill decode 0")).steady(0.0, 2.0)
     archive = RunArchive(room_bytes=3 << 19, spare_shown=spare)
     for number, made in enumerate([broken(), kept, broken(), kept]):
-        archive.put(outcome(tmp_path / str(number), made, 400))
+        archive.add(outcome(tmp_path / str(number), made, 400))
     assert {path.name for path in tmp_path.iterdir()} == left
     assert all((path / "run.html").is_file() for path in tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""What a user reads, to the letter."""
+"""The text of findings and summaries, to the letter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BEGAN = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
 @pytest.fixture
 def finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
-    """Four seconds of failures after a kill, with the logs of two replicas."""
+    """A finding with four seconds of failures after a kill, and the logs of two replicas."""
     monkeypatch.chdir(tmp_path)
     logs = tmp_path / ".graphquake/3f9a1c/minimal/logs"
     logs.mkdir(parents=True)
@@ -78,7 +78,7 @@ FINDING 3f9a1c  error_window broken by kill decode 0; wait 0.50 s: 80 of 142 req
               ok    ▄▆▆▆▆▆▆▆▆▆▆▆▆▄                          ▄▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆█
               fail               ▂▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▂
                     -2.0 s … +7.0 s, × fault, + healed, full block 27/s
-  for one     request 40, sent +0.00 s, HTTP 503 after 100 ms
+  example     request 40, sent +0.00 s, HTTP 503 after 100 ms
   logs        frontend-0.0  +0.25  WARN no instances left to try
               prefill-0.0          Traceback (most recent call last):
   reproduced  7 of 10 runs (40% to 89%, 95% Wilson), all on fresh graphs
@@ -91,7 +91,7 @@ FINDING 3f9a1c  error_window broken by kill decode 0; wait 0.50 s: 80 of 142 req
 
 
 def test_a_finding(finding: Finding) -> None:
-    """At most 30 lines of 100 columns."""
+    """A finding is told in at most 30 lines of 100 columns."""
     text = finding_text(finding)
     assert text == FINDING
     assert len(text.splitlines()) <= 30
@@ -99,7 +99,7 @@ def test_a_finding(finding: Finding) -> None:
 
 
 def test_a_finding_with_a_long_plan_stays_short(finding: Finding) -> None:
-    """Whatever it holds."""
+    """A finding with a plan of 60 steps keeps to 30 lines of 100 columns, and still ends with what to do next."""
     steps = plan_of(*["kill decode 0", "respawn decode 0"] * 30)
     long = replace(
         finding,
@@ -114,19 +114,19 @@ def test_a_finding_with_a_long_plan_stays_short(finding: Finding) -> None:
 
 
 def test_a_case_that_lies_elsewhere_is_named_by_its_file(finding: Finding) -> None:
-    """By its id alone it would not be found from here."""
+    """A case outside the folder `regressions` is named by its path, because `replay` would not find its id from here."""
     said = " ".join(finding_text(replace(finding, path=Path("/cases/3f9a1c.json"))).split())
     assert "graphquake replay /cases/3f9a1c.json not a bug today?" in said
     assert "graphquake mark /cases/3f9a1c.json known" in said
 
 
 def replayed(case: Case, word: Word, broke: int, runs: int) -> Replay:
-    """A replay that saw nothing else."""
+    """A replay with this result, which saw no other signature."""
     return Replay(case, word, broke, runs, 0, (), (), None)
 
 
 def summary_of(finding: Finding) -> GraphSummary:
-    """A session with everything in it."""
+    """The summary of a session that has something to say in each of its lines."""
     known = replace(finding.case, id="aa0001", status="known", why="URL")
     fixed = replace(finding.case, id="aa0002", status="fixed")
     return GraphSummary(
@@ -161,7 +161,7 @@ broken: 1 new finding"""
 
 
 def test_a_summary(finding: Finding, tmp_path: Path) -> None:
-    """As text; as JSON with the same numbers; as Markdown with the same text."""
+    """A summary is written as text, as JSON with the same numbers, and as Markdown with the same text."""
     summary = summary_of(finding)
     text = summary.text()
     assert text == SUMMARY
@@ -175,7 +175,7 @@ def test_a_summary(finding: Finding, tmp_path: Path) -> None:
 
 
 def test_a_replay_says_how_sure_it_is(finding: Finding) -> None:
-    """No surer than so many kept runs can make anybody."""
+    """A replay that did not reproduce its case claims only the certainty that its number of kept runs gives."""
     case = replace(finding.case, status="known", why="URL")
     assert (
         f"NOT REPRODUCED 0/1 ({case.rate:.0%} sure" in replayed(case, "NOT REPRODUCED", 0, 1).line
@@ -184,7 +184,7 @@ def test_a_replay_says_how_sure_it_is(finding: Finding) -> None:
 
 
 def test_what_the_exit_status_rests_on(finding: Finding) -> None:
-    """A finding or a case that is back fails; too many invalid runs, or none at all, prove nothing."""
+    """A session fails with a finding or a case that is back. It proves nothing with too many invalid runs, or with no run at all."""
     clean = GraphSummary("made", 7, live={"kept": 5})
     assert (clean.exit_status, clean.verdict_line) == (0, "kept: nothing new")
     assert replace(clean, findings=[replace(finding, counts=False)]).exit_status == 0
@@ -204,5 +204,5 @@ def test_what_the_exit_status_rests_on(finding: Finding) -> None:
 
 
 def test_counting() -> None:
-    """One is no plural."""
+    """A count of one takes the singular, every other count the plural."""
     assert [counted(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]

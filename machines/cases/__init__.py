@@ -1,1 +1,1 @@
-"""Cases on disk, and their replay."""
+"""Cases: their files, what they excuse, and their replay."""

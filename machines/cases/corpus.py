@@ -22,12 +22,12 @@ class Corpus:
     """The cases in one folder.
 
     Args:
-        folder: where they lie, and where new ones go; it need not exist yet.
-        shipped: a folder of cases that came with graphquake; one of the same name in `folder` stands for it.
-        only: the name of the one file that is read.
+        folder: the folder of the cases, to which new ones are saved too. It need not exist yet.
+        shipped: a folder of cases that came with Graphquake. A case with the same id in `folder` replaces the shipped one.
+        only: if given, the name of the only file to read.
 
     Raises:
-        InputError: if one of them is damaged or of a newer schema.
+        InputError: if a case is damaged or of a newer schema.
     """
 
     def __init__(self, folder: Path, shipped: Path | None = None, *, only: str = "") -> None:
@@ -39,7 +39,7 @@ class Corpus:
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the folder once more: another process may have kept a case there.
+        """Read the folder again: another process may have saved a case there.
 
         Raises:
             InputError: as for the corpus.
@@ -51,42 +51,44 @@ class Corpus:
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            return  # Another process has just dropped it.
+            return  # Another process has just removed it.
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: is damaged: {error}") from None
         case = read_case(str(path), text)
         if case.id != path.stem:
-            raise InputError(f"{path}: id: found {case.id}, expected the file's name")
+            raise InputError(
+                f"{path}: id: found {case.id}, expected {path.stem}, the name of the file"
+            )
         self._cases[case.id] = case
 
     def __iter__(self) -> Iterator[Case]:
         return iter(tuple(self._cases.values()))
 
     def of(self, spec: GraphSpec) -> list[Case]:
-        """The cases of one graph."""
+        """The cases of a graph."""
         return [case for case in self if case.is_of(spec)]
 
     def get(self, id_: str) -> Case:
-        """The case of that id.
+        """The case with this id.
 
         Raises:
-            InputError: if there is none.
+            InputError: if no case has it.
         """
         if id_ not in self._cases:
-            raise InputError(f'{self.folder}: no case "{id_}"{did_you_mean(id_, self._cases)}')
+            raise InputError(f'{self.folder}: has no case "{id_}"{did_you_mean(id_, self._cases)}')
         return self._cases[id_]
 
     def path(self, case: Case) -> Path:
-        """Where a case lies."""
+        """The path of a case's file."""
         return self.folder / f"{case.id}.json"
 
     def drop(self, case: Case) -> None:
-        """Another case has taken the place of this one."""
+        """Remove a case, and its file."""
         self.path(case).unlink(missing_ok=True)
         self._cases.pop(case.id, None)
 
     def save(self, case: Case) -> Path:
-        """Write a case, all of it or nothing, and return its path."""
+        """Write a case, completely or not at all, and return the path of its file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = case_text(case)
         with tempfile.NamedTemporaryFile(

@@ -1,7 +1,8 @@
-"""Replaying a case: is it still there?
+"""Replays a case, to see whether its bug is still there.
 
-A replay runs the case's plan under the case's own bounds and load, on fresh graphs, until one run breaks it in the case's way, or enough
-runs kept it to be 95% sure that its rate is no longer what it was. What it means depends on the case's status (see `meaning_of`).
+A replay runs the case's plan on fresh graphs, under the case's own bounds and load. It ends with the first run that shows the case's
+signature, or when enough runs kept the promise to be 95% sure that the case's rate is lower now. What the result means depends on the
+status of the case (see `meaning_of`).
 """
 
 from __future__ import annotations
@@ -29,13 +30,18 @@ Word: TypeAlias = Literal["REPRODUCED", "NOT REPRODUCED", "UNDECIDED", "INVALID"
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a replay saw.
+    """The result of a replay.
 
     Attributes:
-        broke, runs, invalid: as in `Observed`.
-        others: signatures that were seen besides the case's own.
-        shown: the last run that broke it, or the last one at all.
-        why: why there was no run at all.
+        case: the case that was replayed.
+        word: the result in a word.
+        broke: how many runs showed the case's signature.
+        runs: how many runs proved something.
+        invalid: how many runs proved nothing; they are not among `runs`.
+        others: signatures that the runs showed and the case does not name.
+        differs: versions, and the host, that have changed since the case was last observed.
+        shown: the last run that showed the case's signature; the first run if none did; None without a run.
+        why: if there was no run, the reason.
     """
 
     case: Case
@@ -50,7 +56,7 @@ class Replay:
 
     @property
     def line(self) -> str:
-        """One word and what it rests on."""
+        """The result in a line: the word, and the counts behind it."""
         if self.why:
             return f"INVALID {self.why}"
         if self.word == "INVALID":
@@ -63,24 +69,32 @@ class Replay:
         return f"{self.word} {count}" + (", budget" if self.word == "UNDECIDED" else "")
 
     def observed(self, on: str, host: dict[str, str]) -> Observed:
-        """The line that a recorded replay adds to its case."""
+        """The entry that a recorded replay adds to its case.
+
+        Args:
+            on: the day, ISO 8601.
+            host: the machine and the versions.
+        """
         return Observed(
             on, versions_of(host), host.get("host", ""), self.broke, self.runs, self.invalid
         )
 
 
 def versions_of(host: dict[str, str]) -> dict[str, str]:
-    """The versions in a description of a host."""
+    """The versions among the facts about a host."""
     return {name: value for name, value in host.items() if name not in ("host", "began", "python")}
 
 
 def runs_needed(case: Case) -> int:
-    """How many kept runs say that a case's rate is no longer what it was."""
+    """How many kept runs in a row show that a case's rate is lower now."""
     return max(RUNS_MIN, passes_to_reject(case.rate))
 
 
 def impossible(case: Case, spec: GraphSpec) -> str:
-    """Why a graph that changed since cannot do a case's plan any more; empty if it can."""
+    """Say why the graph can't run a case's plan any more; empty if it can.
+
+    The graph file may have changed since the case was saved.
+    """
     try:
         check_plan(spec, case.plan, "cannot be done any more")
         # A case brings its own promises and oracle, and the code behind them may have moved since.
@@ -92,11 +106,13 @@ def impossible(case: Case, spec: GraphSpec) -> str:
 
 
 def replay(case: Case, runner: Runner, journal: RunLog, *, runs: int | None = None) -> Replay:
-    """Run a case's plan until it is decided.
+    """Run a case's plan until the result is clear.
 
     Args:
-        runner: runs under the case's own bounds and load (see `Case.as_in`).
-        runs: do exactly so many, broken or not; None stops at the first that breaks it.
+        case: the case.
+        runner: runs plans under the case's own bounds and load (see `Case.as_in`).
+        journal: the log that takes a line for each run.
+        runs: the exact number of runs; None stops at the first run that shows the case's signature.
     """
     if why := impossible(case, runner.spec):
         return Replay(case, "INVALID", 0, 0, 0, (), _differs(case, runner.host), None, why)
@@ -142,7 +158,7 @@ def _word(broke: int, kept: int, needed: int, *, spent: bool) -> Word:
 
 
 def _differs(case: Case, host: dict[str, str]) -> tuple[str, ...]:
-    """What is not as it was when the case was last seen."""
+    """Versions, and the host, that have changed since the case was last observed."""
     if not case.observed:
         return ()
     last = case.observed[-1]
@@ -159,7 +175,7 @@ def _differs(case: Case, host: dict[str, str]) -> tuple[str, ...]:
 
 
 def meaning_of(one: Replay) -> tuple[bool, str]:
-    """What a replay means for its case: whether it fails, and in words."""
+    """What a replay means for its case: whether it fails the session, and the meaning in words."""
     case, there = one.case, one.word == "REPRODUCED"
     if one.word in ("UNDECIDED", "INVALID"):
         return False, one.line
@@ -173,5 +189,5 @@ def meaning_of(one: Replay) -> tuple[bool, str]:
 
 
 def recorded(case: Case, one: Observed) -> Case:
-    """The case with one line more."""
+    """The case with one more entry in `observed`."""
     return replace(case, observed=(*case.observed, one))

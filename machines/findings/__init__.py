@@ -1,1 +1,1 @@
-"""From a violation to a finding: judging, confirming, explaining and keeping it."""
+"""From a violation to a finding: it is judged, confirmed, explained and saved as a case."""

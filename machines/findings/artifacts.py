@@ -1,7 +1,7 @@
-"""What is left of runs on disk: the folders of findings, and of as many other runs as there is room for.
+"""Keeps the folders of runs on disk: those of findings, and as many others as there is room for.
 
-Every run has a page (see `picture`). What a finding rests on lies where its case is looked for: the run of the minimal plan, and beside it
-the one in which it was first seen. All other runs stay until the folder is full; then the oldest kept ones go first.
+Every run gets a page (see `picture`). The folder of a finding has the id of its case. It holds the run of the minimal plan, and the run in
+which the violation was first seen. All other runs stay until there is no room left; then the oldest kept runs are removed first.
 """
 
 from __future__ import annotations
@@ -16,20 +16,29 @@ from graphquake.harness.picture import NAME, write_page
 from graphquake.harness.reports.story import story
 from graphquake.machines.runners.runner import RunResult
 
-# What the folders of all runs of a graph may take, and what stays of them whatever happens.
+# The room for the folders of all runs of a graph, in bytes.
 ROOM_BYTES: Final = 2 << 30
 MINIMAL: Final = "minimal"
 ORIGINAL: Final = "original"
 
 
 def draw(outcome: RunResult, links: Mapping[str, str] | None = None) -> None:
-    """Write the page of a run, if it has a folder."""
+    """Write the page of a run, if the run has a folder.
+
+    Args:
+        outcome: the run.
+        links: text -> URL of other pages that the page links to.
+    """
     if outcome.folder is not None and (outcome.folder / "events.jsonl").is_file():
         write_page(outcome.history, outcome.folder, links)
 
 
 def move(outcome: RunResult, to: Path) -> RunResult:
-    """Put a run's folder there; whatever was there before goes."""
+    """Move the folder of a run, and remove what was there before.
+
+    Returns:
+        The run, with its new folder.
+    """
     if outcome.folder is None or not outcome.folder.is_dir():
         return outcome
     shutil.rmtree(to, ignore_errors=True)
@@ -39,22 +48,22 @@ def move(outcome: RunResult, to: Path) -> RunResult:
 
 
 def tell(outcome: RunResult) -> None:
-    """Write down in ten lines what happened in a run."""
+    """Write the story of a run into its folder, in at most ten lines."""
     if outcome.folder is not None and outcome.folder.is_dir():
         text = "".join(f"{line}\n" for line in story(outcome.history))
         (outcome.folder / "story.txt").write_text(text, encoding="utf-8")
 
 
 def file_finding(shown: RunResult, first: RunResult, folder: Path) -> tuple[RunResult, RunResult]:
-    """Put away what a finding rests on.
+    """Move the runs of a finding into its folder, and write their pages and the story.
 
     Args:
-        shown: the run of the minimal plan that is shown.
-        first: the run in which it was first seen; may be the same.
-        folder: of the finding.
+        shown: the run of the minimal plan that the report shows.
+        first: the run in which the violation was first seen; it may be the same run.
+        folder: the folder of the finding.
 
     Returns:
-        Both, where they lie now.
+        Both runs, with their new folders.
     """
     same = shown is first
     shown = move(shown, folder / MINIMAL)
@@ -69,19 +78,19 @@ def file_finding(shown: RunResult, first: RunResult, folder: Path) -> tuple[RunR
 
 @dataclass(slots=True)
 class RunArchive:
-    """The folders of runs, as far as there is room for them.
+    """Keeps the folders of runs, and removes the oldest when there is no room left.
 
     Attributes:
-        room_bytes: what all of them may take.
-        spare_shown: whether those of broken and invalid runs stay all the same.
+        room_bytes: the room for all of them, in bytes.
+        spare_shown: the folders of broken and invalid runs are never removed.
     """
 
     room_bytes: int = ROOM_BYTES
     spare_shown: bool = False
     _taken: dict[Path, tuple[int, bool]] = field(default_factory=dict)
 
-    def put(self, outcome: RunResult) -> None:
-        """Keep the folder of a run, with its page; the oldest kept runs make room for it, then the oldest of all."""
+    def add(self, outcome: RunResult) -> None:
+        """Add the folder of a run, and write its page. To make room, the oldest kept runs are removed first, then the oldest others."""
         if outcome.folder is None or not outcome.folder.is_dir():
             return
         draw(outcome)

@@ -1,8 +1,9 @@
-"""What separates the broken from the kept runs of one and the same plan, where it does not break every time.
+"""Explains why a plan breaks a promise in some of its runs: it finds facts that separate the broken runs from the kept ones.
 
-A run is told by *facts* about the moments at which its steps began: how many requests were in flight, how long ago somebody came back,
-how far apart two steps were. They are known of every run, however early it ended. A fact separates if it has one kind of value in all
-broken runs and another in all kept ones, and if that many runs would hardly do so by chance, with that many facts to choose from.
+A *fact* is a number about the moment at which a step began: how many requests were in flight, how long ago a replica had become ready
+again, how far apart two steps were. Facts are known for every run, however early it ended. A fact separates if all broken runs lie on one
+side of a value and all kept runs on the other. Among many facts some separate few runs by chance, so nothing is reported unless the chance
+of that is at most `CHANCE_MAX`.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.request import Request
 from graphquake.machines.cases.case import Difference
 
-# Name -> value: a number, or 1 and 0 for yes and no.
+# The name of a fact -> its value. Yes is 1 and no is 0.
 Facts: TypeAlias = Mapping[str, float]
 
 SHOWN_MAX: Final = 3
-# The chance that some fact or other separates runs that do not differ.
+# The highest allowed chance that any fact separates runs that do not differ.
 CHANCE_MAX: Final = 0.05
 
 
 def facts_of(history: History) -> dict[str, float]:
-    """What was so when each step of a run began."""
+    """The facts of a run, about the moment at which each of its steps began; waits are left out."""
     found: dict[str, float] = {}
     steps = list(history.of(StepDone))
     ready = [event for event in history.of(BecameReady) if event.incarnation]
@@ -54,7 +55,12 @@ def _in_flight(request: Request, at_s: float) -> bool:
 
 
 def separating(broken: Sequence[Facts], kept: Sequence[Facts]) -> list[Difference]:
-    """The facts that separate them, the clearest first: `requests in flight at … ≥ 12: 4 of 4 broken, 0 of 7 kept`."""
+    """The facts that separate broken runs from kept ones, the widest gap first; at most `SHOWN_MAX`.
+
+    Args:
+        broken: the facts of each run that broke the promise.
+        kept: the facts of each run that kept it.
+    """
     if not broken or not kept:
         return []
     names = set.intersection(*(set(one) for one in (*broken, *kept)))

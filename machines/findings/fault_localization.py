@@ -1,15 +1,15 @@
-"""Which steps of a failing run are likely to be behind what it showed: from its history, before anything is run again.
+"""Fault localization: guesses from the history of a failing run which steps caused the failure, before anything is run again.
 
-A weight for each step, on its odds of being needed (see `suspects`): 1 says nothing. A wrong one costs runs and loses nothing, and how
-much it may weigh is bounded there. Asked is what a reader of the history would look at first:
+Each step gets a weight on its odds of being needed (see `probdd`); 1 is neutral. A wrong weight costs runs, but the minimal plan stays
+the same. `probdd` bounds the effect of a weight. The weights follow what a reader of the history would look at first:
 
-- Which was the last fault before it?
-- Whom did the step hit? A request passes the entry and the roles that serve it; who is beside that path is behind few failures.
-- Is it about load? What is shed, or still counted at the end, is the doing of a burst more often than other failures are.
+- The last fault before the violation weighs more.
+- A step at a role that no request passes weighs less.
+- A burst weighs more if the violation is about load: shed requests, or a gauge that does not return to 0.
 
-What the weights are worth was counted over the first failures of searches for planted bugs, see
-`docs/explanation/measurements.md`. Nothing besides was told by how long ago a step was, by whether the request that shows it was under way
-at the step, and by whether the step's victim, who should have served it, was still down. Who did serve it is not known to a client.
+The weights were measured over the first failures of searches for planted bugs, see `docs/explanation/measurements.md`. Three other
+features carried no extra information: the time since the step, whether the failing request was in flight at the step, and whether the
+step's victim was still down. A client does not know which replica served its request, so that is not a feature.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ GAUGE_LEFT: Final = Signature("no_leak", "gauge")
 
 
 def blame(history: History, violation: Violation) -> tuple[float, ...]:
-    """A weight for each step of the plan of a run that broke a promise.
+    """The weight of each step of a plan that broke a promise.
 
     Args:
-        history: of that run.
-        violation: what it showed.
+        history: the history of the run.
+        violation: the violation that the run showed.
+
+    Returns:
+        One weight for each step, in the order of the plan; 1 is neutral.
     """
     before = [step.number for step in history.faults() if step.at_s <= violation.at_s]
     last = max(before, default=-1)

@@ -1,4 +1,4 @@
-"""A finding: the case that it becomes, and the runs that show it."""
+"""Makes a finding: the case that is saved, and the runs that show it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ class Finding:
     """A new case, and the runs that show it.
 
     Attributes:
-        shown: a full run of the minimal plan; the first failing one if no full run broke it again.
-        original: the run of the plan as it was drawn.
-        others: signatures of further violations that were seen on the way: second findings, not chased.
+        case: the case.
+        shown: a full run of the minimal plan. If none broke the promise again, the run in which the violation was first seen.
+        original: the run of the plan that was drawn.
+        others: other signatures that runs of the shrink showed. They may be other bugs, and were not followed.
         counts: whether it fails the session.
+        path: the file of the case; None if it was not saved.
     """
 
     case: Case
@@ -41,38 +43,40 @@ class Finding:
 def case_of(
     spec: GraphSpec,
     host: Mapping[str, str],
-    chase: Sightings,
+    sightings: Sightings,
     shrunk: Shrunk,
-    sightings: Sequence[RunResult],
+    runs: Sequence[RunResult],
     cost: ShrinkCost,
 ) -> Case:
     """The case of a plan that was shrunk.
 
     Args:
+        spec: the graph.
         host: the machine and the versions.
-        chase: the signature that was chased, and what was seen besides.
-        sightings: runs that show it, the best one first.
+        sightings: the signature that the shrink followed, and what else its runs showed.
+        shrunk: the minimal plan, and the counts behind it.
+        runs: runs that show the violation. The first one is the one that a report shows.
         cost: what the shrink took.
     """
-    promise = chase.signature.promise
-    own = {chase.signature, *chase.also(shrunk.plan)}
-    shown = sightings[0]
+    promise = sightings.signature.promise
+    own = {sightings.signature, *sightings.also(shrunk.plan)}
+    shown = runs[0]
     return Case(
         id=case_id(spec.name, promise, shrunk.plan),
         title=title_of(promise, shrunk.plan, shown.history),
         status=status_of(promise, shrunk),
         graph={"name": spec.name, "shape": spec.shape, "digest": graph_digest(spec)},
-        signature=chase.signature,
-        also=tuple(sorted(own - {chase.signature}, key=str)),
+        signature=sightings.signature,
+        also=tuple(sorted(own - {sightings.signature}, key=str)),
         plan=shrunk.plan,
         seen=seen_text(promise, shown.history),
-        reach_s=chase.reach_s(shrunk.plan, sightings),
+        reach_s=sightings.reach_s(shrunk.plan, runs),
         bounds=bounds_of(spec),
         load=load_of(spec),
         any_replica=shrunk.any_replica,
         needed=shrunk.needed,
         numbers=shrunk.thresholds,
-        differs=chase.differs(shrunk.plan),
+        differs=sightings.differs(shrunk.plan),
         control=_control(shrunk),
         cost=cost,
         observed=(_observed(host, shrunk),),
@@ -86,9 +90,9 @@ def _control(shrunk: Shrunk) -> Control | None:
 
 
 def with_past(case: Case, corpus: Corpus) -> Case:
-    """A case that was there before (fixed, unconfirmed, unshrunk) keeps what was known about it.
+    """The case, with what an older case of the same plan and signature knew.
 
-    One of the same plan with another signature is another case, and stays as it is.
+    An older case of the same plan with another signature is another bug. It stays as it is, and the new case gets another id.
     """
     past = next((one for one in corpus if one.id == case.id), None)
     if past is not None and not past.names(case.signature):
@@ -97,7 +101,7 @@ def with_past(case: Case, corpus: Corpus) -> Case:
     if past is None:
         return case
     if (past.status, case.status) == ("unshrunk", "unconfirmed"):
-        # There was no time to see it again: what was known holds.
+        # The budget ended before the violation was seen again, so the older case still holds.
         return past
     return replace(case, why=past.why, observed=(*past.observed, *case.observed))
 

@@ -1,7 +1,7 @@
-"""One signature that is chased through a shrink, and what its case says of it in the end.
+"""Follows one signature through a shrink, and notes what else the runs show.
 
-While a plan is shrunk, its runs show other things as well. What the minimal plan itself shows besides is the same bug in other words and
-goes into its case; everything else is a second finding, written down and not chased.
+A shrink makes a plan smaller as long as its runs show one signature. They show other signatures as well. Those that the minimal plan itself
+shows are the same bug in other words, and go into its case. All others may be other bugs: the finding lists them, and nothing follows them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,18 @@ from graphquake.machines.shrinking.result import Shrunk
 
 @dataclass(slots=True)
 class Sightings:
-    """One signature that is shrunk, and what else was seen on the way."""
+    """What the runs of one shrink showed.
+
+    Attributes:
+        signature: the signature that the shrink follows.
+    """
 
     signature: Signature
     _runs: dict[Plan, list[tuple[bool, Facts]]] = field(default_factory=dict)
     _late_s: dict[Plan, dict[Signature, float]] = field(default_factory=dict)
 
     def wants(self, violation: Violation) -> bool:
-        """Whether it is what is chased."""
+        """Whether a violation has the signature that the shrink follows."""
         return violation.signature == self.signature
 
     def adopt_signature(self, minimal: Plan) -> None:
@@ -45,54 +49,63 @@ class Sightings:
         self.signature = next((one for one in shown if one == self.signature), self.signature)
 
     def saw(self, history: History, violations: Iterable[Violation]) -> None:
-        """A run showed these."""
+        """Note the violations that a run showed, and how late they began."""
         plan = _key(history.plan)
         late_s = _late_s(plan, history, violations)
         before = self._late_s.setdefault(plan, {})
         before |= {one: max(late, before.get(one, late)) for one, late in late_s.items()}
 
     def noted(self, history: History, *, broken: bool) -> None:
-        """A run that proves something broke by what is chased, or did not."""
+        """Note the facts of a run that proves something.
+
+        Args:
+            history: the run.
+            broken: whether it showed the signature that the shrink follows.
+        """
         plan = _key(history.plan)
         self._runs.setdefault(plan, []).append((broken, facts_of(history)))
 
-    def reach_s(self, minimal: Plan, sightings: Iterable[RunResult]) -> float:
-        """How long after the plan did the last of what it does its violations began, with a margin.
+    def reach_s(self, minimal: Plan, runs: Iterable[RunResult]) -> float:
+        """The reach of the case: how long after the last act of the plan its violations began at most, with a margin, in seconds.
 
         Args:
-            sightings: runs of other plans that show it, besides those of the minimal one.
+            minimal: the minimal plan.
+            runs: runs of other plans that show the violation, in addition to all runs of the minimal plan.
         """
         own = {self.signature, *self.also(minimal)}
         late_s = [self._late_s.get(_key(minimal), {})]
-        late_s += [_late_s(minimal, one.history, one.verdict.violations) for one in sightings]
+        late_s += [_late_s(minimal, one.history, one.verdict.violations) for one in runs]
         most_s = max((s for found in late_s for one, s in found.items() if one in own), default=0.0)
         return round(max(0.0, most_s) * REACH_FACTOR + REACH_SLACK_S, 1)
 
     def differs(self, minimal: Plan) -> tuple[Difference, ...]:
-        """What separates the broken from the kept runs of the minimal plan."""
+        """The facts that separate the broken runs of the minimal plan from its kept ones."""
         runs = self._runs.get(_key(minimal), [])
         broken = [facts for was_broken, facts in runs if was_broken]
         return tuple(separating(broken, [facts for was_broken, facts in runs if not was_broken]))
 
     def also(self, minimal: Plan) -> set[Signature]:
-        """What the minimal plan itself shows besides: the same bug in other words. A wrong answer never is."""
+        """The signatures that runs of the minimal plan showed: the same bug in other words.
+
+        A wrong answer is never another word for a failure, so `answers` is left out.
+        """
         return {one for one in self._late_s.get(_key(minimal), {}) if one.promise != "answers"}
 
     def others(self, case: Case) -> tuple[Signature, ...]:
-        """Second findings: seen on the way, and not shown by the minimal plan."""
+        """The signatures that runs of the shrink showed and the case does not name. They may be other bugs."""
         seen = set[Signature]().union(*self._late_s.values())
         return tuple(sorted((one for one in seen if not case.names(one)), key=str))
 
 
 def _key(plan: Plan) -> Plan:
-    """The plan whatever its stay: runs that watched it for longer are runs of the same plan."""
+    """The plan without its stay: a run that stays longer is a run of the same plan."""
     return replace(plan, stay_s=0.0)
 
 
 def status_of(promise: str, shrunk: Shrunk) -> Status:
     """The status of a new case."""
     if not shrunk.confirmed and promise != "answers":
-        # A wrong answer is a finding at once: the history is the evidence.
+        # One wrong answer is enough: the history proves it.
         return "unconfirmed"
     return "open" if shrunk.complete else "unshrunk"
 
@@ -100,7 +113,7 @@ def status_of(promise: str, shrunk: Shrunk) -> Status:
 def _late_s(
     plan: Plan, history: History, violations: Iterable[Violation]
 ) -> dict[Signature, float]:
-    """For each signature, how long after a plan did the last of what it does it was last seen in a run; 0 if the run did less."""
+    """For each signature, how long after the last act of a plan it was last seen, in seconds; 0 if the run did not do the whole plan."""
     since_s = acted_s(plan, history)
     found: dict[Signature, float] = {}
     for one in violations:
@@ -110,5 +123,5 @@ def _late_s(
 
 
 def last_step(history: History, at_s: float) -> int:
-    """The last step that had begun by then; -1 if none had."""
+    """The number of the last step that had begun by a time; -1 if none had."""
     return max((step.number for step in history.of(StepDone) if step.begun_s <= at_s), default=-1)

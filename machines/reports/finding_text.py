@@ -1,6 +1,6 @@
-"""Findings, replays and summaries as text: what a user reads.
+"""The text of a finding, and the layout that it shares with the summary: labelled rows and tables.
 
-Calm output: the finding first, numbers with units, at most 30 lines of 100 columns for a finding, nothing that is not known.
+A finding has at most 30 lines of 100 columns. Its last lines say what to do next, however long the rest is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LINES_MAX: Final = 30
 
 
 def finding_text(finding: Finding) -> str:
-    """A finding, as a colleague's best bug report would have it."""
+    """The text of a finding: what broke, how to see it again, and the evidence."""
     case, history = finding.case, finding.shown.history
     word = "FINDING" if finding.counts else case.status.upper()
     lines = [_fit(f"{word} {case.id}  {case.title}")]
@@ -52,7 +52,7 @@ def finding_text(finding: Finding) -> str:
 
 
 def _where_rows(finding: Finding) -> Iterator[str]:
-    """What to do about it: it stands there however long the rest is."""
+    """The last lines: where the case and the picture are, and what to do next."""
     if finding.path is not None:
         yield from row("case", f"{short(finding.path)}   status: {finding.case.status}")
     if finding.shown.folder is not None:
@@ -65,7 +65,7 @@ def _where_rows(finding: Finding) -> Iterator[str]:
 
 
 def _name_of(finding: Finding) -> str:
-    """What `replay` and `mark` are to be given, called from here: the id is enough for what lies where they look by themselves."""
+    """The argument for `replay` and `mark` in this working folder: the id if they look there, else the path."""
     path = finding.path
     if path is None or short(path.parent) == "regressions":
         return finding.case.id
@@ -91,7 +91,7 @@ def _load_text(load: Mapping[str, Any]) -> str:
 
 
 def _plan_rows(plan: Plan, history: History) -> Iterator[str]:
-    # What is shown may be a run of a longer plan: where a step's proof is not told apart, there is none.
+    # The shown run may be one of a longer plan. Its proofs can't be matched to the steps of the minimal plan, so they are left out.
     own = history.plan.steps == plan.steps
     done = {step.number: step for step in history.of(StepDone)} if own else {}
     width = max((len(str(step)) for step in plan.steps), default=0)
@@ -107,7 +107,7 @@ def _plan_rows(plan: Plan, history: History) -> Iterator[str]:
 
 
 def promised(spec: GraphSpec, promise: str) -> str:
-    """A promise in a sentence, with its bound and where that comes from."""
+    """A promise in a sentence, with its bounds and where they come from."""
     p = spec.promises
 
     def bound(name: str, value: float, key: str) -> str:
@@ -122,24 +122,27 @@ def promised(spec: GraphSpec, promise: str) -> str:
         "recovery": f"after heal: a success within {p.first_ok_s:g} s "
         f"{bound('R1', p.first_ok_s, 'first_ok_s')}, no failure after {p.all_ok_s:g} s "
         f"{bound('R2', p.all_ok_s, 'all_ok_s')}",
-        "throughput": "while steady: nearly nothing is shed, as many requests end as begin, latency is about the baseline's",
-        "views_agree": f"no list and no probe says for {p.agree_s:g} s what is not so "
-        f"{bound('within', p.agree_s, 'within_s')}",
-        "blast_radius": "no process dies but those aimed at",
-        "no_leak": f"{p.grace_s:g} s after the load: no orphan, no LISTEN socket of the dead, no count left",
+        "throughput": f"once the graph is steady: at most {1 - p.success:.0%} of requests are shed, at least {p.goodput:g} requests "
+        f"end for each that begins, and the p90 latency is at most {p.slower:g} × the baseline's",
+        "views_agree": f"no list and no readiness probe of the graph is wrong for {p.agree_s:g} s "
+        f"{bound('within', p.agree_s, 'within_s')}"
+        + (f"; a dead replica may stay listed for {spec.lease_s:g} s more" if spec.lease_s else ""),
+        "blast_radius": "no process dies that no fault was aimed at",
+        "no_leak": f"{p.grace_s:g} s after the load ended, nothing is left: no orphan process, no LISTEN socket of a dead replica, "
+        "no gauge above 0",
     }
     return sentences.get(promise, promise)
 
 
 def _first_rows(history: History, case: Case) -> list[str]:
-    """The first request that shows the violation."""
+    """The first request that failed in the way that the signature names."""
     _, failed = failed_of(history)
     family = family_of(case.signature.what)
     first = next((r for r in failed if family_of(r.detail) == family), None)
     if first is None:
         return []
     return row(
-        "for one",
+        "example",
         f"request {first.number}, sent {first.sent_s - since_s(history):+.2f} s, {first.detail} "
         f"after {first.latency_s * 1e3:.0f} ms" + (f": {first.message}" if first.message else ""),
         lines=2,
@@ -165,24 +168,33 @@ def _evidence_rows(case: Case) -> Iterator[str]:
     if text := control_text(case):
         yield from row("control", text)
     cost = case.cost
-    plainer = ", of which it is no part but plainer," if cost.plainer else ""
     steps, runs = counted(cost.steps, "step"), counted(cost.live_runs, "live run")
-    yield from row("cost", f"shrunk from {steps}{plainer} in {runs}, {cost.live_s:.0f} s")
+    plainer = " (not a part of the drawn plan, but a plainer one that shows the same)"
+    yield from row(
+        "cost",
+        f"shrunk from {steps} in {runs}, {cost.live_s:.0f} s{plainer if cost.plainer else ''}",
+    )
 
 
 def _rows(label: str, texts: Iterable[str]) -> Iterator[str]:
-    """A row for each text; the first one has the label."""
+    """A row for each text. The first row has the label."""
     for number, text in enumerate(texts):
         yield from row("" if number else label, text)
 
 
 def counted(count: float, what: str) -> str:
-    """`1 step`, `2 steps`."""
+    """A count with its noun: `1 step`, `2 steps`."""
     return f"{count:g} {what}{'s' * (count != 1)}"
 
 
 def row(label: str, text: str, lines: int = 3) -> list[str]:
-    """A labelled row, wrapped to the width."""
+    """The lines of a labelled row, wrapped to the width.
+
+    Args:
+        label: the label, at most `LABEL` characters.
+        text: the text.
+        lines: the highest number of lines; the rest is cut.
+    """
     indent = " " * (LABEL + 2)
     wrapped = textwrap.wrap(text, WIDTH - len(indent), break_on_hyphens=False) or [""]
     if len(wrapped) > lines:
@@ -196,7 +208,7 @@ def _fit(line: str) -> str:
 
 
 def short(path: Path) -> str:
-    """The path, from here where it lies below."""
+    """The path, relative to the working folder if it lies inside."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -204,7 +216,7 @@ def short(path: Path) -> str:
 
 
 def table(rows: Iterable[Mapping[str, str]]) -> list[str]:
-    """A table of texts, columns as wide as they need to be; the keys of the first row are its head."""
+    """The lines of a table. The keys of the first row are its head, and each column is as wide as its widest text."""
     rows = list(rows)
     if not rows:
         return []

@@ -185,7 +185,7 @@ class Session:
             # What is there is of an earlier search, whose runs had the same numbers.
             shutil.rmtree(self.folder / RUNS, ignore_errors=True)
             archive = RunArchive(spare_shown=self.options.keep_failed)
-            runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, archive.put))
+            runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, archive.add))
             self.reporter.begin(self.spec.name, log, self.budget, runner.gpus)
             try:
                 self.summary.versions = versions_of(runner.host)

@@ -1,7 +1,7 @@
-"""What a shrink hands back: the minimal plan, and what it rests on.
+"""The result of a shrink: the minimal plan, and the counts behind it.
 
-Every count is there, also where the budget ended it early: what was not tried is told as such, never left out. How it reads in a report is
-left to `report`, which steps are tried in which order to `shrink`.
+Every count is there, even if the budget ended the shrink early: what was not tried is marked as such, never left out. `shrink` decides what
+is tried, and in which order. `cases/wording` turns the counts into sentences.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from graphquake.machines.shrinking.trials import TrialLog, Tried
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What was seen without one step of the minimal plan.
+    """What runs of the minimal plan showed without one of its steps.
 
     Attributes:
         step: the step.
-        broke, kept: runs of the plan without it. If some broke, they were too few of them to stand for the finding.
+        broke: how many runs broke the promise all the same: too few of them to show the finding without the step.
+        kept: how many runs kept the promise.
     """
 
     step: Step
@@ -37,7 +38,7 @@ class Needed:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What was seen without the faults of the minimal plan.
+    """What runs of the minimal plan showed without its faults.
 
     Attributes:
         broke: how many runs broke the promise all the same.
@@ -50,14 +51,15 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Where the number of a step begins to matter.
+    """Where a number of the minimal plan begins to matter.
 
     Attributes:
-        step: the step of the minimal plan; None for how long the run stays on.
-        name: the field that holds the number.
-        value: what it is in the minimal plan, about the least that breaks it.
-        below: the highest lower value that was run and did not stand for the finding.
-        broke, kept: runs with that one.
+        step: the step that holds the number; None for the plan's own stay.
+        name: the field that holds the number; a name that ends with `_s` is in seconds.
+        value: the number in the minimal plan: about the lowest that breaks the promise.
+        below: the highest lower number that was run and did not show the finding.
+        broke: how many runs with that lower number broke the promise.
+        kept: how many of them kept it.
     """
 
     step: Step | None
@@ -70,18 +72,20 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """The minimal plan, and what it rests on.
+    """The minimal plan, and the counts behind it.
 
     Attributes:
-        plan: the smallest plan that was seen to fail and stands for what was found; the original one if it was never seen again.
-        broke, runs: how many of how many fresh runs of just this plan broke the promise.
-        control_broke, control_runs: the same of the plan without its faults.
-        needed: for each step of the plan, what was seen without it.
-        thresholds: for each number that matters, where it begins to.
-        any_replica: whether it also fails with other replicas of the same roles; None if that was not tried.
-        live_runs: all that it cost, invalid ones included.
-        complete: everything was tried; False if the budget ended it.
-        confirmed: it was seen again in a fresh run.
+        plan: the smallest plan that broke the promise and shows the finding; the original plan if no run showed it again.
+        broke: how many runs of exactly this plan broke the promise, on fresh graphs.
+        runs: how many such runs proved something.
+        control_broke: how many runs of the plan without its faults broke the promise.
+        control_runs: how many such runs proved something.
+        needed: what was seen without each step, in the order of the plan.
+        thresholds: where each number that matters begins to matter.
+        any_replica: whether other replicas of the same roles break the promise too; None if that was not tried.
+        live_runs: all live runs of the shrink, invalid ones included.
+        complete: everything was tried; False if the budget ended the shrink.
+        confirmed: a fresh run showed the violation again.
         journal: every live run, in order.
     """
 
@@ -100,7 +104,7 @@ class Shrunk:
 
 
 def thresholds(minimal: Plan, log: TrialLog) -> Iterator[Threshold]:
-    """For each number of which a lower value was kept: the highest of those."""
+    """For each number with a lower value that was kept: the highest such value."""
     kinds = [type(step) for step in minimal.steps]
     alike = [
         (plan, count)
@@ -121,7 +125,7 @@ def thresholds(minimal: Plan, log: TrialLog) -> Iterator[Threshold]:
 
 
 def without_each(spec: GraphSpec, minimal: Plan, log: TrialLog) -> Iterator[Needed]:
-    """What was seen without each step of a plan, one at a time."""
+    """What was seen without each single step of a plan, in the order of the plan."""
     whole = suspects(spec, minimal)
     for place, step in enumerate(minimal.steps):
         plan = whole.without(whole.mended(frozenset([place]))).plan
