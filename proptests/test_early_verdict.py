@@ -118,7 +118,12 @@ def test_the_usual_switch_interval_comes_back_with_the_last_user() -> None:
 async def test_a_question_waits_for_news_and_for_its_pause() -> None:
     """The same question is not asked twice about the same facts, and judging gets a bounded share of the time."""
     made = Made()
-    verdict = EarlyVerdict(lambda _: time.sleep(0.05) or False)
+
+    def slow(_: History) -> bool:
+        time.sleep(0.05)
+        return False
+
+    verdict = EarlyVerdict(slow)
     begun_s = time.monotonic()
     assert verdict.is_due(begun_s, "a")
     assert not await verdict.ask(History(made.spec, made.plan), "a")
