@@ -171,7 +171,13 @@ def _check_tox(names: str, words: list[str]) -> None:
         if words and commands[0] == "pytest":
             _check_pytest(words[1:])
         elif words and commands[:2] == ["python", "-m"]:
-            _check_bench(commands[2], words[1:])
+            _check_bench(*_bench_of(commands[2], words))
+
+
+def _bench_of(module: str, words: list[str]) -> tuple[str, list[str]]:
+    """The benchmark that tox runs and its arguments: `bench.{posargs:…}` takes the first word after `--` as the name."""
+    words = words[1:]
+    return (f"bench.{words[0]}", words[1:]) if "{posargs" in module else (module, words)
 
 
 def _check_extras(words: list[str]) -> None:

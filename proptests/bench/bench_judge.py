@@ -6,6 +6,7 @@ All of it is simulated: no process is started.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import itertools
 import math
@@ -294,7 +295,13 @@ MEASUREMENTS: Final[tuple[Callable[[], Further], ...]] = (
 SPREAD: Final[tuple[Callable[[Each], Further], ...]] = (behind_a_case, noise)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run every measurement and print its numbers. Exit with 1 if one of them is not as wanted."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     all_of_it = [one() for one in MEASUREMENTS] + [one(map) for one in SPREAD]
     print("\n".join(one.text for one in all_of_it))
     sys.exit(not all(one.is_met for one in all_of_it))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Measure how late the event loop of the clients runs while an early verdict is asked for. `python -m bench.bench_loop [SECONDS [RATE]]`.
+"""Measure how late the event loop of the clients runs while an early verdict is asked for. `tox -e bench -- bench_loop`.
 
 A bare HTTP server in a process of its own answers at once; every 200th request fails, so that there is always something new to judge.
 The clients send RATE requests a second in an open loop. A ticker in the same loop sleeps for 1 ms again and again, and writes down how much
@@ -7,6 +7,7 @@ later it woke up. `enough` judges the whole history as a search does, and never 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import subprocess
 import sys
@@ -105,8 +106,10 @@ async def measure(url: str, folder: Path, for_s: float, rate_per_s: float) -> No
 
 def main() -> None:
     """Start the server, measure, and stop the server."""
-    for_s = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
-    rate_per_s = float(sys.argv[2]) if len(sys.argv) > 2 else 1000.0
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("for_s", nargs="?", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("rate_per_s", nargs="?", type=float, default=1000.0, metavar="RATE")
+    arguments = parser.parse_args()
     command = [sys.executable, "-c", SERVER]
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -116,7 +119,7 @@ def main() -> None:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{server.stdout.readline().strip()}"
             with asyncio.Runner(loop_factory=new_loop) as runner:
-                runner.run(measure(url, Path(folder), for_s, rate_per_s))
+                runner.run(measure(url, Path(folder), arguments.for_s, arguments.rate_per_s))
         finally:
             server.kill()
 
