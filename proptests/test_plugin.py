@@ -16,6 +16,7 @@ import pytest
 
 from graphquake.machines.frontends.options import add_options
 
+from support.child_pytest import run, start
 from support.toys import TOY, left_of, toy_file
 
 
@@ -27,32 +28,6 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / name / "__init__.py").write_text("raise ImportError('not yours')\n")
     toy_file(tmp_path)
     return tmp_path
-
-
-def start(project: Path, *arguments: str, **env: str) -> subprocess.Popen[str]:
-    """Begin a pytest in that project."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(TOY.parent.parent), "COLUMNS": "100", **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=_heed_interrupts,  # noqa: PLW1509 - there are no threads here
-    )
-
-
-def _heed_interrupts() -> None:
-    """A shell that runs these tests in the background has them, and all that they start, ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def run(project: Path, *arguments: str, **env: str) -> tuple[int, str]:
-    """Status and output of a pytest in that project; nothing of it is left."""
-    with start(project, *arguments, **env) as process:
-        out, _ = process.communicate(timeout=240)
-    assert left_of(process.pid) == []
-    return process.returncode, out
 
 
 CHAOS = ("--chaos-graph", "toy.toml")

@@ -11,7 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from test_plugin import run
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.graphs.deployments import DEPLOYMENTS
@@ -32,6 +31,7 @@ from graphquake.harness.run.scenarios import (
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan
 
+from support.child_pytest import run
 from support.made import Made, plan_of, spec_of
 from support.toys import in_loop, toy_file, toy_spec
 
