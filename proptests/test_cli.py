@@ -18,7 +18,9 @@ from graphquake.harness.errors import (
     InputError,
 )
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import ERROR
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.run import execute
 from graphquake.harness.spec.graph import load_graph
@@ -231,7 +233,7 @@ def test_an_old_history_is_judged_again(
         Made(plan=plan_of("kill decode 0"))
         .steady(0.0, 9.0)
         .step("kill decode 0", 2.0)
-        .ask(6.0, outcome=ERROR)
+        .ask(6.0, outcome=Outcome.ERROR)
     )
     history = made.history()
     history.save(folder)

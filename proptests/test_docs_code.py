@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from graphquake.harness.history.request import ERROR
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.machines.plans.graph_model import check_plan
@@ -44,7 +46,7 @@ def promising(name: str) -> GraphSpec:
 def test_the_own_promise_sees_a_5xx_while_a_path_was_up() -> None:
     """`no_5xx` is broken by an HTTP 503 while a path was up, with the request and the signature that the guide shows."""
     made = Made(promising("my_promises:no_5xx")).steady(0, 2)
-    history = made.ask(2.0, outcome=ERROR, detail="HTTP 503").phase("drain", 4).history()
+    history = made.ask(2.0, outcome=Outcome.ERROR, detail="HTTP 503").phase("drain", 4).history()
     (violation,) = judge(history).violations
     assert str(violation.signature) == "no_5xx / HTTP 503 / path left"
     assert violation.request == len(history.requests) - 1
@@ -53,14 +55,14 @@ def test_the_own_promise_sees_a_5xx_while_a_path_was_up() -> None:
 def test_the_own_promise_asks_for_nothing_without_a_path() -> None:
     """`no_5xx` is kept if the only prefill worker is dead, and for answers that are right."""
     made = Made(promising("my_promises:no_5xx")).steady(0, 2).step("kill prefill 0", 2.0)
-    history = made.ask(3.0, outcome=ERROR, detail="HTTP 503").phase("drain", 4).history()
+    history = made.ask(3.0, outcome=Outcome.ERROR, detail="HTTP 503").phase("drain", 4).history()
     assert judge(history).kind == "kept"
 
 
 def test_the_empty_promise_is_kept() -> None:
     """The smallest promise of the guide is one that every history keeps."""
     made = Made(promising("promise_nothing:nothing")).steady(0, 2)
-    assert judge(made.ask(2.0, outcome=ERROR).phase("drain", 4).history()).kind == "kept"
+    assert judge(made.ask(2.0, outcome=Outcome.ERROR).phase("drain", 4).history()).kind == "kept"
 
 
 def test_the_own_rule_draws_rolling_restarts(tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ import pytest
 
 from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import ERROR, LEFT, OK, Request
+from graphquake.harness.history.request import (
+    STEADY,
+    Outcome,
+    Request,
+)
 from graphquake.harness.run.early_verdict import PAUSE_FACTOR, EarlyVerdict, short_switch_interval
 from graphquake.harness.run.execute import execute
 from graphquake.harness.run.request_trail import RequestTrail
@@ -25,16 +29,16 @@ REQUESTS = 60_000
 IN_FLIGHT = 100
 
 
-def request(number: int, outcome: str = "", ended_s: float = 0.0) -> Request:
+def request(number: int, outcome: Outcome | None = None, ended_s: float = 0.0) -> Request:
     """A request that was sent every millisecond."""
     return Request(
-        number, "steady", stream=False, intended_s=number / 1e3, ended_s=ended_s, outcome=outcome
+        number, STEADY, stream=False, intended_s=number / 1e3, ended_s=ended_s, outcome=outcome
     )
 
 
 def long_trail() -> RequestTrail:
     """A minute of 1,000 requests a second, of which the last ones are still in flight."""
-    requests = [request(n, OK, n / 1e3 + 0.1) for n in range(REQUESTS - IN_FLIGHT)]
+    requests = [request(n, Outcome.OK, n / 1e3 + 0.1) for n in range(REQUESTS - IN_FLIGHT)]
     requests += [request(n) for n in range(REQUESTS - IN_FLIGHT, REQUESTS)]
     trail = RequestTrail(requests, recent_s=0.5)
     trail.follow()
@@ -56,13 +60,13 @@ def test_a_snapshot_of_a_long_run_is_cheap() -> None:
 
 def test_a_snapshot_does_not_change() -> None:
     """A request that ends after a snapshot was taken is still in flight in that snapshot, and a later one is not in it."""
-    requests = [request(0, OK, 1.0), request(1)]
+    requests = [request(0, Outcome.OK, 1.0), request(1)]
     trail = RequestTrail(requests, recent_s=0.5)
     taken = trail.snapshot()
-    requests[1].outcome, requests[1].ended_s = ERROR, 2.0
-    requests.append(request(2, LEFT, 2.0))
-    assert [one.outcome for one in taken] == [OK, ""]
-    assert [one.outcome for one in trail.snapshot()] == [OK, ERROR, LEFT]
+    requests[1].outcome, requests[1].ended_s = Outcome.ERROR, 2.0
+    requests.append(request(2, Outcome.LEFT, 2.0))
+    assert [one.outcome for one in taken] == [Outcome.OK, ""]
+    assert [one.outcome for one in trail.snapshot()] == [Outcome.OK, Outcome.ERROR, Outcome.LEFT]
     assert (trail.failed, trail.unwell) == (1, 1)
 
 
@@ -70,7 +74,8 @@ def test_recent_requests_are_found_in_any_order() -> None:
     """Requests count as recent by the time of their end, whatever the order in which they were sent or noticed."""
     ends_s = [9.0, 9.8, 9.6, 9.9, 9.3, 10.0]
     trail = RequestTrail(
-        [request(n, OK, end_s) for n, end_s in enumerate(ends_s)] + [request(9)], recent_s=0.5
+        [request(n, Outcome.OK, end_s) for n, end_s in enumerate(ends_s)] + [request(9)],
+        recent_s=0.5,
     )
     assert sorted(one.ended_s for one in trail.ended_since(9.5)) == [9.6, 9.8, 9.9, 10.0]
     assert [one.number for one in trail.in_flight()] == [9]

@@ -14,7 +14,9 @@ import pytest
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import Measured, Resumed
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import ERROR
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.reports.impact import account, percentile
 from graphquake.harness.reports.suite_table import (
     FORMATS,
@@ -34,7 +36,7 @@ def outage(*, returns: bool = True) -> Made:
     """20 requests/s: right until a kill at 2 s, failing until 4 s, and then right to 10 s, or wrong to the end."""
     made = Made(plan=plan_of("wait 1.00 s", "kill decode 0")).steady(0.0, 2.0)
     made.step("wait 1.00 s", 2.0, begun_s=1.0).step("kill decode 0", 2.0, number=1)
-    made.steady(2.0, 4.0 if returns else 10.0, outcome=ERROR)
+    made.steady(2.0, 4.0 if returns else 10.0, outcome=Outcome.ERROR)
     if returns:
         made.steady(4.0, 10.0).spawn("decode 0", 2.5, ready_s=3.0)
     return made.phase("heal", 2.1).phase("recover", 2.1).phase("steady", 9.0).phase("drain", 10.2)
@@ -82,7 +84,7 @@ def test_two_blows_at_once_are_told_apart_and_both_end() -> None:
     """The second comes before anything of the first is over: what comes back later is back for both."""
     made = Made(plan=plan_of("kill decode 0", "kill decode 1")).steady(0.0, 2.0)
     made.step("kill decode 0", 2.0).step("kill decode 1", 2.01, number=1)
-    made.steady(2.02, 4.0, outcome=ERROR).steady(4.0, 10.0)
+    made.steady(2.02, 4.0, outcome=Outcome.ERROR).steady(4.0, 10.0)
     made.spawn("decode 0", 2.1, ready_s=3.0).spawn("decode 1", 2.1, ready_s=3.5)
     first, second = account(made.history()).impacts
     assert (first.failed, second.failed) == (0, 40)
@@ -99,7 +101,7 @@ def test_what_is_in_flight_at_a_fault_fails_for_that_one() -> None:
     made = outage()
     made.step("kill decode 1", 7.0, number=2)
     hit = next(r for r in made.requests if r.sent_s < 7.0 < r.ended_s)
-    made.requests[made.requests.index(hit)] = replace(hit, outcome=ERROR)
+    made.requests[made.requests.index(hit)] = replace(hit, outcome=Outcome.ERROR)
     first, second = account(made.history()).impacts
     assert (first.failed, second.failed) == (40, 1)
     assert first.window_s == pytest.approx(2.0, abs=0.05)
@@ -109,7 +111,7 @@ def test_what_is_in_flight_at_a_fault_fails_for_that_one() -> None:
 def test_the_peak_is_after_the_last_failure() -> None:
     """That all went well for a second before it did not is no recovery."""
     made = Made(plan=plan_of("kill decode 0")).steady(0.0, 4.0).step("kill decode 0", 2.0)
-    made.steady(4.0, 6.0, outcome=ERROR).steady(6.0, 10.0)
+    made.steady(4.0, 6.0, outcome=Outcome.ERROR).steady(6.0, 10.0)
     (impact,) = account(made.history()).impacts
     assert impact.peak_s == pytest.approx(4.0, abs=0.3)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from graphquake.harness.history.request import ERROR
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Verdict, Violation
 from graphquake.harness.spec.plan import Plan
@@ -87,8 +89,8 @@ def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
 
 def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
     """After two kills it is a stream that fails first, after one of them never: the case is the one kill, called as that shows it."""
-    in_stream = Bug(PAIR, "error event 503", outcome=ERROR, after_s=7.0)
-    plain = Bug(SINGLE, "HTTP 503", outcome=ERROR, after_s=8.0)
+    in_stream = Bug(PAIR, "error event 503", outcome=Outcome.ERROR, after_s=7.0)
+    plain = Bug(SINGLE, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
     runner = SimRunner([in_stream, plain])
     assert runner.run(PAIR, "first").verdict.violations[0].signature.what == "error event 503"
     rounds = Rounds(
@@ -358,7 +360,7 @@ def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> No
 
 def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> None:
     """With the counts that it had: one run broke it once more, and then the budget was spent."""
-    bug = Bug(PAIR, "HTTP 503", outcome=ERROR, after_s=8.0)
+    bug = Bug(PAIR, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
     left, corpus = _left_unshrunk(bug, tmp_path)
     rounds = Rounds(
         FindingPipeline(

@@ -12,7 +12,9 @@ import pytest
 from graphquake.harness.errors import GraphError, InputError
 from graphquake.harness.history.events import PhaseBegan, Resumed, Spawned, StepDone
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import OK
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.promises.availability import availability
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.verdict import Verdict
@@ -55,7 +57,7 @@ async def test_a_graph_that_keeps_its_promises(tmp_path: Path) -> None:
     ]  # fmt: skip
     left = [request for request in run.history.requests if request.outcome == "left"]
     assert len(left) == 10
-    assert sum(request.outcome == OK for request in run.history.requests) > 50
+    assert sum(request.outcome == Outcome.OK for request in run.history.requests) > 50
     again = History.load(tmp_path / "run")
     assert judge(again) == run.verdict
     assert {path.name for path in (tmp_path / "run").iterdir()} == {

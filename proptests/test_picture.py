@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.history.events import Measured
-from graphquake.harness.history.request import ERROR
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.picture import content, page, write_page
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.spec.replica import Replica
@@ -43,9 +45,9 @@ def broken() -> Made:
         .steady(0.0, 2.0)
         .step("kill decode 0", 2.0)
     )
-    made.steady(2.0, 6.0, outcome=ERROR).steady(6.0, 9.0).step("wait 0.50 s", 2.5, number=1)
+    made.steady(2.0, 6.0, outcome=Outcome.ERROR).steady(6.0, 9.0).step("wait 0.50 s", 2.5, number=1)
     for request in made.requests:
-        request.message = HOSTILE if request.outcome == ERROR else ""
+        request.message = HOSTILE if request.outcome == Outcome.ERROR else ""
     made.phase("heal", 2.5).spawn("decode 0", 2.6, ready_s=3.0).phase("recover", 2.6)
     for at_s in range(9):
         made.events.append(Measured(at_s, Replica("decode", 0), 0.5, 90 << 20, 0, 3.0, 1.0))

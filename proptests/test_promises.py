@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.history.events import Invalidated, Leaked
-from graphquake.harness.history.request import ERROR, LEFT, REFUSED, SHED, STALLED, WRONG
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.promises.availability import Stretch, availability, union, up_stretches
 from graphquake.harness.promises.builtin import judge, not_judged
 from graphquake.harness.spec.replica import Replica
@@ -38,28 +40,28 @@ def test_a_failure_is_excused_only_within_the_window_of_a_fault(
     sent_s: float, expected: str
 ) -> None:
     """W = 2 s after a kill at 2 s that left a path: what fails at 4 s is excused, what fails at 4.6 s is not."""
-    made = healthy().step("kill decode 0", 2.0).ask(sent_s, outcome=ERROR)
+    made = healthy().step("kill decode 0", 2.0).ask(sent_s, outcome=Outcome.ERROR)
     assert says(made)[0] == expected
 
 
 def test_the_signature_names_promise_outcome_and_whether_a_path_was_left() -> None:
     """Two runs of the same bug have the same signature, whatever ids and times they had."""
-    made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=ERROR)
+    made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=Outcome.ERROR)
     assert says(made) == ("broken", ("error_window / HTTP 503 / path left",))
 
 
 def test_a_process_that_is_dying_disturbs_before_it_is_gone() -> None:
     """SIGKILL at 2 s, gone at 2.07 s: its sockets close in between, and what fails then is excused."""
     made = healthy().step("kill frontend 0", 2.07, begun_s=2.0)
-    made.spawn("frontend 0", 2.2, ready_s=2.4).ask(1.9, 2.03, ERROR, "connection lost")
+    made.spawn("frontend 0", 2.2, ready_s=2.4).ask(1.9, 2.03, Outcome.ERROR, "connection lost")
     assert says(made)[0] == "kept"
 
 
 def test_a_request_in_flight_at_the_end_of_the_window_has_a_moment_to_notice() -> None:
     """Its life meets the window and it fails within 0.25 s after it: excused. Later: not."""
-    excused = healthy().step("kill decode 0", 2.0).ask(3.9, 4.2, ERROR)
+    excused = healthy().step("kill decode 0", 2.0).ask(3.9, 4.2, Outcome.ERROR)
     assert says(excused)[0] == "kept"
-    late = healthy().step("kill decode 0", 2.0).ask(3.9, 4.6, ERROR)
+    late = healthy().step("kill decode 0", 2.0).ask(3.9, 4.6, Outcome.ERROR)
     assert says(late)[0] == "broken"
 
 
@@ -74,8 +76,8 @@ def test_an_outage_is_excused_until_r1_after_its_end() -> None:
             .spawn("decode 0", 5.0, ready_s=6.0)
         )
 
-    assert says(made().ask(5.0, outcome=ERROR).ask(8.5, outcome=ERROR))[0] == "kept"
-    assert says(made().ask(9.5, outcome=ERROR)) == (
+    assert says(made().ask(5.0, outcome=Outcome.ERROR).ask(8.5, outcome=Outcome.ERROR))[0] == "kept"
+    assert says(made().ask(9.5, outcome=Outcome.ERROR)) == (
         "broken",
         ("error_window / HTTP 503 / path left",),
     )
@@ -84,7 +86,7 @@ def test_an_outage_is_excused_until_r1_after_its_end() -> None:
 def test_the_only_frontend_killed_is_an_outage() -> None:
     """Nobody can connect, nobody is to blame."""
     made = healthy().step("kill frontend 0", 2.0).spawn("frontend 0", 3.0, ready_s=6.0)
-    assert says(made.ask(4.8, 4.81, REFUSED, "connection refused"))[0] == "kept"
+    assert says(made.ask(4.8, 4.81, Outcome.REFUSED, "connection refused"))[0] == "kept"
 
 
 def test_a_path_exists_only_while_an_entry_is_up_and_every_role_has_a_replica() -> None:
@@ -109,7 +111,7 @@ def test_more_failures_than_were_sent_in_the_window_are_too_many() -> None:
     """With 20 requests/s and W = 2 s at most 42 excused failures are believed while a path existed."""
     made = healthy().step("kill decode 0", 2.0)
     for _ in range(43):
-        made.ask(2.5, outcome=ERROR)
+        made.ask(2.5, outcome=Outcome.ERROR)
     assert says(made) == ("broken", ("error_window / HTTP 503 / path left",))
     assert judge(made.history()).violations[0].too_many
 
@@ -118,10 +120,10 @@ def test_too_many_failures_are_signed_by_the_class_of_most_of_them() -> None:
     """Too many failures get the class of the largest family among them, so that one late failure has the same signature."""
     made = healthy().step("kill decode 0", 2.0)
     for _ in range(20):
-        made.ask(2.5, outcome=ERROR, detail="connection refused")
+        made.ask(2.5, outcome=Outcome.ERROR, detail="connection refused")
     for detail in ("HTTP 503", "error event 503"):
         for _ in range(12):
-            made.ask(2.5, outcome=ERROR, detail=detail)
+            made.ask(2.5, outcome=Outcome.ERROR, detail=detail)
     assert says(made)[1] == ("error_window / HTTP 503 / path left",)
 
 
@@ -141,7 +143,7 @@ def test_what_fails_with_the_only_one_of_its_role_is_no_failure_on_a_path(
     if kill.endswith("process"):
         made.dies(replica, 2.03, aimed=True)
     for _ in range(100):
-        made.ask(1.95, 2.01, ERROR, "connection lost")
+        made.ask(1.95, 2.01, Outcome.ERROR, "connection lost")
     assert says(made)[0] == says_
 
 
@@ -174,19 +176,21 @@ def test_a_burst_in_the_window_may_fail_with_it() -> None:
     """What a burst sends within the window counts as offered, so its failures are not too many."""
     made = healthy().step("kill decode 0", 2.0)
     for _ in range(43):
-        made.ask(2.5, outcome=ERROR, group="burst 1")
+        made.ask(2.5, outcome=Outcome.ERROR, group="burst 1")
     assert says(made)[0] == "kept"
 
 
 def test_shed_and_left_requests_are_no_failures() -> None:
     """A quick "too busy" under a burst, and clients that went: kept."""
-    made = healthy().ask(5.0, outcome=SHED, detail="HTTP 429").ask(5.0, outcome=LEFT)
+    made = (
+        healthy().ask(5.0, outcome=Outcome.SHED, detail="HTTP 429").ask(5.0, outcome=Outcome.LEFT)
+    )
     assert says(made)[0] == "kept"
 
 
 def test_a_wrong_answer_breaks_answers_at_once_even_in_the_baseline() -> None:
     """No fault excuses a wrong token."""
-    made = healthy().ask(0.5, outcome=WRONG, detail="wrong tokens")
+    made = healthy().ask(0.5, outcome=Outcome.WRONG, detail="wrong tokens")
     assert says(made) == ("broken", ("answers / wrong tokens",))
 
 
@@ -200,7 +204,9 @@ def test_silence_while_a_path_is_there_breaks_ends() -> None:
 def test_a_request_that_reaches_its_deadline_is_for_ends_alone() -> None:
     """One failure is never two findings."""
     made = (
-        healthy().step("kill decode 0", 2.0).ask(3.0, 11.0, STALLED, "deadline", quiet=(3.0, 11.0))
+        healthy()
+        .step("kill decode 0", 2.0)
+        .ask(3.0, 11.0, Outcome.TIMED_OUT, "deadline", quiet=(3.0, 11.0))
     )
     assert says(made)[1] == ("ends / no byte / path left",)
 
@@ -215,14 +221,14 @@ def test_recovery_wants_a_success_within_r1_of_heal() -> None:
 
     assert says(made(5.8))[0] == "kept"
     assert says(made(6.5)) == ("broken", ("recovery / no answer",))
-    failing = made(6.5).ask(3.6, 3.7, ERROR)
+    failing = made(6.5).ask(3.6, 3.7, Outcome.ERROR)
     assert says(failing) == ("broken", ("recovery / HTTP 503 / path left",))
 
 
 def test_nothing_fails_after_r2() -> None:
     """What is sent later than 5 s after heal and fails is judged by recovery, not twice."""
     made = healthy().step("kill decode 0", 2.0).phase("heal", 3.0).phase("recover", 3.0)
-    assert says(made.ask(9.0, outcome=ERROR))[1] == ("recovery / HTTP 503 / path left",)
+    assert says(made.ask(9.0, outcome=Outcome.ERROR))[1] == ("recovery / HTTP 503 / path left",)
 
 
 def test_nobody_but_the_victim_dies() -> None:
@@ -266,7 +272,12 @@ def test_what_is_left_after_drain_breaks_no_leak() -> None:
 
 def test_a_baseline_that_fails_makes_the_run_invalid() -> None:
     """It proves nothing about the faults that came after it."""
-    made = healthy().ask(0.5, outcome=ERROR).step("kill decode 0", 2.0).ask(6.0, outcome=ERROR)
+    made = (
+        healthy()
+        .ask(0.5, outcome=Outcome.ERROR)
+        .step("kill decode 0", 2.0)
+        .ask(6.0, outcome=Outcome.ERROR)
+    )
     verdict = judge(made.history())
     assert verdict.kind == "invalid"
     assert verdict.causes == ("baseline failed: HTTP 503",)
@@ -282,7 +293,7 @@ def test_a_fault_that_did_not_land_makes_the_run_invalid() -> None:
 def test_broken_beats_invalid_only_if_it_came_first() -> None:
     """A violation at 5.1 s stands against a cause at 6 s, not against one at 4 s."""
     for at_s, expected in ((6.0, "broken"), (4.0, "invalid")):
-        made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=ERROR)
+        made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=Outcome.ERROR)
         made.events.append(Invalidated(at_s, "the harness stumbled"))
         assert says(made)[0] == expected
 
@@ -305,7 +316,7 @@ def test_a_run_that_was_mostly_outage_is_weak() -> None:
 def test_a_promise_that_is_not_made_is_not_judged() -> None:
     """`error_window = false` in the file: failures are nobody's business."""
     promises = {"error_window": False, "recovery": False}
-    made = healthy(promises=promises).step("kill decode 0", 2.0).ask(7.0, outcome=ERROR)
+    made = healthy(promises=promises).step("kill decode 0", 2.0).ask(7.0, outcome=Outcome.ERROR)
     assert says(made)[0] == "kept"
 
 
@@ -342,7 +353,7 @@ def test_a_failure_is_excused_exactly_within_w_of_some_fault(
     for number, at_s in enumerate(sorted(faults)):
         made.step("kill decode 0 process", at_s, number=number)
     failed_s = sent_s + 0.1
-    made.ask(sent_s, failed_s, ERROR)
+    made.ask(sent_s, failed_s, Outcome.ERROR)
     up = availability(made.history())
     components = union(Stretch(t, t + 2.0) for t in faults)
     expected = any(
@@ -382,11 +393,13 @@ def test_clients_fail_once_a_second_each(window_s: float, each: int) -> None:
     made.step("kill decode 0", 2.02, begun_s=2.0)
     for client in range(10):
         for turn in range(each):
-            made.ask(2.0 + client * 0.001 + turn * 1.001, None, ERROR, group=f"client {client}")
+            made.ask(
+                2.0 + client * 0.001 + turn * 1.001, None, Outcome.ERROR, group=f"client {client}"
+            )
     made.steady(2.1 + window_s, 9.0)
     assert not any(one.too_many for one in judge(made.history()).violations)
     for client in range(10):
-        made.ask(2.0 + client * 0.001, None, ERROR, group=f"client {client}")
+        made.ask(2.0 + client * 0.001, None, Outcome.ERROR, group=f"client {client}")
     assert any(one.too_many for one in judge(made.history()).violations)
 
 

@@ -11,7 +11,9 @@ import aiohttp
 import pytest
 
 from graphquake.harness.history.events import BecameReady
-from graphquake.harness.history.request import OK
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.reference.model import expected
 from graphquake.harness.run.live import run_live
@@ -37,7 +39,7 @@ async def test_its_promises_hold(tmp_path: Path, steps: list[str]) -> None:
     run = await run_live(load_graph("reference"), plan_of(*steps), tmp_path / "run")
     assert run.verdict.violations == ()
     assert run.verdict.kind == "kept"
-    assert sum(request.outcome == OK for request in run.history.requests) > 20
+    assert sum(request.outcome == Outcome.OK for request in run.history.requests) > 20
     assert left_of(os.getpid()) == []
 
 

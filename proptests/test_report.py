@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.history.request import ERROR
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.plan import Kill
@@ -40,7 +42,7 @@ def finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
     )
     (logs / "prefill-0.0.log").write_text("Traceback (most recent call last):\n")
     made = Made(plan=PLAN).steady(0.0, 2.0).step("kill decode 0", 2.0)
-    made.steady(2.0, 6.0, outcome=ERROR).steady(6.0, 9.0).step("wait 0.50 s", 2.5, number=1)
+    made.steady(2.0, 6.0, outcome=Outcome.ERROR).steady(6.0, 9.0).step("wait 0.50 s", 2.5, number=1)
     made.phase("heal", 2.5).spawn("decode 0", 2.6, ready_s=3.0).phase("recover", 2.6)
     history = made.history()
     history.host["began"] = BEGAN.isoformat()

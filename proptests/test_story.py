@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from graphquake.harness.history.request import ERROR
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.reports.story import LINES_MAX, story
 
 from support.made import Made, plan_of
@@ -12,7 +14,7 @@ def test_a_story_tells_what_happened_in_order() -> None:
     """The fault, who died of it, the failures from the first to the last, who came back, and when it was well again."""
     made = Made(plan=plan_of("kill decode 0")).steady(0.0, 1.5)
     made.step("kill decode 0", 1.5).dies("prefill 0", 1.6, status=1)
-    made.steady(1.7, 2.7, ERROR).spawn("decode 0", 2.0, ready_s=2.5).phase("recover", 2.0)
+    made.steady(1.7, 2.7, Outcome.ERROR).spawn("decode 0", 2.0, ready_s=2.5).phase("recover", 2.0)
     lines = story(made.steady(2.8, 4.0).history())
     texts = [line.split("  ", 1)[1].strip() for line in (one.strip() for one in lines)]
     assert texts[0].startswith("kill decode 0: made")

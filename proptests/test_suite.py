@@ -16,7 +16,10 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.graphs.deployments import DEPLOYMENTS
 from graphquake.harness.history.events import Measured
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import ERROR, OK
+from graphquake.harness.history.request import (
+    Group,
+    Outcome,
+)
 from graphquake.harness.reports.suite_logs import ALL, join_process_logs, write_client_logs
 from graphquake.harness.run.live import run_live
 from graphquake.harness.run.scenarios import (
@@ -156,11 +159,11 @@ async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
     run = await run_live(spec, plan, tmp_path / "run", to_the_end=True)
     history = History.load(tmp_path / "run")
     assert run.verdict.kind == "kept"
-    asked = Counter(request.group for request in history.requests if not request.attempt)
+    asked = Counter(str(request.group) for request in history.requests if not request.attempt)
     assert asked == {f"client {index}": 30 for index in range(3)}
-    assert all(request.outcome == OK for request in history.requests)
+    assert all(request.outcome == Outcome.OK for request in history.requests)
     for index in range(3):
-        own = [request for request in history.requests if request.group == f"client {index}"]
+        own = [request for request in history.requests if request.group == Group("client", index)]
         assert all(b.sent_s >= a.ended_s for a, b in pairwise(own))
     usage = list(history.of(Measured))
     assert {one.replica for one in usage} == set(spec.replicas())
@@ -213,13 +216,13 @@ def test_a_log_for_each_client(tmp_path: Path) -> None:
     """A line for each request with all its attempts, in the suite's own form."""
     made = Made(plan=Plan(()))
     for number, attempt, outcome, detail in (
-        (0, 0, OK, ""),
-        (2, 0, ERROR, "HTTP 503"),
-        (2, 1, OK, ""),
+        (0, 0, Outcome.OK, ""),
+        (2, 0, Outcome.ERROR, "HTTP 503"),
+        (2, 1, Outcome.OK, ""),
     ):
         made.ask(number + attempt, number + attempt + 0.25, outcome, detail, group="client 0")
         made.requests[-1].number, made.requests[-1].attempt = number, attempt
-    made.ask(1.0, 1.5, ERROR, "connection refused", group="client 1")
+    made.ask(1.0, 1.5, Outcome.ERROR, "connection refused", group="client 1")
     history = made.history()
     history.host["began"] = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
     write_client_logs(history, tmp_path)

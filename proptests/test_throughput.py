@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from graphquake.harness.history.request import OK, SHED
+from graphquake.harness.history.request import (
+    Group,
+    Outcome,
+)
 from graphquake.harness.promises.builtin import judge
 
 from support.made import Made, plan_of, spec_of
@@ -37,11 +40,11 @@ def test_what_is_shed_while_steady(shed: int, expected: tuple[str, ...]) -> None
     """Of 200 requests 1% may be refused."""
     made = recovered()
     for number in range(shed):
-        made.ask(8.0 + number, outcome=SHED, detail="HTTP 429")
+        made.ask(8.0 + number, outcome=Outcome.SHED, detail="HTTP 429")
     assert signatures(made) == expected
     for request in made.requests:
-        if request.outcome == SHED:
-            request.outcome, request.group = OK, "burst 1"
+        if request.outcome == Outcome.SHED:
+            request.outcome, request.group = Outcome.OK, Group("burst", 1)
     assert signatures(made) == ()
 
 
@@ -56,7 +59,7 @@ def test_a_burst_may_make_others_wait() -> None:
     made = recovered()
     late = [r for r in made.requests if r.sent_s > STEADY_S][:20]
     for request in late:
-        request.outcome, request.detail = SHED, "HTTP 429"
+        request.outcome, request.detail = Outcome.SHED, "HTTP 429"
     assert signatures(made) == ("throughput / shed",)
     made.ask(STEADY_S - 1, late[-1].ended_s + 0.1, group="burst 0")
     assert signatures(made) == ()

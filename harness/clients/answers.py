@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.history.request import ERROR, ERROR_EVENT, OK, TRUNCATED, WRONG
+from graphquake.harness.history.request import (
+    ERROR_EVENT,
+    Outcome,
+)
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import LoadSpec
 
@@ -33,9 +36,9 @@ _VARYING: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """What an answer turned out to be: one of the outcomes of `history`, what it rests on, what was said, its tokens."""
+    """The outcome of an answer, the detail that it rests on, the message, and the number of tokens."""
 
-    outcome: str
+    outcome: Outcome
     detail: str = ""
     message: str = ""
     tokens: int = 0
@@ -97,12 +100,12 @@ class Checker:
             # One call for all chunks: a call for each costs three times as much.
             chunks = json.loads(b"[" + b",".join(payloads[: -1 if done else None]) + b"]")
         except ValueError:
-            return Got(TRUNCATED, "no JSON", _short(body))
+            return Got(Outcome.TRUNCATED, "no JSON", _short(body))
         for chunk in chunks:
             if error := chunk.get("error"):
-                return Got(ERROR, _event_class(error), _short(error))
+                return Got(Outcome.ERROR, _event_class(error), _short(error))
         if not done:
-            return Got(TRUNCATED, "no [DONE]", f"{len(chunks)} chunks", len(chunks))
+            return Got(Outcome.TRUNCATED, "no [DONE]", f"{len(chunks)} chunks", len(chunks))
         return self._check(number, chunks)
 
     def check_whole(self, number: int, body: bytes) -> Got:
@@ -110,9 +113,9 @@ class Checker:
         try:
             answer = json.loads(body)
         except ValueError:
-            return Got(TRUNCATED, "no JSON", _short(body))
+            return Got(Outcome.TRUNCATED, "no JSON", _short(body))
         if "error" in answer or "choices" not in answer:
-            return Got(ERROR, "error body", _short(answer))
+            return Got(Outcome.ERROR, "error body", _short(answer))
         return self._check(number, [answer])
 
     def _check(self, number: int, chunks: Sequence[dict[str, Any]]) -> Got:
@@ -121,32 +124,32 @@ class Checker:
         tokens = _claimed_tokens(chunks)
         finish = next((c["finish_reason"] for c in choices if c.get("finish_reason")), None)
         if finish is None:
-            return Got(TRUNCATED, "no finish reason", _short(text), tokens or 0)
+            return Got(Outcome.TRUNCATED, "no finish reason", _short(text), tokens or 0)
         if finish == "error":
-            return Got(ERROR, "finish reason error", _short(text), tokens or 0)
+            return Got(Outcome.ERROR, "finish reason error", _short(text), tokens or 0)
         ids = {chunk["id"] for chunk in chunks if chunk.get("id")}
         if len(ids) > 1:
-            return Got(WRONG, "mixed ids", f"one stream had {len(ids)} ids", tokens or 0)
+            return Got(Outcome.WRONG, "mixed ids", f"one stream had {len(ids)} ids", tokens or 0)
         if self._oracle is not None:
             return self._against_oracle(self._oracle, number, text)
         most = self._load.max_tokens
         if tokens is not None and (tokens > most or (finish == "length" and tokens != most)):
             said = f"finish reason {finish} with {tokens} tokens, max_tokens {most}"
-            return Got(WRONG, "wrong length", said, tokens)
-        return Got(OK, tokens=tokens if tokens is not None else len(choices))
+            return Got(Outcome.WRONG, "wrong length", said, tokens)
+        return Got(Outcome.OK, tokens=tokens if tokens is not None else len(choices))
 
     def _against_oracle(self, oracle: Oracle, number: int, text: str) -> Got:
         right = oracle(prompt_of(self._load, number), self._load.max_tokens)
         if text == right:
-            return Got(OK, tokens=len(text))
+            return Got(Outcome.OK, tokens=len(text))
         at = next((i for i, (a, b) in enumerate(zip(text, right, strict=False)) if a != b), None)
         if at is None:
             detail = "tokens lost" if len(text) < len(right) else "too many tokens"
-            return Got(WRONG, detail, f"got {len(text)} of {len(right)} tokens", len(text))
+            return Got(Outcome.WRONG, detail, f"got {len(text)} of {len(right)} tokens", len(text))
         said = (
             f'differs from token {at} on: got "{text[at : at + 8]}", right "{right[at : at + 8]}"'
         )
-        return Got(WRONG, "wrong tokens", said, len(text))
+        return Got(Outcome.WRONG, "wrong tokens", said, len(text))
 
 
 def _text(choice: dict[str, Any]) -> str:

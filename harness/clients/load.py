@@ -25,14 +25,11 @@ import aiohttp
 
 from graphquake.harness.clients.answers import MESSAGE_MAX, Checker, body_of
 from graphquake.harness.history.request import (
-    ERROR,
-    LEFT,
-    OK,
-    REFUSED,
-    SHED,
-    STALLED,
-    TRUNCATED,
+    PROBE,
+    STEADY,
     Exchange,
+    Group,
+    Outcome,
     Request,
 )
 from graphquake.harness.spec.graph import GraphSpec
@@ -47,7 +44,7 @@ KEEPALIVE_S: Final = 1.0
 EXCHANGES_MAX: Final = 300
 READ_BUFFER_BYTES: Final = 1 << 16
 _PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
-_WELL: Final = frozenset({OK, LEFT})
+_WELL: Final = frozenset({Outcome.OK, Outcome.LEFT})
 _HEADERS: Final = {"Content-Type": "application/json"}
 
 
@@ -153,7 +150,7 @@ class Load:
 
     async def ask_once(self) -> Request:
         """One request outside the schedule, and of no history: is a right answer to be had?"""
-        request = Request(next(self._numbers), "probe", stream=True, intended_s=self.now_s())
+        request = Request(next(self._numbers), PROBE, stream=True, intended_s=self.now_s())
         await self._attempt(request, leaves=False)
         return request
 
@@ -163,7 +160,7 @@ class Load:
         draw = random.Random(self._load.seed)
         for tick in itertools.count():
             at_s = begin_s + (tick + draw.random()) * period_s
-            await self._send_at(at_s, "steady", stream=draw.random() < self._load.stream)
+            await self._send_at(at_s, STEADY, stream=draw.random() < self._load.stream)
 
     async def _be_client(self, index: int) -> None:
         load = self._load
@@ -175,11 +172,11 @@ class Load:
                 if self._stopped:
                     return
                 request = Request(
-                    number, f"client {index}", stream, intended_s=self.now_s(), attempt=attempt
+                    number, Group("client", index), stream, intended_s=self.now_s(), attempt=attempt
                 )
                 self._requests.append(request)
                 await self._attempt(request, leaves=False)
-                if not request.failed and request.outcome != SHED:
+                if not request.failed and request.outcome != Outcome.SHED:
                     break
                 await asyncio.sleep(RETRY_AFTER_S)
 
@@ -188,10 +185,10 @@ class Load:
         draw = random.Random(f"{self._load.seed}/{step}")
         for at_s, leaves in _burst_schedule(burst, draw):
             stream = leaves or draw.random() < self._load.stream
-            await self._send_at(begin_s + at_s, f"burst {step}", stream=stream, leaves=leaves)
+            await self._send_at(begin_s + at_s, Group("burst", step), stream=stream, leaves=leaves)
 
     async def _send_at(
-        self, at_s: float, group: str, *, stream: bool, leaves: bool = False
+        self, at_s: float, group: Group, *, stream: bool, leaves: bool = False
     ) -> None:
         delay_s = at_s - self.now_s()
         if delay_s > 0:
@@ -215,12 +212,14 @@ class Load:
             async with asyncio.timeout(self._load.deadline_s):
                 is_whole = await self._ask(request, exchange, leaves=leaves)
         except TimeoutError:
-            self._end(request, STALLED, "deadline", f"after {self._load.deadline_s:g} s")
+            self._end(request, Outcome.TIMED_OUT, "deadline", f"after {self._load.deadline_s:g} s")
         except aiohttp.ClientConnectorError as error:
-            self._end(request, REFUSED, "connection refused", str(error.os_error))
+            self._end(request, Outcome.REFUSED, "connection refused", str(error.os_error))
         except (aiohttp.ClientError, OSError) as error:
             cut = request.stream and request.tokens
-            outcome, detail = (TRUNCATED, "stream cut") if cut else (ERROR, "connection lost")
+            outcome, detail = (
+                (Outcome.TRUNCATED, "stream cut") if cut else (Outcome.ERROR, "connection lost")
+            )
             self._end(request, outcome, detail, f"{type(error).__name__}: {error}")
         finally:
             # Cancelled: the run is over before the request is; it has no outcome and is judged by nobody.
@@ -240,12 +239,12 @@ class Load:
                 message = exchange.answer[:MESSAGE_MAX].decode("utf-8", "replace")
                 quick = self.now_s() - request.sent_s <= SHED_WITHIN_S
                 shed = response.status in self._load.shed and quick
-                outcome = SHED if shed else ERROR
+                outcome = Outcome.SHED if shed else Outcome.ERROR
                 self._end(request, outcome, f"HTTP {response.status}", " ".join(message.split()))
                 return False
             left = await self._read(request, response, exchange.answer, leaves=leaves)
             if left:
-                self._end(request, LEFT, "left after the first token")
+                self._end(request, Outcome.LEFT, "left after the first token")
                 response.close()
                 return False
         return True
@@ -295,7 +294,7 @@ class Load:
     def _end(
         self,
         request: Request,
-        outcome: str,
+        outcome: Outcome,
         detail: str,
         message: str = "",
         at_s: float | None = None,
@@ -304,7 +303,7 @@ class Load:
         request.outcome, request.detail = outcome, detail
         request.message = message[:MESSAGE_MAX]
         _heard(request, request.ended_s)
-        if outcome == OK and not request.stream:
+        if outcome == Outcome.OK and not request.stream:
             request.first_s = request.ended_s
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeAlias, TypeVar, get_args
+from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
 from graphquake.harness.spec.plan import Aimed, Step, Wait, WaitReady, is_fault
 from graphquake.harness.spec.replica import Replica
+
+Phase: TypeAlias = Literal["baseline", "plan", "heal", "recover", "steady", "drain"]
+ViewKind: TypeAlias = Literal["listing", "readiness"]
+LeakKind: TypeAlias = Literal["process", "socket", "gpu memory", "gauge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class PhaseBegan:
     """The run entered a phase: baseline, plan, heal, recover, steady, drain."""
 
     at_s: float
-    phase: str
+    phase: Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class Seen:
 
     at_s: float
     observer: Replica
-    what: str
+    what: ViewKind
     says: int
     holds: int
 
@@ -150,7 +154,7 @@ class Leaked:
     """Something was still there after the load had ended and its grace was over."""
 
     at_s: float
-    kind: str
+    kind: LeakKind
     what: str
 
 

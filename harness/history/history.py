@@ -27,11 +27,12 @@ from graphquake.harness.history.events import (
     EVENT_KINDS,
     E,
     Event,
+    Phase,
     PhaseBegan,
     Resumed,
     StepDone,
 )
-from graphquake.harness.history.request import Request
+from graphquake.harness.history.request import Group, Outcome, Request
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import Plan, parse_step, read_plan
 from graphquake.harness.spec.replica import Replica
@@ -61,17 +62,9 @@ class History:
         """The events of one kind, in order of time."""
         return (event for event in self.events if isinstance(event, kind))
 
-    def phase_began_s(self, phase: str) -> float | None:
+    def phase_began_s(self, phase: Phase) -> float | None:
         """When a phase began; None if the run did not get there."""
         return next((e.at_s for e in self.of(PhaseBegan) if e.phase == phase), None)
-
-    def phase_at(self, at_s: float) -> str:
-        """The phase at that time."""
-        name = "acquire"
-        for event in self.of(PhaseBegan):
-            if event.at_s <= at_s:
-                name = event.phase
-        return name
 
     def faults(self) -> list[StepDone]:
         """The faults that landed."""
@@ -166,7 +159,7 @@ def _event(row: dict[str, Any]) -> Event:
 def _request(row: Mapping[str, str]) -> Request:
     return Request(
         number=int(row["number"]),
-        group=row["group"],
+        group=Group.parse(row["group"]),
         stream=row["stream"] == "True",
         intended_s=float(row["intended_s"]),
         sent_s=float(row["sent_s"]),
@@ -175,7 +168,7 @@ def _request(row: Mapping[str, str]) -> Request:
         ended_s=float(row["ended_s"]),
         quiet_from_s=float(row["quiet_from_s"]),
         quiet_to_s=float(row["quiet_to_s"]),
-        outcome=row["outcome"],
+        outcome=Outcome.parse(row["outcome"]),
         detail=row["detail"],
         message=row["message"],
         tokens=int(row["tokens"]),

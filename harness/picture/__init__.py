@@ -25,7 +25,10 @@ from graphquake.harness.history.events import (
     Spawned,
 )
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import OK, SHED, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 from graphquake.harness.promises.availability import Stretch, stalled_stretches
 from graphquake.harness.promises.builtin import judge, not_judged
 from graphquake.harness.promises.verdict import Verdict
@@ -188,7 +191,7 @@ def content(history: History, verdict: Verdict) -> dict[str, Any]:
     for request in ended:
         detail = f"{request.detail} {request.message}".strip()
         place = details.setdefault(detail, len(details))
-        requests.setdefault(request.outcome, []).append(_point(request, place))
+        requests.setdefault(str(request.outcome), []).append(_point(request, place))
     return {
         "begin_s": _round(begin_s),
         "end_s": _round(end_s),
@@ -210,7 +213,9 @@ def content(history: History, verdict: Verdict) -> dict[str, Any]:
             for v in verdict.violations[:VIOLATIONS_MAX]
         ],
         "details": list(details),
-        "requests": {name: requests[name] for name in sorted(requests, key=lambda n: n != OK)},
+        "requests": {
+            name: requests[name] for name in sorted(requests, key=lambda n: n != Outcome.OK)
+        },
         "rates": _rates(ended, end_s),
         "in_flight": _in_flight(ended),
         "waiting": list(_waiting(history)),
@@ -278,7 +283,9 @@ def _rates(ended: list[Request], end_s: float) -> dict[str, list[list[float]]]:
     bin_s = max(BIN_MIN_S, end_s / BINS)
     right, bad = Counter[int](), Counter[int]()
     for request in ended:
-        (right if request.outcome in (OK, SHED) else bad)[int(request.ended_s / bin_s)] += 1
+        (right if request.outcome in (Outcome.OK, Outcome.SHED) else bad)[
+            int(request.ended_s / bin_s)
+        ] += 1
     bins = range(int(end_s / bin_s) + 1)
     return {
         name: [[round((at + 1) * bin_s, 3), round(counts[at] / bin_s, 2)] for at in bins]

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 
 from graphquake.harness.history.events import BecameReady, Died, Resumed, StepDone
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import OK, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import PROCESS, TREE, Kill, Stall, Terminate
 from graphquake.harness.spec.replica import Replica
@@ -210,6 +213,6 @@ def baseline_p99_s(history: History) -> float:
     latencies = sorted(
         r.latency_s
         for r in history.requests
-        if r.outcome == OK and (until_s is None or r.ended_s <= until_s)
+        if r.outcome == Outcome.OK and (until_s is None or r.ended_s <= until_s)
     )
     return latencies[math.ceil(0.99 * len(latencies)) - 1] if latencies else 0.0

@@ -16,9 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.history.events import Died, Invalidated, Leaked, StepDone
+from graphquake.harness.history.events import Died, Invalidated, Leaked, Phase, StepDone
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import FAILED, LEFT, OK, STALLED, WRONG, Request
+from graphquake.harness.history.request import (
+    FAILED,
+    Outcome,
+    Request,
+)
 from graphquake.harness.promises.availability import Availability, Stretch, availability
 from graphquake.harness.promises.signature import PathWord, Signature
 from graphquake.harness.promises.throughput import queueing, throughput
@@ -50,7 +54,7 @@ def ends(history: History, up: Availability) -> Iterator[Violation]:
         quiet = Stretch(request.quiet_from_s, request.quiet_to_s)
         life = Stretch(request.sent_s, request.ended_s)
         silent = quiet.end_s - quiet.begin_s >= stall_s and _path_for(up, quiet, stall_s)
-        late = request.outcome == STALLED and up.path_during(life)
+        late = request.outcome == Outcome.TIMED_OUT and up.path_during(life)
         if silent or late:
             yield violation_in(
                 history,
@@ -74,7 +78,7 @@ def answers(history: History, up: Availability) -> Iterator[Violation]:
     """Every completed answer is exact: no token lost, twice, or somebody else's. No fault and no outage excuses one."""
     del up
     for request in history.requests:
-        if request.outcome == WRONG:
+        if request.outcome == Outcome.WRONG:
             yield violation_in(
                 history,
                 "answers",
@@ -145,7 +149,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
     if healed_s is None or (history.plan.heal != "all" and not _path_left(history, up)):
         return
     first_s = min(
-        (r.ended_s for r in history.requests if r.outcome == OK and r.ended_s >= healed_s),
+        (r.ended_s for r in history.requests if r.outcome == Outcome.OK and r.ended_s >= healed_s),
         default=None,
     )
     late_s = _first_ok_by_s(history, healed_s)
@@ -255,7 +259,7 @@ BUILT_IN: Final[dict[str, Promise]] = {
 
 def _failed(history: History) -> list[Request]:
     """The failures that error_window and recovery judge; one that got no answer at all is for `ends`."""
-    judged_by_ends = {STALLED} if "ends" in history.spec.promises.made else set()
+    judged_by_ends = {Outcome.TIMED_OUT} if "ends" in history.spec.promises.made else set()
     return [r for r in history.ended() if r.outcome in FAILED - judged_by_ends]
 
 
@@ -283,7 +287,7 @@ def _imported(spec: GraphSpec, name: str) -> Promise:
 def not_judged(history: History) -> dict[str, str]:
     """Promises of which a run says nothing, and why: it ended before, or the dead stay dead and nothing is left to be promised."""
     early = "the run ended before that"
-    needs = {"recovery": "recover", "throughput": "drain", "no_leak": "drain"}
+    needs: dict[str, Phase] = {"recovery": "recover", "throughput": "drain", "no_leak": "drain"}
     found = {name: early for name, phase in needs.items() if history.phase_began_s(phase) is None}
     if history.plan.heal != "all":
         if not _path_left(history, availability(history)):
@@ -318,7 +322,7 @@ def judge(history: History) -> Verdict:
 
 
 def _weak(history: History, up: Availability) -> bool:
-    ended = [r for r in history.requests if r.outcome and r.outcome != LEFT]
+    ended = [r for r in history.requests if r.outcome and r.outcome != Outcome.LEFT]
     return sum(map(up.judgeable, ended)) < JUDGED_SHARE_MIN * len(ended)
 
 

@@ -13,7 +13,10 @@ from typing import Final
 
 from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import OK, SHED, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 from graphquake.harness.promises.availability import Availability, Stretch, up_stretches
 from graphquake.harness.promises.verdict import Violation, violation_in
 from graphquake.harness.spec.replica import Replica
@@ -39,11 +42,11 @@ def throughput(history: History, up: Availability) -> Iterator[Violation]:
     longer = queueing(history, ended_s)
     if longer is None:
         return
-    yield from _slower(history, window, [r for r in sent if r.outcome == OK], longer)
+    yield from _slower(history, window, [r for r in sent if r.outcome == Outcome.OK], longer)
     if longer > 1:
         return  # With less capacity some of it may have to wait, or to be shed.
     bounds = history.spec.promises
-    shed = [r for r in sent if r.outcome == SHED]
+    shed = [r for r in sent if r.outcome == Outcome.SHED]
     if len(shed) >= SHED_MIN and len(shed) > (1 - bounds.success) * len(sent):
         seen = f"{len(shed)} of {len(sent)} requests were shed"
         yield violation_in(history, "throughput", "shed", shed[0].ended_s, seen, shed[0].number)
@@ -107,7 +110,7 @@ def _slower(
         return
     until_s = history.undisturbed_s() or 0.0
     # By when they were sent: of those that ended by then the slow ones would be missing.
-    baseline = [r for r in history.requests if r.outcome == OK and r.sent_s <= until_s]
+    baseline = [r for r in history.requests if r.outcome == Outcome.OK and r.sent_s <= until_s]
     if len(steady) < LATENCIES_MIN or len(baseline) < BASELINE_MIN:
         return
     before_s, after_s = _p90_s(baseline), _p90_s(steady)

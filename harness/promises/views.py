@@ -13,7 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from graphquake.harness.history.events import BecameReady, Died, Resumed, Seen, StepDone
+from graphquake.harness.history.events import (
+    BecameReady,
+    Died,
+    Resumed,
+    Seen,
+    StepDone,
+    ViewKind,
+)
 from graphquake.harness.history.history import History
 from graphquake.harness.promises.availability import Availability
 from graphquake.harness.promises.verdict import Violation, violation_in
@@ -30,7 +37,7 @@ class Views:
     """
 
     looked_s: float = 0.0
-    _last: dict[tuple[Replica, str], Seen] = field(default_factory=dict)
+    _last: dict[tuple[Replica, ViewKind], Seen] = field(default_factory=dict)
 
     def news(self, views: Sequence[View], at_s: float) -> list[Seen]:
         """What is to be written down of a look that was taken at that time: what changed since the last one, and what is not so."""
@@ -67,7 +74,7 @@ def views_agree(history: History, up: Availability) -> Iterator[Violation]:
     What was seen to be right again was wrong for no longer than it was seen to be: a look may come late.
     """
     del up
-    stretches: dict[tuple[Replica, str], Seen] = {}
+    stretches: dict[tuple[Replica, ViewKind], Seen] = {}
     broken = set[Seen]()
     for seen in history.of(Seen):
         first = _stretch(stretches, seen)
@@ -81,13 +88,13 @@ def views_agree(history: History, up: Availability) -> Iterator[Violation]:
 
 def _differing(history: History) -> list[Seen]:
     """The first look of everything that differs at the end."""
-    stretches: dict[tuple[Replica, str], Seen] = {}
+    stretches: dict[tuple[Replica, ViewKind], Seen] = {}
     for seen in history.of(Seen):
         _stretch(stretches, seen)
     return list(stretches.values())
 
 
-def _stretch(stretches: dict[tuple[Replica, str], Seen], seen: Seen) -> Seen | None:
+def _stretch(stretches: dict[tuple[Replica, ViewKind], Seen], seen: Seen) -> Seen | None:
     """The first look of the stretch in which this one differs in the same way; None if it does not differ. Keeps what is known of all."""
     key = seen.observer, seen.what
     if key in stretches and not _alike(stretches[key], seen):

@@ -15,7 +15,10 @@ from typing import Final
 
 from graphquake.harness.history.events import BecameReady, Measured, Resumed, Spawned, StepDone
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import LEFT, OK, SHED, WRONG, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 from graphquake.harness.spec.plan import Stall
 
 # What the suite calls a violation: a success that took longer.
@@ -117,7 +120,7 @@ def account(history: History, slow_s: float = SLOW_S) -> Account:
         slow_s: what takes longer counts as slow.
     """
     faults = history.faults()
-    sent = [r for r in history.requests if r.outcome and r.outcome != LEFT]
+    sent = [r for r in history.requests if r.outcome and r.outcome != Outcome.LEFT]
     cut_s = faults[0].begun_s if faults else math.inf
     end_s = history.phase_began_s("drain") or history.end_s
     edges = [*(fault.begun_s for fault in faults), math.inf]
@@ -129,9 +132,9 @@ def account(history: History, slow_s: float = SLOW_S) -> Account:
     )
     return Account(
         startup_s=_startup_s(history),
-        ok=sum(r.outcome == OK for r in sent),
+        ok=sum(r.outcome == Outcome.OK for r in sent),
         failed=sum(map(_is_bad, sent)),
-        shed=sum(r.outcome == SHED for r in sent),
+        shed=sum(r.outcome == Outcome.SHED for r in sent),
         before=_side(history, [r for r in sent if r.ended_s <= cut_s], 0.0, cut_s, slow_s),
         after=_side(history, [r for r in sent if r.ended_s > cut_s], cut_s, end_s, slow_s),
         impacts=impacts,
@@ -139,7 +142,7 @@ def account(history: History, slow_s: float = SLOW_S) -> Account:
 
 
 def _is_bad(request: Request) -> bool:
-    return request.failed or request.outcome == WRONG
+    return request.failed or request.outcome == Outcome.WRONG
 
 
 def _startup_s(history: History) -> float:
@@ -151,7 +154,7 @@ def _startup_s(history: History) -> float:
 def _side(
     history: History, requests: list[Request], from_s: float, to_s: float, slow_s: float
 ) -> Side:
-    right = [r for r in requests if r.outcome == OK]
+    right = [r for r in requests if r.outcome == Outcome.OK]
     return Side(
         ok=len(right),
         failed=sum(map(_is_bad, requests)),
@@ -216,7 +219,7 @@ def _window_s(met: list[Request], bad: list[Request], begun_s: float) -> float |
     if not bad:
         return 0.0
     last_s = bad[-1].sent_s
-    well_s = next((r.sent_s for r in met if r.sent_s > last_s and r.outcome == OK), None)
+    well_s = next((r.sent_s for r in met if r.sent_s > last_s and r.outcome == Outcome.OK), None)
     return None if well_s is None else max(0.0, (max(last_s, begun_s) + well_s) / 2 - begun_s)
 
 
@@ -224,12 +227,13 @@ def _first_ok_s(met: list[Request], bad: list[Request], begun_s: float) -> float
     # Those in flight at the fault may fail late: what counts is when it was seen that something fails.
     since_s = max(begun_s, min((r.ended_s for r in bad), default=begun_s))
     return min(
-        (r.ended_s - begun_s for r in met if r.outcome == OK and r.sent_s >= since_s), default=None
+        (r.ended_s - begun_s for r in met if r.outcome == Outcome.OK and r.sent_s >= since_s),
+        default=None,
     )
 
 
 def _ok_rate(sent: list[Request], until_s: float) -> float:
-    ended = [r.ended_s for r in sent if r.outcome == OK and r.ended_s <= until_s]
+    ended = [r.ended_s for r in sent if r.outcome == Outcome.OK and r.ended_s <= until_s]
     return len(ended) / max(ended) if ended else 0.0
 
 
@@ -239,7 +243,7 @@ def _peak_s(met: list[Request], begun_s: float, since_s: float, rate_per_s: floa
         return None
     over_s = max(PEAK_OVER_S, PEAK_REQUESTS / rate_per_s)
     wanted = math.ceil(PEAK_SHARE * rate_per_s * over_s)
-    ended = sorted(r.ended_s for r in met if r.outcome == OK and r.ended_s >= since_s)
+    ended = sorted(r.ended_s for r in met if r.outcome == Outcome.OK and r.ended_s >= since_s)
     for first, last in zip([since_s, *ended], ended[wanted - 1 :], strict=False):
         if last - first <= over_s:
             return first - begun_s

@@ -12,7 +12,10 @@ from typing import Final, TypeAlias
 
 from graphquake.harness.history.events import BecameReady, Died, Leaked, Resumed
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import OK, WRONG, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 from graphquake.harness.reports.text import since_s
 
 LINES_MAX: Final = 10
@@ -53,14 +56,16 @@ def _failures(history: History) -> Iterator[Told]:
     """The first and the last of each kind, and the first success after all of them."""
     zero_s = since_s(history)
     ended = [r for r in history.ended() if r.ended_s >= zero_s]
-    bad = [r for r in ended if r.failed or r.outcome == WRONG]
+    bad = [r for r in ended if r.failed or r.outcome == Outcome.WRONG]
     for detail, count in Counter(r.detail for r in bad).most_common(2):
         of = [r for r in bad if r.detail == detail]
         yield of[0].ended_s, _FAILURE, f"first of {count} × {detail}: {_who(of[0])}"
         if count > 1:
             yield of[-1].ended_s, _FAILURE, f"last of {count} × {detail}: {_who(of[-1])}"
     if bad:
-        right = next((r for r in ended if r.outcome == OK and r.sent_s > bad[-1].ended_s), None)
+        right = next(
+            (r for r in ended if r.outcome == Outcome.OK and r.sent_s > bad[-1].ended_s), None
+        )
         if right is not None:
             yield right.ended_s, _HEAL, f"right from here on: {_who(right)}"
 

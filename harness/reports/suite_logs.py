@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import OK, WRONG, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 
 # What one log may hold: one that a dying process filled with the same line is no evidence past this.
 LOG_MAX_BYTES: Final = 1 << 20
@@ -30,11 +33,10 @@ def write_client_logs(history: History, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     began = datetime.fromisoformat(history.host["began"])
-    of_clients = [r for r in history.requests if r.outcome and r.group.startswith("client ")]
-    of_clients.sort(key=lambda r: (r.group, r.number, r.attempt))
+    of_clients = [r for r in history.requests if r.outcome and r.group.kind == "client"]
+    of_clients.sort(key=lambda r: (r.group.number, r.number, r.attempt))
     for group, requests in groupby(of_clients, key=lambda r: r.group):
-        index = group.removeprefix("client ")
-        with (folder / f"client_{index}.log.txt").open("w", encoding="utf-8") as file:
+        with (folder / f"client_{group.number}.log.txt").open("w", encoding="utf-8") as file:
             for _, attempts in groupby(requests, key=lambda r: r.number):
                 file.write(json.dumps(_line(began, list(attempts)), ensure_ascii=False) + "\n")
 
@@ -46,7 +48,9 @@ def _line(began: datetime, attempts: list[Request]) -> dict[str, Any]:
         "results": [
             {
                 "status": _status(one),
-                "result": one.outcome if one.outcome == OK else f"{one.detail}: {one.message}",
+                "result": one.outcome
+                if one.outcome == Outcome.OK
+                else f"{one.detail}: {one.message}",
                 "request_elapsed_time": round(one.latency_s, 6),
             }
             for one in attempts
@@ -57,7 +61,7 @@ def _line(began: datetime, attempts: list[Request]) -> dict[str, Any]:
 
 def _status(request: Request) -> int | None:
     """The HTTP status; None if none came."""
-    if request.outcome in (OK, WRONG):
+    if request.outcome in (Outcome.OK, Outcome.WRONG):
         return HTTP_OK
     code = _CODE.match(request.detail)
     return int(code[1]) if code else None

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import LEFT, OK, SHED, WRONG, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 
 BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 TIMELINE_WIDTH: Final = 60
@@ -35,8 +38,12 @@ def since_s(history: History) -> float:
 def failed_of(history: History) -> tuple[list[Request], list[Request]]:
     """The requests sent since the first fault that came to an end, and those of them that failed or were wrong."""
     zero_s = since_s(history)
-    sent = [r for r in history.requests if r.outcome and r.ended_s >= zero_s and r.outcome != LEFT]
-    return sent, [r for r in sent if r.failed or r.outcome == WRONG]
+    sent = [
+        r
+        for r in history.requests
+        if r.outcome and r.ended_s >= zero_s and r.outcome != Outcome.LEFT
+    ]
+    return sent, [r for r in sent if r.failed or r.outcome == Outcome.WRONG]
 
 
 def failures_text(history: History) -> str:
@@ -64,7 +71,7 @@ def timeline(history: History, width: int = TIMELINE_WIDTH) -> list[str]:
     right, wrong = Counter[int](), Counter[int]()
     for request in history.requests:
         if request.outcome and begin_s <= request.ended_s <= end_s:
-            fine = request.outcome in (OK, SHED, LEFT)
+            fine = request.outcome in (Outcome.OK, Outcome.SHED, Outcome.LEFT)
             (right if fine else wrong)[place(request.ended_s)] += 1
     most = max([*right.values(), *wrong.values(), 1])
     marks = [" "] * width

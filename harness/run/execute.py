@@ -24,12 +24,16 @@ from graphquake.harness.history.events import (
     Invalidated,
     Leaked,
     Measured,
+    Phase,
     PhaseBegan,
     Resumed,
     StepDone,
 )
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import OK, SHED, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 from graphquake.harness.promises.views import Views
 from graphquake.harness.run.contention import Strain
 from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
@@ -75,7 +79,7 @@ class RunStatus:
         sent, failed: the numbers of requests so far, without those before the baseline.
     """
 
-    phase: str
+    phase: Phase
     now_s: float
     step: int
     sent: int
@@ -93,10 +97,12 @@ async def first_answer(target: Target) -> None:
     """
     begun_s = time.monotonic()
     async with Load(target.spec, target.entries(), begun_s, []) as load:
-        while (asked := await load.ask_once()).outcome != OK and load.now_s() <= FIRST_ANSWER_S:
+        while (
+            asked := await load.ask_once()
+        ).outcome != Outcome.OK and load.now_s() <= FIRST_ANSWER_S:
             await asyncio.sleep(POLL_S)
     # Not raised above: the clients' task group would wrap it into an ExceptionGroup.
-    if asked.outcome != OK:
+    if asked.outcome != Outcome.OK:
         raise GraphError(
             f"{target.spec.name}: every replica is ready, but no right answer within "
             f"{FIRST_ANSWER_S:g} s: {asked.detail} {asked.message}".rstrip()
@@ -150,7 +156,7 @@ class _Run:
         self._events: list[Event] = []
         self._requests: list[Request] = []
         self._exchanges: list[str] = []
-        self._phase = "baseline"
+        self._phase: Phase = "baseline"
         self._phase_s = 0.0
         self._step = -1
         self._landing = False
@@ -225,15 +231,18 @@ class _Run:
     async def look(self) -> None:
         """See again and again what the graph says about itself: also when somebody came or went, and when it should have learnt of it."""
         known = len(self._target.log)
-        while self._phase != "drain":
+        while not self._is_draining():
             await asyncio.sleep(POLL_S)
             now_s = time.monotonic() - self._zero_s
             if len(self._target.log) == known and not self._is_time_to_look(now_s):
                 continue
             known = len(self._target.log)
             views = await self._target.views()
-            if self._phase != "drain":
+            if not self._is_draining():
                 self._events += self._views.news(views, now_s)
+
+    def _is_draining(self) -> bool:
+        return self._phase == "drain"
 
     def _is_time_to_look(self, now_s: float) -> bool:
         if now_s - self._views.looked_s >= LOOK_EVERY_S:
@@ -260,7 +269,7 @@ class _Run:
                 self._events.append(replace(one, at_s=one.at_s - self._zero_s))
             await asyncio.sleep(MEASURE_EVERY_S)
 
-    def _begin(self, phase: str) -> None:
+    def _begin(self, phase: Phase) -> None:
         self._phase, self._phase_s = phase, self._load.now_s()
         self._events.append(PhaseBegan(self._phase_s, phase))
 
@@ -313,7 +322,9 @@ class _Run:
         until_s = self._load.now_s() + self._target.spec.promises.all_ok_s
         while self._can_serve() and self._load.now_s() < until_s and not self._is_calm():
             if self._load.is_over:
-                if not any(r.outcome == OK and r.ended_s >= self._phase_s for r in self._requests):
+                if not any(
+                    r.outcome == Outcome.OK and r.ended_s >= self._phase_s for r in self._requests
+                ):
                     cause = "the clients had ended before it could recover: they need more requests"
                     self._events.append(Invalidated(self._load.now_s(), cause))
                 return
@@ -331,13 +342,13 @@ class _Run:
     def _were_served_well(self, since_s: float) -> bool:
         """True if enough answers since then were right, none failed or was shed, and no request was already overdue then."""
         ended = self._trail.ended_since(since_s)
-        if any(request.failed or request.outcome == SHED for request in ended):
+        if any(request.failed or request.outcome == Outcome.SHED for request in ended):
             return False
         if any(request.sent_s < since_s - OVERDUE_S for request in self._trail.in_flight()):
             return False
         load = self._target.spec.load
         wanted = 1.0 if load.clients else min(CALM_ANSWERS, load.rate_per_s * CALM_S / 2)
-        return sum(request.outcome == OK for request in ended) >= wanted
+        return sum(request.outcome == Outcome.OK for request in ended) >= wanted
 
     def _live_replicas(self) -> list[Replica]:
         return [one for one in self._target.spec.replicas() if self._target.alive(one)]

@@ -11,7 +11,10 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Final
 
-from graphquake.harness.history.request import LEFT, OK, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 
 _VALUES: Final = attrgetter(*(field.name for field in fields(Request)))
 
@@ -47,7 +50,7 @@ class RequestTrail:
 
     def _end(self, request: Request) -> None:
         self.failed += request.failed
-        self.unwell += request.outcome not in {OK, LEFT}
+        self.unwell += request.outcome not in {Outcome.OK, Outcome.LEFT}
         self._recent.append(request)
         while self._recent[0].ended_s < request.ended_s - self._recent_s:
             self._recent.popleft()

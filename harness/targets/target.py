@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
+from graphquake.harness.history.events import (
+    BecameReady,
+    Died,
+    LeakKind,
+    Measured,
+    Spawned,
+    ViewKind,
+)
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 
@@ -41,7 +48,7 @@ class Leak:
         what: what exactly, in words.
     """
 
-    kind: str
+    kind: LeakKind
     what: str
 
 
@@ -57,7 +64,7 @@ class View:
     """
 
     observer: Replica
-    what: str
+    what: ViewKind
     says: int
     holds: int
 

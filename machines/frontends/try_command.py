@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.history.request import OK
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
@@ -35,7 +37,7 @@ async def trial_text(spec: GraphSpec, folder: Path) -> str:
         f"{spec.name} · {spec.shape}",
         *_row("machine", ", ".join(f"{k} {v}" for k, v in host.items())),
     ]
-    right = sum(request.outcome == OK for request in run.history.requests)
+    right = sum(request.outcome == Outcome.OK for request in run.history.requests)
     lines += _row("started", f"first right answer after {run.start_s:.2f} s")
     lines += _row(
         "load",

@@ -22,7 +22,10 @@ import uvloop
 from graphquake.harness.clients.answers import body_of
 from graphquake.harness.clients.load import Load
 from graphquake.harness.history.events import StepDone
-from graphquake.harness.history.request import OK, Request
+from graphquake.harness.history.request import (
+    Outcome,
+    Request,
+)
 from graphquake.harness.run.live import LiveRun, run_live
 from graphquake.harness.spec.graph import GraphSpec, load_graph, read_graph
 from graphquake.harness.spec.plan import Plan, parse_plan
@@ -75,7 +78,7 @@ def event(text, finish):
     choice = {{"index": 0, "text": text, "finish_reason": finish}}
     return json.dumps({{"id": "x", "object": "text_completion", "model": "tiny", "choices": [choice]}})
 chunk, last = event("a", None), event("", "length")
-head = b"HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
+head = b"HTTP/1.1 200 Outcome.OK\\r\\nContent-Type: text/event-stream\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
 def framed(text):
     data = f"data: {{text}}\\n\\n".encode()
     return f"{{len(data):x}}\\r\\n".encode() + data + b"\\r\\n"
@@ -137,7 +140,7 @@ async def ours_us(entry: str, spec: GraphSpec) -> float:
         load.stop()
         await load.idle()
         spent_s = time.process_time() - begun_s
-    if any(request.outcome != OK for request in requests):
+    if any(request.outcome != Outcome.OK for request in requests):
         raise SystemExit("the bench's own server answered wrong")
     return spent_s / len(requests) * 1e6
 
@@ -169,7 +172,7 @@ async def ours_closed_us(entry: str, spec: GraphSpec) -> float:
         load.start()
         await load.clients_end()
         spent_s = time.process_time() - begun_s
-    if any(request.outcome != OK for request in requests):
+    if any(request.outcome != Outcome.OK for request in requests):
         raise SystemExit("the bench's own server answered wrong")
     return spent_s / len(requests) * 1e6
 

@@ -20,7 +20,9 @@ from typing import Final
 
 from graphquake.harness.history.events import BecameReady, Spawned
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import OK
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.processes.gpu_memory import MIB
 from graphquake.harness.processes.reservations import gpus
 from graphquake.harness.processes.supervisor import Supervisor
@@ -75,7 +77,7 @@ def respawns_s(history: History) -> list[float]:
 
 def tokens_per_s(history: History) -> float:
     """Tokens of right answers, a second."""
-    right = [r for r in history.requests if r.outcome == OK]
+    right = [r for r in history.requests if r.outcome == Outcome.OK]
     return sum(r.tokens for r in right) / (max(r.ended_s for r in right) - right[0].sent_s)
 
 

@@ -9,12 +9,17 @@ from graphquake.harness.history.events import (
     BecameReady,
     Died,
     Event,
+    Phase,
     PhaseBegan,
     Spawned,
     StepDone,
 )
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import ERROR, OK, Request
+from graphquake.harness.history.request import (
+    Group,
+    Outcome,
+    Request,
+)
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import (
     TREE,
@@ -104,7 +109,7 @@ class Made:
             self.dies(f"{step.role} {step.index}", at_s, aimed=True)
         return self
 
-    def phase(self, name: str, at_s: float) -> Made:
+    def phase(self, name: Phase, at_s: float) -> Made:
         """A phase begins."""
         self.events.append(PhaseBegan(at_s, name))
         return self
@@ -113,7 +118,7 @@ class Made:
         self,
         sent_s: float,
         ended_s: float | None = None,
-        outcome: str = OK,
+        outcome: Outcome = Outcome.OK,
         detail: str = "",
         *,
         group: str = "steady",
@@ -123,8 +128,8 @@ class Made:
         """One request; answered after 0.1 s unless something else is said."""
         ended_s = sent_s + 0.1 if ended_s is None else ended_s
         quiet = quiet or (sent_s, ended_s)
-        detail = detail or ("HTTP 503" if outcome == ERROR else "")
-        request = Request(len(self.requests), group, True, sent_s - late_s, sent_s)
+        detail = detail or ("HTTP 503" if outcome == Outcome.ERROR else "")
+        request = Request(len(self.requests), Group.parse(group), True, sent_s - late_s, sent_s)
         request.first_s = request.last_s = request.ended_s = ended_s
         request.quiet_from_s, request.quiet_to_s = quiet
         request.outcome, request.detail = outcome, detail
@@ -132,7 +137,7 @@ class Made:
         return self
 
     def steady(
-        self, begin_s: float, end_s: float, outcome: str = OK, every_s: float = 0.05
+        self, begin_s: float, end_s: float, outcome: Outcome = Outcome.OK, every_s: float = 0.05
     ) -> Made:
         """Steady load, all with the same outcome."""
         count = round((end_s - begin_s) / every_s)

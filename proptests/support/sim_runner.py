@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from graphquake.harness.history.events import Invalidated
-from graphquake.harness.history.request import WRONG
+from graphquake.harness.history.request import (
+    Outcome,
+)
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.spec.graph import GraphSpec
@@ -29,7 +31,7 @@ class Bug:
     needs: Plan
     detail: str
     rate: float = 1.0
-    outcome: str = WRONG
+    outcome: Outcome = Outcome.WRONG
     after_s: float = 0.5
 
 
