@@ -13,7 +13,7 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.history.history import History
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
-from graphquake.harness.spec.bounds import Promises
+from graphquake.harness.spec.bounds import BUILT_IN_PROMISES, Promises
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import LoadSpec
 from graphquake.harness.spec.plan import Burst, Kill, Wait
@@ -233,6 +233,19 @@ def test_a_replay_uses_every_bound_that_the_case_was_judged_by() -> None:
     assert replayed.promises == replace(then.promises, from_file=now.promises.from_file)
     assert replayed.load == replace(then.load, model=now.load.model)
     assert replayed.lease_s == 12.0
+
+
+def test_the_folder_of_a_replay_is_judged_by_the_bounds_of_the_case(tmp_path: Path) -> None:
+    """The document that a run's folder keeps says what the case says, so a later `check` judges by every bound of the case."""
+    then = different(spec_of())
+    promised = tuple(name for name in BUILT_IN_PROMISES if name != "blast_radius")
+    then = replace(then, promises=replace(then.promises, made=promised))
+    case = replace(NEW, bounds=bounds_of(then), load=load_of(then))
+    Made(case.as_in(spec_of())).history().save(tmp_path)
+    spec = History.load(tmp_path).spec
+    assert spec.promises == replace(then.promises, from_file=spec.promises.from_file)
+    assert spec.load == replace(then.load, model="tiny")
+    assert spec.lease_s == 12.0
 
 
 def test_an_old_case_takes_the_other_bounds_from_the_graph_file() -> None:

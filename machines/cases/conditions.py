@@ -30,6 +30,22 @@ def _kinds(owner: type) -> dict[str, object]:
     return {one.name: hints[one.name] for one in fields(owner) if one.name not in _NOT_KEPT}
 
 
+# Where a graph file sets each bound: field -> promise and key.
+_KEYS: Final[Mapping[str, tuple[str, str]]] = {
+    "stall_s": ("ends", "stall_s"),
+    "oracle": ("answers", "oracle"),
+    "window_s": ("error_window", "window_s"),
+    "in_flight": ("error_window", "in_flight"),
+    "first_ok_s": ("recovery", "first_ok_s"),
+    "all_ok_s": ("recovery", "all_ok_s"),
+    "success": ("throughput", "success"),
+    "goodput": ("throughput", "goodput"),
+    "slower": ("throughput", "slower"),
+    "agree_s": ("views_agree", "within_s"),
+    "grace_s": ("no_leak", "grace_s"),
+    "gauges": ("no_leak", "gauges"),
+}
+
 BOUNDS: Final[Mapping[str, object]] = _kinds(Promises) | {LEASE: float}
 LOAD: Final[Mapping[str, object]] = _kinds(LoadSpec)
 
@@ -46,17 +62,44 @@ def load_of(spec: GraphSpec) -> dict[str, Value]:
 
 
 def under(spec: GraphSpec, bounds: Mapping[str, Value], load: Mapping[str, Value]) -> GraphSpec:
-    """The graph under these bounds and this load; what they leave out stays as the graph file has it."""
+    """The graph under these bounds and this load; what they leave out stays as the graph file has it.
+
+    The document of the graph changes with them. A run folder keeps it, so `graphquake check` judges a replay by the same bounds.
+    """
     # The reader has checked names and types against the fields.
     of_promises: dict[str, Any] = {name: bounds[name] for name in bounds if name != LEASE}
     of_load: dict[str, Any] = dict(load)
     lease_s: Any = bounds.get(LEASE, spec.lease_s)
+    promises = replace(spec.promises, **of_promises)
+    changed = {
+        "lease_s": lease_s,
+        "promises": _promises_table(promises),
+        "load": {one.name: _plain(getattr(spec.load, one.name)) for one in fields(LoadSpec)}
+        | {name: _plain(value) for name, value in load.items()},
+    }
     return replace(
         spec,
+        document=dict(spec.document) | changed,
         lease_s=lease_s,
-        promises=replace(spec.promises, **of_promises),
+        promises=promises,
         load=replace(spec.load, **of_load),
     )
+
+
+def _promises_table(promises: Promises) -> dict[str, object]:
+    """The `[promises]` of a graph file that sets every bound."""
+    table: dict[str, Any] = {
+        name: {} if name in promises.made else False for name in BUILT_IN_PROMISES
+    }
+    for field, (promise, key) in _KEYS.items():
+        if promise in promises.made:
+            table[promise][key] = _plain(getattr(promises, field))
+    return table | {"extra": list(promises.extra)}
+
+
+def _plain(value: Value) -> object:
+    """The value as a TOML file has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def read_bounds(table: Table) -> dict[str, Value]:

@@ -1,0 +1,120 @@
+"""Replaying a case on simulated graphs: when it ends, what it counts, and what the result means."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from graphquake.harness.history.request import ERROR
+from graphquake.harness.promises.signature import Signature
+from graphquake.machines.cases.case import Case, Observed, Status
+from graphquake.machines.cases.replay import (
+    INVALID_MAX,
+    Replay,
+    Word,
+    meaning_of,
+    recorded,
+    replay,
+    runs_needed,
+)
+from graphquake.machines.runners.run_log import RunLog
+
+from support.made import plan_of
+from support.sim_runner import Bug, SimRunner
+
+PLAN = plan_of("kill decode 0")
+CASE = Case(
+    id="abc123",
+    title="recovery broken by kill decode 0",
+    status="open",
+    graph={"name": "made"},
+    signature=Signature("recovery", "HTTP 503", "path left"),
+    plan=PLAN,
+    seen="all failed",
+    also=(Signature("recovery", "connection refused", "path left"),),
+    observed=(Observed("2026-01-01", {"dynamo": "1"}, "simulated", 10, 10),),
+)
+BUG = Bug(PLAN, "HTTP 503", outcome=ERROR, after_s=8.0)
+
+
+def replayed(runner: SimRunner, case: Case = CASE, runs: int | None = None) -> Replay:
+    """The replay of a case on a simulated graph."""
+    return replay(case, runner, RunLog(), runs=runs)
+
+
+def test_the_first_run_that_shows_the_signature_ends_a_replay() -> None:
+    """One run with the case's signature reproduces it, in whatever words of the family the run shows it."""
+    for what in ("HTTP 503", "error event 503"):
+        one = replayed(SimRunner([replace(BUG, detail=what)]))
+        assert (one.word, one.broke, one.runs, one.line) == ("REPRODUCED", 1, 1, "REPRODUCED 1/1")
+
+
+def test_the_number_of_kept_runs_follows_from_the_rate() -> None:
+    """A case that always broke needs three kept runs, and one that broke in 3 of 10 runs needs nine."""
+    seldom = replace(CASE, observed=(replace(CASE.observed[0], broke=3),))
+    for case, runs in ((CASE, 3), (seldom, 9)):
+        one = replayed(SimRunner([]), case)
+        assert (one.word, one.broke, one.runs) == ("NOT REPRODUCED", 0, runs)
+        assert runs_needed(case) == runs
+
+
+def test_a_fixed_number_of_runs_does_not_end_early() -> None:
+    """With `runs`, a replay makes exactly that many runs that prove something, and counts those that broke."""
+    one = replayed(SimRunner([replace(BUG, rate=0.5)]), runs=8)
+    assert one.runs == 8
+    assert 0 < one.broke < 8
+
+
+def test_a_spent_budget_decides_nothing() -> None:
+    """A budget that ends before enough runs kept the promise leaves the case undecided."""
+    one = replayed(SimRunner([], runs_max=2))
+    assert (one.word, one.line) == ("UNDECIDED", "UNDECIDED 0/2, budget")
+
+
+def test_invalid_runs_end_a_replay() -> None:
+    """Three runs that prove nothing end a replay, and are not counted among its runs."""
+    one = replayed(SimRunner([], invalid=1.0))
+    assert (one.word, one.runs, one.invalid) == ("INVALID", 0, INVALID_MAX)
+    assert one.line == "INVALID 3 runs proved nothing"
+
+
+def test_other_violations_are_listed_and_do_not_reproduce_a_case() -> None:
+    """A run with another status shows another bug. What the case names in `also` is not listed as another one."""
+    other = replayed(SimRunner([replace(BUG, detail="HTTP 500")]))
+    assert other.word == "NOT REPRODUCED"
+    assert [str(one) for one in other.others] == ["recovery / HTTP 500 / path left"]
+    refused = SimRunner([replace(BUG, detail="connection refused")])
+    assert replayed(refused).others == ()
+
+
+def test_a_replay_tells_which_versions_changed() -> None:
+    """A replay compares the versions and the host with those of the last observation."""
+    runner = SimRunner([BUG], host={"host": "other", "began": "now", "dynamo": "2", "extra": "1"})
+    one = replay(CASE, runner, RunLog())
+    assert one.differs == ("dynamo 1 -> 2", "simulated -> other", "extra none -> 1")
+    case = recorded(CASE, one.observed("2026-02-02", runner.host))
+    assert case.observed[1:] == (
+        Observed("2026-02-02", {"dynamo": "2", "extra": "1"}, "other", 1, 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "meaning"),
+    [
+        ("open", "REPRODUCED", (True, "still there")),
+        ("open", "NOT REPRODUCED", (False, "not seen again")),
+        ("fixed", "REPRODUCED", (True, "it is back")),
+        ("fixed", "NOT REPRODUCED", (False, "still fixed")),
+        ("known", "REPRODUCED", (False, "known, broke again")),
+        ("known", "NOT REPRODUCED", (False, "perhaps fixed")),
+        ("unconfirmed", "REPRODUCED", (False, "unconfirmed: seen again")),
+        ("open", "UNDECIDED", (False, "UNDECIDED 1/1, budget")),
+    ],
+)
+def test_what_a_replay_means_depends_on_the_status(
+    status: Status, word: Word, meaning: tuple[bool, str]
+) -> None:
+    """A case that is open or fixed fails the session if it is reproduced; a known or an unconfirmed one never does."""
+    one = Replay(replace(CASE, status=status), word, 1, 1, 0, (), (), None)
+    assert meaning_of(one) == meaning
