@@ -315,7 +315,10 @@ async def test_the_guard_is_killed_at_random_moments(tmp_path: Path) -> None:
         async def kill_guard(at_s: float = at_s) -> None:
             nonlocal killed_s
             await asyncio.sleep(at_s)
-            (guard,) = [pid for pid in children_of(os.getpid()) if is_guard(pid)]
+            # Under load the guard may not have been started by then.
+            while not (guards := [pid for pid in children_of(os.getpid()) if is_guard(pid)]):
+                await asyncio.sleep(0.001)
+            (guard,) = guards
             killed_s = time.monotonic()
             os.kill(guard, signal.SIGKILL)
 

@@ -3,7 +3,7 @@
 In the open loop the schedule is fixed before a run and follows from the load's seed: a send is never skipped because the server is
 down or slow, and nothing is ever sent twice. In the closed loop a client sends what comes next when the one before has ended, or
 the same again if that failed. What became of each request is written into its `Request`; whether that is excused is for the promises. The
-clients watch themselves: how late each request left stands beside it, and how late the event loop ran is kept as `lag_s_max`.
+clients watch themselves: how late each request left stands beside it.
 
 Requests are jittered (clients in lockstep hide what happens to those in flight), every connection comes from one pool that closes
 idle ones after a second, before a server would, and a connection that can't be made is tried at the next entry, as the
@@ -82,7 +82,6 @@ class Load:
         self._running: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession
         self.in_flight = 0
-        self.lag_s_max = 0.0
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -193,7 +192,6 @@ class Load:
         delay_s = at_s - self.now_s()
         if delay_s > 0:
             await asyncio.sleep(delay_s)
-            self.lag_s_max = max(self.lag_s_max, self.now_s() - at_s)
         request = Request(next(self._numbers), group, stream, intended_s=at_s)
         self._requests.append(request)
         self._keep(self._tasks.create_task(self._attempt(request, leaves=leaves)))

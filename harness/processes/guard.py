@@ -10,7 +10,7 @@ Promised:
   does not exist is an error, not a process that died;
 - every exit of a spawned process is reported once, with the time at which it was seen;
 - nothing that descends from it outlives it. If it is killed itself (SIGKILL), the processes that it
-  spawned die by their death signal; their children are left to `processes.sweep`.
+  spawned die by their death signal; their children are left to the supervisor (`_left_behind`).
 
 The one hole: a process that the kernel does not let die (in an uninterruptible wait) keeps it waiting.
 
@@ -51,7 +51,7 @@ _KILL_AGAIN_MAX_S: Final = 0.1
 
 
 # ------------------------------------------------------------------------------------------- /proc
-# It stands here and not in `processes`, which builds on it, since the guard runs without packages.
+# It stands here and not in `procfs`, which imports it, because the guard runs without packages.
 
 
 class Stat(NamedTuple):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from graphquake.harness.processes.gpu_memory import MIB, memory_by_pid
+from graphquake.harness.processes.gpus import MIB, memory_by_pid
 from graphquake.harness.processes.guard import children_of, descendants_of, stat_of
 from graphquake.harness.processes.procfs import REPLICA, command_of, marks_of, ports_of, runs
 from graphquake.harness.processes.replicas import Incarnation
@@ -21,7 +21,7 @@ from graphquake.harness.targets.target import Leak
 GPU_SLACK_BYTES: Final = 64 * MIB
 
 
-class Families:
+class ProcessTree:
     """The processes below a guard.
 
     Args:

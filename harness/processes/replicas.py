@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.errors import GraphError
+from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.processes.guard_client import Child
-from graphquake.harness.processes.reservations import Reservations, gpus
+from graphquake.harness.processes.reservations import Reservations
 from graphquake.harness.spec.graph import GraphSpec, RoleSpec, expand
 from graphquake.harness.spec.replica import Replica
 
@@ -29,7 +30,7 @@ class Incarnation:
     Attributes:
         key: unique within the graph; the guard reports its exit under it, and its processes carry it as a mark.
         aimed: whether a step went for it.
-        told: whether it is to end: it was sent SIGTERM, or lost a child that it dies with.
+        terminating: it was sent SIGTERM, or lost a child that it depends on.
         stalled: whether it was stopped and not yet resumed.
         status: how it ended: an exit code, or minus the signal's number; None while it runs.
         ended_s: when, on the monotonic clock.
@@ -40,7 +41,7 @@ class Incarnation:
     log: Path
     child: Child
     aimed: bool = False
-    told: bool = False
+    terminating: bool = False
     stalled: bool = False
     status: int | None = None
     ended_s: float = float("nan")
@@ -97,12 +98,12 @@ class ReplicaState:
 
     @property
     def is_ending(self) -> bool:
-        """Whether it still runs and was told to end."""
-        return self.running is not None and self.running.told
+        """True while it shuts down: it is terminating, and its main process has not exited yet."""
+        return self.running is not None and self.running.terminating
 
     @property
     def works(self) -> bool:
-        """Whether it is ready, and was not told to end."""
+        """True if it is ready and not shutting down."""
         return self.is_ready and not self.is_ending
 
 
@@ -111,7 +112,7 @@ class Layout:
     """Which replica has which port, and what its command line and environment are.
 
     Attributes:
-        run_dir: the graph's own folder, absolute.
+        run_dir: the graph's own folder; made absolute.
     """
 
     spec: GraphSpec
@@ -119,6 +120,7 @@ class Layout:
     replicas: dict[Replica, ReplicaState] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.run_dir = self.run_dir.resolve()
         self.replicas = {
             Replica(role.name, index): ReplicaState(role, index)
             for role in self.spec.roles
@@ -142,7 +144,7 @@ class Layout:
             role = replica.role
             try:
                 replica.ports = {name: reservations.port() for name in sorted(names[role.name])}
-                if role.gpus and not (role.cpu_ok and not gpus()):
+                if role.gpus and not (role.cpu_ok and not visible_gpus()):
                     replica.gpus = reservations.gpus(role.gpus, share=self.spec.share_gpus)
             except GraphError as error:
                 raise GraphError(f"{self.spec.path.name}: roles.{role.name}: {error}") from None

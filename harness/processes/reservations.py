@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import random
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from graphquake.harness.errors import GraphError
+from graphquake.harness.processes.gpus import visible_gpus
 
 FIRST_PORT: Final = 10_000
 END_PORT: Final = 32_768
@@ -57,7 +56,7 @@ class Reservations:
         Raises:
             GraphError: if there are not as many left, or as many at all.
         """
-        there = gpus()
+        there = visible_gpus()
         if share and len(there) >= count:
             return [there[next(self._turn) % len(there)] for _ in range(count)]
         found: list[str] = []
@@ -85,15 +84,6 @@ class Reservations:
             return False
         self._names.append(held)
         return True
-
-
-def gpus() -> Sequence[str]:
-    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, else all device files."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [one.strip() for one in visible.split(",") if one.strip()]
-    numbers = [name[6:] for name in os.listdir("/dev") if name.startswith("nvidia")]
-    return sorted((number for number in numbers if number.isdigit()), key=int)
 
 
 def _end_port() -> int:

@@ -9,7 +9,7 @@ from typing import Final
 
 from graphquake.harness.observation.http_probe import POLL_S
 from graphquake.harness.processes.guard import stat_of
-from graphquake.harness.processes.process_tree import Families
+from graphquake.harness.processes.process_tree import ProcessTree
 from graphquake.harness.processes.procfs import (
     command_of,
     is_called,
@@ -35,11 +35,11 @@ class Injector:
     """Does to a replica what a step asks for; see `Target` for each.
 
     Args:
-        families: who belongs to it.
+        tree: finds the processes of a replica.
     """
 
-    def __init__(self, families: Families) -> None:
-        self._families = families
+    def __init__(self, tree: ProcessTree) -> None:
+        self._tree = tree
 
     async def kill(self, replica: ReplicaState, scope: str, child: int) -> Landed:
         """SIGKILL: to all its processes, to the main one, or to a child."""
@@ -53,7 +53,7 @@ class Injector:
         # What hides its marks is known only as long as its parents live: so all are looked up before anyone dies.
         others = {
             pid: stat.start
-            for pid in self._families.of(running)
+            for pid in self._tree.of(running)
             if pid != running.child.pid and (stat := stat_of(pid))
         }
         running.child.send_signal(signal.SIGKILL)
@@ -67,7 +67,7 @@ class Injector:
                     for pid, start in others.items()
                     if (stat := stat_of(pid)) and stat.start == start
                 }
-                return known.union(self._families.of(running)) - {running.child.pid}
+                return known.union(self._tree.of(running)) - {running.child.pid}
 
             more, all_gone = await kill_all(left, KILL_WITHIN_S)
             if not all_gone:
@@ -88,7 +88,7 @@ class Injector:
         name = replica.role.children[scope]
         until_s = time.monotonic() + CHILD_WITHIN_S
         while True:
-            family = [pid for pid in self._families.of(running) if pid != running.child.pid]
+            family = [pid for pid in self._tree.of(running) if pid != running.child.pid]
             found = [
                 (stat.start, pid)
                 for pid in family
@@ -104,9 +104,9 @@ class Injector:
             )
         _, pid = sorted(found)[number]
         begun_s = time.monotonic()
-        running.told |= scope in replica.role.dies_with
+        running.terminating |= scope in replica.role.dies_with
         gone = await signal_and_see(
-            pid, signal.SIGKILL, lambda: pid in self._families.of(running), KILL_WITHIN_S
+            pid, signal.SIGKILL, lambda: pid in self._tree.of(running), KILL_WITHIN_S
         )
         ended_s = time.monotonic()
         if not gone:
@@ -119,7 +119,7 @@ class Injector:
         running = replica.running
         if running is None:
             return not_landed(f"{replica.name} was dead already")
-        running.aimed = running.told = True
+        running.aimed = running.terminating = True
         sent_s = time.monotonic()
         running.child.send_signal(signal.SIGTERM)
         return Landed(ok=True, proof=f"SIGTERM sent to pid {running.child.pid}", at_s=sent_s)
@@ -146,7 +146,7 @@ class Injector:
         begun_s = time.monotonic()
         is_stop = number == signal.SIGSTOP
         count, done = await signal_until(
-            lambda: self._families.of(running),
+            lambda: self._tree.of(running),
             number,
             lambda pid: runs(pid) and is_stopped(pid) != is_stop,
             SWITCH_WITHIN_S,

@@ -24,9 +24,9 @@ from graphquake.harness.history.events import BecameReady, Died, Measured, Spawn
 from graphquake.harness.observation.http_probe import POLL_S, Prober
 from graphquake.harness.observation.introspection import SAID_MAX, Inquiry
 from graphquake.harness.observation.resource_usage import Usage
-from graphquake.harness.processes.gpu_memory import memory_by_pid
+from graphquake.harness.processes.gpus import memory_by_pid
 from graphquake.harness.processes.guard_client import Guard
-from graphquake.harness.processes.process_tree import Families
+from graphquake.harness.processes.process_tree import ProcessTree
 from graphquake.harness.processes.procfs import (
     OWNER,
     REPLICA,
@@ -61,11 +61,12 @@ class Supervisor:
         log: see `Target`.
     """
 
-    def __init__(self, spec: GraphSpec, run_dir: Path) -> None:
-        self.spec = spec
+    def __init__(self, layout: Layout, prober: Prober) -> None:
+        """Start the guard; `launch` starts the replicas."""
+        self.spec = layout.spec
         self.log: list[Spawned | BecameReady | Died] = []
-        self._layout = Layout(spec, run_dir.resolve())
-        self._replicas = self._layout.replicas
+        self._layout = layout
+        self._replicas = layout.replicas
         self._owner = this_owner(str(next(_graphs)))
         # Every incarnation so far, by its key.
         self._incarnations: dict[str, tuple[ReplicaState, Incarnation]] = {}
@@ -73,13 +74,13 @@ class Supervisor:
         self._restarts: dict[Replica, asyncio.Task[None]] = {}
         self._is_closing = False
         self._failure: BaseException | None = None
-        self._user: asyncio.Task[object] | None = None
+        self._user = asyncio.current_task()
         self._usage = Usage()
-        self._prober: Prober
-        self._guard: Guard
-        self._families: Families
-        self._inject: Injector
-        self._ask: Inquiry
+        self._prober = prober
+        self._ask = Inquiry(layout, prober)
+        self._guard = Guard(self._exited, self._lost)
+        self._tree = ProcessTree(self._guard.pid)
+        self._inject = Injector(self._tree)
 
     # ------------------------------------------------------------------------------------------- launch and end
 
@@ -95,18 +96,14 @@ class Supervisor:
         Raises:
             GraphError: if the graph does not become ready, or if its guard is lost meanwhile.
         """
-        self = cls(spec, run_dir)
-        self._user = asyncio.current_task()
+        layout = Layout(spec, run_dir)
         async with AsyncExitStack() as stack:
             reservations = Reservations()
             stack.callback(reservations.close)
-            self._layout.reserve(reservations)
-            self._prober = await stack.enter_async_context(Prober())
+            layout.reserve(reservations)
+            prober = await stack.enter_async_context(Prober())
             await kill_all(ownerless, SWEEP_WITHIN_S)
-            self._guard = Guard(self._exited, self._lost)
-            self._families = Families(self._guard.pid)
-            self._inject = Injector(self._families)
-            self._ask = Inquiry(self._layout, self._prober)
+            self = cls(layout, prober)
             stack.push_async_callback(self._close)
             try:
                 await self._start()
@@ -225,7 +222,7 @@ class Supervisor:
             raise GraphError(f"{self._place(replica)}: {error}") from None
         incarnation = replica.now = Incarnation(number, key, log, child)
         self._incarnations[key] = replica, incarnation
-        self._families.add(incarnation)
+        self._tree.add(incarnation)
         self.log.append(Spawned(child.at_s, replica.name, number, child.pid))
         self._watches[key] = self._go(self._watch(replica, incarnation))
         return incarnation
@@ -256,7 +253,7 @@ class Supervisor:
             await self._prober.until(url, probe.body)
             port = urlsplit(url).port
             is_own = port in replica.ports.values()
-            while is_own and port not in ports_of(self._families.of(incarnation)):
+            while is_own and port not in ports_of(self._tree.of(incarnation)):
                 # Somebody else answers there: a child that outlived an earlier incarnation.
                 await asyncio.sleep(POLL_S)
                 await self._prober.until(url, probe.body)
@@ -372,19 +369,19 @@ class Supervisor:
 
     def pids(self) -> list[int]:
         """See `Target.pids`."""
-        return self._families.pids()
+        return self._tree.pids()
 
     def note_baseline_memory(self) -> None:
         """See `Target.note_baseline_memory`."""
         if any(one.gpus for one in self._replicas.values()):
-            self._families.note_gpu_memory()
+            self._tree.note_gpu_memory()
 
     async def measures(self) -> list[Measured]:
         """See `Target.measures`."""
         said = await self._ask.loads()
         owners = {one.running.key: one.name for one in self._replicas.values() if one.running}
         pids: dict[Replica, list[int]] = {name: [] for name in owners.values()}
-        for pid, key in self._families.keys().items():
+        for pid, key in self._tree.keys().items():
             if key in owners:
                 pids[owners[key]].append(pid)
         held = memory_by_pid() if self.spec.gpus else {}
@@ -393,4 +390,4 @@ class Supervisor:
     async def leaks(self) -> list[Leak]:
         """See `Target.leaks`: processes without a replica, ports that they listen on, GPU memory, gauges that are not 0."""
         live = {one.running.key for one in self._replicas.values() if one.running}
-        return [*self._families.leaks(live), *await self._ask.raised_gauges()]
+        return [*self._tree.leaks(live), *await self._ask.raised_gauges()]

@@ -1,12 +1,15 @@
-"""Was the machine there for the graph, or busy with others?
+"""Detect CPU contention from other processes during a run.
 
-A graph that others keep from the cores shows failures that are not its own: a burst that takes a second alone took three beside two
-other graphs. So while a run goes on, the kernel is asked how long the graph's threads and the clients waited for a core
-(`run_delay` in /proc/PID/schedstat), and how much of the cores others used. Both have to be high: a graph that waits for itself has
-collapsed by its own doing, and that is for the promises.
+A graph that cannot get the cores because other processes use them shows failures that are not its own. For example, a burst that takes
+one second alone took three seconds beside two other graphs. During a run this module therefore reads two numbers from the kernel:
 
-Measured on two cores, kill and burst of 55, the worst second of each run: alone at most 0.4 threads waited a core, two graphs side by side
-at most 0.7, three of them 0.7 to 1.5, and from 1.2 on answers came two seconds late.
+- how long the threads of the graph and of the clients waited for a core (`run_delay` in /proc/PID/schedstat);
+- the share of the cores that other processes used.
+
+Contention means that both are high. A graph whose threads only wait for each other is overloaded by its own doing, which promises judge.
+
+Measured on two cores with plans of a kill and a burst of 55 requests, in the worst second of each run: a graph alone had at most 0.4
+waiting threads a core, two graphs side by side at most 0.7, and three graphs 0.7 to 1.5. From 1.2 on, answers came two seconds late.
 """
 
 from __future__ import annotations
@@ -19,20 +22,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-# Over this time the machine is judged: a respawn alone makes everybody wait for half a second.
+# The time over which contention is judged. A respawn alone makes all threads wait for half a second.
 WINDOW_S: Final = 1.0
-# Threads of the graph that waited for a core at any moment, for each core; and the share of the cores that others had meanwhile.
+# Waiting threads of the graph and its clients, a core; and the share of the cores that others used meanwhile.
 WAITING_MAX: Final = 1.0
 OTHERS_MAX: Final = 0.35
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
-# Where idle and iowait stand in a line of /proc/stat, and where what it counts twice begins.
+# The places of idle and iowait in a line of /proc/stat, and the first of the columns that count time twice.
 _IDLE: Final = slice(3, 5)
 _GUESTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
-    """Sums up to a moment, in seconds: what all cores were busy, what ours ran, and what it waited."""
+class Sample:
+    """Sums of CPU time up to a moment.
+
+    Attributes:
+        at_s: the monotonic time.
+        busy_s: how long the cores were busy, over all cores and all processes.
+        ran_s: how long the threads of the graph and the clients ran.
+        waited_s: how long these threads waited for a core.
+    """
 
     at_s: float
     busy_s: float
@@ -40,54 +50,56 @@ class _Sample:
     waited_s: float
 
 
+def contention(then: Sample, now: Sample, cores: int) -> str:
+    """Describe the contention between two samples on a machine with so many cores; empty if there was none."""
+    core_s = cores * (now.at_s - then.at_s)
+    waiting = (now.waited_s - then.waited_s) / core_s
+    others = (now.busy_s - then.busy_s - now.ran_s + then.ran_s) / core_s
+    if waiting < WAITING_MAX or others < OTHERS_MAX:
+        return ""
+    return (
+        f"machine too busy: {waiting:.1f} threads of the graph and its clients waited for each core "
+        f"while others used {others:.0%} of the cores"
+    )
+
+
 @dataclass(slots=True)
-class Strain:
+class ContentionMonitor:
     """Samples the machine during one run."""
 
     _cores: frozenset[int] = field(default_factory=lambda: frozenset(os.sched_getaffinity(0)))
-    _seen: dict[int, tuple[float, float]] = field(default_factory=dict)
-    _samples: list[_Sample] = field(default_factory=list)
+    _known: dict[int, tuple[float, float]] = field(default_factory=dict)
+    _samples: list[Sample] = field(default_factory=list)
     _ran_s: float = 0.0
     _waited_s: float = 0.0
 
-    def look(self, pids: Iterable[int]) -> tuple[float, str]:
-        """Sample, and judge the last `WINDOW_S`.
+    def sample(self, pids: Iterable[int]) -> tuple[float, str]:
+        """Take a sample, and judge the last `WINDOW_S` seconds.
 
         Args:
-            pids: the graph's processes and the clients'; those met for the first time count from now on.
+            pids: the processes of the graph and of the clients. A process counts from its second sample on.
 
         Returns:
-            When the stretch began (`time.monotonic()`) and what is wrong with it; no words if nothing is.
+            The monotonic time at which the judged interval began, and the contention in words, which is empty if there was none.
         """
         for pid in pids:
             ran_s, waited_s = _of_process(pid)
-            before = self._seen.get(pid, (ran_s, waited_s))
-            # A thread that ended takes its share with it.
+            before = self._known.get(pid, (ran_s, waited_s))
+            # The sums of a process shrink when one of its threads ends.
             self._ran_s += max(0.0, ran_s - before[0])
             self._waited_s += max(0.0, waited_s - before[1])
-            self._seen[pid] = ran_s, waited_s
-        now = _Sample(time.monotonic(), _busy_s(self._cores), self._ran_s, self._waited_s)
+            self._known[pid] = ran_s, waited_s
+        now = Sample(time.monotonic(), _busy_s(self._cores), self._ran_s, self._waited_s)
         self._samples = [one for one in self._samples if now.at_s - one.at_s < 2 * WINDOW_S]
         self._samples.append(now)
-        long_enough = [one for one in self._samples if now.at_s - one.at_s >= WINDOW_S]
-        return (
-            (long_enough[-1].at_s, self._words(long_enough[-1], now)) if long_enough else (0.0, "")
-        )
-
-    def _words(self, then: _Sample, now: _Sample) -> str:
-        core_s = len(self._cores) * (now.at_s - then.at_s)
-        waiting = (now.waited_s - then.waited_s) / core_s
-        others = (now.busy_s - then.busy_s - now.ran_s + then.ran_s) / core_s
-        if waiting < WAITING_MAX or others < OTHERS_MAX:
-            return ""
-        return (
-            f"machine too busy: {waiting:.1f} threads of the graph and its clients waited for each core "
-            f"while others used {others:.0%} of the cores"
-        )
+        old_enough = [one for one in self._samples if now.at_s - one.at_s >= WINDOW_S]
+        if not old_enough:
+            return 0.0, ""
+        return old_enough[-1].at_s, contention(old_enough[-1], now, len(self._cores))
 
 
 def _of_process(pid: int) -> tuple[float, float]:
-    """For how long the threads of a process ran and waited for a core so far, in seconds."""
+    """Seconds for which the threads of a process ran, and for which they waited for a core. Zero for a process that is gone."""
     ran_ns = waited_ns = 0
     with suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -99,7 +111,7 @@ def _of_process(pid: int) -> tuple[float, float]:
 
 
 def _busy_s(cores: frozenset[int]) -> float:
-    """For how long these cores were busy since boot, in seconds."""
+    """Seconds for which these cores were busy since boot."""
     wanted = {f"cpu{core}" for core in cores}
     busy = 0
     for line in Path("/proc/stat").read_text().splitlines():

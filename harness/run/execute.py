@@ -35,7 +35,7 @@ from graphquake.harness.history.request import (
     Request,
 )
 from graphquake.harness.promises.views import Views
-from graphquake.harness.run.contention import Strain
+from graphquake.harness.run.contention import ContentionMonitor
 from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
 from graphquake.harness.run.healing import bring_back_all, replicas_down
 from graphquake.harness.run.request_trail import RequestTrail
@@ -63,7 +63,7 @@ POLL_S: Final = 0.05
 # How often the graph is asked what it says about itself.
 LOOK_EVERY_S: Final = 0.5
 # How often it is looked whether others use the machine.
-STRAIN_EVERY_S: Final = 0.5
+CONTENTION_EVERY_S: Final = 0.5
 # How often it is sampled what the replicas use.
 MEASURE_EVERY_S: Final = 1.0
 
@@ -132,7 +132,7 @@ async def execute(
     run = _Run(target, plan, to_the_end=to_the_end)
     async with asyncio.TaskGroup() as tasks:
         body = tasks.create_task(run.phases())
-        observers = [run.strain(), run.measure()]
+        observers = [run.watch_contention(), run.measure()]
         if watch is not None:
             observers.append(run.report(watch))
         if enough is not None:
@@ -252,12 +252,12 @@ class _Run:
         until_s = self._views.undecided_until_s(self._history_of_events())
         return until_s is not None and now_s >= until_s
 
-    async def strain(self) -> None:
+    async def watch_contention(self) -> None:
         """See whether others keep the graph from the cores; from then on the run proves nothing."""
-        strain = Strain()
+        monitor = ContentionMonitor()
         while True:
-            await asyncio.sleep(STRAIN_EVERY_S)
-            since_s, cause = strain.look([os.getpid(), *self._target.pids()])
+            await asyncio.sleep(CONTENTION_EVERY_S)
+            since_s, cause = monitor.sample([os.getpid(), *self._target.pids()])
             if cause:
                 self._events.append(Invalidated(since_s - self._zero_s, cause))
                 return

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.history.history import History
-from graphquake.harness.processes.reservations import gpus
+from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.suite_logs import bound_log
@@ -136,7 +136,7 @@ async def describe_host(spec: GraphSpec) -> dict[str, str]:
     The commands see the environment of Graphquake, with the file's `[env]` on top.
     """
     cores = len(os.sched_getaffinity(0))
-    count = len(gpus())
+    count = len(visible_gpus())
     found = {
         "host": f"{cores} cores, {f'{count} GPUs' if count else 'no GPU'}",
         "python": platform.python_version(),

@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.history import History
-from graphquake.harness.processes.reservations import gpus
+from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.run.execute import RunStatus
@@ -148,7 +148,7 @@ class LiveRunner:
         self.spec = spec
         self.budget = budget
         self.slots = slots
-        self.gpus = min(spec.gpus, len(gpus()))
+        self.gpus = min(spec.gpus, len(visible_gpus()))
         self.host: dict[str, str] = {}
         self.live_s: list[float] = []
         self.starts_s: list[float] = []

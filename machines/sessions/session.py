@@ -16,7 +16,7 @@ from typing import Final
 
 from graphquake.harness.clients.answers import find_oracle
 from graphquake.harness.errors import InputError
-from graphquake.harness.processes.reservations import gpus
+from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.builtin import promises_of
 from graphquake.harness.spec.graph import GraphSpec, built_in_graphs
 from graphquake.machines.cases.case import Case
@@ -113,7 +113,7 @@ def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
     Raises:
         InputError: says how many GPUs there are, how many are needed, and what needs fewer.
     """
-    there = len(gpus())
+    there = len(visible_gpus())
     roles = [role for role in spec.roles if role.gpus and not (role.cpu_ok and not there)]
     shared = max((role.gpus for role in roles), default=0)
     apart = graphs * sum(role.gpus * role.replicas for role in roles)

@@ -20,11 +20,8 @@ from typing import Final
 
 from graphquake.harness.history.events import BecameReady, Spawned
 from graphquake.harness.history.history import History
-from graphquake.harness.history.request import (
-    Outcome,
-)
-from graphquake.harness.processes.gpu_memory import MIB
-from graphquake.harness.processes.reservations import gpus
+from graphquake.harness.history.request import Outcome
+from graphquake.harness.processes.gpus import MIB, visible_gpus
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.reference.engine import Engine
 from graphquake.harness.run.live import LiveRun, run_live
@@ -142,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("graphs", nargs="*", help=", ".join(PLANS))
     options = parser.parse_args()
-    plans = PLANS | (ON_TWO if len(gpus()) > 1 else {})
+    plans = PLANS | (ON_TWO if len(visible_gpus()) > 1 else {})
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         for name in options.graphs or plans:
@@ -159,7 +156,11 @@ def main() -> None:
 
         found = run(replace(hoarding(), share_gpus=True), "burst 10 over 0.10 s", Path(folder))
         wrong += "no_leak / gpu memory" not in map(str, found.verdict.signatures)
-    for backend, tp in (("numpy", 1), ("torch", 1), *([("torch", 2)] if len(gpus()) > 1 else [])):
+    for backend, tp in (
+        ("numpy", 1),
+        ("torch", 1),
+        *([("torch", 2)] if len(visible_gpus()) > 1 else []),
+    ):
         speed = asyncio.run(engine_tokens_per_s(backend, tp))
         print(
             f"engine alone, {backend}, tp {tp}, {SEQUENCES} sequences: {speed:.0f} tokens/s",

@@ -1,0 +1,49 @@
+"""The GPUs of this machine: which ones this process may use, and what processes hold of their memory.
+
+Memory is what NVML counts. It needs `nvidia-ml-py`. Without that, or without a driver, nothing is held as far as this module knows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final
+
+MIB: Final = 1 << 20
+
+
+def visible_gpus() -> Sequence[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. All device files count if it is not set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [one.strip() for one in visible.split(",") if one.strip()]
+    numbers = [name[6:] for name in os.listdir("/dev") if name.startswith("nvidia")]
+    return sorted((number for number in numbers if number.isdigit()), key=int)
+
+
+@cache
+def _nvml() -> Any:
+    """The NVML library, initialized. None if it is not installed or there is no driver."""
+    try:
+        import pynvml  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+def memory_by_pid() -> Counter[int]:
+    """Bytes of GPU memory, over all GPUs, by the process that holds them."""
+    nvml, found = _nvml(), Counter[int]()
+    if nvml is None:
+        return found
+    for number in range(nvml.nvmlDeviceGetCount()):
+        device = nvml.nvmlDeviceGetHandleByIndex(number)
+        for process in nvml.nvmlDeviceGetComputeRunningProcesses(device):
+            found[process.pid] += process.usedGpuMemory or 0
+    return found
