@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from graphquake.harness.history.request import ERROR
+from graphquake.harness.history.request import Outcome
 from graphquake.harness.promises.signature import Signature
 from graphquake.machines.cases.case import Case, Observed, Status
 from graphquake.machines.cases.replay import (
@@ -35,7 +35,7 @@ CASE = Case(
     also=(Signature("recovery", "connection refused", "path left"),),
     observed=(Observed("2026-01-01", {"dynamo": "1"}, "simulated", 10, 10),),
 )
-BUG = Bug(PLAN, "HTTP 503", outcome=ERROR, after_s=8.0)
+BUG = Bug(PLAN, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
 
 
 def replayed(runner: SimRunner, case: Case = CASE, runs: int | None = None) -> Replay:
