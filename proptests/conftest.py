@@ -11,6 +11,18 @@ pytest_plugins = ["graphquake.scenarios"]
 SCENARIOS = Path(__file__).with_name("test_scenarios.py")
 
 
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Register the setting of pytest-timeout if it is not installed. An unknown setting would be an error."""
+    if not pluginmanager.has_plugin("timeout"):
+        parser.addini("timeout", "seconds for one test (needs pytest-timeout)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker of pytest-timeout if it is not installed. An unknown marker would be an error."""
+    if not config.pluginmanager.has_plugin("timeout"):
+        config.addinivalue_line("markers", "timeout(seconds): limit for one test (pytest-timeout)")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """The file of the scenarios, unless it is named on the command line."""
     named = (

@@ -207,6 +207,7 @@ def test_a_search_that_proves_nothing_is_an_error(project: Path, what: tuple[str
     assert (status, "1 error" in out, "proved nothing" in out) == (1, True, True), out
     assert not re.search(r"exit \d", out)
     assert 'errors="1" failures="0"' in (project / "junit.xml").read_text()
+    assert "run_graph" not in out
 
 
 def test_control_c(project: Path) -> None:
@@ -229,6 +230,7 @@ def test_control_c(project: Path) -> None:
     assert (project / ".graphquake" / "summary.json").exists()
 
 
+@pytest.mark.timeout(600)
 def test_two_graphs_side_by_side(project: Path) -> None:
     """With two slots a bug is found, shrunk and confirmed as with one; nothing of what was begun beforehand is left."""
     panicking(project)
@@ -247,6 +249,7 @@ def test_two_graphs_side_by_side(project: Path) -> None:
     assert all((run / "verdict.json").exists() for run in runs)
 
 
+@pytest.mark.timeout(600)
 def test_two_processes_search_one_graph(project: Path) -> None:
     """`-n 2`: both search, each with plans of its own; one seed, one budget of runs, one summary; what is found is printed."""
     panicking(project)
@@ -272,6 +275,7 @@ def test_two_processes_search_one_graph(project: Path) -> None:
         assert f"{finding['id']}/minimal/run.html" in page
 
 
+@pytest.mark.timeout(600)
 def test_a_bug_from_search_to_replay(project: Path) -> None:
     """Found, shrunk, confirmed, kept beside the graph file; replayed first the next time; marked; excused."""
     panicking(project)

@@ -204,12 +204,6 @@ class ChaosItem(pytest.Item):
         if self._found is not None:
             raise self._found
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The report of a failure without a traceback."""
-        if isinstance(excinfo.value, Findings | ProvedNothing):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
-
     def reportinfo(self) -> tuple[Path, int, str]:
         """The graph file, as the place that the item comes from."""
         return self.spec.path, 0, self.name
@@ -332,6 +326,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(
         f"files: {results}/summary.json, summary.md, GRAPH/index.html, GRAPH/journal.jsonl"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Report a finding, or that nothing was proved, as its text: a traceback through graphquake would hide it."""
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, Findings | ProvedNothing):
+        report.longrepr = str(call.excinfo.value)
+    return report
 
 
 # ------------------------------------------------------------------------------------------------------- chaos classes
