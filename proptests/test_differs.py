@@ -29,7 +29,7 @@ def test_facts_are_about_the_moments_of_the_steps() -> None:
     assert facts['decode 0 was back at "kill decode 0" (step 1)'] == 0
 
 
-def test_what_separates_is_told_with_its_counts() -> None:
+def test_a_separating_fact_comes_with_its_counts() -> None:
     """If only kills soon after the victim's return break, the time since its return separates the runs, with its counts."""
     broken = [facts_of(young(0.1 + number / 100).history()) for number in range(6)]
     kept = [facts_of(young(0.5 + number / 10).history()) for number in range(6)]
@@ -54,5 +54,5 @@ def test_chance_is_not_taken_for_a_difference() -> None:
     def group(runs: int) -> list[dict[str, float]]:
         return [{f"fact {n}": draw.random() for n in range(10)} for _ in range(runs)]
 
-    told = sum(bool(separating(group(7), group(5))) for _ in range(400))
-    assert told <= 0.08 * 400
+    separated = sum(bool(separating(group(7), group(5))) for _ in range(400))
+    assert separated <= 0.08 * 400

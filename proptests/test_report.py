@@ -93,7 +93,7 @@ FINDING 3f9a1c  error_window broken by kill decode 0; wait 0.50 s: 80 of 142 req
 
 
 def test_a_finding(finding: Finding) -> None:
-    """A finding is told in at most 30 lines of 100 columns."""
+    """The text of a finding has at most 30 lines of 100 columns."""
     text = finding_text(finding)
     assert text == FINDING
     assert len(text.splitlines()) <= 30

@@ -1,4 +1,4 @@
-"""When two violations are the same bug."""
+"""Signatures: which violations count as the same bug."""
 
 from __future__ import annotations
 

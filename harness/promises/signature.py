@@ -1,14 +1,14 @@
-"""The signature of a violation: what makes two violations the same bug.
+"""The signature of a violation: equal signatures are the same bug.
 
 A signature has three parts: the promise, the class of the failure as it was seen, and whether a path was up. It leaves out ids, times,
 messages and the phase, which differ from one run of the same bug to the next. Its text form is `promise / class / path`.
 
-Two signatures are equal if their *families* are equal. So equality is an equivalence relation, whatever words were seen:
+Two signatures are equal if their *families* are equal. So equality is an equivalence relation:
 
 - `stream cut` belongs to the family `connection lost`: which of the two a client sees depends on whether the request was a stream.
 - `error event 503` belongs to the family `HTTP 503`: the same error, sent after the stream had begun. Its status is in the event (`code`
   in Dynamo, vLLM, SGLang and the reference graph). So 500 and 503 stay two bugs, and a case of one does not excuse the other.
-- `error event` without a status is a family of its own: nothing says which status it stands for.
+- `error event` without a status is a separate family: nothing tells the status.
 - Too many failures within one window have no word of their own. They are signed by the family that most of them belong to, since it is
   chance whether one of them falls behind the window. `Violation.too_many` tells the two apart.
 """
@@ -39,7 +39,7 @@ def family_of(what: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signature:
-    """What makes two violations the same bug; equal if the families are equal.
+    """The promise, the class of failure and the path of a violation; equal if the families are equal.
 
     Attributes:
         promise: the name of the promise.
@@ -53,7 +53,7 @@ class Signature:
 
     @property
     def family(self) -> tuple[str, str, str]:
-        """The promise, the family of the failure, and the path: what two equal signatures have in common."""
+        """The promise, the family of the failure, and the path. Equality and hash follow from these three."""
         return self.promise, family_of(self.what), self.path
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What a run says: violations, and the verdict that they make up."""
+"""Violations of promises, and the verdict of a run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Violation:
     """One place in one history where a promise does not hold.
 
     Attributes:
-        signature: what makes two violations the same bug, e.g. `error_window / HTTP 503 / path left`.
+        signature: equal for two violations of the same bug, e.g. `error_window / HTTP 503 / path left`.
         at_s: when it begins, in seconds on the run's clock.
-        seen: what was seen, in words.
+        seen: the observation, in words.
         after: the last fault that had landed by then, as a step; empty if none had.
         request: the number of the request that shows it; -1 if no single request does.
         too_many: each of the failures is excused, but there are more of them than may be.
@@ -54,7 +54,7 @@ def violation_in(
         promise: the name of the promise.
         what: the rest of its signature: the class of the failure, and if it matters, ` / path left` or ` / no path`.
         at_s: when it begins, in seconds on the run's clock.
-        seen: what was seen, in words.
+        seen: the observation, in words.
         request: the number of the request that shows it, if one does.
         too_many: each of the failures is excused, but there are more of them than may be.
     """
@@ -69,9 +69,9 @@ class Verdict:
 
     Attributes:
         kind: kept, broken, or invalid (the run proves nothing).
-        violations: in order of time; empty unless broken.
-        causes: why it is invalid; empty otherwise.
-        weak: less than a quarter of the requests could be judged.
+        violations: the violations in order of time; empty unless broken.
+        causes: the reasons why the run is invalid; empty otherwise.
+        weak: true if less than a quarter of the requests could be judged.
     """
 
     kind: VerdictKind

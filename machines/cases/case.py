@@ -1,4 +1,4 @@
-"""A case: a minimal plan that breaks a promise, and what is known about it.
+"""A case: a minimal plan that breaks a promise, and the evidence for it.
 
 A case excuses a violation, never a plan (`Case.explains`). A plan that contains a known case runs all the same, and everything else that it
 shows is a finding.
@@ -43,7 +43,7 @@ class Observed:
 
     Attributes:
         on: the day, ISO 8601.
-        versions: the versions of what was run, by name.
+        versions: name -> version of the software that ran.
         host: the machine, in words.
         broke: how many of the runs broke the promise with the case's signature.
         runs: how many runs proved something.
@@ -79,7 +79,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ShrinkCost:
-    """What it took to find a case and to shrink its plan.
+    """The cost of finding a case and shrinking its plan.
 
     Attributes:
         steps: the number of steps of the plan that was drawn.
@@ -104,7 +104,7 @@ class ShrinkCost:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A minimal plan that breaks a promise, and what is known about it.
+    """A minimal plan that breaks a promise, and the evidence for it.
 
     Attributes:
         id: six hex digits that name it, see `case_id`.
@@ -113,17 +113,17 @@ class Case:
         graph: name, shape and digest of the graph.
         signature: of the violation that was found.
         plan: the minimal plan.
-        seen: what was seen, in a sentence.
+        seen: the observation, in a sentence.
         why: why a known case is known, e.g. a link to a bug report.
         also: other signatures that the minimal plan itself showed in its own runs.
         reach_s: how long after the last act of the plan its violations began at most, with a margin, in seconds.
         bounds, load: the graph's bounds and load under which it was seen; a replay uses them.
         any_replica: whether it holds for other replicas of the same roles; None if that was not tried.
-        needed: what was seen without each step of the plan.
+        needed: the runs without each step of the plan.
         numbers: where each number of the plan begins to matter.
         differs: if the plan does not always break it, what separated the broken runs from the kept ones.
-        control: what was seen without the plan's faults; None if that was not tried.
-        cost: what the shrink took.
+        control: the runs without the plan's faults; None if that was not tried.
+        cost: the cost of the shrink.
         observed: each series of runs, the oldest first.
     """
 
@@ -159,28 +159,27 @@ class Case:
         return last.broke / last.runs if last else 1.0
 
     def is_of(self, spec: GraphSpec) -> bool:
-        """Whether it is a case of that graph. The name decides: a case should survive changes of the graph file."""
+        """True if it is a case of that graph. Only the name counts, so a case survives changes of the graph file."""
         return self.graph["name"] == spec.name
 
     def plans(self, within: Plan) -> Iterator[Plan]:
-        """The plan; and if the case holds for any replica, the plan with replicas that another plan names.
+        """The plan. If the case holds for any replica, also the plan with the replicas that another plan names.
 
         Args:
-            within: the plan in which the case is looked for. Replicas that it does not name can't be met there.
+            within: the plan in which to look for the case. The case can't be met there at replicas that this plan does not name.
         """
         yield self.plan
         if self.any_replica:
             yield from relabellings(self.plan, within)
 
     def names(self, signature: Signature) -> bool:
-        """Whether a signature is the case's own, or one that its minimal plan shows besides."""
+        """True if a signature is the case's own, or another one that its minimal plan shows."""
         return signature in (self.signature, *self.also)
 
     def explains(self, violation: Violation, history: History) -> bool:
-        """Whether a violation is this case again.
+        """True if a violation is this case again.
 
-        It is if it has one of the case's signatures, and begins within the case's reach after an embedding of the case's plan did its
-        last act.
+        It has one of the case's signatures, and begins within the reach after the last act of an embedding of the case's plan.
         """
         if not self.names(violation.signature):
             return False
@@ -198,9 +197,9 @@ class Case:
 
 @lru_cache(maxsize=4096)
 def _last_acts(plan: Plan, whole: Plan, *, any_replica: bool) -> frozenset[int]:
-    """The steps of a plan with which an embedding of a case's plan did its last act, over all replicas that the case holds for.
+    """The numbers of the steps of a plan with which an embedding of a case's plan did its last act.
 
-    Every violation of every run asks this of every case, so the answers are kept.
+    There may be one for each relabelling. Every violation of every run asks this of every case, so the answers are cached.
     """
     plans = [plan, *(relabellings(plan, whole) if any_replica else ())]
     found = (last_act(one, whole) for one in plans)
@@ -239,9 +238,9 @@ def _relabelled(step: Step, to: Mapping[tuple[str, int], int]) -> Step:
 
 
 def acted_s(plan: Plan, history: History) -> float | None:
-    """When, in a run, the earliest embedding of a plan began its last act, in seconds; None if it never did.
+    """The time in a run at which the earliest embedding of a plan began its last act, in seconds; None if there is no embedding.
 
-    The begin counts, not the end: a kill does its work from when it begins, and what breaks in a plan's last wait is the plan's doing.
+    The begin counts, not the end: a kill takes effect as soon as it begins, and the plan also caused what breaks during its last wait.
     """
     number = last_act(plan, history.plan)
     return next((step.begun_s for step in history.of(StepDone) if step.number == number), None)

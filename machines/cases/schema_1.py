@@ -61,7 +61,7 @@ def upgraded(table: Table) -> dict[str, object]:
 
 
 def _signatures(table: Table) -> Iterator[Signature]:
-    """The case's own signature, then those that its plan shows besides, in words of today.
+    """The case's own signature, then the others that its plan shows, in the words of schema 2.
 
     - `error event` had no status. It gets the one that the case's other signatures name, else `EVENT_STATUS`.
     - `too many` had no class. It gets the most frequent one, with which the counts in `seen` begin.

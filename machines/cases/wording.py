@@ -1,4 +1,4 @@
-"""What a case says in words: its headline, what was seen, and what its counts mean."""
+"""The sentences of a case: its headline, the observation, and its counts in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLE_MAX = 84
 
 
 def title_of(promise: str, plan: Plan, history: History) -> str:
-    """The headline of a case: the promise, the plan, and in short what came of it."""
+    """The headline of a case: the promise, the plan, and the number of requests that failed."""
     steps = "; ".join(str(step) for step in plan.steps)
     sent, failed = failed_of(history)
     came = f": {len(failed)} of {len(sent)} requests failed" if failed else ""
@@ -26,7 +26,7 @@ def title_of(promise: str, plan: Plan, history: History) -> str:
 
 
 def seen_text(promise: str, history: History) -> str:
-    """What was seen, in a sentence: counted over requests where the promise is about them."""
+    """The observation in a sentence: counts of requests if the promise is about requests, else the first violation."""
     if promise in ("error_window", "recovery", "answers"):
         return failures_text(history)
     seen = [v.seen for v in judge(history).violations if v.promise == promise]
@@ -36,19 +36,19 @@ def seen_text(promise: str, history: History) -> str:
 
 
 def reproduced_text(case: Case) -> str:
-    """How often the plan broke the promise, with the interval of its rate."""
+    """The number of runs of the plan that broke the promise, with a 95% confidence interval of the rate."""
     if not case.observed:
         return ""
     seen = case.observed[-1]
     if not seen.runs:
-        return "not run again: the budget ended first, so one run is all the evidence"
+        return "not run again with a valid result: one run is all the evidence"
     low, high = wilson(seen.broke, seen.runs)
     interval = f"({low:.0%} to {high:.0%}, 95% Wilson)"
     return f"{seen.broke} of {seen.runs} runs {interval}, all on fresh graphs"
 
 
 def needed_texts(case: Case) -> Iterator[str]:
-    """For each step of the plan, what was seen without it. A step that comes again is told by its number."""
+    """A sentence for each step of the plan, about the runs without it. A repeated step is named with its number."""
     seen = Counter[str]()
     for number, one in enumerate(case.needed, start=1):
         name = str(one.step)
@@ -58,7 +58,7 @@ def needed_texts(case: Case) -> Iterator[str]:
 
 
 def needed_text(one: Needed) -> str:
-    """What was seen without one step."""
+    """The runs without one step, in words."""
     runs = one.broke + one.kept
     if not runs:
         return "untested"
@@ -70,7 +70,7 @@ def needed_text(one: Needed) -> str:
 
 
 def number_text(one: Threshold) -> str:
-    """Where one number begins to matter."""
+    """The value from which a number matters, in words."""
     unit = " s" if one.name.endswith("_s") else ""
     what = "the stay" if one.step is None else f'"{one.step}": {one.name.removesuffix("_s")}'
     runs = f"{one.kept} of {one.broke + one.kept} runs"
@@ -84,7 +84,7 @@ def difference_text(one: Difference) -> str:
 
 
 def control_text(case: Case) -> str:
-    """What was seen without the faults; empty if that was not tried."""
+    """The runs without the faults, in words; empty if that was not tried."""
     if not case.plan.faults and case.observed and case.observed[-1].runs:
         return "the plan has no fault: load alone breaks it"
     if case.control is None:

@@ -1,7 +1,7 @@
 """The result of a shrink: the minimal plan, and the counts behind it.
 
-Every count is there, even if the budget ended the shrink early: what was not tried is marked as such, never left out. `shrink` decides what
-is tried, and in which order. `cases/wording` turns the counts into sentences.
+Every count is there, even if the budget ended the shrink early: an untried step is marked as untested, never left out. `shrink` decides
+what to try, and in which order. `cases/wording` turns the counts into sentences.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from graphquake.machines.shrinking.trials import TrialLog, Tried
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What runs of the minimal plan showed without one of its steps.
+    """The runs of the minimal plan without one of its steps.
 
     Attributes:
         step: the step.
@@ -38,7 +38,7 @@ class Needed:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What runs of the minimal plan showed without its faults.
+    """The runs of the minimal plan without its faults.
 
     Attributes:
         broke: how many runs broke the promise all the same.
@@ -80,7 +80,7 @@ class Shrunk:
         runs: how many such runs proved something.
         control_broke: how many runs of the plan without its faults broke the promise.
         control_runs: how many such runs proved something.
-        needed: what was seen without each step, in the order of the plan.
+        needed: the runs without each step, in the order of the plan.
         thresholds: where each number that matters begins to matter.
         any_replica: whether other replicas of the same roles break the promise too; None if that was not tried.
         live_runs: all live runs of the shrink, invalid ones included.
@@ -125,7 +125,7 @@ def thresholds(minimal: Plan, log: TrialLog) -> Iterator[Threshold]:
 
 
 def without_each(spec: GraphSpec, minimal: Plan, log: TrialLog) -> Iterator[Needed]:
-    """What was seen without each single step of a plan, in the order of the plan."""
+    """The counts of the runs without each single step of a plan, in the order of the plan."""
     whole = suspects(spec, minimal)
     for place, step in enumerate(minimal.steps):
         plan = whole.without(whole.mended(frozenset([place]))).plan
