@@ -55,6 +55,14 @@ def test_the_readme_is_short() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= 100
 
 
+def test_the_readme_begins_with_two_commands() -> None:
+    """The README's first commands set everything up on a fresh machine: one searches, the other one runs the tests."""
+    first = next(block for block in blocks("console") if block.page == README)
+    lines = [line.partition("#")[0].strip() for line in first.text.splitlines()]
+    install = "$ python -m pip install tox && tox -e"
+    assert lines == [f"{install} chaos", f"{install} tests"]
+
+
 def test_the_glossary_is_short() -> None:
     """The glossary explains at most 15 words, and one word once."""
     words = re.findall(r"^\| \*\*(.+?)\*\* \|", (DOCS / "glossary.md").read_text(), re.MULTILINE)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from graphquake.harness.history.request import (
-    Outcome,
-)
+from graphquake.harness.history.request import Outcome
+from graphquake.harness.promises.availability import availability
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.machines.plans.graph_model import check_plan
-from graphquake.machines.plans.machine import PlanMachine
+from graphquake.machines.plans.machine import PlanMachine, machine_for
 from graphquake.machines.sessions.search import draw_plans
 
 from support.made import Made, spec_of
-from support.pages import DOCS, ROOT, blocks
+from support.pages import DOCS, ROOT, blocks, prose
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +78,27 @@ def test_the_own_rule_draws_rolling_restarts(tmp_path: Path) -> None:
     assert not all(restart in plan.one_line() for plan in plans)
     for plan in plans:
         check_plan(spec, plan, "drawn")
+
+
+def names_of(page: str, owner: str) -> set[str]:
+    """The attributes of something that the tables of a guide name, `history.ended()` say."""
+    rows = [line for line in prose(DOCS / "how-to" / page).splitlines() if line.startswith("| `")]
+    return set(re.findall(rf"`{owner}\.(\w+)", "\n".join(row.split("|")[1] for row in rows)))
+
+
+def test_the_guide_to_promises_names_what_there_is() -> None:
+    """Every attribute of a history and of its availability that the guide names exists."""
+    history = Made().history()
+    of_history, of_up = names_of("own-promise.md", "history"), names_of("own-promise.md", "up")
+    assert len(of_history) >= 6
+    assert {name for name in of_history if not hasattr(history, name)} == set()
+    assert len(of_up) >= 4
+    assert {name for name in of_up if not hasattr(availability(history), name)} == set()
+
+
+def test_the_guide_to_rules_names_what_there_is() -> None:
+    """Every attribute of a machine that the guide names exists."""
+    machine = machine_for(spec_of(), lambda _: None)()
+    named = names_of("own-rules.md", "self")
+    assert len(named) >= 8
+    assert {name for name in named if not hasattr(machine, name)} == set()
