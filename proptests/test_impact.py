@@ -14,6 +14,7 @@ import pytest
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import Measured, Resumed
 from graphquake.harness.history.history import History
+from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Outcome,
 )
@@ -173,7 +174,7 @@ def saved(folder: Path, made: Made, scenario: str = "") -> Path:
     """A run on disk."""
     history = made.history()
     if scenario:
-        history.host["scenario"] = scenario
+        history.host = Host(scenario=scenario)
     folder.mkdir(parents=True)
     history.save(folder)
     return folder
@@ -220,7 +221,7 @@ def test_two_folders_are_compared(tmp_path: Path, form: str) -> None:
 
 def _later() -> History:
     history = outage(returns=False).history()
-    history.host["scenario"] = "frontend"
+    history.host = Host(scenario="frontend")
     return history
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Outcome,
 )
@@ -335,7 +336,7 @@ def test_what_breaks_in_the_last_wait_is_explained_by_its_case() -> None:
     chase = Sightings(seen.signature)
     chase.saw(history, [seen])
     shrunk = Shrunk(plan, 1, 1, 0, 0, (), (), None, 1, complete=False, confirmed=True, journal=())
-    case = case_of(made.spec, {}, chase, shrunk, [outcome], ShrinkCost())
+    case = case_of(made.spec, Host(), chase, shrunk, [outcome], ShrinkCost())
     assert case.reach_s == round(2.5 * 1.25 + 0.5, 1)
     assert case.explains(seen, history)
     assert not case.explains(replace(seen, at_s=1.9), history)

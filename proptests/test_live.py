@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run import execute as phases
 from graphquake.harness.run.live import describe_host, run_live
-from graphquake.harness.spec.graph import load_graph, with_bounds
+from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.replica import Replica
 
 from support.made import plan_of
@@ -104,7 +105,8 @@ async def test_a_stream_that_is_cut(tmp_path: Path) -> None:
     """Without a window, and where requests in flight must survive, one cut stream is one too many."""
     plan = plan_of("burst 20 over 0.00 s", "wait 0.03 s", "kill worker 0")
     for front, says in (("--forget", "broken"), ("", "kept")):
-        spec = with_bounds(toy_spec(tmp_path, front=front), window_s=0.0, in_flight="must survive")
+        spec = toy_spec(tmp_path, front=front)
+        spec = replace(spec, promises=replace(spec.promises, window_s=0.0))
         run = await run_live(spec, plan, tmp_path / "run")
         assert run.verdict.kind == says
         assert seen(run.verdict) <= {"error_window"}
@@ -173,7 +175,7 @@ async def test_an_oracle_that_does_not_exist(tmp_path: Path) -> None:
 async def test_versions(tmp_path: Path) -> None:
     """The first line that a version command prints is the version. A command that fails leaves a note, and sees the file's `[env]`."""
     spec = toy_spec(tmp_path, more="[versions]\npython = '{python} --version'\n")
-    assert (await describe_host(spec))["python"].startswith("Python 3.")
+    assert (await describe_host(spec)).versions["python"].startswith("Python 3.")
     commands = """
         here = "{python} -c 'import os; print(os.environ[\\"OF_THE_FILE\\"])'"
         bad = "{python} -c 'raise SystemExit(\\"no such model\\")'"
@@ -182,10 +184,10 @@ async def test_versions(tmp_path: Path) -> None:
         OF_THE_FILE = "{model} 7"
         OF_A_RUN = "{run_dir}"
     """
-    host = await describe_host(toy_spec(tmp_path, more=f"[versions]{commands}"))
-    assert host["here"] == "toy 7"
-    assert host["bad"] == "unknown (exit status 1: no such model)"
-    assert host["gone"] == "unknown (no-such-program: No such file or directory)"
+    versions = (await describe_host(toy_spec(tmp_path, more=f"[versions]{commands}"))).versions
+    assert versions["here"] == "toy 7"
+    assert versions["bad"] == "unknown (exit status 1: no such model)"
+    assert versions["gone"] == "unknown (no-such-program: No such file or directory)"
 
 
 @in_loop

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Outcome,
 )
@@ -45,7 +46,7 @@ def finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
     made.steady(2.0, 6.0, outcome=Outcome.ERROR).steady(6.0, 9.0).step("wait 0.50 s", 2.5, number=1)
     made.phase("heal", 2.5).spawn("decode 0", 2.6, ready_s=3.0).phase("recover", 2.6)
     history = made.history()
-    history.host["began"] = BEGAN.isoformat()
+    history.host = Host(began=BEGAN)
     case = Case(
         id="3f9a1c",
         title=title_of("error_window", PLAN, history),

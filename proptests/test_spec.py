@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.spec.graph import built_in_graphs, expand, load_graph
+from graphquake.harness.spec.environment import check_environment
+from graphquake.harness.spec.graph import built_in_graphs, load_graph
 from graphquake.harness.spec.serves import parse_serves
 from graphquake.harness.spec.table import Table
+from graphquake.harness.spec.templates import expand
 
 from support.made import spec_of
 
@@ -118,14 +120,33 @@ def test_wrong_values_name_file_key_what_was_found_and_what_would_be_right() -> 
     )
 
 
-def test_templates_are_checked_when_the_file_is_read() -> None:
-    """An unknown word, or an environment variable that is not set, is an error before anything is started."""
+def test_the_words_of_templates_are_checked_when_the_file_is_read() -> None:
+    """A template with an unknown word is an error when the file is read."""
     assert 'has "{modl}"; did you mean "model"?' in wrong(roles=roles(command="run {modl}"))
-    said = wrong(env={"HF_HOME": "${NO_SUCH_VARIABLE_HERE}"})
-    assert (
-        said
-        == "made.toml: env.HF_HOME: asks for ${NO_SUCH_VARIABLE_HERE}, which is not set in your environment"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"env": {"HF_HOME": "${NO_SUCH_VARIABLE}"}}, "env.HF_HOME"),
+        ({"versions": {"cuda": "${NO_SUCH_VARIABLE}/nvcc"}}, "versions.cuda"),
+        ({"roles": roles(command="${NO_SUCH_VARIABLE}/serve")}, "roles.decode.command"),
+        ({"roles": roles(env={"A": "${NO_SUCH_VARIABLE}"})}, "roles.decode.env.A"),
+        ({"roles": roles(ready={"get": "http://${NO_SUCH_VARIABLE}"})}, "roles.decode.ready.get"),
+    ],
+)
+def test_the_environment_is_checked_before_a_launch(
+    changes: dict[str, object], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph file can be read where its environment variables are not set, but its graph can't be launched there."""
+    spec = spec_of(**changes)
+    with pytest.raises(InputError) as error:
+        check_environment(spec)
+    assert str(error.value) == (
+        f"made.toml: {key}: asks for ${{NO_SUCH_VARIABLE}}, which is not set in your environment"
     )
+    monkeypatch.setenv("NO_SUCH_VARIABLE", "here")
+    check_environment(spec)
 
 
 def test_the_users_environment_is_filled_in_where_the_file_asks_for_it(

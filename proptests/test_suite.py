@@ -16,6 +16,7 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.graphs.deployments import DEPLOYMENTS
 from graphquake.harness.history.events import Measured
 from graphquake.harness.history.history import History
+from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Group,
     Outcome,
@@ -224,7 +225,7 @@ def test_a_log_for_each_client(tmp_path: Path) -> None:
         made.requests[-1].number, made.requests[-1].attempt = number, attempt
     made.ask(1.0, 1.5, Outcome.ERROR, "connection refused", group="client 1")
     history = made.history()
-    history.host["began"] = datetime(2026, 1, 1, tzinfo=UTC).isoformat()
+    history.host = Host(began=datetime(2026, 1, 1, tzinfo=UTC))
     write_client_logs(history, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "client_0.log.txt").read_text().splitlines()]
     assert [[one["status"] for one in line["results"]] for line in lines] == [[200], [503, 200]]

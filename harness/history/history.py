@@ -32,6 +32,7 @@ from graphquake.harness.history.events import (
     Resumed,
     StepDone,
 )
+from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Group, Outcome, Request
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import Plan, parse_step, read_plan
@@ -48,7 +49,7 @@ class History:
 
     Attributes:
         exchanges: a line for each request that did not end well, the first ones if there are many. On disk only for a reader.
-        host: where it ran (cores, versions), for the record.
+        host: when and where it ran, for the record.
     """
 
     spec: GraphSpec
@@ -56,7 +57,7 @@ class History:
     events: list[Event] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     exchanges: list[str] = field(default_factory=list)
-    host: dict[str, str] = field(default_factory=dict)
+    host: Host = field(default_factory=Host)
 
     def of(self, kind: type[E]) -> Iterator[E]:
         """The events of one kind, in order of time."""
@@ -94,7 +95,11 @@ class History:
     def save(self, folder: Path) -> None:
         """Write plan, graph, events and requests into a folder that exists."""
         (folder / "plan.txt").write_text(f"{self.plan}\n", encoding="utf-8")
-        graph = {"source": self.spec.path.name, "path": str(self.spec.path), "host": self.host}
+        graph = {
+            "source": self.spec.path.name,
+            "path": str(self.spec.path),
+            "host": self.host.to_json(),
+        }
         graph_text = json.dumps(graph | {"document": self.spec.document}, indent=1)
         (folder / "graph.json").write_text(graph_text + "\n", encoding="utf-8")
         with (folder / "events.jsonl").open("w", encoding="utf-8") as file:
@@ -127,7 +132,7 @@ class History:
                 events = [_event(json.loads(line)) for line in lines]
             with (folder / "requests.csv").open(encoding="utf-8", newline="") as file:
                 requests = [_request(row) for row in csv.DictReader(file)]
-            return cls(spec, plan, events, requests, host=dict(graph["host"]))
+            return cls(spec, plan, events, requests, host=Host.from_json(graph["host"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder}: is damaged: {type(error).__name__}: {error}") from None
 

@@ -62,7 +62,7 @@ def write_page(history: History, folder: Path, links: Mapping[str, str] | None =
 def page(history: History, links: Mapping[str, str]) -> str:
     """The page of a run."""
     verdict = judge(history)
-    name = history.host.get("scenario") or history.plan.one_line()
+    name = history.host.scenario or history.plan.one_line()
     return _filled(
         {
             "title": html.escape(f"{history.spec.name}: {name}"),
@@ -93,13 +93,8 @@ def _filled(words: Mapping[str, str]) -> str:
 
 
 def _about(history: History) -> str:
-    plain = ("began", "host")
-    host = (
-        text if name in plain else f"{name} {text}"
-        for name, text in history.host.items()
-        if name != "scenario"
-    )
-    return " · ".join([history.spec.shape, str(history.spec.load), *host])
+    began = [history.host.began.isoformat()] if history.host.began else []
+    return " · ".join([history.spec.shape, str(history.spec.load), *began, *history.host.facts()])
 
 
 # -------------------------------------------------------------------------------------------------------- the words

@@ -15,8 +15,10 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.processes.guard_client import Child
 from graphquake.harness.processes.reservations import Reservations
-from graphquake.harness.spec.graph import GraphSpec, RoleSpec, expand
+from graphquake.harness.spec.environment import check_environment
+from graphquake.harness.spec.graph import GraphSpec, RoleSpec
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.templates import expand
 
 # What a replica gets of the environment of the harness; all else it has to be given by the graph file.
 PASSED_ON: Final = ("PATH", "CUDA_VISIBLE_DEVICES")
@@ -113,6 +115,9 @@ class Layout:
 
     Attributes:
         run_dir: the graph's own folder; made absolute.
+
+    Raises:
+        InputError: if an environment variable that the graph file asks for is not set.
     """
 
     spec: GraphSpec
@@ -120,6 +125,7 @@ class Layout:
     replicas: dict[Replica, ReplicaState] = field(init=False)
 
     def __post_init__(self) -> None:
+        check_environment(self.spec)
         self.run_dir = self.run_dir.resolve()
         self.replicas = {
             Replica(role.name, index): ReplicaState(role, index)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ def write_client_logs(history: History, folder: Path) -> None:
         folder: where to; made if need be.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    began = datetime.fromisoformat(history.host["began"])
+    began = history.host.began or datetime.fromtimestamp(0, UTC)
     of_clients = [r for r in history.requests if r.outcome and r.group.kind == "client"]
     of_clients.sort(key=lambda r: (r.group.number, r.number, r.attempt))
     for group, requests in groupby(of_clients, key=lambda r: r.group):

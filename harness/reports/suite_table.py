@@ -22,8 +22,6 @@ from graphquake.harness.reports.impact import SLOW_S, Account, Impact, Times, ac
 
 FORMATS: Final = ("fancy", "markdown", "json", "csv")
 SCHEMA: Final = 1
-# What stands in `History.host` for the name of a scenario.
-SCENARIO: Final = "scenario"
 NOTHING: Final = "–"
 # A number of a run's that is to be compared with another run's: name, whether less is better.
 _COMPARED: Final[Mapping[str, bool]] = {
@@ -59,7 +57,7 @@ def record_of(history: History, folder: Path, slow_s: float = SLOW_S) -> Record:
     verdict = judge(history)
     return Record(
         graph=history.spec.name,
-        failure=history.host.get(SCENARIO) or history.plan.one_line(),
+        failure=history.host.scenario or history.plan.one_line(),
         folder=str(folder),
         kind=verdict.kind,
         signatures=tuple(map(str, verdict.signatures)),

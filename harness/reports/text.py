@@ -110,8 +110,8 @@ class LogLine:
 
 def telling_lines(history: History, folder: Path) -> list[LogLine]:
     """What the replicas themselves said: the first warnings and errors since the first fault, at most one a log."""
-    began = history.host.get("began")
-    zero = datetime.fromisoformat(began).timestamp() + since_s(history) if began else None
+    began = history.host.began
+    zero = began.timestamp() + since_s(history) if began else None
     found = []
     for log in sorted((folder / "logs").glob("*.log")):
         with log.open(encoding="utf-8", errors="replace") as lines:

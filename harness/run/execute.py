@@ -30,6 +30,7 @@ from graphquake.harness.history.events import (
     StepDone,
 )
 from graphquake.harness.history.history import History
+from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Outcome,
     Request,
@@ -168,7 +169,7 @@ class _Run:
 
     def history(self) -> History:
         """All that happened so far, as a snapshot that what happens later does not change."""
-        host = {"began": self._began.isoformat()}
+        host = Host(began=self._began)
         requests, exchanges = self._trail.snapshot(), self._exchanges.copy()
         return History(
             self._target.spec, self._plan, self._sorted_events(), requests, exchanges, host

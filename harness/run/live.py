@@ -13,11 +13,12 @@ import shlex
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from graphquake.harness.history.history import History
+from graphquake.harness.history.host import Host
 from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.verdict import Verdict
@@ -26,8 +27,9 @@ from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.run.execute import Watch, execute
 from graphquake.harness.run.open_target import OpenTarget, open_target
 from graphquake.harness.run.reuse import ReusableGraph
-from graphquake.harness.spec.graph import GraphSpec, expand
+from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.templates import expand
 
 VERSION_WITHIN_S: Final = 20.0
 
@@ -60,7 +62,7 @@ async def run_live(
     watch: Watch | None = None,
     enough: Enough | None = None,
     to_the_end: bool = False,
-    host: dict[str, str] | None = None,
+    host: Host | None = None,
     graph: ReusableGraph | None = None,
     keep: bool = False,
     opener: OpenTarget = open_target,
@@ -98,7 +100,7 @@ async def run_live(
         if not goes_on:
             shutil.rmtree(work, ignore_errors=True)
     live_s = time.monotonic() - begun_s
-    history.host |= host or {}
+    history.host = replace(host or Host(), began=history.host.began)
     # In a thread: in a long run it takes half a second, and other runs may go on in this event loop.
     verdict = await asyncio.to_thread(judge, history)
     history.save(folder)
@@ -129,23 +131,23 @@ def _save_logs(work: Path, folder: Path, *, goes_on: bool) -> None:
         bound_log(log)
 
 
-async def describe_host(spec: GraphSpec) -> dict[str, str]:
+async def describe_host(spec: GraphSpec) -> Host:
     """The machine, and the versions that the graph file asks for.
 
     A version command that fails is no reason to end a session: its entry says that the version is unknown, and why.
     The commands see the environment of Graphquake, with the file's `[env]` on top.
     """
-    cores = len(os.sched_getaffinity(0))
-    count = len(visible_gpus())
-    found = {
-        "host": f"{cores} cores, {f'{count} GPUs' if count else 'no GPU'}",
-        "python": platform.python_version(),
-    }
+    versions = {}
     words = {"python": spec.python, "graph_dir": str(spec.path.parent), "model": spec.load.model}
     for name, command in spec.versions.items():
         argv = [expand(word, lambda name: words.get(name, "")) for word in shlex.split(command)]
-        found[name] = await _first_line(argv, _env(spec, words))
-    return found
+        versions[name] = await _first_line(argv, _env(spec, words))
+    return Host(
+        cores=len(os.sched_getaffinity(0)),
+        gpus=len(visible_gpus()),
+        python=platform.python_version(),
+        versions=versions,
+    )
 
 
 def _env(spec: GraphSpec, words: dict[str, str]) -> dict[str, str]:

@@ -7,11 +7,10 @@ Expanding a template needs ports and folders, so it is left to whoever launches 
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -19,13 +18,14 @@ from typing import Any, Final
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.graphs.deployments import DEPLOYMENTS, deployment, is_deployment
-from graphquake.harness.spec.bounds import InFlight, Promises, read_promises
+from graphquake.harness.spec.bounds import Promises, read_promises
 from graphquake.harness.spec.load import LoadSpec, read_load
 from graphquake.harness.spec.metrics import KNOWN_GAUGES, read_gauges
 from graphquake.harness.spec.plan import FAULTS, Plan, parse_plan
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves, parse_serves
 from graphquake.harness.spec.table import Table, did_you_mean
+from graphquake.harness.spec.templates import check_words
 
 # Bounds on what a file may ask for; a graph that needs more is not one machine's.
 REPLICAS_MAX: Final = 256
@@ -150,41 +150,6 @@ class GraphSpec:
         return [Replica(role.name, index) for role in self.roles for index in range(role.replicas)]
 
 
-# ---------------------------------------------------------------------------------------------------------- templates
-
-_WORD: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\{([^{}]*)\}")
-_PLAIN_WORDS: Final = (
-    "python", "model", "run_dir", "graph_dir", "entry", "role", "index", "capacity",
-)  # fmt: skip
-
-
-def expand(template: str, value_of: Callable[[str], str]) -> str:
-    """Fill in the words of a template.
-
-    Args:
-        template: with `{word}` for values and `${NAME}` for the environment that Graphquake runs in.
-        value_of: gives the value of a word.
-    """
-    return _WORD.sub(lambda m: os.environ[m[1]] if m[1] else value_of(m[2]), template)
-
-
-def _check_template(table: Table, key: str, template: str, roles: Mapping[str, object]) -> str:
-    for environment, word in _WORD.findall(template):
-        if environment:
-            if environment not in os.environ:
-                raise table.error(
-                    key, f"asks for ${{{environment}}}, which is not set in your environment"
-                )
-            continue
-        head, _, rest = word.partition(".")
-        is_own_port = head == "port" and rest.isidentifier()
-        is_other_port = head in roles and re.fullmatch(r"port\.[A-Za-z_]\w*", rest)
-        if not (word in _PLAIN_WORDS or is_own_port or is_other_port):
-            words = [*_PLAIN_WORDS, "port.NAME", "ROLE.port.NAME"]
-            raise table.error(key, f'has "{{{word}}}"{did_you_mean(word, words)}')
-    return template
-
-
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
@@ -197,7 +162,7 @@ def _check_regex(table: Table, key: str, text: str) -> str:
 
 
 def _read_ready(table: Table, roles: Mapping[str, object]) -> Ready:
-    get = _check_template(table, "get", table.text("get"), roles)
+    get = check_words(table, "get", table.text("get"), roles)
     within_s = table.number("within_s", 30.0, at_least=0.1, at_most=3600)
     body = table.text("body") if "body" in table else ""
     table.done()
@@ -205,7 +170,7 @@ def _read_ready(table: Table, roles: Mapping[str, object]) -> Ready:
 
 
 def _read_listed(table: Table, roles: Mapping[str, object]) -> Listed:
-    get = _check_template(table, "get", table.text("get"), roles)
+    get = check_words(table, "get", table.text("get"), roles)
     item = _check_regex(table, "item", table.text("item"))
     names = table.texts("roles")
     if not names:
@@ -221,12 +186,12 @@ def _read_listed(table: Table, roles: Mapping[str, object]) -> Listed:
 
 def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec:
     def template(key: str) -> str:
-        return _check_template(table, key, table.text(key), roles) if key in table else ""
+        return check_words(table, key, table.text(key), roles) if key in table else ""
 
-    command = _check_template(table, "command", table.text("command"), roles)
+    command = check_words(table, "command", table.text("command"), roles)
     env = table.name_texts("env")
     for key, value in env.items():
-        _check_template(table.table("env"), key, value, roles)
+        check_words(table.table("env"), key, value, roles)
     children = table.name_texts("children")
     for key in children:
         if key in ("tree", "process"):
@@ -337,7 +302,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         raise top.error("serves", str(error)) from None
     env = top.name_texts("env")
     for key, value in env.items():
-        _check_template(top.table("env"), key, value, tables)
+        check_words(top.table("env"), key, value, tables)
     python = top.text("python", sys.executable)
     spec = GraphSpec(
         name=name,
@@ -397,8 +362,3 @@ def load_graph(name: str, *, share_gpus: bool = False) -> GraphSpec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name}: is no TOML: {error}") from None
     return replace(read_graph(path.name, document, path.resolve()), share_gpus=share_gpus)
-
-
-def with_bounds(spec: GraphSpec, *, window_s: float, in_flight: InFlight) -> GraphSpec:
-    """The same graph with a case's own bounds of `error_window`."""
-    return replace(spec, promises=replace(spec.promises, window_s=window_s, in_flight=in_flight))

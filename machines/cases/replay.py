@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.clients.answers import find_oracle
 from graphquake.harness.errors import InputError
+from graphquake.harness.history.host import Host
 from graphquake.harness.promises.builtin import promises_of
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.graph import GraphSpec
@@ -68,21 +69,14 @@ class Replay:
             return f"NOT REPRODUCED {count} ({sure:.0%} sure, if {rate})"
         return f"{self.word} {count}" + (", budget" if self.word == "UNDECIDED" else "")
 
-    def observed(self, on: str, host: dict[str, str]) -> Observed:
+    def observed(self, on: str, host: Host) -> Observed:
         """The entry that a recorded replay adds to its case.
 
         Args:
             on: the day, ISO 8601.
             host: the machine and the versions.
         """
-        return Observed(
-            on, versions_of(host), host.get("host", ""), self.broke, self.runs, self.invalid
-        )
-
-
-def versions_of(host: dict[str, str]) -> dict[str, str]:
-    """The versions among the facts about a host."""
-    return {name: value for name, value in host.items() if name not in ("host", "began", "python")}
+        return Observed(on, dict(host.versions), host.machine, self.broke, self.runs, self.invalid)
 
 
 def runs_needed(case: Case) -> int:
@@ -157,21 +151,19 @@ def _word(broke: int, kept: int, needed: int, *, spent: bool) -> Word:
     return "UNDECIDED" if spent else "INVALID"
 
 
-def _differs(case: Case, host: dict[str, str]) -> tuple[str, ...]:
+def _differs(case: Case, host: Host) -> tuple[str, ...]:
     """Versions, and the host, that have changed since the case was last observed."""
     if not case.observed:
         return ()
     last = case.observed[-1]
-    now = versions_of(host) | {"host": host.get("host", "")}
-    before = dict(last.versions) | {"host": last.host}
-    names = [*before, *(name for name in now if name not in before)]
-    return tuple(
-        f"{before.get(name, 'none')} -> {now.get(name, 'none')}"
-        if name == "host"
-        else f"{name} {before.get(name, 'none')} -> {now.get(name, 'none')}"
-        for name in names
+    before, now = last.versions, host.versions
+    changed = [
+        f"{name} {before.get(name, 'none')} -> {now.get(name, 'none')}"
+        for name in dict.fromkeys([*before, *now])
         if before.get(name) != now.get(name)
-    )
+    ]
+    machine = [f"{last.host} -> {host.machine}"] if last.host != host.machine else []
+    return (*changed, *machine)
 
 
 def meaning_of(one: Replay) -> tuple[bool, str]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from graphquake.harness.history.host import Host
 from graphquake.harness.promises.signature import SEPARATOR, Signature
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.machines.cases.case import Case, Observed, ShrinkCost, case_id, graph_digest
 from graphquake.machines.cases.conditions import bounds_of, load_of
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.cases.replay import versions_of
 from graphquake.machines.cases.wording import seen_text, title_of
 from graphquake.machines.findings.sightings import Sightings, status_of
 from graphquake.machines.runners.runner import RunResult
@@ -42,7 +42,7 @@ class Finding:
 
 def case_of(
     spec: GraphSpec,
-    host: Mapping[str, str],
+    host: Host,
     sightings: Sightings,
     shrunk: Shrunk,
     runs: Sequence[RunResult],
@@ -106,11 +106,11 @@ def with_past(case: Case, corpus: Corpus) -> Case:
     return replace(case, why=past.why, observed=(*past.observed, *case.observed))
 
 
-def _observed(host: Mapping[str, str], shrunk: Shrunk) -> Observed:
+def _observed(host: Host, shrunk: Shrunk) -> Observed:
     return Observed(
         on=dt.datetime.now(dt.UTC).date().isoformat(),
-        versions=versions_of(dict(host)),
-        host=host.get("host", ""),
+        versions=dict(host.versions),
+        host=host.machine,
         broke=shrunk.broke,
         runs=shrunk.runs,
     )

@@ -43,7 +43,7 @@ from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import LiveRunner, RunResult
-from graphquake.machines.sessions.session import check_gpus, open_corpus, results_folder
+from graphquake.machines.sessions.session import check_machine, open_corpus, results_folder
 from graphquake.machines.shrinking.rates import wilson
 
 
@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _try(arguments: argparse.Namespace) -> int:
     spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
-    check_gpus(spec)
+    check_machine(spec)
     open_corpus(spec)
     print(asyncio.run(trial_text(spec, results_folder(arguments.results_dir, spec.name, "try"))))
     return EXIT_KEPT
@@ -181,7 +181,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(f"{spec.name} · {spec.shape} · dry run: nothing is started\n{plan}")
         return EXIT_KEPT
-    check_gpus(spec)
+    check_machine(spec)
     outcomes: list[RunResult] = []
     folder = results_folder(arguments.results_dir, spec.name)
     reporter = Reporter(sys.stderr)

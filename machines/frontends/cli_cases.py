@@ -28,7 +28,7 @@ from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import LiveRunner
 from graphquake.machines.sessions.session import (
-    check_gpus,
+    check_machine,
     corpus_folder,
     open_corpus,
     record,
@@ -179,7 +179,7 @@ def _replay_found(found: list[_Found], arguments: argparse.Namespace) -> list[Re
         if arguments.dry_run:
             print(f"{case.id}  {case.graph['name']}  {case.plan.one_line()}")
             continue
-        check_gpus(spec)
+        check_machine(spec)
         journal = RunLog()
         reporter.begin(spec.name, journal, budget)
         folder = results_folder(arguments.results_dir, case.id, "replay")

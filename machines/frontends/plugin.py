@@ -101,7 +101,7 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
     """Read and check all that the user gave, and set up the budget."""
     from graphquake.harness.errors import InputError  # noqa: PLC0415
     from graphquake.harness.spec.graph import load_graph  # noqa: PLC0415
-    from graphquake.machines.sessions.session import check_gpus  # noqa: PLC0415
+    from graphquake.machines.sessions.session import check_machine  # noqa: PLC0415
 
     try:
         share = config.getoption("--chaos-share-gpus")
@@ -116,7 +116,7 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
         asked = options(config)
         if not config.getoption("--chaos-dry-run"):
             for spec in specs:
-                check_gpus(spec, graphs=asked.slots * _processes(config))
+                check_machine(spec, graphs=asked.slots * _processes(config))
     except InputError as error:
         end_session(error)
     shards = _shards(config)
@@ -378,13 +378,13 @@ def _spec_of_class(request: pytest.FixtureRequest, graph: str) -> GraphSpec:
     """The graph of a chaos class. The first class of a session sets up the budget."""
     from graphquake.harness.errors import InputError  # noqa: PLC0415
     from graphquake.harness.spec.graph import load_graph  # noqa: PLC0415
-    from graphquake.machines.sessions.session import check_gpus  # noqa: PLC0415
+    from graphquake.machines.sessions.session import check_machine  # noqa: PLC0415
 
     config = request.config
     try:
         spec = load_graph(graph, share_gpus=config.getoption("--chaos-share-gpus"))
         if not config.getoption("--chaos-dry-run"):
-            check_gpus(spec, graphs=config.getoption("--chaos-slots"))
+            check_machine(spec, graphs=config.getoption("--chaos-slots"))
         if _BUDGETS not in config.stash:
             searches = sum(map(_is_search, request.session.items))
             config.stash[_BUDGETS] = Budgets(limit_of(config, "--chaos-budget"), searches)

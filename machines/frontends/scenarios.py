@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,6 @@ from graphquake.harness.graphs.deployments import DEPLOYMENTS
 from graphquake.harness.picture import write_page
 from graphquake.harness.reports.suite_logs import join_process_logs, write_client_logs
 from graphquake.harness.reports.suite_table import (
-    SCENARIO,
     Record,
     flat,
     read_records,
@@ -43,6 +42,7 @@ from graphquake.harness.run.scenarios import (
     scenario_names,
     scenario_plan,
 )
+from graphquake.harness.spec.environment import check_environment
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.frontends.outcomes import ProvedNothing, end_session, lift_timeout
@@ -246,6 +246,8 @@ def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
             spec, asked.clients, respawn=asked.strike.respawn, max_num_seqs=asked.max_num_seqs
         )
         plan = scenario_plan(spec, scenario, asked.strike)
+        if not config.getoption("--dry-run"):
+            check_environment(spec)
     except InputError as error:
         end_session(error)
     except NotThereError as reason:
@@ -283,7 +285,7 @@ def _run(spec: GraphSpec, plan: Plan, folder: Path, scenario: str) -> LiveRun:
     reporter.graph = spec.name
 
     async def live() -> LiveRun:
-        host = await describe_host(spec) | {SCENARIO: scenario}
+        host = replace(await describe_host(spec), scenario=scenario)
         return await run_live(
             spec,
             plan,

@@ -35,7 +35,7 @@ async def trial_text(spec: GraphSpec, folder: Path) -> str:
     run = await run_live(spec, Plan(()), folder, host=host)
     lines = [
         f"{spec.name} · {spec.shape}",
-        *_row("machine", ", ".join(f"{k} {v}" for k, v in host.items())),
+        *_row("machine", ", ".join(host.facts())),
     ]
     right = sum(request.outcome == Outcome.OK for request in run.history.requests)
     lines += _row("started", f"first right answer after {run.start_s:.2f} s")

@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.history import History
+from graphquake.harness.history.host import Host
 from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.early_verdict import Enough
@@ -79,7 +80,7 @@ class Runner(Protocol):
     """
 
     spec: GraphSpec
-    host: dict[str, str]
+    host: Host
     slots: int
     gpus: int
 
@@ -149,7 +150,7 @@ class LiveRunner:
         self.budget = budget
         self.slots = slots
         self.gpus = min(spec.gpus, len(visible_gpus()))
-        self.host: dict[str, str] = {}
+        self.host = Host()
         self.live_s: list[float] = []
         self.starts_s: list[float] = []
         self._folder = folder

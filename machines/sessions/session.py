@@ -16,12 +16,14 @@ from typing import Final
 
 from graphquake.harness.clients.answers import find_oracle
 from graphquake.harness.errors import InputError
+from graphquake.harness.history.host import Host
 from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.builtin import promises_of
+from graphquake.harness.spec.environment import check_environment
 from graphquake.harness.spec.graph import GraphSpec, built_in_graphs
 from graphquake.machines.cases.case import Case
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.cases.replay import Replay, impossible, recorded, replay, versions_of
+from graphquake.machines.cases.replay import Replay, impossible, recorded, replay
 from graphquake.machines.findings.artifacts import RunArchive
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.pipeline import FindingPipeline
@@ -101,6 +103,20 @@ def _shipped() -> Path:
 
 def _is_installed() -> bool:
     return "site-packages" in _shipped().parts
+
+
+def check_machine(spec: GraphSpec, graphs: int = 1) -> None:
+    """Check that this machine has what a graph asks for: environment variables and GPUs.
+
+    Args:
+        spec: the graph.
+        graphs: how many of this graph run side by side.
+
+    Raises:
+        InputError: says what is missing.
+    """
+    check_environment(spec)
+    check_gpus(spec, graphs)
 
 
 def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
@@ -188,7 +204,7 @@ class Session:
             runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, archive.add))
             self.reporter.begin(self.spec.name, log, self.budget, runner.gpus)
             try:
-                self.summary.versions = versions_of(runner.host)
+                self.summary.versions = dict(runner.host.versions)
                 unshrunk = [
                     case
                     for case in self._cases()
@@ -273,7 +289,7 @@ def _hides(case: Case) -> str:
     return f'{case.promise} after "{case.plan.one_line()}" ({case.status} {case.id})'
 
 
-def record(corpus: Corpus, one: Replay, host: dict[str, str]) -> None:
+def record(corpus: Corpus, one: Replay, host: Host) -> None:
     """Write what a replay saw into its case."""
     today = dt.datetime.now(dt.UTC).date().isoformat()
     corpus.save(recorded(one.case, one.observed(today, host)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from graphquake.harness.history.events import (
     StepDone,
 )
 from graphquake.harness.history.history import History
+from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Group,
     Outcome,
@@ -153,5 +155,5 @@ class Made:
             self.plan,
             events,
             list(self.requests),
-            host={"began": "2026-01-01T00:00:00+00:00"},
+            host=Host(began=datetime(2026, 1, 1, tzinfo=UTC)),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from graphquake.harness.history.events import Invalidated
+from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Outcome,
 )
@@ -54,7 +55,7 @@ class SimRunner:
     gpus: int = 0
     reuses: bool = False
     spec: GraphSpec = field(default_factory=spec_of)
-    host: dict[str, str] = field(default_factory=lambda: {"host": "simulated"})
+    host: Host = field(default_factory=lambda: Host(cores=2))
     runs: list[Plan] = field(default_factory=list)
     _random: random.Random = field(init=False)
 

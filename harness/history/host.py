@@ -1,0 +1,79 @@
+"""Where and when a run took place: the machine, the versions, and the scenario if there was one.
+
+`graph.json` of a run folder holds these facts. Runs from before this type kept all of them in one flat table, in which a version that the
+user named `host` or `began` took the place of a fact. `Host.from_json` reads both forms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+# The names in the old flat table that are not versions.
+_OLD_FACTS: Final = frozenset({"began", "host", "python", "scenario"})
+_OLD_MACHINE: Final = re.compile(r"(\d+) cores, (?:(\d+) GPUs|no GPU)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Facts about one run that no promise looks at.
+
+    Attributes:
+        began: the wall-clock time of the run's time 0; None if it is not known.
+        cores: the number of CPU cores that the run may use; 0 if it is not known.
+        gpus: the number of GPUs.
+        python: the version of the Python that runs Graphquake.
+        versions: the versions that the graph file asks for, by name.
+        scenario: the name of the scenario of Dynamo's suite; empty for every other run.
+    """
+
+    began: datetime | None = None
+    cores: int = 0
+    gpus: int = 0
+    python: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    scenario: str = ""
+
+    @property
+    def machine(self) -> str:
+        """Cores and GPUs, in words."""
+        if not self.cores:
+            return "unknown machine"
+        return f"{self.cores} cores, {f'{self.gpus} GPUs' if self.gpus else 'no GPU'}"
+
+    def facts(self) -> list[str]:
+        """The machine and each version, in words."""
+        python = [f"python {self.python}"] if self.python else []
+        versions = [f"{name} {version}" for name, version in self.versions.items()]
+        return [self.machine, *python, *versions]
+
+    def to_json(self) -> dict[str, object]:
+        """The form in `graph.json`."""
+        return {
+            "began": self.began.isoformat() if self.began else "",
+            "cores": self.cores,
+            "gpus": self.gpus,
+            "python": self.python,
+            "versions": dict(self.versions),
+            "scenario": self.scenario,
+        }
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> Host:
+        """Read the form in `graph.json`, or the old flat one.
+
+        Raises:
+            ValueError: if `began` is not a time.
+        """
+        began = datetime.fromisoformat(table["began"]) if table.get("began") else None
+        python, scenario = table.get("python", ""), table.get("scenario", "")
+        # In the old form every value is a text, also that of a version named "versions".
+        if isinstance(table.get("versions"), dict):
+            return cls(began, table["cores"], table["gpus"], python, table["versions"], scenario)
+        found = _OLD_MACHINE.match(table.get("host", ""))
+        cores, gpus = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
+        versions = {name: text for name, text in table.items() if name not in _OLD_FACTS}
+        return cls(began, cores, gpus, python, versions, scenario)

@@ -1,0 +1,43 @@
+"""The environment variables that a graph file asks for, checked before anything is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.spec.graph import GraphSpec, RoleSpec
+from graphquake.harness.spec.templates import environment_names
+
+
+def check_environment(spec: GraphSpec) -> None:
+    """Check that every `${NAME}` of a graph file is set.
+
+    Call it before a launch, not when a file is read: a run can be judged where the variables are not set.
+
+    Raises:
+        InputError: about the first variable that is not set; names the file and the key.
+    """
+    for key, template in _templates(spec):
+        for name in environment_names(template):
+            if name not in os.environ:
+                raise InputError(
+                    f"{spec.path.name}: {key}: asks for ${{{name}}}, which is not set in your environment"
+                )
+
+
+def _templates(spec: GraphSpec) -> Iterator[tuple[str, str]]:
+    """Every template of a graph file, after its key."""
+    yield from ((f"env.{name}", text) for name, text in spec.env.items())
+    yield from ((f"versions.{name}", text) for name, text in spec.versions.items())
+    for role in spec.roles:
+        yield from ((f"roles.{role.name}.{key}", text) for key, text in _templates_of_role(role))
+
+
+def _templates_of_role(role: RoleSpec) -> Iterator[tuple[str, str]]:
+    yield from (("command", role.command), ("entry", role.entry), ("metrics", role.metrics))
+    yield from ((f"env.{name}", text) for name, text in role.env.items())
+    if role.ready:
+        yield "ready.get", role.ready.get
+    if role.listed:
+        yield "listed.get", role.listed.get

@@ -1,0 +1,61 @@
+"""Templates of a graph file: texts with `{word}` for values of Graphquake and `${NAME}` for the environment that it runs in.
+
+Reading a graph file checks the words. It does not look at the environment, because a run may be judged on another machine than the one
+that it took place on. See `environment` for the check before a launch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from graphquake.harness.spec.table import Table, did_you_mean
+
+_WORD: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\{([^{}]*)\}")
+_PLAIN_WORDS: Final = (
+    "python", "model", "run_dir", "graph_dir", "entry", "role", "index", "capacity",
+)  # fmt: skip
+
+
+def expand(template: str, value_of: Callable[[str], str]) -> str:
+    """Fill in the words of a template.
+
+    Args:
+        template: the text.
+        value_of: returns the value of a word.
+
+    Raises:
+        KeyError: if an environment variable is not set; `check_environment` says so before.
+    """
+    return _WORD.sub(lambda m: os.environ[m[1]] if m[1] else value_of(m[2]), template)
+
+
+def environment_names(template: str) -> list[str]:
+    """The names of the environment variables that a template asks for."""
+    return [name for name, _ in _WORD.findall(template) if name]
+
+
+def check_words(table: Table, key: str, template: str, roles: Mapping[str, object]) -> str:
+    """Check that every `{word}` of a template is known, and return the template.
+
+    Args:
+        table: the table that holds the template.
+        key: its key in the table.
+        template: the text.
+        roles: the names of all roles; a template may name their ports.
+
+    Raises:
+        InputError: if a word is not known.
+    """
+    for environment, word in _WORD.findall(template):
+        if environment:
+            continue
+        head, _, rest = word.partition(".")
+        is_own_port = head == "port" and rest.isidentifier()
+        is_other_port = head in roles and re.fullmatch(r"port\.[A-Za-z_]\w*", rest)
+        if not (word in _PLAIN_WORDS or is_own_port or is_other_port):
+            words = [*_PLAIN_WORDS, "port.NAME", "ROLE.port.NAME"]
+            raise table.error(key, f'has "{{{word}}}"{did_you_mean(word, words)}')
+    return template
