@@ -45,7 +45,8 @@ def _imported(path: Path, modules: Container[str]) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom):
             whole = [f"{node.module}.{one.name}" for one in node.names]
             names = [
-                one if one.removeprefix("graphquake.") in modules else node.module for one in whole
+                one if one.removeprefix("graphquake.") in modules else node.module or ""
+                for one in whole
             ]
         yield from (name.removeprefix("graphquake.") for name in names)
 

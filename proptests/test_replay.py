@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.promises.signature import Signature
 from graphquake.machines.cases.case import Case, Observed, Status
@@ -90,12 +91,12 @@ def test_other_violations_are_listed_and_do_not_reproduce_a_case() -> None:
 
 def test_a_replay_tells_which_versions_changed() -> None:
     """A replay compares the versions and the host with those of the last observation."""
-    runner = SimRunner([BUG], host={"host": "other", "began": "now", "dynamo": "2", "extra": "1"})
+    runner = SimRunner([BUG], host=Host(cores=8, versions={"dynamo": "2", "extra": "1"}))
     one = replay(CASE, runner, RunLog())
-    assert one.differs == ("dynamo 1 -> 2", "simulated -> other", "extra none -> 1")
+    assert one.differs == ("dynamo 1 -> 2", "extra none -> 1", "simulated -> 8 cores, no GPU")
     case = recorded(CASE, one.observed("2026-02-02", runner.host))
     assert case.observed[1:] == (
-        Observed("2026-02-02", {"dynamo": "2", "extra": "1"}, "other", 1, 1),
+        Observed("2026-02-02", {"dynamo": "2", "extra": "1"}, "8 cores, no GPU", 1, 1),
     )
 
 

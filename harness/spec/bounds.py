@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from graphquake.harness.spec.table import Table
 
@@ -78,13 +78,12 @@ def read_promises(table: Table) -> Promises:
 
     default = Promises(made)
     window = part("error_window")
-    survive = window.text("in_flight", default.in_flight, choices=("must survive", "may fail"))
     promises = Promises(
         made=made,
         stall_s=seconds("ends", "stall_s", default.stall_s),
         oracle=part("answers").text("oracle", default.oracle),
         window_s=seconds("error_window", "window_s", default.window_s),
-        in_flight="may fail" if survive == "may fail" else "must survive",
+        in_flight=window.choice("in_flight", get_args(InFlight), default.in_flight),
         first_ok_s=seconds("recovery", "first_ok_s", default.first_ok_s),
         all_ok_s=seconds("recovery", "all_ok_s", default.all_ok_s),
         success=part("throughput").number("success", default.success, at_most=1.0),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.graphs.deployments import DEPLOYMENTS, deployment, is_deployment
@@ -29,6 +29,8 @@ from graphquake.harness.spec.templates import check_words
 
 # Bounds on what a file may ask for; a graph that needs more is not one machine's.
 REPLICAS_MAX: Final = 256
+
+Restart: TypeAlias = Literal["never", "always"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ class GraphSpec:
     faults: tuple[str, ...] = tuple(FAULTS)
     gauges: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: KNOWN_GAUGES)
     scenarios: Mapping[str, Plan] = field(default_factory=dict)
-    restart: str = "never"
+    restart: Restart = "never"
     restart_delay_s: float = 0.0
 
     def __hash__(self) -> int:
@@ -321,7 +323,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         faults=_read_faults(top),
         gauges=read_gauges(top.table("gauges")),
         scenarios=_read_scenarios(top.table("scenarios")),
-        restart=top.text("restart", "never", choices=("never", "always")),
+        restart=top.choice("restart", get_args(Restart), "never"),
         restart_delay_s=top.number("restart_delay_s", 0.0, at_most=3600),
     )
     top.done()

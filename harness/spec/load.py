@@ -7,9 +7,11 @@ the one before has ended, as the clients of fault tolerance suites do; a request
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 from graphquake.harness.spec.table import Table
+
+Api: TypeAlias = Literal["completions", "chat"]
 
 # Bounds on what a file may ask for; a graph that needs more is not one machine's.
 RATE_MAX_PER_S: Final = 10_000.0
@@ -40,7 +42,7 @@ class LoadSpec:
     stream: float = 0.5
     deadline_s: float = 8.0
     shed: tuple[int, ...] = ()
-    api: str = "completions"
+    api: Api = "completions"
     seed: int = 7
     clients: int = 0
     requests_per_client: int = 100
@@ -78,7 +80,7 @@ def read_load(table: Table) -> LoadSpec:
         stream=table.number("stream", 0.5, at_most=1.0),
         deadline_s=table.number("deadline_s", 8.0, at_least=0.1, at_most=3600),
         shed=table.wholes("shed"),
-        api=table.text("api", "completions", choices=("completions", "chat")),
+        api=table.choice("api", get_args(Api), "completions"),
         seed=table.whole("seed", 7),
         clients=table.whole("clients", 0, at_most=CLIENTS_MAX),
         requests_per_client=table.whole(

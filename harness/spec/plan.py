@@ -327,7 +327,7 @@ def plan_from_json(table: Table) -> Plan:
         InputError: as `parse_plan`.
     """
     plan = parse_plan(f"{table.source}: steps", table.texts("steps"))
-    heal = next(h for h in HEALS if h == table.text("heal", "all", choices=HEALS))
+    heal = table.choice("heal", HEALS, "all")
     return Plan(plan.steps, heal, round(table.number("stay_s", 0.0, at_most=WAIT_MAX_S), 2))
 
 

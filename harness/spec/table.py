@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from graphquake.harness.errors import InputError
 
 _T = TypeVar("_T")
+_C = TypeVar("_C", bound=str)
 SHOWN_MAX: Final = 60
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 
@@ -31,6 +32,11 @@ def shown(value: object) -> str:
     """A found value as an error message shows it: short, strings in double quotes."""
     text = f'"{value}"' if isinstance(value, str) else repr(value)
     return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
+
+
+def one_of(value: object, choices: Iterable[_C]) -> _C | None:
+    """The choice that equals a value; None if none does. So a value from outside gets the type of the choices."""
+    return next((choice for choice in choices if choice == value), None)
 
 
 class Table:
@@ -76,17 +82,29 @@ class Table:
             raise self.error(key, "is missing")
         return self.values[key]
 
-    def text(self, key: str, default: str | None = None, *, choices: Iterable[str] = ()) -> str:
-        """A string that is not empty; with `choices`, one of them."""
+    def text(self, key: str, default: str | None = None) -> str:
+        """A string that is not empty."""
         if default is not None and not self._has(key):
             return default
         value = self._take(key)
-        allowed = list(choices)
         if not isinstance(value, str) or not value.strip():
-            raise self._wrong(key, f"one of {', '.join(allowed)}" if allowed else "a text")
-        if allowed and value not in allowed:
-            raise self._wrong(key, f"one of {', '.join(allowed)}")
+            raise self._wrong(key, "a text")
         return value
+
+    def choice(self, key: str, choices: Sequence[_C], default: _C | None = None) -> _C:
+        """One of some words.
+
+        Args:
+            key: where the word stands.
+            choices: all words that are right, usually the values of a Literal.
+            default: the word where the key is absent; None if it must be there.
+        """
+        if default is not None and not self._has(key):
+            return default
+        found = one_of(self._take(key), choices)
+        if found is None:
+            raise self._wrong(key, f"one of {', '.join(choices)}")
+        return found
 
     def number(
         self, key: str, default: float | None = None, *, at_least: float = 0.0, at_most: float = 1e9

@@ -24,6 +24,7 @@ from graphquake.machines.cases.conditions import Value, under
 from graphquake.machines.plans.subplan import last_act
 from graphquake.machines.shrinking.result import Control, Needed, Threshold
 
+Sign: TypeAlias = Literal["≥", "≤"]
 Status: TypeAlias = Literal["open", "known", "fixed", "unconfirmed", "unshrunk"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 # Only these excuse what they explain. A case that counts as fixed is a finding again when it comes back, and one that was never
@@ -71,7 +72,7 @@ class Difference:
     """
 
     fact: str
-    sign: Literal["≥", "≤"]
+    sign: Sign
     edge: float
     broke: int
     kept: int

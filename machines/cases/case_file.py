@@ -9,14 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, get_args, get_type_hints
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.plan import Step, parse_step, plan_from_json
 from graphquake.harness.spec.table import Table
 from graphquake.machines.cases import schema_1
-from graphquake.machines.cases.case import STATUSES, Case, Difference, Observed, ShrinkCost, Status
+from graphquake.machines.cases.case import (
+    STATUSES,
+    Case,
+    Difference,
+    Observed,
+    ShrinkCost,
+    Sign,
+    Status,
+)
 from graphquake.machines.cases.conditions import read_bounds, read_fields, read_load
 from graphquake.machines.shrinking.result import Control, Needed, Threshold
 
@@ -132,8 +140,7 @@ def _read(table: Table) -> Case:
 
 
 def _status(table: Table) -> Status:
-    word = table.text("status", choices=STATUSES)
-    return next(status for status in STATUSES if status == word)
+    return table.choice("status", STATUSES)
 
 
 def _step(table: Table) -> Step:
@@ -163,10 +170,9 @@ def _threshold(table: Table) -> Threshold:
 
 
 def _difference(table: Table) -> Difference:
-    sign = table.text("sign", choices=("≥", "≤"))
     one = Difference(
         table.text("fact"),
-        "≥" if sign == "≥" else "≤",
+        table.choice("sign", get_args(Sign)),
         table.number("edge"),
         table.whole("broke"),
         table.whole("kept"),

@@ -138,7 +138,7 @@ def read_fields(table: Table, kinds: Mapping[str, object]) -> dict[str, Value]:
 
 def _read(table: Table, name: str, kind: object) -> Value:
     if get_origin(kind) is Literal:
-        return table.text(name, choices=get_args(kind))
+        return table.choice(name, [str(choice) for choice in get_args(kind)])
     if kind == tuple[str, ...]:
         return table.texts(name)
     if kind == tuple[int, ...]:

@@ -19,6 +19,7 @@ from graphquake.harness.errors import (
     InputError,
 )
 from graphquake.harness.spec.graph import GraphSpec, built_in_graphs, load_graph
+from graphquake.harness.spec.table import one_of
 from graphquake.machines.cases.case import Case, Status
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.replay import Replay, meaning_of, replay, runs_needed
@@ -251,7 +252,9 @@ def mark_case(arguments: argparse.Namespace) -> int:
         raise InputError(
             f"mark {case.id} known: --why is missing: a known case says why it is known"
         )
-    status: Status = next(mark for mark in MARKS if mark == arguments.status)
+    # The parser of arguments allows no other words.
+    status = one_of(arguments.status, MARKS)
+    assert status is not None
     path = corpus.save(replace(case, status=status, why=why))
     print(f"{path}: {case.status} -> {status}")
     return EXIT_KEPT

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.spec.bounds import Promises
-from graphquake.harness.spec.graph import GraphSpec, RoleSpec
+from graphquake.harness.spec.graph import GraphSpec, Restart, RoleSpec
 from graphquake.harness.spec.load import LoadSpec
 from graphquake.harness.spec.plan import (
     Burst,
@@ -43,7 +43,7 @@ WAITS_S: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.0)
 LEASE_S: Final = 10.0
 
 
-def spec_with(*, restart: str = "never", **replicas: int) -> GraphSpec:
+def spec_with(*, restart: Restart = "never", **replicas: int) -> GraphSpec:
     """A graph with so many replicas of each role; `worker` has children, the first role is the entry."""
     counts = replicas or {"frontend": 1, "prefill": 2, "decode": 3}
     children = {"engine": "ENGINE", "helper": "HELPER"}
