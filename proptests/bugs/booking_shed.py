@@ -1,6 +1,6 @@
-"""Requests whose clients left stay booked, and with a few of them the frontend refuses every second request.
+"""Requests whose clients left stay booked. With three of them the frontend refuses every second request.
 
-Modelled on dynamo 12315: booking leaks after clients vanished, later 97% are shed with 429 until a restart.
+Modelled on dynamo 12315: bookings leak after clients left; later 97% of the requests get a 429 until a restart.
 
 In: frontend
 Breaks: throughput
@@ -21,18 +21,18 @@ MANY = 3
 
 
 class Bug(Frontend):
-    """Books out too seldom."""
+    """Keeps the booking of each request whose client left."""
 
     booked = 0
     number = itertools.count()
 
     def leave(self) -> None:
-        """The count is right, the booking is not."""
+        """Count the request as ended. Keep its booking if the client left."""
         super().leave()
         self.booked += sys.exc_info()[0] not in (None, Refused)
 
     async def answer(self, request: web.Request, kind: str) -> web.StreamResponse:
-        """Not to every second one."""
+        """Refuse every second request once too many bookings were kept."""
         if self.booked >= MANY and next(self.number) % 2:
             return web.json_response({"error": "too many requests"}, status=429)
         return await super().answer(request, kind)

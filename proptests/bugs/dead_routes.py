@@ -1,6 +1,6 @@
-"""Requests go on to a dead worker until its lease is over, and each one that meets it fails.
+"""Requests go to a dead worker until its lease ends, and each of them fails.
 
-Modelled on dynamo PR 1424: round robin goes on to a dead worker until its lease expires, 32 of 100 requests fail.
+Modelled on dynamo PR 1424: round robin uses a dead worker until its lease ends; 32 of 100 requests fail.
 
 In: processor
 Breaks: error_window
@@ -18,13 +18,13 @@ from graphquake.harness.reference.processor import Failed, Processor, Unavailabl
 
 
 class Bug(Processor):
-    """Remembers nobody who failed, and tries nothing twice."""
+    """Does not remember failed instances and does not retry."""
 
     def avoid(self, instance: Instance) -> None:
-        """Nobody is avoided."""
+        """Avoid no instance."""
 
     async def attempt(self, tokens: list[int], count: int) -> AsyncGenerator[int]:
-        """The first attempt is the last."""
+        """Make one attempt and fail with it."""
         try:
             async with aclosing(super().attempt(tokens, count)) as made:
                 async for token in made:

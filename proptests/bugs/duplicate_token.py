@@ -1,6 +1,6 @@
-"""A migrated stream begins with the token that it had ended with.
+"""A migrated stream sends its last token a second time.
 
-Modelled on dynamo 14456: at 2,048 concurrent requests, among others, what was sent is sent again.
+Modelled on dynamo 14456: at 2,048 concurrent requests, tokens that were sent are sent again.
 
 In: processor
 Breaks: answers
@@ -17,10 +17,10 @@ from graphquake.harness.reference.processor import Failed, Processor
 
 
 class Bug(Processor):
-    """Sends the last token again."""
+    """Sends the last token again after a migration."""
 
     async def generate(self, prompt: Sequence[int], count: int) -> AsyncGenerator[int]:
-        """After a failure, once more what the client has."""
+        """Yield the tokens. After a failed attempt, yield the last token again."""
         done: list[int] = []
         while len(done) < count:
             try:

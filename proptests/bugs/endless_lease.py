@@ -1,6 +1,6 @@
-"""A lease ends only if it was renewed at least once: who dies within half a second of joining stays listed.
+"""A lease ends only if it was renewed at least once. A worker that dies within half a second of joining stays listed.
 
-Modelled on dynamo 3493: leases that nobody looks after.
+Modelled on dynamo 3493: leases that are never cleaned up.
 
 In: registry
 Breaks: views_agree
@@ -17,10 +17,10 @@ from graphquake.harness.reference.registry import Registry
 
 
 class Bug(Registry):
-    """The first lease is one for ever."""
+    """Grants a first lease without an end."""
 
     def renew(self, instance: Instance) -> None:
-        """Only renewals give it an end."""
+        """Give the lease an end only if it is renewed."""
         is_new = instance.id not in self.leases
         super().renew(instance)
         if is_new:

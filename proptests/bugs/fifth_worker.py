@@ -1,6 +1,6 @@
-"""A processor has room for four decode workers in all its life: the third respawn is one too many.
+"""A processor has room for four decode workers in its life. The fifth one ends it.
 
-Modelled on dynamo PR 1548: the map of inhibited instances grows, a restarted worker has a new id.
+Modelled on dynamo PR 1548: the map of inhibited instances grows, since a restarted worker has a new id.
 
 In: processor
 Breaks: blast_radius
@@ -19,12 +19,12 @@ ROOM = 4
 
 
 class Bug(Processor):
-    """Forgets nobody."""
+    """Never removes an instance from its map."""
 
     met: frozenset[str] = frozenset()
 
     async def choose(self, role: str) -> Instance:
-        """Whoever is listed has to have a place in the map."""
+        """Give each listed instance a place in the map."""
         self.met |= {one.id for one in self.directory.of_role("decode")}
         if len(self.met) > ROOM:
             os._exit(1)

@@ -1,4 +1,4 @@
-"""A restarted frontend overlooks one of the workers that were there before it.
+"""A restarted frontend ignores one of the workers that started before it.
 
 Modelled on dynamo 4904: a restarted frontend finds 0 to 2 of the workers.
 
@@ -22,19 +22,19 @@ from graphquake.harness.reference.node import main
 
 
 class Half(Directory):
-    """Overlooks the first decode worker that it is told of."""
+    """Ignores the first decode worker that it learns about."""
 
     overlooked = ""
 
     def learn(self, view: Any, instances: Sequence[Instance]) -> None:
-        """All but that one."""
+        """Learn all instances except that one."""
         if not self.overlooked:
             self.overlooked = next((one.id for one in instances if one.role == "decode"), "")
         super().learn(view, [one for one in instances if one.id != self.overlooked])
 
 
 class Bug(Frontend):
-    """From its second life on."""
+    """Uses the faulty directory from its second incarnation on."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)

@@ -1,6 +1,6 @@
-"""A prefill worker keeps a KV until somebody fetches it, and nobody may.
+"""A prefill worker keeps a KV until it is fetched, and it may never be fetched.
 
-Modelled on dynamo 14456: 937 leaked; what a client left behind.
+Modelled on dynamo 14456: clients left, and 937 KVs leaked.
 
 In: prefill
 Breaks: no_leak
@@ -16,10 +16,10 @@ from graphquake.harness.reference.worker import Worker
 
 
 class Bug(Worker):
-    """Patient."""
+    """Never drops a KV."""
 
     def hold(self, kv: bytes) -> str:
-        """For ever."""
+        """Keep every KV until it is fetched."""
         key = secrets.token_hex(8)
         self._held[key] = kv
         return key

@@ -1,6 +1,6 @@
-"""A request whose processor dies waits for an answer that nobody will give.
+"""A request whose processor died waits for an answer for ever.
 
-Modelled on dynamo 13088: under churn 24 of 1,536 requests hang for minutes, without an error.
+Modelled on dynamo 13088: under churn, 24 of 1,536 requests hang for minutes without an error.
 
 In: frontend
 Breaks: ends
@@ -19,10 +19,10 @@ from graphquake.harness.reference.wire import Gone, Message
 
 
 class Bug(Frontend):
-    """Waits on."""
+    """Goes on waiting for a processor that died."""
 
     async def asked(self, message: Message) -> AsyncGenerator[str]:
-        """A processor that is gone is taken for one that thinks."""
+        """Treat a lost connection like a slow answer."""
         try:
             async with aclosing(super().asked(message)) as texts:
                 async for text in texts:

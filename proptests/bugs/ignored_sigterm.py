@@ -1,6 +1,6 @@
-"""The frontend ignores SIGTERM, and what it works on is lost when it is killed in the end.
+"""The frontend ignores SIGTERM. Its in-flight requests are lost at the final SIGKILL.
 
-Modelled on dynamo PR 3481: the frontend ignores SIGTERM, requests are dropped at the final kill.
+Modelled on dynamo PR 3481: the frontend ignores SIGTERM; requests are dropped at the final kill.
 
 In: frontend
 Breaks: error_window
@@ -18,10 +18,10 @@ from graphquake.harness.reference.node import main
 
 
 class Bug(Frontend):
-    """Does not let itself be told."""
+    """Does not drain."""
 
     async def drain(self) -> None:
-        """Goes on as if nothing had been said."""
+        """Go on as if no SIGTERM had come."""
         await asyncio.Event().wait()
 
 

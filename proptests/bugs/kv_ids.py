@@ -1,6 +1,6 @@
-"""A restarted prefill worker counts its KVs from 1 again, and decode workers have KVs of those numbers.
+"""A restarted prefill worker numbers its KVs from 1 again, and decode workers have cached KVs with those numbers.
 
-Modelled on vllm 49238: prefill restarted, decode goes on with what it knew of the one before.
+Modelled on vllm 49238: prefill restarts, and decode uses the KVs of the incarnation before.
 
 In: prefill, decode
 Breaks: answers
@@ -22,7 +22,7 @@ CACHE_MAX = 256
 
 
 class Bug(Worker):
-    """A cache by an id that is not unique."""
+    """Caches KVs by an id that is not unique."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
@@ -30,12 +30,12 @@ class Bug(Worker):
         self.cache: dict[tuple[int, str], bytes] = {}
 
     def hold(self, kv: bytes) -> str:
-        """Numbered."""
+        """Number the KVs of this incarnation from 1."""
         with patch.object(secrets, "token_hex", lambda _: str(next(self.count))):
             return super().hold(kv)
 
     async def fetch(self, message: Message) -> bytes:
-        """Asked for once."""
+        """Fetch a KV once for each number."""
         key = message["port"], message["kv"]
         if key not in self.cache and len(self.cache) < CACHE_MAX:
             self.cache[key] = await super().fetch(message)

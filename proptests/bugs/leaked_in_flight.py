@@ -1,6 +1,6 @@
-"""A request whose client left stays counted as in flight.
+"""A request whose client left still counts as in flight.
 
-Modelled on dynamo 12315: booking leaks after a client vanished, the in-flight count is stuck.
+Modelled on dynamo 12315: a booking leaks after a client left, and the in-flight count stays too high.
 
 In: frontend
 Breaks: no_leak
@@ -16,10 +16,10 @@ from graphquake.harness.reference.node import main
 
 
 class Bug(Frontend):
-    """Books out too seldom."""
+    """Does not count down when a client left."""
 
     def leave(self) -> None:
-        """Only what came to an answer is booked out."""
+        """Count down only if the request got an answer."""
         if sys.exc_info()[0] in (None, Refused):
             super().leave()
 

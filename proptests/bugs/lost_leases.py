@@ -1,6 +1,6 @@
-"""A registry that has lost sight of somebody once takes no renewal of that lease any more, after a restart neither.
+"""A registry refuses to renew a lease that it lost once. It refuses after a restart as well.
 
-Modelled on dynamo 3493: a brief blip of the registry, leases lost and never taken again.
+Modelled on dynamo 3493: after a short outage of the registry, leases are lost and never accepted again.
 
 In: registry
 Breaks: error_window, views_agree, recovery
@@ -19,7 +19,7 @@ from graphquake.harness.reference.registry import Registry
 
 
 class Bug(Registry):
-    """Whoever was known, and is not now, has lost its lease."""
+    """Remembers in a file which leases it has seen."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
@@ -27,7 +27,7 @@ class Bug(Registry):
         self.known.touch()
 
     def renew(self, instance: Instance) -> None:
-        """Not what was lost."""
+        """Renew a lease unless it was lost."""
         if instance.id in self.leases:
             super().renew(instance)
         elif instance.id not in self.known.read_text().split():

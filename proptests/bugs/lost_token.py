@@ -1,6 +1,6 @@
-"""A migrated stream goes on one token too late: the token that was on its way is lost.
+"""A migrated stream loses the token that was in flight.
 
-Modelled on dynamo PR 8254: a connection reset panics the reader, what was in it is lost.
+Modelled on dynamo PR 8254: a connection reset panics the reader, and the data in it is lost.
 
 In: processor
 Breaks: answers
@@ -17,10 +17,10 @@ from graphquake.harness.reference.processor import Failed, Processor
 
 
 class Bug(Processor):
-    """Counts a token as sent that was not."""
+    """Counts a token as sent that the client never got."""
 
     async def generate(self, prompt: Sequence[int], count: int) -> AsyncGenerator[int]:
-        """The next token after a failure is made and not sent."""
+        """Yield the tokens. After a failed attempt, make the next token but do not yield it."""
         done: list[int] = []
         while len(done) < count:
             try:

@@ -1,6 +1,6 @@
-"""A worker whose engine is dead says that it is well, and lets requests wait.
+"""A worker whose engine is dead reports that it is healthy, and its requests hang.
 
-Modelled on vllm 39863 and PR 21728: engine dead, health says 200, requests hang; sglang 6624.
+Modelled on vllm 39863 and PR 21728: the engine is dead, /health returns 200, requests hang; also sglang 6624.
 
 In: prefill, decode
 Breaks: ends, recovery, throughput, views_agree
@@ -17,18 +17,18 @@ from graphquake.harness.reference.worker import Worker
 
 
 class Bug(Worker):
-    """All is well."""
+    """Reports that it is healthy, whatever its engine does."""
 
     def health(self) -> str:
-        """Always."""
+        """Report no problem."""
         return ""
 
     async def work(self) -> None:
-        """Whatever becomes of the engine."""
+        """Do not end when the engine ends."""
         await asyncio.Event().wait()
 
     async def on_call(self, call: Call, message: Message) -> None:
-        """An engine that does not answer is one that is busy."""
+        """Treat a dead engine like a busy one."""
         try:
             await super().on_call(call, message)
         except Gone:

@@ -1,6 +1,6 @@
-"""After more than it can take at once, a processor goes on refusing for as long as requests keep coming.
+"""After a burst that overloads it, a processor refuses requests for as long as they keep coming.
 
-Modelled on dynamo 14456 and what the field calls a metastable failure: the overload outlasts what caused it.
+Modelled on dynamo 14456 and on metastable failures: the overload outlasts its cause.
 
 In: processor
 Breaks: throughput
@@ -23,7 +23,7 @@ ONE_IN = 3
 
 
 class Bug(Processor):
-    """Counts what it refuses as load."""
+    """Counts refused requests as load."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
@@ -32,7 +32,7 @@ class Bug(Processor):
         self.overloaded = False
 
     async def on_call(self, call: Call, message: Message) -> None:
-        """While overloaded, one in a few is refused, until hardly anybody asks any more."""
+        """Refuse one request in a few while overloaded. It stays overloaded until hardly any request comes."""
         now_s = time.monotonic()
         calm = len(self.came) < CALM_PER_S or now_s - self.came[0] > 1
         self.came.append(now_s)

@@ -1,6 +1,6 @@
-"""The frontend says that it is ready, whether there is anybody behind it or not.
+"""The frontend reports that it is ready even if no worker is behind it.
 
-Modelled on ray 43076: proxy healthy with no routes; dynamo 4904: health and models disagree.
+Modelled on ray 43076: a proxy is healthy without routes; and dynamo 4904: health and models disagree.
 
 In: frontend
 Breaks: views_agree
@@ -15,10 +15,10 @@ from graphquake.harness.reference.node import main
 
 
 class Bug(Frontend):
-    """Ready."""
+    """Reports that it is ready in every state."""
 
     def health(self) -> str:
-        """Always."""
+        """Report no problem."""
         return ""
 
 

@@ -1,6 +1,6 @@
-"""One of the decode workers, and only that, comes back with other weights.
+"""One decode worker, and only that one, restarts with other weights.
 
-Modelled on dynamo 11855: what a restarted worker serves is not what is listed.
+Modelled on dynamo 11855: a restarted worker serves another model than the one listed.
 
 In: decode
 Breaks: answers
@@ -18,7 +18,7 @@ from graphquake.harness.reference.worker import Worker
 
 
 class Bug(Worker):
-    """Not the same as before."""
+    """Loads other weights from its second incarnation on."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         if arguments.name == "decode 1" and starts.count(arguments.name) > 1:

@@ -1,6 +1,6 @@
-"""The ranks of an engine do not notice that their worker is gone.
+"""The ranks of an engine do not notice that their worker died.
 
-Modelled on dynamo 308 and 1889: engine children are orphaned by a kill and still hold the GPU.
+Modelled on dynamo 308 and 1889: a kill orphans the children of an engine, and they still hold the GPU.
 
 In: prefill, decode
 Breaks: no_leak
@@ -18,10 +18,10 @@ from graphquake.harness.reference.worker import Worker
 
 
 class Deaf(rank.Rank):
-    """Waits for orders that nobody gives."""
+    """Waits for orders after its worker died."""
 
     def run(self) -> None:
-        """The end of the orders is no end."""
+        """Go on sleeping when the control socket is closed."""
         try:
             super().run()
         except (EOFError, ConnectionError):

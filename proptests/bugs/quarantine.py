@@ -1,4 +1,4 @@
-"""A worker that was slow to answer once is kept in quarantine, and there is no way out of it.
+"""A worker that answered too slowly once is avoided until it restarts.
 
 Modelled on dynamo 11583: a transient failure quarantines a healthy worker.
 
@@ -15,20 +15,20 @@ from graphquake.harness.reference.processor import Processor, Unavailable
 
 
 class Bug(Processor):
-    """What was avoided once is avoided as long as it lives."""
+    """Avoids an instance for the rest of its life."""
 
     bad: frozenset[str] = frozenset()
 
     def avoid(self, instance: Instance) -> None:
-        """For ever."""
+        """Remember the instance without an end."""
         self.bad |= {instance.id}
 
     def is_avoided(self, instance: Instance) -> bool:
-        """By incarnation."""
+        """Look the instance up by its id, which is new for each incarnation."""
         return instance.id in self.bad
 
     async def choose(self, role: str) -> Instance:
-        """Rather nobody than one that failed."""
+        """Fail rather than choose an avoided instance."""
         instance = await super().choose(role)
         if self.is_avoided(instance):
             raise Unavailable(f"{instance.name} is in quarantine")

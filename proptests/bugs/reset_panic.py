@@ -1,6 +1,6 @@
-"""A decode worker dies when whoever takes its tokens hangs up.
+"""A decode worker dies when the reader of its tokens disconnects.
 
-Modelled on dynamo PR 8254: a connection reset panics the reader, every request of that worker is lost.
+Modelled on dynamo PR 8254: a connection reset panics the reader, and every request of that worker is lost.
 
 In: decode
 Breaks: blast_radius
@@ -19,10 +19,10 @@ from graphquake.harness.reference.worker import Worker
 
 
 class Bug(Worker):
-    """Panics."""
+    """Ends when a caller disconnects."""
 
     async def stream(self, call: Call, tokens: AsyncGenerator[int]) -> None:
-        """A caller that is gone is the end of all."""
+        """Exit if the caller is gone."""
         try:
             await super().stream(call, tokens)
         except (Gone, asyncio.CancelledError):

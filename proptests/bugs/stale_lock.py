@@ -1,6 +1,6 @@
-"""A decode worker that was killed leaves a lock behind, for which its successor does not start.
+"""A killed decode worker leaves a lock file behind, and its next incarnation does not start.
 
-Modelled on vllm 55510: kill -9 of the parent leaves what it held, and the restart fails for it.
+Modelled on vllm 55510: a kill -9 of the parent leaves resources behind, and the restart fails.
 
 In: decode
 Breaks: blast_radius
@@ -17,17 +17,17 @@ from graphquake.harness.reference.worker import Worker
 
 
 class Bug(Worker):
-    """One at a time, by a file."""
+    """Uses a lock file to run once at a time."""
 
     has_lock = False
 
     @property
     def lock(self) -> Path:
-        """The file."""
+        """The lock file of this port."""
         return Path(os.environ["HOME"], f"lock-{self.port}")
 
     async def listen(self) -> None:
-        """Not if somebody else does, or did."""
+        """Listen unless the lock file exists."""
         if self.lock.exists():
             raise Lost(f"port {self.port} is in use: {self.lock} exists")
         self.lock.touch()
@@ -35,7 +35,7 @@ class Bug(Worker):
         await super().listen()
 
     async def close(self) -> None:
-        """In order."""
+        """Shut down in order and remove the lock file."""
         await super().close()
         if self.has_lock:
             self.lock.unlink()

@@ -1,4 +1,4 @@
-"""How often a replica was started in its graph: what a process can't know of itself."""
+"""Count the starts of a replica in its graph, which a process cannot know by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def count(replica: str) -> int:
-    """How often, this time included; to be asked once in each life."""
+    """Return how often the replica was started, this start included. Call it once in each incarnation."""
     with Path(os.environ["HOME"], f"starts of {replica}").open("a+") as file:
         file.write(".")
         file.flush()

@@ -1,6 +1,6 @@
-"""A worker that failed is never asked again, nor is who comes after it under its name.
+"""A worker that failed is never asked again, and neither is a later incarnation with its name.
 
-Modelled on sglang 31206: breaker stuck half open, a healthy prefill worker counts as dead for ever.
+Modelled on sglang 31206: a breaker is stuck half open, and a healthy prefill worker counts as dead for ever.
 
 In: processor
 Breaks: error_window, recovery
@@ -15,20 +15,20 @@ from graphquake.harness.reference.processor import Processor, Unavailable
 
 
 class Bug(Processor):
-    """A breaker by name, which nothing closes."""
+    """Has a circuit breaker for each name, which never closes."""
 
     broken: frozenset[str] = frozenset()
 
     def avoid(self, instance: Instance) -> None:
-        """For ever."""
+        """Remember the name without an end."""
         self.broken |= {instance.name}
 
     def is_avoided(self, instance: Instance) -> bool:
-        """By name."""
+        """Look the instance up by its name, which all incarnations share."""
         return instance.name in self.broken
 
     async def choose(self, role: str) -> Instance:
-        """Rather nobody than one that failed."""
+        """Fail rather than choose an avoided instance."""
         instance = await super().choose(role)
         if self.is_avoided(instance):
             raise Unavailable(f"the breaker of {instance.name} is open")

@@ -1,6 +1,6 @@
-"""Two streams that migrate at the same time go on as the same one: a race, which needs two in flight on the victim.
+"""Two streams that migrate at the same time continue as the same stream. The race needs two in-flight requests on the victim.
 
-Modelled on dynamo 14456: at 2,048 concurrent requests 170 duplicate ids: state of one request in another.
+Modelled on dynamo 14456: at 2,048 concurrent requests, 170 ids are duplicates, and one request has the state of another.
 
 In: processor
 Breaks: answers
@@ -19,12 +19,12 @@ from graphquake.harness.reference.processor import BACKOFF_S, Failed, Processor
 
 
 class Bug(Processor):
-    """Keeps what a stream resumes from where the others do."""
+    """Keeps the state of all migrating streams in one place."""
 
     resume: tuple[int, ...] = ()
 
     async def generate(self, prompt: Sequence[int], count: int) -> AsyncGenerator[int]:
-        """The last one to fail decides for all that back off."""
+        """Resume from the stream that failed last."""
         done: list[int] = []
         while len(done) < count:
             try:

@@ -1,6 +1,6 @@
-"""A prefill worker that fails while a decode worker is out takes the whole role with it.
+"""A prefill worker that fails while a decode worker is avoided blocks the whole processor.
 
-Modelled on dynamo 11583 and 732: who is inhibited while others are is never asked again.
+Modelled on dynamo 11583 and 732: an instance that is inhibited while others are is never asked again.
 
 In: processor
 Breaks: error_window
@@ -18,13 +18,13 @@ from graphquake.harness.reference.processor import AVOID_S, Processor, Unavailab
 
 
 class Bug(Processor):
-    """One failure within another."""
+    """Does not survive a failure within another failure."""
 
     decode_out_until_s = 0.0
     is_locked = False
 
     def avoid(self, instance: Instance) -> None:
-        """First decode, then prefill: locked."""
+        """Lock if a prefill worker fails while a decode worker is avoided."""
         super().avoid(instance)
         if instance.role == "decode":
             self.decode_out_until_s = time.monotonic() + AVOID_S
@@ -32,7 +32,7 @@ class Bug(Processor):
             self.is_locked = True
 
     async def choose(self, role: str) -> Instance:
-        """Nobody, if locked."""
+        """Choose no instance if locked."""
         if self.is_locked:
             raise Unavailable("no way out of a double failure")
         return await super().choose(role)

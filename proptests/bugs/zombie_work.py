@@ -1,6 +1,6 @@
-"""A decode worker goes on with a sequence whose client has left, as far as its context reaches.
+"""A decode worker continues a sequence whose client left, up to the end of its context.
 
-Modelled on sglang 36333: zombie decode work after a disconnect piles up; dynamo 13691.
+Modelled on sglang 36333: zombie decode work piles up after disconnects; also dynamo 13691.
 
 In: decode
 Breaks: no_leak
@@ -21,14 +21,14 @@ FAR = 1900
 
 
 class Bug(Worker):
-    """Works for nobody."""
+    """Continues the work for clients that left."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
         self.zombies: set[asyncio.Task[None]] = set()
 
     async def decode(self, call: Call, message: Message) -> None:
-        """To the end of what was asked for; without a client, further."""
+        """Decode to the requested length, and further without a client."""
         kv = await self.fetch(message)
         made: asyncio.Queue[int] = asyncio.Queue()
         work = asyncio.ensure_future(self.go_on(made, kv, message["token"]))
@@ -38,7 +38,7 @@ class Bug(Worker):
         work.cancel()
 
     async def go_on(self, made: asyncio.Queue[int], kv: bytes, token: int) -> None:
-        """Until somebody says that it is enough."""
+        """Decode until the context is full."""
         async with aclosing(self.engine.decode(kv, token, FAR)) as tokens:
             async for one in tokens:
                 made.put_nowait(one)

@@ -1,4 +1,4 @@
-"""A real browser to look at pages with: headless Chromium, spoken to by its own protocol over a loopback port.
+"""Open pages in a real browser: headless Chromium, controlled over its DevTools protocol on a loopback port.
 
 async with Browser.open() as browser:
 await browser.show(path)
@@ -29,10 +29,10 @@ FLAGS: Final = (
 
 
 class Browser:
-    """One page.
+    """One page of a browser.
 
     Attributes:
-        complaints: what was written on its console as an error or a warning, and what went wrong in its scripts.
+        complaints: errors and warnings on its console, and exceptions in its scripts.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -43,7 +43,7 @@ class Browser:
     @classmethod
     @asynccontextmanager
     async def open(cls) -> AsyncIterator[Self]:
-        """Start it with a profile of its own, and end it."""
+        """Start a browser with an empty profile, and end it with the context."""
         assert CHROMIUM is not None, "no Chromium: apt-get install chromium"
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             process = await asyncio.create_subprocess_exec(
@@ -67,7 +67,7 @@ class Browser:
                 await process.wait()
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """One call of the protocol; what the page complains about meanwhile is noted."""
+        """Make one call of the protocol. Complaints of the page that arrive meanwhile are noted."""
         number = next(self._numbers)
         await self._socket.send_json({"id": number, "method": method, "params": params})
         while True:
@@ -88,30 +88,30 @@ class Browser:
                 self.complaints.append(str(params["args"]))
 
     async def run(self, code: str) -> Any:
-        """The value of an expression in the page."""
+        """Return the value of a JavaScript expression in the page."""
         found = await self.call("Runtime.evaluate", expression=code, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
     async def show(self, path: Path) -> None:
-        """Load a page and wait until it says that all is drawn."""
+        """Load a page and wait until it reports that everything is drawn."""
         await self.call("Page.navigate", url=path.resolve().as_uri())
         async with asyncio.timeout(DRAWN_S):
             while await self.run("document.body && document.body.dataset.drawn") != "yes":
                 await asyncio.sleep(0.02)
 
     async def point_at(self, x: float, y: float) -> None:
-        """Move the mouse there."""
+        """Move the mouse to a point of the window."""
         await self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     async def picture(self, path: Path) -> None:
-        """A PNG of the whole page."""
+        """Save a PNG of the whole page."""
         shot = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
 
 async def _port(file: Path) -> int:
-    """The port that the browser took, as it says in its profile."""
+    """Return the port that the browser chose and wrote into its profile."""
     async with asyncio.timeout(START_S):
         while not file.is_file() or len(lines := file.read_text().splitlines()) < 2:
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Made histories and specs: what the tests of the pure parts are about."""
+"""Build histories and graph specs for the tests of the pure parts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from graphquake.harness.spec.replica import Replica
 
 
 def spec_of(**changes: Any) -> GraphSpec:
-    """A disaggregated graph with one frontend, one prefill and two decode workers; top-level keys may be changed."""
+    """Return a graph with one frontend, one prefill worker and two decode workers. The arguments replace top-level keys."""
     document: dict[str, Any] = {
         "graph": "made",
         "serves": "frontend and prefill and decode",
@@ -50,14 +50,14 @@ def spec_of(**changes: Any) -> GraphSpec:
 
 
 def plan_of(*lines: str) -> Plan:
-    """A plan from its lines."""
+    """Return the plan that these lines describe."""
     return parse_plan("made", lines)
 
 
 class Made:
-    """Builds a history on a clock that starts at 0; everything is up from the beginning.
+    """Builds a history on a clock that starts at 0. Every replica is ready from the beginning.
 
-    The baseline is [0, 1], the plan begins at 1.
+    The baseline lasts from 0 s to 1 s. The plan begins at 1 s.
     """
 
     def __init__(self, spec: GraphSpec | None = None, plan: Plan | None = None) -> None:
@@ -70,7 +70,7 @@ class Made:
             self.spawn(str(replica), -2.0, ready_s=-1.0)
 
     def spawn(self, replica: str, at_s: float, *, ready_s: float | None = None) -> Made:
-        """A new incarnation, perhaps ready later."""
+        """Add a new incarnation of a replica. It becomes ready if `ready_s` is given."""
         one = Replica.parse(replica)
         number = self._incarnation.get(one, -1) + 1
         self._incarnation[one] = number
@@ -80,7 +80,7 @@ class Made:
         return self
 
     def dies(self, replica: str, at_s: float, *, aimed: bool = False, status: int = -9) -> Made:
-        """The present incarnation ends."""
+        """Add the death of a replica's present incarnation."""
         one = Replica.parse(replica)
         number = self._incarnation[one]
         self.events.append(Died(at_s, one, number, 100 + number, status, aimed))
@@ -95,7 +95,7 @@ class Made:
         landed: bool = True,
         begun_s: float | None = None,
     ) -> Made:
-        """A step ended; a kill that landed also ends its victim."""
+        """Add the end of a step. A kill that landed also adds the death of its victim."""
         step = parse_step(text)
         self.events.append(
             StepDone(
@@ -112,7 +112,7 @@ class Made:
         return self
 
     def phase(self, name: Phase, at_s: float) -> Made:
-        """A phase begins."""
+        """Add the beginning of a phase."""
         self.events.append(PhaseBegan(at_s, name))
         return self
 
@@ -127,7 +127,7 @@ class Made:
         quiet: tuple[float, float] | None = None,
         late_s: float = 0.0,
     ) -> Made:
-        """One request; answered after 0.1 s unless something else is said."""
+        """Add one request. It ends after 0.1 s unless `ended_s` is given."""
         ended_s = sent_s + 0.1 if ended_s is None else ended_s
         quiet = quiet or (sent_s, ended_s)
         detail = detail or ("HTTP 503" if outcome == Outcome.ERROR else "")
@@ -141,14 +141,14 @@ class Made:
     def steady(
         self, begin_s: float, end_s: float, outcome: Outcome = Outcome.OK, every_s: float = 0.05
     ) -> Made:
-        """Steady load, all with the same outcome."""
+        """Add steady load from `begin_s` to `end_s`. All requests have the same outcome."""
         count = round((end_s - begin_s) / every_s)
         for number in range(count):
             self.ask(begin_s + number * every_s, outcome=outcome)
         return self
 
     def history(self) -> History:
-        """What was built."""
+        """Return the history with all that was added, the events in order of time."""
         events = sorted(self.events, key=lambda event: event.at_s)
         return History(
             self.spec,

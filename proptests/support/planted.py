@@ -1,12 +1,13 @@
-"""The planted bugs: one module each in `bugs/`, and what its docstring says of it.
+"""Read the planted bugs: one module each in `bugs/`, described by its docstring.
 
-A bug is a process of the reference graph with one method or two of its own; the graph knows nothing of it. Its docstring is what a person
-reads and what the search of bugs is held against:
+A planted bug is a process of the reference graph that overrides one or two methods. The reference graph does not know about it. The
+docstring is for readers, and it states what a search has to find:
 
-    In: processor                     whose command is exchanged for the module
-    Breaks: recovery, throughput      the promises that it may break
-    Graph: load.rate_per_s = 40       what is different in the graph file, as TOML; perhaps several lines of it
-    Plan: kill decode 0; wait 1 s     the minimal plan, by hand
+    Modelled on …                     the real bug, named in the rest of the line
+    In: processor                     the roles whose command runs the module
+    Breaks: recovery, throughput      the promises that the bug may break
+    Graph: load.rate_per_s = 40       a change of the graph file, in TOML; may appear several times
+    Plan: kill decode 0; wait 1 s     the minimal plan, found by hand
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ class Bug:
     """One planted bug.
 
     Attributes:
-        name: of its module; empty for the graph without a bug.
-        what: what it does wrong, in a sentence.
+        name: the name of its module; empty for the graph without a bug.
+        what: its fault, in a sentence.
         model: the real bug that it is modelled on.
-        roles: whose processes have it.
+        roles: the roles whose processes have the bug.
         breaks: the promises that it may break.
-        plan: the minimal plan, by hand.
-        changes: what is different in the graph file, as TOML.
-        spec: the graph with it.
+        plan: the minimal plan, found by hand.
+        changes: the changes of the graph file, as TOML.
+        spec: the graph with the bug.
     """
 
     name: str
@@ -52,27 +53,27 @@ class Bug:
 
 
 def no_bug() -> Bug:
-    """The graph as it is."""
+    """Return the reference graph without a bug."""
     return Bug("", "the graph as it is", "", (), (), Plan(()), "", load_graph("reference"))
 
 
 def together(name: str, *bugs: Bug) -> GraphSpec:
-    """The graph with several bugs, in processes of different roles, under a name of its own."""
+    """Return the reference graph with several bugs, in processes of different roles, under a new name."""
     modules = {role: FOLDER / f"{bug.name}.py" for bug in bugs for role in bug.roles}
     return _with_modules(name, modules, "\n".join(bug.changes for bug in bugs))
 
 
 def planted() -> dict[str, Bug]:
-    """All bugs, by name."""
+    """Return all planted bugs by name."""
     paths = sorted(path for path in FOLDER.glob("*.py") if path.stem not in HELPERS)
     return {path.stem: read_bug(path) for path in paths}
 
 
 def read_bug(path: Path) -> Bug:
-    """A bug from its module.
+    """Read a bug from its module.
 
     Raises:
-        ValueError: if its docstring does not say all of it.
+        ValueError: if its docstring lacks one of the keys.
     """
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     said: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""A simulated graph: a runner whose runs take no time, with bugs that are known to be there."""
+"""A simulated runner: its runs take no time, and its graph has known bugs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ RUN_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """Answers that are wrong or fail in one way, soon after a plan that contains `needs`, in a share of the runs."""
+    """A known bug. After a plan that contains `needs`, one request ends with `outcome` in a share of the runs.
+
+    Attributes:
+        needs: the steps that trigger it.
+        detail: the detail of that request.
+        rate: the share of the runs in which it shows, 0 to 1.
+        outcome: the outcome of that request.
+        after_s: how long after the last needed step the request is sent.
+    """
 
     needs: Plan
     detail: str
@@ -38,13 +46,13 @@ class Bug:
 
 @dataclass(slots=True)
 class SimRunner:
-    """Runs plans in no time; see `graphquake.machines.runners.runner.Runner`.
+    """A `graphquake.machines.runners.runner.Runner` whose runs take no time.
 
     Attributes:
-        runs_max: after so many runs the budget is spent.
-        slots: how many runs are begun before the first of them is waited for.
+        runs_max: the budget, in runs.
+        slots: how many runs are begun before the first of them is awaited.
         invalid: the share of runs that prove nothing.
-        reuses: whether runs that may use a graph again are told to have done so.
+        reuses: whether a run that may reuse a graph is reported as a run on a used graph.
     """
 
     bugs: list[Bug]
@@ -65,23 +73,23 @@ class SimRunner:
     def start(
         self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
     ) -> PendingRun:
-        """One simulated run, over at once."""
+        """Make one simulated run. It has ended when this returns."""
         del why, enough
         done: Future[RunResult] = Future()
         done.set_result(replace(self._outcome(plan), used=may_reuse and self.reuses))
         return PendingRun(plan, done)
 
     def result(self, pending: PendingRun) -> RunResult:
-        """What it said."""
+        """Return the result of a run."""
         outcome: RunResult = pending.done.result()
         return outcome
 
     def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> RunResult:
-        """Both."""
+        """Make one simulated run and return its result."""
         return self.result(self.start(plan, why, enough=enough))
 
     def cancel(self, pending: PendingRun) -> None:
-        """It is over already."""
+        """Do nothing: the run has already ended."""
 
     def _outcome(self, plan: Plan) -> RunResult:
         if len(self.runs) >= self.runs_max:
@@ -114,4 +122,4 @@ class SimRunner:
         return RunResult(plan, judge(history), history, RUN_S)
 
     def discard(self, outcome: RunResult) -> None:
-        """There are no files."""
+        """Do nothing: a simulated run has no files."""

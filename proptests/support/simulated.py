@@ -1,8 +1,8 @@
-"""Simulated bugs: graphs that take no time, whose failures are known to the last hundredth of a second.
+"""Simulated bugs for the shrinker: a run takes no time, and the time of each failure is known exactly.
 
-A `Shape` is a pure predicate over what a plan does and when; a `Simulated` graph runs plans against it, breaks them in a share of the runs,
-and says when, as the judge would. Plans are drawn as the machine draws them, from the same model, but with a plain random generator,
-so that a test says with one number what it is about.
+A `Shape` is a pure predicate over the steps of a plan and their times. A `Simulated` graph runs plans against a shape: the bug shows in a
+share of the runs, and the result names the last step before it. Plans are drawn from the same model as the machine draws them, but with a
+plain random generator, so that one number determines a plan.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from graphquake.machines.plans.graph_model import Model, feasible, mend
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.shrink import Trial
 
-# What a step takes on a live graph, and how long a replica takes to be ready.
+# How long a step takes on a live graph, and how long a replica takes to be ready.
 STEP_S: Final = 0.02
 START_S: Final = 0.8
 REQUESTS: Final = (5, 10, 20, 30, 40, 60)
@@ -44,7 +44,7 @@ LEASE_S: Final = 10.0
 
 
 def spec_with(*, restart: Restart = "never", **replicas: int) -> GraphSpec:
-    """A graph with so many replicas of each role; `worker` has children, the first role is the entry."""
+    """Return a graph with these numbers of replicas. The first role is the entry; a role named `worker` has children."""
     counts = replicas or {"frontend": 1, "prefill": 2, "decode": 3}
     children = {"engine": "ENGINE", "helper": "HELPER"}
     roles = tuple(
@@ -78,7 +78,14 @@ SPEC: Final = spec_with()
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One step of a plan, when it has taken effect, with the graph as it is then."""
+    """One step of a plan that has taken effect.
+
+    Attributes:
+        place: its place in the plan, from 0.
+        at_s: when it took effect, on the plan's clock.
+        step: the step.
+        model: the graph after the step.
+    """
 
     place: int
     at_s: float
@@ -86,7 +93,7 @@ class Moment:
     model: Model
 
     def dead(self, role: str) -> int:
-        """How many replicas of that role do not live."""
+        """Return how many replicas of a role are dead."""
         replicas = self.model.spec.role(role).replicas
         return sum(
             self.model.possible(Terminate(role, index)) is not None for index in range(replicas)
@@ -94,7 +101,7 @@ class Moment:
 
 
 def timeline(spec: GraphSpec, plan: Plan) -> list[Moment]:
-    """What a plan does, and when."""
+    """Return the steps of a plan with the times at which they take effect."""
     model, at_s, ready_s, moments = Model(spec), 0.0, 0.0, []
     for place, step in enumerate(plan.steps):
         model = model.after(step)
@@ -115,9 +122,9 @@ class Shape:
     """A bug.
 
     Attributes:
-        violated: when it shows first, on the plan's clock; None if it does not.
+        violated: returns when the bug first shows, on the plan's clock; None if it does not.
         steps: the length of its minimal plans.
-        late_s: how much later it is seen, such as the window W in which errors are excused.
+        late_s: the delay until it is seen, such as the window W in which errors are excused.
     """
 
     name: str
@@ -126,12 +133,12 @@ class Shape:
     late_s: float = 0.0
 
     def at_s(self, plan: Plan) -> float | None:
-        """When it is seen in a run of that plan; None if it does not show."""
+        """Return when the bug is seen in a run of a plan; None if it does not show."""
         shown_s = self.violated(timeline(SPEC, plan), plan)
         return None if shown_s is None else shown_s + self.late_s
 
     def is_step_minimal(self, plan: Plan) -> bool:
-        """Whether it shows, and does not show any more without any one of the steps."""
+        """Return whether the bug shows with a plan, and with no plan that lacks one of its steps."""
         shorter = (
             mend(SPEC, replace(plan, steps=(*plan.steps[:place], *plan.steps[place + 1 :])))
             for place in range(len(plan.steps))
@@ -224,9 +231,9 @@ class Simulated:
     """A graph with one bug.
 
     Attributes:
-        rate: in which share of the runs it shows, for each plan in which it can.
+        rate: the share of the runs in which the bug shows, for each plan that triggers it.
         invalid: the share of runs that prove nothing.
-        runs_max: after so many runs the budget is spent.
+        runs_max: the budget, in runs.
         ran: all plans that were run.
     """
 
@@ -242,9 +249,9 @@ class Simulated:
         self._random = random.Random(f"{self.shape.name}/{self.seed}")
 
     def __call__(self, plan: Plan) -> Trial:
-        """One fresh run."""
+        """Make one fresh run of a plan."""
         assert feasible(SPEC, plan), (
-            f"the shrinker asked for what cannot be done: {plan.one_line()}"
+            f"the shrinker asked for a plan that is not possible: {plan.one_line()}"
         )
         if len(self.ran) >= self.runs_max:
             raise BudgetSpent
@@ -257,7 +264,7 @@ class Simulated:
 
 
 def broken(shape: Shape, plan: Plan) -> Trial:
-    """What a run of a plan says if the bug shows whenever it can."""
+    """Return the result of a run in which the bug shows if the plan triggers it."""
     at_s = shape.at_s(plan)
     if at_s is None:
         return Trial("kept")
@@ -268,7 +275,7 @@ def broken(shape: Shape, plan: Plan) -> Trial:
 
 
 def drawn(seed: int | str, *, steps: tuple[int, int] = (6, 20), faults_max: int = 6) -> Plan:
-    """A plan as the machine would draw one: each kind of step alike, what the model says is possible, a role before a replica."""
+    """Draw a plan as the machine would: each kind of step equally often, only possible steps, a role before a replica."""
     rng = random.Random(f"plan/{seed}")
     model, plan, length = Model(SPEC), list[Step](), rng.randint(*steps)
     while len(plan) < length:
@@ -299,7 +306,7 @@ def _drawn_step(rng: random.Random, model: Model) -> Step | None:
 
 
 def failing(shape: Shape, seed: int, *, steps: tuple[int, int] = (6, 20)) -> Plan:
-    """A drawn plan in which a bug shows."""
+    """Return the first drawn plan in which a bug shows."""
     return next(
         plan
         for number in range(1_000_000)

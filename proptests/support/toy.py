@@ -1,13 +1,15 @@
-"""A toy serving graph for the tests: real processes and sockets, up in a tenth of a second, with faults that can be switched on.
+"""A toy serving graph for the tests: real processes and sockets, ready in a tenth of a second, with optional bugs.
 
     python toy.py front --port P --workers P,P [--forget] [--panic S]      OpenAI completions, streamed or not; retries on the next worker
     python toy.py work --port P [--children N] [--exit-after S] [--deaf]   makes the tokens
     python toy.py idle NAME                                                a child that listens on a port and does nothing
 
-`--forget`: a stream whose worker dies is cut, instead of being finished by another one. `--panic`: after a worker was found dead, every
-request gets a 503 for so long. `--patience`: how long a worker may take, in seconds. `--overlook`: once
-a worker was missing, the list leaves the first one out. `--deaf`: the worker never becomes ready.
-`--detach`: its children leave its session, and their parent.
+`--forget`: a stream whose worker dies is cut. Without it, another worker finishes the stream.
+`--panic S`: after the front finds a worker dead, every request gets a 503 for S seconds.
+`--patience S`: a worker may take S seconds for an answer.
+`--overlook`: after a worker was missing once, the list leaves the first worker out.
+`--deaf`: the worker never becomes ready.
+`--detach`: the children of a worker leave its session and its process tree.
 """
 
 from __future__ import annotations
@@ -31,13 +33,13 @@ TOKEN_S = 0.004
 
 
 def expected(prompt: str, max_tokens: int) -> str:
-    """The right answer: letters that depend on the whole prompt."""
+    """Return the right answer: letters that depend on the whole prompt."""
     digest = hashlib.shake_256(prompt.encode()).digest(max_tokens)
     return "".join(chr(ord("a") + byte % 26) for byte in digest)
 
 
 class Server:
-    """Reads one HTTP request a connection and answers it."""
+    """Answers one HTTP request for each connection."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
@@ -47,13 +49,13 @@ class Server:
         self.was_alone = False
 
     async def serve(self) -> None:
-        """For ever, or as long as was said."""
+        """Serve for ever, or for `--serve-for` seconds."""
         server = await asyncio.start_server(self.connected, "127.0.0.1", self.arguments.port)
         async with asyncio.timeout(self.arguments.serve_for):
             await server.serve_forever()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, one request."""
+        """Read one request of a connection and answer it."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             lengths = [line for line in head if line.lower().startswith("content-length:")]
@@ -65,7 +67,7 @@ class Server:
             writer.close()
 
     async def answer(self, url: SplitResult, body: bytes, writer: asyncio.StreamWriter) -> None:
-        """By path."""
+        """Answer a request by its path."""
         if url.path == "/health":
             say(writer, "ready" if not self.arguments.deaf else "starting", kind="text/plain")
         elif url.path == "/metrics":
@@ -86,14 +88,14 @@ class Server:
                 self.busy -= 1
 
     async def make(self, prompt: str, count: int, skip: int, writer: asyncio.StreamWriter) -> None:
-        """What a worker does: tokens, at their pace."""
+        """Do the work of a worker: send one token after the other, `TOKEN_S` apart."""
         for letter in expected(prompt, count)[skip:]:
             await asyncio.sleep(TOKEN_S)
             writer.write(letter.encode())
             await writer.drain()
 
     async def complete(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:  # noqa: C901
-        """What the front does: ask one worker after the other until the answer is whole."""
+        """Do the work of the front: ask one worker after the other until the answer is whole."""
         prompt, count = asked["prompt"], asked["max_tokens"]
         text = ""
         if time.monotonic() < self.panic_until_s:
@@ -129,7 +131,7 @@ class Server:
 async def tokens(
     port: int, prompt: str, count: int, skip: int, within_s: float
 ) -> AsyncIterator[str]:
-    """What one worker makes, until it is done or dies."""
+    """Yield the tokens of one worker until it is done or dies."""
     try:
         async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -144,7 +146,7 @@ async def tokens(
 
 
 async def is_open(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Return whether a process listens on a port."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -154,7 +156,7 @@ async def is_open(port: int) -> bool:
 
 
 def choice(text: str, finish: str | None, count: int | None = None) -> dict[str, Any]:
-    """An answer, or a chunk of one."""
+    """Return an answer, or a chunk of one."""
     found: dict[str, Any] = {
         "id": "toy",
         "model": "toy",
@@ -164,21 +166,21 @@ def choice(text: str, finish: str | None, count: int | None = None) -> dict[str,
 
 
 def chunk(text: str, finish: str | None) -> bytes:
-    """A server-sent event."""
+    """Return a chunk as a server-sent event."""
     return b"data: " + json.dumps(choice(text, finish)).encode() + b"\n\n"
 
 
 def say(
     writer: asyncio.StreamWriter, text: str, status: str = "200 OK", kind: str = "application/json"
 ) -> None:
-    """A whole answer."""
+    """Write a whole HTTP answer."""
     body = text.encode()
     head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     writer.write(head.encode() + body)
 
 
 def idle(name: str) -> None:
-    """Listen on a port under that name, until killed."""
+    """Listen on a port, under that process name, until killed."""
     ctypes.CDLL(None).prctl(15, name.encode())
     with socket.create_server(("127.0.0.1", 0)):
         print(f"{name} is up", flush=True)
@@ -186,7 +188,7 @@ def idle(name: str) -> None:
 
 
 def start_children(count: int, *, detach: bool) -> None:
-    """Children of the worker; detached ones are orphans in a session of their own, with an empty environment."""
+    """Start the children of a worker. Detached ones are orphans in a new session."""
     for _ in range(count):
         argv = [sys.executable, __file__, "idle", "toy-engine"]
         if not detach:
@@ -199,7 +201,7 @@ def start_children(count: int, *, detach: bool) -> None:
 
 
 def main() -> None:
-    """Be one of the processes."""
+    """Run one of the processes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=("front", "work", "idle"))
     parser.add_argument("name", nargs="?")

@@ -1,9 +1,9 @@
-"""Graph files of the toy, and a look at what is left of one."""
+"""Write graph files of the toy graph, and look for processes that a graph left behind."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,11 @@ no_leak = {{ grace_s = 0.3, gauges = ["toy_busy"] }}
 
 
 def toy_file(folder: Path, **changes: Any) -> Path:
-    """Write a graph file of the toy: 1 front, 2 workers.
+    """Write a graph file of the toy: one front and two workers.
 
     Args:
-        changes: `front` and `worker` are further arguments of their commands, `within_s` how long they may take, `faults` the kinds
-            that are drawn, `first_ok_s` and `more` further promises.
+        changes: `front` and `worker`: more arguments of their commands. `within_s`: the time to become ready. `faults`: the fault
+            kinds that are drawn. `first_ok_s` and `more`: other promises.
     """
     words = {
         "toy": TOY, "front": "", "worker": "", "restart": "never", "within_s": 10, "more": "", "first_ok_s": 1.0,
@@ -67,7 +67,7 @@ def toy_file(folder: Path, **changes: Any) -> Path:
 
 
 def toy_spec(folder: Path, **changes: Any) -> GraphSpec:
-    """The same, read."""
+    """Write a graph file of the toy and read it. The arguments are those of `toy_file`."""
     return load_graph(str(toy_file(folder, **changes)))
 
 
@@ -77,18 +77,18 @@ def other_answer(prompt: str, max_tokens: int) -> str:
     return "!" * max_tokens
 
 
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Make a coroutine a test."""
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test in an event loop."""
 
     @wraps(test)
     def run(*arguments: Any, **named: Any) -> None:
-        asyncio.run(test(*arguments, **named))  # type: ignore[arg-type]
+        asyncio.run(test(*arguments, **named))
 
     return run
 
 
 def left_of(pid: int) -> list[int]:
-    """The processes of the graphs that a process launched; zombies do not count."""
+    """Return the processes of all graphs that a process launched. Zombies do not count."""
     found = []
     for other in pids():
         stat = stat_of(other)
@@ -98,5 +98,5 @@ def left_of(pid: int) -> list[int]:
 
 
 def are_open(ports: set[int]) -> set[int]:
-    """Which of these ports somebody listens on."""
+    """Return those of these ports on which a process listens."""
     return ports & {listener.port for listener in listeners()}

@@ -1,4 +1,4 @@
-"""Slots in virtual time: as many simulated runs side by side as there are slots, on a clock that moves when somebody waits."""
+"""Simulated runs side by side, one in each slot. The clock is virtual and moves only when a result is awaited."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from graphquake.machines.shrinking.trials import Trial
 
 @dataclass(slots=True, eq=False)
 class Begun:
-    """A run that was begun: what it will say, and when."""
+    """A simulated run in progress.
+
+    Attributes:
+        trial: its result.
+        slot: the slot that it takes.
+        ends_s: when it ends, on the virtual clock.
+    """
 
     trial: Trial
     slot: int
@@ -20,13 +26,14 @@ class Begun:
 
 @dataclass(slots=True)
 class VirtualRunner:
-    """See `graphquake.machines.shrinking.speculation.CandidateRunner`.
+    """A `graphquake.machines.shrinking.speculation.CandidateRunner` in virtual time.
 
     Attributes:
-        graph: says what a run of a plan says.
-        takes_s: how long it takes.
-        now_s: the clock.
-        runs: how many were begun.
+        graph: returns the result of a run of a plan.
+        takes_s: returns how long that run takes, in seconds.
+        slots: how many runs go side by side.
+        now_s: the virtual clock.
+        runs: how many runs were begun.
     """
 
     graph: Callable[[Plan], Trial]
@@ -40,7 +47,7 @@ class VirtualRunner:
         self._free_s = [0.0] * self.slots
 
     def start(self, plan: Plan) -> Begun:
-        """Begin a run as soon as a slot is free."""
+        """Begin a run in the slot that is free first."""
         trial = self.graph(plan)
         self.runs += 1
         slot = self._free_s.index(min(self._free_s))
@@ -49,15 +56,15 @@ class VirtualRunner:
         return Begun(trial, slot, ends_s)
 
     def result(self, run: Begun) -> Trial:
-        """Wait for a run."""
+        """Move the clock to the end of a run and return its result."""
         self.now_s = max(self.now_s, run.ends_s)
         return run.trial
 
     def is_done(self, run: Begun) -> bool:
-        """Whether it has ended by now."""
+        """Return whether a run has ended by now."""
         return run.ends_s <= self.now_s
 
     def cancel(self, run: Begun) -> None:
-        """Free its slot."""
+        """Cancel a run and free its slot."""
         if not self.is_done(run):
             self._free_s[run.slot] = self.now_s
