@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquake.machines.shrinking.estimates import cautious, chance_of_fewer, on_the_way
-from graphquake.machines.shrinking.rates import passes_to_reject, wilson
+from graphquake.machines.shrinking.stats import (
+    cautious,
+    chance_of_fewer,
+    on_the_way,
+    passes_to_reject,
+    wilson,
+)
 
 counts = st.integers(0, 200).flatmap(lambda runs: st.tuples(st.integers(0, runs), st.just(runs)))
 

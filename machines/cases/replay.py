@@ -22,7 +22,7 @@ from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import Runner, RunResult
-from graphquake.machines.shrinking.rates import SURE, passes_to_reject
+from graphquake.machines.shrinking.stats import SURE, passes_to_reject
 
 RUNS_MIN: Final = 3
 INVALID_MAX: Final = 3

@@ -11,8 +11,8 @@ from graphquake.harness.promises.builtin import judge
 from graphquake.harness.reports.text import failed_of, failures_text
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case, Difference
-from graphquake.machines.shrinking.rates import wilson
 from graphquake.machines.shrinking.result import Needed, Threshold
+from graphquake.machines.shrinking.stats import wilson
 
 TITLE_MAX = 84
 

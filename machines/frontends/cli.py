@@ -44,7 +44,7 @@ from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import LiveRunner, RunResult
 from graphquake.machines.sessions.session import check_machine, open_corpus, results_folder
-from graphquake.machines.shrinking.rates import wilson
+from graphquake.machines.shrinking.stats import wilson
 
 
 def main(argv: Sequence[str] | None = None) -> int:

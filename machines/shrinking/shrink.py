@@ -35,11 +35,15 @@ from graphquake.harness.spec.plan import Aimed, Plan, Step
 from graphquake.machines.plans.graph_model import feasible
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import BudgetSpent
-from graphquake.machines.shrinking.estimates import cautious, chance_of_fewer, on_the_way
 from graphquake.machines.shrinking.parameters import Number, numbers, smallest
 from graphquake.machines.shrinking.probdd import Removal, Suspects, pairs, suspects
-from graphquake.machines.shrinking.rates import passes_to_reject
 from graphquake.machines.shrinking.result import Shrunk, thresholds, without_each
+from graphquake.machines.shrinking.stats import (
+    cautious,
+    chance_of_fewer,
+    on_the_way,
+    passes_to_reject,
+)
 from graphquake.machines.shrinking.trials import (
     Count,
     OnTrial,

@@ -30,9 +30,9 @@ from graphquake.machines.plans import novelty
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.search import draw_plans, search
 from graphquake.machines.shrinking.probdd import PRIORS
-from graphquake.machines.shrinking.rates import wilson
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
+from graphquake.machines.shrinking.stats import wilson
 
 from bench.costs import Costs
 from bench.measured import row_of
