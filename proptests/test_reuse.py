@@ -14,7 +14,8 @@ from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.search import search
-from graphquake.machines.shrinking.shrink import Shrunk, shrink
+from graphquake.machines.shrinking.result import Shrunk
+from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.trials import Trial, TrialLog
 
 from bench.reused import saved

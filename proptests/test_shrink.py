@@ -16,8 +16,10 @@ from graphquake.machines.plans.graph_model import feasible
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.parameters import smallest
-from graphquake.machines.shrinking.probdd import PRIORS, suspects
-from graphquake.machines.shrinking.shrink import Shrunk, Trial, shrink
+from graphquake.machines.shrinking.probdd import PRIORS, prior
+from graphquake.machines.shrinking.result import Shrunk
+from graphquake.machines.shrinking.shrink import shrink
+from graphquake.machines.shrinking.trials import Trial, TrialLog
 
 from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
@@ -26,11 +28,9 @@ CAP = 120
 BY_NAME = {shape.name: shape for shape in SHAPES}
 
 
-def shrunk(
-    shape: Shape, graph: Simulated, plan: Plan, blame: tuple[float, ...] | None = None
-) -> Shrunk:
+def shrunk(shape: Shape, graph: Simulated, plan: Plan, blame: tuple[float, ...] = ()) -> Shrunk:
     """One shrink of a plan in which the shape shows."""
-    return shrink(SPEC, plan, broken(shape, plan), graph, blame=blame)
+    return shrink(SPEC, plan, replace(broken(shape, plan), blame=blame), graph)
 
 
 @cache
@@ -156,8 +156,8 @@ def test_a_wrong_prior_costs_at_most_twice_the_runs(monkeypatch: pytest.MonkeyPa
 
     right = median_until_held()
     turned = dict(zip(PRIORS, sorted(PRIORS.values()), strict=True))
-    for kind, prior in turned.items():
-        monkeypatch.setitem(PRIORS, kind, prior)
+    for kind, share in turned.items():
+        monkeypatch.setitem(PRIORS, kind, share)
     assert median_until_held() <= 2 * right
 
 
@@ -368,7 +368,7 @@ def test_errors_of_the_one_who_runs_are_not_swallowed() -> None:
 def test_waits_side_by_side_become_one() -> None:
     """It is the same run in fewer steps."""
     plan = Plan((Wait(0.5), Kill("decode", 0), Wait(0.25), Burst(5), Wait(0.5)))
-    left = suspects(SPEC, plan).without(frozenset([3])).plan
+    left = prior(SPEC, plan).without(frozenset([3])).plan
     assert left == replace(plan, steps=(Wait(0.5), Kill("decode", 0), Wait(0.75)))
 
 
@@ -385,3 +385,62 @@ def test_bisection_ends_within_a_quarter_above_the_threshold(threshold: int, val
     end = smallest(value, 1, 1, accepts)
     assert threshold <= end <= max(threshold + 1, threshold * 1.25)
     assert len(asked) == len(set(asked)) <= 12
+
+
+COUNTED = Plan((Kill("decode", 0), Wait(0.5)))
+
+
+@pytest.mark.parametrize(
+    ("steps", "passes", "counted"),
+    [
+        ((Kill("decode", 0), Wait(0.5)), 3, 5),
+        ((Kill("decode", 0), Wait(2.0)), 3, 2),
+        ((Kill("decode", 0), Wait(2.0)), 1, 0),
+        ((Kill("decode", 0), Wait(0.5), Burst(5)), 3, 0),
+        ((Kill("decode", 0), Wait(0.5), Burst(5)), 2, 1),
+        ((Kill("decode", 1), Wait(0.5)), 3, 0),
+    ],
+    ids=[
+        "its own runs all count",
+        "longer waits leave one run to the plan itself",
+        "longer waits alone do not reject if one run does",
+        "more steps do not count where accidents are common",
+        "more steps count once where two runs reject",
+        "a plan that it is no part of does not count",
+    ],
+)
+def test_kept_runs_of_related_plans_count_against_a_plan(
+    steps: tuple[Step, ...], passes: int, counted: int
+) -> None:
+    """Each row of the table of rules, with five kept runs of one plan."""
+    log = TrialLog(lambda _: Trial("kept"))
+    for _ in range(5):
+        log.once_more(Plan(steps), "", 0.5)
+    assert log.kept_with_more(COUNTED, passes) == (counted, steps[0] == COUNTED.steps[0])
+
+
+def test_a_burst_with_more_requests_counts_in_full() -> None:
+    """What holds under more load holds under less."""
+    log = TrialLog(lambda _: Trial("kept"))
+    log.once_more(Plan((Burst(40, 0.5),)), "", 0.5)
+    assert log.kept_with_more(Plan((Burst(10, 0.5),)), 3) == (1, True)
+
+
+def test_a_plan_that_ever_broke_counts_as_no_evidence() -> None:
+    """One broken run is proof, so its kept runs were accidents."""
+    trials = iter([Trial("kept"), Trial("broken")])
+    log = TrialLog(lambda _: next(trials))
+    for _ in range(2):
+        log.once_more(COUNTED, "", 0.5)
+    assert log.kept_with_more(COUNTED, 3) == (0, False)
+
+
+def test_longer_waits_and_more_steps_together_leave_one_run_to_the_plan() -> None:
+    """However many related plans were kept, the plan itself is run at least once before it is rejected."""
+    log = TrialLog(lambda _: Trial("kept"))
+    for plan in (
+        Plan((Kill("decode", 0), Wait(2.0))),
+        Plan((Kill("decode", 0), Wait(0.5), Burst(5))),
+    ):
+        log.once_more(plan, "", 0.5)
+    assert log.kept_with_more(COUNTED, 2) == (1, True)

@@ -29,7 +29,8 @@ from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import UNLIMITED, BudgetSpent, Limit
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
-from graphquake.machines.shrinking.shrink import Shrunk, shrink
+from graphquake.machines.shrinking.result import Shrunk
+from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead
 from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 

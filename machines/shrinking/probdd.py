@@ -1,18 +1,18 @@
-"""Which steps of a failing plan are behind the failure? The next removal to try, and what each answer teaches.
+"""Which steps of a failing plan does the failure need? The next removal to try, and what each answer teaches.
 
-Every step has a probability of being needed. The best removal is the one that is expected to get rid of the most steps, the number of
-steps times the probability that none of them is needed (ProbDD: Wang et al., FSE 2021). ProbDD believes every answer; here one that
-says "kept" may be an accident, so it raises the probabilities only as far as the rate allows:
+Every step has a probability of being needed. The best removal gets rid of the most steps by expectation: the number of its
+steps times the probability that none of them is needed (ProbDD: Wang et al., FSE 2021). ProbDD believes every answer. Here an
+answer "kept" may be an accident, so it raises the probabilities only as far as the rate allows:
 
-    P(needed | kept) = p / (1 - rate * q)        q: the probability that nothing that was removed is needed
+    P(needed | kept) = p / (1 - rate * q)        q: the probability that no removed step is needed
 
-At rate 1 that is ProbDD's own rule. At lower rates the same removal, or another one that overlaps it, is tried again by itself if it
-still promises the most, which needs no rule of its own.
+At rate 1 this is ProbDD's own rule. At lower rates, the same removal or one that overlaps it is tried again if it still promises the
+most. That needs no rule of its own.
 
-Where the probabilities start is a matter of the kind of step: most failures need one fault or two, few need a certain wait. A wrong
-prior costs runs and loses nothing, since a step leaves only with a failure that was seen without it, and stays only after
-removals of it were kept. Whole groups (all waits, one role, one replica) need no turn of their own: tried first, they saved nothing,
-since the best removal by these numbers mostly is such a group. Pure; runs nothing.
+The prior probabilities follow from the kind of step: most failures need one or two faults, and few need a certain wait. A wrong
+prior costs runs and loses nothing. A step leaves only with a failure that was seen without it, and it stays only after removals of it
+were kept. Whole groups (all waits, one role, one replica) have no turn of their own. Tried first, they saved nothing, because the best
+removal by these numbers mostly is such a group. This module is pure and runs nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from graphquake.harness.spec.plan import (
 )
 from graphquake.machines.plans.graph_model import Model
 
-# How often a step of that kind is needed, over simulated failures of ten shapes; twice or half of it costs one run in ten.
+# The share of steps of a kind that are needed, over simulated failures of ten shapes. Twice or half of it costs one run in ten.
 PRIORS: Final[dict[type[Step], float]] = {
     Kill: 0.40,
     Terminate: 0.40,
@@ -50,45 +50,34 @@ PRIORS: Final[dict[type[Step], float]] = {
     Wait: 0.04,
     WaitReady: 0.04,
 }
-# What is known beforehand never makes a step certain, and never rules one out.
+# Prior knowledge never makes a step certain, and never rules one out.
 WEIGHT_MAX: Final = 4.0
 PRIOR_MIN: Final = 0.01
 PRIOR_MAX: Final = 0.90
-# A removal that is less likely than this to show anything is not worth a run here; the last check tries it anyway.
+# A removal that is less likely than this to break is not worth a run here. The last check of a shrink tries every single step anyway.
 CHANCE_MIN: Final = 0.10
 
 Removal = frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Suspects:
-    """The steps of a plan that fails, each with the probability that the failure needs it.
+class StepProbabilities:
+    """A failing plan, and for each of its steps the probability that the failure needs it. Build one with `prior`.
 
     Attributes:
-        spec: the graph, whose model says which steps are left without meaning once others are gone.
+        spec: the graph; its model says which steps become impossible without others.
         plan: the plan.
-        needed: a probability for each of its steps.
+        needed: a probability for each step.
+        undoes: for each step, the place of the fault that it makes good if it is a respawn; -1 otherwise.
     """
 
     spec: GraphSpec
     plan: Plan
     needed: tuple[float, ...]
-    _faults: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    undoes: tuple[int, ...] = field(repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        # For each respawn, the place of the fault that it makes good; -1 for all other steps.
-        last: dict[tuple[str, int], int] = {}
-        faults = []
-        for place, step in enumerate(self.plan.steps):
-            faults.append(
-                last.get((step.role, step.index), -1) if isinstance(step, Respawn) else -1
-            )
-            if isinstance(step, Fault):
-                last[step.role, step.index] = place
-        object.__setattr__(self, "_faults", tuple(faults))
-
-    def without(self, removal: Removal) -> Suspects:
-        """What is left; waits that come to stand side by side become one, which is the same run in fewer steps."""
+    def without(self, removal: Removal) -> StepProbabilities:
+        """Remove steps. Waits that come to stand side by side are joined: the run is the same, with fewer steps."""
         steps: list[Step] = []
         needed: list[float] = []
         for place, (step, p) in enumerate(zip(self.plan.steps, self.needed, strict=True)):
@@ -101,36 +90,44 @@ class Suspects:
                 continue
             steps.append(step)
             needed.append(p)
-        return Suspects(self.spec, replace(self.plan, steps=tuple(steps)), tuple(needed))
+        left = replace(self.plan, steps=tuple(steps))
+        return StepProbabilities(self.spec, left, tuple(needed), _undoes(left))
 
-    def until(self, last_step: int) -> Suspects:
-        """The plan up to the step that was the last when the violation began. It began before the end, so a long stay is not behind it."""
+    def with_waits_joined(self) -> StepProbabilities:
+        """The same run with its waits joined, so that the counts of equal runs come together."""
+        return self.without(frozenset())
+
+    def until(self, last_step: int) -> StepProbabilities:
+        """Cut the plan after a step, the last that had begun before the violation.
+
+        The violation began before the end of the plan, so a long stay did not cause it either.
+        """
         size = len(self.plan.steps)
         if not 0 <= last_step < size - 1:
-            return self.without(frozenset())
+            return self.with_waits_joined()
         cut = self.without(frozenset(range(last_step + 1, size)))
         return replace(cut, plan=replace(cut.plan, stay_s=0.0))
 
     def mended(self, places: Removal) -> Removal:
-        """A removal together with the steps that become impossible by it."""
+        """A removal together with the steps that it makes impossible."""
         return _mended(self.spec, self.plan, places)
 
     def chance(self, removal: Removal) -> float:
-        """The probability that nothing of it is needed.
+        """The probability that no step of a removal is needed.
 
-        A respawn is needed only if the fault before it is, so beside that fault it takes nothing from the chance.
+        A respawn is needed only if its fault is. So a removal that contains both counts the fault alone.
         """
         return math.prod(
-            1 - self.needed[place] for place in removal if self._faults[place] not in removal
+            1 - self.needed[place] for place in removal if self.undoes[place] not in removal
         )
 
     def best(self, is_out: Callable[[Plan], bool]) -> Removal | None:
         """The removal that promises the most; None if no removal promises enough.
 
         Args:
-            is_out: whether nothing more is to be learnt from a plan.
+            is_out: says of a plan that no run of it can teach more.
         """
-        # At equal odds without the step that takes the longest: what is left is the cheapest run.
+        # Of steps with equal probabilities, the one that takes the longest goes first, so that the next run is the cheapest.
         order = sorted(
             range(len(self.needed)),
             key=lambda place: (self.needed[place], -_takes_s(self.plan.steps[place]), -place),
@@ -148,16 +145,16 @@ class Suspects:
                 found, most = removal, chance * len(removal)
         return found
 
-    def kept(self, removal: Removal, rate: float) -> Suspects:
-        """What a run teaches that kept the promise without those steps, if the plan breaks it at that rate."""
+    def kept(self, removal: Removal, rate: float) -> StepProbabilities:
+        """Learn from a run without these steps that kept the promise, if the plan breaks it at that rate."""
         surprise = 1 - min(rate, 0.999) * self.chance(removal)
         needed = tuple(
             min(p / surprise, 1.0) if place in removal else p for place, p in enumerate(self.needed)
         )
         return replace(self, needed=needed)
 
-    def after_last(self, last_step: int) -> Suspects:
-        """What a violation teaches that began while that step was the last: what came later is not behind it."""
+    def after_last(self, last_step: int) -> StepProbabilities:
+        """Learn from a violation that began while this step was the last: later steps did not cause it."""
         if last_step < 0:
             return self
         needed = tuple(
@@ -167,7 +164,7 @@ class Suspects:
 
 
 def _takes_s(step: Step) -> float:
-    """What a step takes of a run, about, in seconds."""
+    """Roughly the seconds that a step takes in a run."""
     match step:
         case Wait() | Stall():
             return step.for_s
@@ -179,7 +176,7 @@ def _takes_s(step: Step) -> float:
 
 @lru_cache(maxsize=1 << 16)
 def _mended(spec: GraphSpec, plan: Plan, places: Removal) -> Removal:
-    # Remembered: whoever looks ahead lets a shrink run again and again with the same questions.
+    # Remembered, because speculation runs the same shrink again and again with the same questions.
     gone = places
     model = Model(spec)
     for place, step in enumerate(plan.steps):
@@ -192,25 +189,35 @@ def _mended(spec: GraphSpec, plan: Plan, places: Removal) -> Removal:
     return gone
 
 
-def suspects(spec: GraphSpec, plan: Plan, weights: tuple[float, ...] = ()) -> Suspects:
-    """The steps of a plan with their prior probabilities.
+def _undoes(plan: Plan) -> tuple[int, ...]:
+    last: dict[tuple[str, int], int] = {}
+    faults = []
+    for place, step in enumerate(plan.steps):
+        faults.append(last.get((step.role, step.index), -1) if isinstance(step, Respawn) else -1)
+        if isinstance(step, Fault):
+            last[step.role, step.index] = place
+    return tuple(faults)
+
+
+def prior(spec: GraphSpec, plan: Plan, weights: tuple[float, ...] = ()) -> StepProbabilities:
+    """The prior probabilities of the steps of a failing plan.
 
     Args:
         spec: the graph.
-        plan: the plan that fails.
-        weights: for each step a factor on its odds of being needed, 1/4 to 4; empty for none.
+        plan: the plan.
+        weights: for each step, a factor on its odds of being needed; clipped to 1/4 to 4. Empty for none.
     """
     needed = []
     for place, step in enumerate(plan.steps):
-        prior = PRIORS[type(step)]
+        share = PRIORS[type(step)]
         weight = weights[place] if place < len(weights) else 1.0
-        odds = prior / (1 - prior) * min(WEIGHT_MAX, max(1 / WEIGHT_MAX, weight))
+        odds = share / (1 - share) * min(WEIGHT_MAX, max(1 / WEIGHT_MAX, weight))
         needed.append(min(PRIOR_MAX, max(PRIOR_MIN, odds / (1 + odds))))
-    return Suspects(spec, plan, tuple(needed))
+    return StepProbabilities(spec, plan, tuple(needed), _undoes(plan))
 
 
 def pairs(plan: Plan) -> Iterator[tuple[int, int]]:
-    """Steps that may undo one another: neighbours at the same replica, and neighbouring waits."""
+    """The pairs of steps that may undo each other: neighbours that aim at the same replica, and neighbouring waits."""
     acts: dict[tuple[str, int] | str, list[int]] = {}
     for place, step in enumerate(plan.steps):
         if isinstance(step, Aimed):

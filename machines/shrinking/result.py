@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step
 from graphquake.machines.shrinking.parameters import numbers
-from graphquake.machines.shrinking.probdd import suspects
+from graphquake.machines.shrinking.probdd import prior
 from graphquake.machines.shrinking.trials import TrialLog, Tried
 
 
@@ -126,7 +126,7 @@ def thresholds(minimal: Plan, log: TrialLog) -> Iterator[Threshold]:
 
 def without_each(spec: GraphSpec, minimal: Plan, log: TrialLog) -> Iterator[Needed]:
     """The counts of the runs without each single step of a plan, in the order of the plan."""
-    whole = suspects(spec, minimal)
+    whole = prior(spec, minimal)
     for place, step in enumerate(minimal.steps):
         plan = whole.without(whole.mended(frozenset([place]))).plan
         count = log.count(plan)

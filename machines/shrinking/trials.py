@@ -7,9 +7,10 @@ What the answers mean is left to `shrink`; candidates that are run beforehand, s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.spec.plan import Plan, Step, Wait
@@ -178,32 +179,52 @@ class TrialLog:
         return False
 
     def kept_with_more(self, plan: Plan, passes: int) -> tuple[int, bool]:
-        """How many kept runs speak against a plan: its own, and those of plans that did all that it does and more.
+        """Count the kept runs that speak against a plan: its own, and those of plans that did all that it does and more.
 
-        What did not break under more load will not under less, so runs of the same steps count fully. Longer waits may be
-        just what hides it: such runs leave one to be made of the plan itself. Further steps may, too; and that a step is
-        still there is owed to kept runs, by accident or not, so these count only where accidents are rare: as one of two.
+        | the kept runs are of | they count | because |
+        |---|---|---|
+        | the same steps, as much waiting, as much load or more | all of them | what holds under more load holds under less |
+        | the same steps, other waits | up to `passes - 1` | a longer wait may hide the failure |
+        | more steps | as one run, and only if `passes` is 2 | a step more may hide it; see below |
+
+        The last two rows together never count more than `passes - 1`, so they leave at least one run to the plan itself. A plan with more
+        steps counts at all only where the rate is about .9 (two passes reject). At lower rates it may well have been kept by accident,
+        and the step was left in for that accident.
+
+        Example: three passes reject `kill decode 0; wait 0.50 s`. The same plan with 2 s was kept in five runs: they count as two, so one
+        run of the plan itself decides. A run of `kill decode 0; wait 0.50 s; burst 5 over 0.00 s` that was kept counts as none.
+
+        Args:
+            plan: the plan.
+            passes: the number of kept runs that reject it.
 
         Returns:
-            How many; and whether any of those had a fresh graph, without which nothing is rejected.
+            The count, and whether any of these runs had a fresh graph. Without one, nothing is rejected.
         """
-        same = slower = more = fresh = 0
+        kept: Counter[_Relation] = Counter()
+        fresh = 0
         for other, count in self._counts.items():
             if count.ever_kept and not count.ever_broke and embeds(plan, other):
                 fresh += count.kept
-                if len(other.steps) != len(plan.steps):
-                    more += count.ever_kept
-                elif _waits(other) != _waits(plan):
-                    slower += count.ever_kept
-                else:
-                    same += count.ever_kept
-        if passes == RARE_ACCIDENTS and more:
-            slower += 1
-        return same + min(slower, max(0, passes - 1)), fresh > 0
+                kept[_relation(plan, other)] += count.ever_kept
+        indirect = kept["other waits"]
+        if passes == RARE_ACCIDENTS and kept["more steps"]:
+            indirect += 1
+        return kept["same waits"] + min(indirect, max(0, passes - 1)), fresh > 0
 
     def is_set_aside(self, plan: Plan) -> bool:
         """Whether nothing more is to be learnt from that plan: it proves nothing, or its rate had eroded."""
         return plan in self.aside or plan in self.eroded
+
+
+_Relation: TypeAlias = Literal["same waits", "other waits", "more steps"]
+
+
+def _relation(plan: Plan, other: Plan) -> _Relation:
+    """How a plan compares with one in which it embeds."""
+    if len(other.steps) != len(plan.steps):
+        return "more steps"
+    return "same waits" if _waits(other) == _waits(plan) else "other waits"
 
 
 def _waits(plan: Plan) -> list[Step]:

@@ -23,7 +23,8 @@ from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.fault_localization import blame
 from graphquake.machines.findings.sightings import last_step
 from graphquake.machines.plans.subplan import embedding_ends
-from graphquake.machines.shrinking.shrink import Trial, shrink
+from graphquake.machines.shrinking.shrink import shrink
+from graphquake.machines.shrinking.trials import Trial
 
 SEEDS: Final = 5
 
@@ -73,8 +74,8 @@ def cost(first: First, weights: tuple[float, ...], rate: float, seed: int) -> Co
         return Trial("broken", ends) if shows and ends is not None else Trial("kept")
 
     history = first.history
-    begun = Trial("broken", last_step(history, first.shown.at_s))
-    one = shrink(history.spec, history.plan, begun, run, blame=weights)
+    begun = Trial("broken", last_step(history, first.shown.at_s), weights)
+    one = shrink(history.spec, history.plan, begun, run)
     steps = len(one.plan.steps)
     held = (
         number

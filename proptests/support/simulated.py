@@ -31,7 +31,7 @@ from graphquake.harness.spec.plan import (
 from graphquake.harness.spec.serves import parse_serves
 from graphquake.machines.plans.graph_model import Model, feasible, mend
 from graphquake.machines.runners.budget import BudgetSpent
-from graphquake.machines.shrinking.shrink import Trial
+from graphquake.machines.shrinking.trials import Trial
 
 # How long a step takes on a live graph, and how long a replica takes to be ready.
 STEP_S: Final = 0.02

@@ -1,0 +1,89 @@
+"""Lower the numbers of a failing plan: waits, bursts, and the length of the run.
+
+A lower number may still break the promise, but more seldom. So a number is accepted only if its runs speak for the rate that the plan had
+before, and not for a quarter of it (sequential likelihood ratio test: A. Wald, 1945).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.plans.graph_model import feasible
+from graphquake.machines.shrinking.parameters import Number, numbers, smallest
+from graphquake.machines.shrinking.state import EVEN, OFTEN, UNLIKELY, ShrinkState
+
+# The likelihood ratio that accepts a number. A single broken run reaches it.
+SPEAKS_FOR: Final = 4.0
+# Where the rate is low, a plan of a quarter of it breaks by accident more often. So two broken runs are asked for.
+SPEAKS_FOR_SELDOM: Final = 8.0
+# The likelihood ratio that rejects a number.
+SPEAKS_AGAINST: Final = 0.1
+QUARTER: Final = 0.25
+# At a low rate, each value of a number costs ten runs. All numbers together may cost so many; what is left open is only a size.
+NUMBER_RUNS_MAX: Final = 16
+
+
+def lower_numbers(state: ShrinkState) -> None:
+    """Lower each number. First, in one run, lower all numbers that seldom matter."""
+    all_numbers = list(numbers(state.minimal_plan))
+    seldom = [
+        number
+        for number in all_numbers
+        if number.seldom and number.of(state.minimal_plan) > number.least
+    ]
+    if len(seldom) > 1:
+        lower = state.minimal_plan
+        for number in seldom:
+            lower = number.put(lower, number.least)
+        names = ", ".join(dict.fromkeys(number.name for number in seldom))
+        _accepts(state, lower, "all at once: " + names)
+    until = len(state.log.all) + NUMBER_RUNS_MAX
+    for number in all_numbers:
+        _lower(state, number, until)
+
+
+def _lower(state: ShrinkState, number: Number, until: int) -> None:
+    """Lower one number, as long as the log has fewer than `until` runs."""
+    log = state.log
+    below: list[Plan] = []
+
+    def accepts(value: float) -> bool:
+        lower, name = number.put(state.minimal_plan, value), f"{number.name} {value:g}"
+        if len(log.all) >= until:
+            return False
+        if not _accepts(state, lower, name):
+            below.append(lower)
+        return lower == state.minimal_plan
+
+    value = number.of(state.minimal_plan)
+    smallest(value, number.least, number.unit, accepts, matters=number.matters)
+    # Each rejected value is higher than the rejected values before it. If only used graphs rejected the last one, a fresh graph must agree.
+    if below and log.count(below[-1]).used_kept and not log.count(below[-1]).kept:
+        again = log.once_more(below[-1], f"below {number.name}", UNLIKELY)
+        if again.kind == "broken":
+            log.reuse = None
+            _lower(state, number, until)
+
+
+def _accepts(state: ShrinkState, lower: Plan, reason: str) -> bool:
+    """Run a plan with lower numbers until the test decides. True if it breaks as often as before, and was accepted."""
+    if not feasible(state.spec, lower):
+        # With less waiting, a replica that restarts on its own is not back in time.
+        return False
+    log, smaller = state.log, replace(state.now, plan=lower)
+    rate = min(state.rate(), 0.99)
+    low = rate * QUARTER
+    while not log.is_set_aside(smaller.plan):
+        count = log.count(smaller.plan)
+        speaks = (rate / low) ** count.ever_broke
+        speaks *= ((1 - rate) / (1 - low)) ** count.ever_kept
+        enough = SPEAKS_FOR if rate >= OFTEN else SPEAKS_FOR_SELDOM
+        if count.ever_broke and speaks >= enough * 0.999:
+            state.accept(smaller)
+            return True
+        if speaks <= SPEAKS_AGAINST:
+            return False
+        log.once_more(lower, reason, EVEN, fresh=False)
+    return False
