@@ -28,7 +28,7 @@ from graphquake.harness.spec.plan import Kill
 from graphquake.machines.cases.case import Case, Observed
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.frontends.cli import main
-from graphquake.machines.runners.runner import LiveRunner
+from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.sessions import session
 from graphquake.machines.shrinking.result import Needed
 

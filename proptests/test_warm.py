@@ -14,9 +14,9 @@ from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
-from graphquake.machines.runners import runner as runners
+from graphquake.machines.runners import live_runner as runners
 from graphquake.machines.runners.budget import Budget
-from graphquake.machines.runners.runner import LiveRunner
+from graphquake.machines.runners.live_runner import LiveRunner
 
 from support.made import plan_of
 from support.toys import in_loop, left_of, toy_spec

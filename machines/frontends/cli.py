@@ -41,8 +41,9 @@ from graphquake.machines.frontends.try_command import trial_text
 from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
+from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import LiveRunner, RunResult
+from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.session import check_machine, open_corpus, results_folder
 from graphquake.machines.shrinking.stats import wilson
 

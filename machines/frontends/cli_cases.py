@@ -26,8 +26,8 @@ from graphquake.machines.cases.replay import Replay, meaning_of, replay, runs_ne
 from graphquake.machines.reports.finding_text import table
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
+from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import LiveRunner
 from graphquake.machines.sessions.session import (
     check_machine,
     corpus_folder,

@@ -49,7 +49,7 @@ from graphquake.machines.frontends.outcomes import ProvedNothing, end_session, l
 from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.reports.ci_folder import report_scenarios
 from graphquake.machines.reports.progress import Reporter
-from graphquake.machines.runners.runner import new_loop
+from graphquake.machines.runners.live_runner import new_loop
 from graphquake.machines.sessions.session import results_folder
 
 # What is run if no graph is named: the suite's deployments, and Dynamo itself.

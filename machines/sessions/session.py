@@ -34,8 +34,9 @@ from graphquake.machines.reports.index_page import RUNS, part_folder, write_inde
 from graphquake.machines.reports.progress import Reporter
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.budget import UNLIMITED, Budget, Limit
+from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import LiveRunner, RunResult
+from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.search import draw_plans, search
 
 DRY_RUN_PLANS: Final = 10

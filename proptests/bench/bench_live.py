@@ -19,8 +19,9 @@ from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.runners.budget import Budget
+from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import LiveRunner, PendingRun, RunResult
+from graphquake.machines.runners.runner import PendingRun, RunResult
 from graphquake.machines.sessions.search import search
 
 GRAPH = "dynamo-disagg-bootstrap"

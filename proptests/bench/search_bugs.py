@@ -25,8 +25,9 @@ from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.runners.budget import Budget, BudgetSpent
+from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import LiveRunner, PendingRun
+from graphquake.machines.runners.runner import PendingRun
 from graphquake.machines.sessions.search import search
 
 from support.planted import Bug, no_bug, planted

@@ -81,8 +81,7 @@ class SimRunner:
 
     def result(self, pending: PendingRun) -> RunResult:
         """Return the result of a run."""
-        outcome: RunResult = pending.done.result()
-        return outcome
+        return pending.done.result()
 
     def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> RunResult:
         """Make one simulated run and return its result."""
@@ -121,5 +120,5 @@ class SimRunner:
         history = made.history()
         return RunResult(plan, judge(history), history, RUN_S)
 
-    def discard(self, outcome: RunResult) -> None:
+    def discard(self, result: RunResult) -> None:
         """Do nothing: a simulated run has no files."""

@@ -1,0 +1,245 @@
+"""Runs plans on real graphs, in an event loop in a thread of its own.
+
+The thread beside it draws and shrinks. It delays a client by at most the interpreter's switch interval. A run is begun only if it will
+probably end within the budget, which is in seconds of wall time. Whatever ends the runner ends the runs that still go on, and
+their graphs with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypeVar
+
+from graphquake.harness.errors import GraphError
+from graphquake.harness.history.history import History
+from graphquake.harness.history.host import Host
+from graphquake.harness.processes.gpus import visible_gpus
+from graphquake.harness.promises.verdict import Verdict
+from graphquake.harness.run.early_verdict import Enough
+from graphquake.harness.run.execute import RunStatus
+from graphquake.harness.run.live import describe_host, run_live
+from graphquake.harness.run.reuse import SLOW_START_S, USES_MAX, ReusableGraph
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.runners.budget import Budget, BudgetSpent
+from graphquake.machines.runners.runner import PendingRun, RunResult
+
+_T = TypeVar("_T")
+
+
+class _Loop(NamedTuple):
+    """The event loop of the runs, and what lives in it."""
+
+    loop: asyncio.AbstractEventLoop
+    closing: asyncio.Event
+    free: asyncio.Semaphore
+
+
+class LiveRunner:
+    """Launches real graphs. Use it as a context manager.
+
+    Args:
+        spec: the graph.
+        folder: the parent of the runs' folders.
+        budget: the budget of all runs together.
+        watch: called several times a second with the status of the oldest run, in the thread of the runs.
+        put_away: called with every run that is discarded; without it, the run's folder is removed.
+        slots: the number of graphs that may run side by side.
+
+    Attributes:
+        starts_s: the seconds that each fresh graph took to start.
+    """
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        folder: Path,
+        budget: Budget,
+        *,
+        watch: Callable[[Plan, str, RunStatus], None] | None = None,
+        put_away: Callable[[RunResult], None] | None = None,
+        slots: int = 1,
+    ) -> None:
+        self.spec = spec
+        self.budget = budget
+        self.slots = slots
+        self.gpus = min(spec.gpus, len(visible_gpus()))
+        self.host = Host()
+        self.starts_s: list[float] = []
+        self._folder = folder
+        self._watch = watch
+        self._put_away = put_away or _remove
+        self._took_s: list[float] = []
+        self._number = 0
+        self._running: list[int] = []
+        self._reusable: ReusableGraph | None = None
+        self._opened: Future[_Loop] = Future()
+        self._thread = threading.Thread(target=self._serve, name="graphquake-runs", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._opened.result()
+        try:
+            self.host = self._begin(describe_host(self.spec)).result()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    # ---- the thread of the runs
+
+    def _serve(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=new_loop) as main:
+                main.run(self._until_closed())
+        except BaseException as error:
+            if not self._opened.done():
+                self._opened.set_exception(error)
+            raise
+
+    async def _until_closed(self) -> None:
+        loop = _Loop(asyncio.get_running_loop(), asyncio.Event(), asyncio.Semaphore(self.slots))
+        self._opened.set_result(loop)
+        # When this ends, `asyncio.Runner` cancels the runs that still go on, and waits for them.
+        await loop.closing.wait()
+        await self._end_reusable()
+
+    def _begin(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        return asyncio.run_coroutine_threadsafe(work, self._opened.result().loop)
+
+    def _close(self) -> None:
+        loop = self._opened.result()
+        loop.loop.call_soon_threadsafe(loop.closing.set)
+        self._thread.join()
+
+    async def _end_reusable(self) -> None:
+        graph, self._reusable = self._reusable, None
+        if graph is not None:
+            await graph.close()
+
+    async def _live(
+        self,
+        number: int,
+        plan: Plan,
+        why: str,
+        folder: Path,
+        enough: Enough | None,
+        *,
+        may_reuse: bool,
+    ) -> RunResult:
+        def tell(status: RunStatus) -> None:
+            if self._watch is not None and number == min(self._running):
+                self._watch(plan, why, status)
+
+        loop = self._opened.result()
+        async with loop.free:
+            self._running.append(number)
+            if not may_reuse:
+                await self._end_reusable()
+            graph, self._reusable = self._reusable, None
+            keep = may_reuse and self.reuses and (graph is None or graph.uses + 1 < USES_MAX)
+            try:
+                run = await run_live(
+                    self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep
+                )  # fmt: skip
+            except asyncio.CancelledError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            finally:
+                self._running.remove(number)
+            self._reusable = run.reusable
+            if loop.closing.is_set():
+                await self._end_reusable()
+            return RunResult(
+                plan, run.verdict, run.history, run.live_s, folder, run.used, run.start_s
+            )
+
+    # ---- the runner
+
+    def _likely_s(self) -> float:
+        """The seconds that the next run will probably take; 0 until a run was timed."""
+        return statistics.median(self._took_s) if self._took_s else 0.0
+
+    @property
+    def reuses(self) -> bool:
+        """See `Runner.reuses`."""
+        return (
+            self.slots == 1
+            and bool(self.starts_s)
+            and statistics.median(self.starts_s) > SLOW_START_S
+        )
+
+    def start(
+        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+    ) -> PendingRun:
+        """See `Runner.start`."""
+        if not self.budget.has_room(self._likely_s()):
+            raise BudgetSpent
+        self.budget.begin_run()
+        self._number += 1
+        folder = self._folder / f"{self._number:04}"
+        run = self._live(self._number, plan, why, folder, enough, may_reuse=may_reuse)
+        return PendingRun(plan, self._begin(run), folder)
+
+    def result(self, pending: PendingRun) -> RunResult:
+        """See `Runner.result`.
+
+        A graph that does not start makes the run invalid. If no graph has started yet, the error is the user's, and is raised.
+        """
+        begun_s = time.monotonic()
+        try:
+            result = pending.done.result()
+        except GraphError as error:
+            if not self._took_s:
+                raise
+            verdict = Verdict("invalid", causes=(str(error).splitlines()[0],))
+            spent_s = time.monotonic() - begun_s
+            history = History(self.spec, pending.plan)
+            return RunResult(pending.plan, verdict, history, spent_s, pending.folder)
+        self._took_s.append(result.live_s)
+        if not result.used:
+            self.starts_s.append(result.start_s)
+        return result
+
+    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> RunResult:
+        """See `Runner.run`."""
+        return self.result(self.start(plan, why, enough=enough))
+
+    def cancel(self, pending: PendingRun) -> None:
+        """See `Runner.cancel`."""
+        if not pending.done.cancel() and pending.folder is not None:
+            shutil.rmtree(pending.folder, ignore_errors=True)
+
+    def discard(self, result: RunResult) -> None:
+        """See `Runner.discard`."""
+        self._put_away(result)
+
+
+def _remove(result: RunResult) -> None:
+    if result.folder is not None:
+        shutil.rmtree(result.folder, ignore_errors=True)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """A new uvloop, or an asyncio loop where uvloop is not installed. With uvloop, a request costs the clients a sixth less CPU."""
+    try:
+        import uvloop  # noqa: PLC0415 - not there on every platform
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
