@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from graphquake.harness.history.history import History as History
+    from graphquake.harness.history.request import Outcome as Outcome
     from graphquake.harness.history.request import Request as Request
     from graphquake.harness.promises.availability import Availability as Availability
     from graphquake.harness.promises.availability import Stretch as Stretch
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Availability",
     "History",
+    "Outcome",
     "PlanMachine",
     "Request",
     "Stretch",
@@ -36,6 +38,7 @@ __all__ = [
 _HOME: Final = {
     "Availability": "graphquake.harness.promises.availability",
     "History": "graphquake.harness.history.history",
+    "Outcome": "graphquake.harness.history.request",
     "PlanMachine": "graphquake.machines.plans.machine",
     "Request": "graphquake.harness.history.request",
     "Stretch": "graphquake.harness.promises.availability",

@@ -15,10 +15,11 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import Measured, Resumed
 from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
+from graphquake.harness.history.percentile import percentile
 from graphquake.harness.history.request import (
     Outcome,
 )
-from graphquake.harness.reports.impact import account, percentile
+from graphquake.harness.reports.impact import account
 from graphquake.harness.reports.suite_table import (
     FORMATS,
     compare,

@@ -101,14 +101,14 @@ def test_views_tell_what_is_news() -> None:
     """The first look, each change, and all that is not so; whoever can't be asked any more says nothing wrong."""
     views = Views()
     look = View(Replica("frontend", 0), "listing", 2, 2)
-    assert views.news([look], 0.5) == [listing(0.5, 2, 2)]
-    assert views.news([look], 1.0) == []
+    assert views.changes([look], 0.5) == [listing(0.5, 2, 2)]
+    assert views.changes([look], 1.0) == []
     apart = View(Replica("frontend", 0), "listing", 3, 2)
     assert not views.differ
-    assert views.news([apart], 1.5) == [listing(1.5, 3, 2)]
+    assert views.changes([apart], 1.5) == [listing(1.5, 3, 2)]
     assert views.differ
-    assert views.news([apart], 2.0) == [listing(2.0, 3, 2)]
-    assert views.news([], 2.5) == [listing(2.5, 0, 0)]
+    assert views.changes([apart], 2.0) == [listing(2.0, 3, 2)]
+    assert views.changes([], 2.5) == [listing(2.5, 0, 0)]
     assert not views.differ
 
 
@@ -118,10 +118,10 @@ def test_a_run_waits_for_the_look_that_decides() -> None:
     assert views.undecided_until_s(made.history()) is None
     apart = View(Replica("frontend", 0), "listing", 3, 2)
     for at_s in (1.5, 9.0, 16.4):
-        made.events += views.news([apart], at_s)
+        made.events += views.changes([apart], at_s)
         assert views.undecided_until_s(made.history()) == 16.5
     assert signatures(*made.history().of(Seen)) == ()
-    made.events += views.news([apart], 16.5)
+    made.events += views.changes([apart], 16.5)
     assert views.undecided_until_s(made.history()) is None
     assert signatures(*made.history().of(Seen)) == ("views_agree / frontend lists too many",)
 

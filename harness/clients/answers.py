@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -28,10 +27,6 @@ Oracle: TypeAlias = Callable[[str, int], str]
 MESSAGE_MAX: Final = 200
 _ERROR_STATUSES: Final = range(400, 600)
 _HEX_TO_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
-# What differs between two sightings of the same failure: numbers, ids, addresses.
-_VARYING: Final = re.compile(
-    r"0x[0-9a-f]+|[0-9a-f]{8,}(?:-[0-9a-f]{4,}){0,4}|\d+(?:[.:]\d+)*", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +73,6 @@ def body_of(load: LoadSpec, number: int, *, stream: bool) -> dict[str, Any]:
     else:
         body["prompt"] = prompt
     return body | {"stream": True} if stream else body
-
-
-def masked(message: str) -> str:
-    """A message without what differs from one sighting to the next."""
-    return " ".join(_VARYING.sub("#", message).split())[:80]
 
 
 class Checker:

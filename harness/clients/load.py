@@ -18,6 +18,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 
@@ -232,7 +233,7 @@ class Load:
         body = body_of(self._load, request.number, stream=request.stream)
         exchange.asked = json.dumps(body).encode()
         async with await self._post(request, exchange) as response:
-            if response.status != 200:  # noqa: PLR2004
+            if response.status != HTTPStatus.OK:
                 exchange.answer += await response.read()
                 message = exchange.answer[:MESSAGE_MAX].decode("utf-8", "replace")
                 quick = self.now_s() - request.sent_s <= SHED_WITHIN_S

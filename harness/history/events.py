@@ -17,6 +17,15 @@ ViewKind: TypeAlias = Literal["listing", "readiness"]
 LeakKind: TypeAlias = Literal["process", "socket", "gpu memory", "gauge"]
 
 
+def exit_text(status: int) -> str:
+    """How a process ended, in words.
+
+    Args:
+        status: the exit code, or minus the number of the signal.
+    """
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
+
+
 @dataclass(frozen=True, slots=True)
 class Spawned:
     """An incarnation got its pid."""
@@ -51,6 +60,11 @@ class Died:
     pid: int
     status: int
     aimed: bool
+
+    @property
+    def how(self) -> str:
+        """How it ended, in words."""
+        return exit_text(self.status)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import aiohttp
 
-HTTP_OK: Final = 200
 POLL_S: Final = 0.02
 ANSWER_WITHIN_S: Final = 1.0
 # Longest answer that is looked at: a list of models or a page of metrics.
@@ -61,6 +61,6 @@ class Prober:
         pattern = re.compile(body)
         while True:
             answer = await self.get(url)
-            if answer.status == HTTP_OK and pattern.search(answer.text):
+            if answer.status == HTTPStatus.OK and pattern.search(answer.text):
                 return
             await asyncio.sleep(POLL_S)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Final
 
-from graphquake.harness.observation.http_probe import HTTP_OK, Answer, Prober
+from graphquake.harness.observation.http_probe import Answer, Prober
 from graphquake.harness.processes.replicas import Layout, ReplicaState
 from graphquake.harness.spec.metrics import gauges_in, load_in
 from graphquake.harness.spec.replica import Replica
@@ -57,7 +58,7 @@ class Inquiry:
         return {
             one.name: load_in(answer.text, self._spec.gauges)
             for one, answer in await self._metrics(asked)
-            if answer.status == HTTP_OK
+            if answer.status == HTTPStatus.OK
         }
 
     async def raised_gauges(self) -> list[Leak]:
@@ -66,7 +67,7 @@ class Inquiry:
         gauges = self._spec.promises.gauges
         asked = self._where(lambda one: one.is_ready and bool(one.role.metrics and gauges))
         for replica, answer in await self._metrics(asked):
-            if answer.status != HTTP_OK:
+            if answer.status != HTTPStatus.OK:
                 said = answer.text[:SAID_MAX]
                 found.append(Leak("gauge", f"{replica.name} gave no metrics: {said}"))
             found += [
@@ -97,7 +98,7 @@ class Inquiry:
         if probe is None:
             return None
         answer = await self._prober.get(self._layout.fill(replica, probe.get))
-        says = answer.status == HTTP_OK and re.search(probe.body, answer.text) is not None
+        says = answer.status == HTTPStatus.OK and re.search(probe.body, answer.text) is not None
         # Whom clients talk to is ready as long as it could serve them.
         holds = not replica.role.entry or self._spec.serves.holds_by(
             lambda role: any(one.works for one in self._layout.of_role(role))

@@ -264,8 +264,7 @@ def _lives(history: History, replicas: list[Replica]) -> Iterator[list[Any]]:
 
 
 def _how(death: Died) -> str:
-    how = f"signal {-death.status}" if death.status < 0 else f"exit status {death.status}"
-    return f"then {how}" + ("" if death.aimed else ", by itself")
+    return f"then {death.how}" + ("" if death.aimed else ", by itself")
 
 
 def _phases(history: History, end_s: float) -> Iterator[list[Any]]:

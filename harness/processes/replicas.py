@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.errors import GraphError
+from graphquake.harness.history.events import exit_text
 from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.processes.guard_client import Child
 from graphquake.harness.processes.reservations import Reservations
@@ -59,9 +60,7 @@ class Incarnation:
     def how_it_ended(self) -> str:
         """In words."""
         assert self.status is not None
-        if self.status < 0:
-            return f"died of signal {-self.status}"
-        return f"ended with exit status {self.status}"
+        return f"{'died of' if self.status < 0 else 'ended with'} {exit_text(self.status)}"
 
 
 @dataclass(slots=True)

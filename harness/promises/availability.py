@@ -10,12 +10,12 @@ Overlapping stretches merge, so two kills one second apart excuse what one kill 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphquake.harness.history.events import BecameReady, Died, Resumed, StepDone
 from graphquake.harness.history.history import History
+from graphquake.harness.history.percentile import percentile
 from graphquake.harness.history.request import (
     Outcome,
     Request,
@@ -140,10 +140,6 @@ class Availability:
         """Whether a path was there all the time."""
         return any(path.holds(stretch) for path in self.paths)
 
-    def path_at(self, at_s: float) -> bool:
-        """Whether a path was there at that moment."""
-        return any(path.holds_at(at_s) for path in self.paths)
-
     def excuses(self, request: Request) -> bool:
         """Whether a failed request is excused: its life meets an excused stretch, and it failed soon after that."""
         life = Stretch(request.sent_s, request.ended_s)
@@ -210,9 +206,9 @@ def _gaps(paths: list[Stretch], end_s: float) -> list[Stretch]:
 def baseline_p99_s(history: History) -> float:
     """The 99th percentile of the latency of what was answered before anything was done to the graph; 0 if nothing was."""
     until_s = history.undisturbed_s()
-    latencies = sorted(
+    latencies = (
         r.latency_s
         for r in history.requests
         if r.outcome == Outcome.OK and (until_s is None or r.ended_s <= until_s)
     )
-    return latencies[math.ceil(0.99 * len(latencies)) - 1] if latencies else 0.0
+    return percentile(latencies, 0.99) or 0.0

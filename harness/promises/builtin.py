@@ -216,13 +216,12 @@ def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
     for death in history.of(Died):
         if death.aimed or _dies_with_a_child(history, death):
             continue
-        how = f"signal {-death.status}" if death.status < 0 else f"exit status {death.status}"
         yield violation_in(
             history,
             "blast_radius",
-            f"{death.replica.role} died / {how}",
+            f"{death.replica.role} died / {death.how}",
             death.at_s,
-            f"{death.replica} (pid {death.pid}) died by itself with {how}",
+            f"{death.replica} (pid {death.pid}) died by itself with {death.how}",
         )
 
 

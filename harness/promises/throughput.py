@@ -7,12 +7,12 @@ capacity that is left, if the graph file gives it for the roles that lost a repl
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
+from graphquake.harness.history.percentile import percentile
 from graphquake.harness.history.request import (
     Outcome,
     Request,
@@ -30,32 +30,46 @@ SLACK_S: Final = 0.05
 
 
 def throughput(history: History, up: Availability) -> Iterator[Violation]:
-    """While steady: nearly nothing is shed, as many requests end as begin, and latency is about the baseline's."""
-    begun_s, ended_s = history.phase_began_s("steady"), history.phase_began_s("drain")
-    if begun_s is None or ended_s is None:
+    """While the graph is steady, it sheds almost nothing, completes as many requests as arrive, and is about as fast as before."""
+    window = _steady_window(history, up)
+    if window is None:
         return
-    # A burst whose requests are still going out, or still in it, is no steady load.
-    bursts = (r.ended_s for r in history.requests if r.outcome and not r.steady)
-    begin_s = max([begun_s, *(x.end_s for x in up.excused), *bursts])
-    window = Stretch(begin_s, ended_s)
-    sent = [r for r in history.requests if r.steady and _begins_in(window, r)]
-    longer = queueing(history, ended_s)
+    sent = [r for r in history.requests if r.steady and window.holds_at(r.sent_s)]
+    longer = queueing(history, window.end_s)
     if longer is None:
         return
     yield from _slower(history, window, [r for r in sent if r.outcome == Outcome.OK], longer)
-    if longer > 1:
-        return  # With less capacity some of it may have to wait, or to be shed.
-    bounds = history.spec.promises
+    # With less capacity some of the load may have to wait, or to be shed.
+    if longer == 1:
+        yield from _sheds(history, sent)
+        yield from _falls_behind(history, window, sent)
+
+
+def _steady_window(history: History, up: Availability) -> Stretch | None:
+    """The part of the steady phase without excused time and bursts; None if the run did not get through that phase."""
+    begun_s, ended_s = history.phase_began_s("steady"), history.phase_began_s("drain")
+    if begun_s is None or ended_s is None:
+        return None
+    # While a burst's requests are sent, or are still in the graph, the load is not steady.
+    bursts = (r.ended_s for r in history.requests if r.outcome and not r.steady)
+    return Stretch(max([begun_s, *(x.end_s for x in up.excused), *bursts]), ended_s)
+
+
+def _sheds(history: History, sent: Sequence[Request]) -> Iterator[Violation]:
     shed = [r for r in sent if r.outcome == Outcome.SHED]
-    if len(shed) >= SHED_MIN and len(shed) > (1 - bounds.success) * len(sent):
+    if len(shed) >= SHED_MIN and len(shed) > (1 - history.spec.promises.success) * len(sent):
         seen = f"{len(shed)} of {len(sent)} requests were shed"
         yield violation_in(history, "throughput", "shed", shed[0].ended_s, seen, shed[0].number)
-    done = [
-        r for r in history.requests if r.outcome and window.begin_s <= r.ended_s <= window.end_s
-    ]
-    if len(sent) >= COUNTED_MIN and len(done) < bounds.goodput * len(sent):
-        seen = f"{len(done)} requests ended in {ended_s - begin_s:.1f} s in which {len(sent)} began"
-        yield violation_in(history, "throughput", "falls behind", begin_s, seen)
+
+
+def _falls_behind(
+    history: History, window: Stretch, sent: Sequence[Request]
+) -> Iterator[Violation]:
+    done = sum(r.outcome is not None and window.holds_at(r.ended_s) for r in history.requests)
+    if len(sent) >= COUNTED_MIN and done < history.spec.promises.goodput * len(sent):
+        length_s = window.end_s - window.begin_s
+        seen = f"{done} requests ended in {length_s:.1f} s in which {len(sent)} began"
+        yield violation_in(history, "throughput", "falls behind", window.begin_s, seen)
 
 
 def queueing(history: History, at_s: float) -> float | None:
@@ -99,10 +113,6 @@ def _in_flight(history: History) -> float:
     return sum(lives) / until_s if until_s > 0 else 0.0
 
 
-def _begins_in(window: Stretch, request: Request) -> bool:
-    return window.begin_s <= request.sent_s <= window.end_s
-
-
 def _slower(
     history: History, window: Stretch, steady: Sequence[Request], longer: float
 ) -> Iterator[Violation]:
@@ -113,11 +123,8 @@ def _slower(
     baseline = [r for r in history.requests if r.outcome == Outcome.OK and r.sent_s <= until_s]
     if len(steady) < LATENCIES_MIN or len(baseline) < BASELINE_MIN:
         return
-    before_s, after_s = _p90_s(baseline), _p90_s(steady)
+    before_s = percentile((r.latency_s for r in baseline), 0.9) or 0.0
+    after_s = percentile((r.latency_s for r in steady), 0.9) or 0.0
     if after_s > history.spec.promises.slower * longer * before_s + SLACK_S:
         seen = f"the p90 of the latency is {after_s:.2f} s, {before_s:.2f} s before the plan"
         yield violation_in(history, "throughput", "slower", window.begin_s, seen)
-
-
-def _p90_s(requests: Sequence[Request]) -> float:
-    return sorted(r.latency_s for r in requests)[math.ceil(0.9 * len(requests)) - 1]

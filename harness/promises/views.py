@@ -39,7 +39,7 @@ class Views:
     looked_s: float = 0.0
     _last: dict[tuple[Replica, ViewKind], Seen] = field(default_factory=dict)
 
-    def news(self, views: Sequence[View], at_s: float) -> list[Seen]:
+    def changes(self, views: Sequence[View], at_s: float) -> list[Seen]:
         """What is to be written down of a look that was taken at that time: what changed since the last one, and what is not so."""
         self.looked_s = at_s
         now = {(one.observer, one.what): one for one in views}

@@ -8,13 +8,14 @@ process may be ready long before, or long after, clients are served again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 from graphquake.harness.history.events import BecameReady, Measured, Resumed, Spawned, StepDone
 from graphquake.harness.history.history import History
+from graphquake.harness.history.percentile import percentile
 from graphquake.harness.history.request import (
     Outcome,
     Request,
@@ -27,12 +28,6 @@ SLOW_S: Final = 2.1
 PEAK_SHARE: Final = 0.9
 PEAK_REQUESTS: Final = 20
 PEAK_OVER_S: Final = 1.0
-
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """The value below which that share of them lies (nearest rank); None of none."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
 
 
 @dataclass(frozen=True, slots=True)

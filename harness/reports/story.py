@@ -37,8 +37,7 @@ def _told(history: History) -> Iterator[Told]:
         yield fault.at_s, _FAULT, f"{fault.step}: {fault.proof}"
     for death in history.of(Died):
         if not death.aimed:
-            how = f"signal {-death.status}" if death.status < 0 else f"exit status {death.status}"
-            yield death.at_s, _DEATH, f"{death.replica} dies by itself, {how}"
+            yield death.at_s, _DEATH, f"{death.replica} dies by itself, {death.how}"
     yield from _failures(history)
     healed_s = history.phase_began_s("recover")
     if healed_s is not None and history.plan.heal == "all":

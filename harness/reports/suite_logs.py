@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,6 @@ from graphquake.harness.history.request import (
 
 # What one log may hold: one that a dying process filled with the same line is no evidence past this.
 LOG_MAX_BYTES: Final = 1 << 20
-HTTP_OK: Final = 200
 _CODE: Final = re.compile(r"HTTP (\d{3})\Z")
 ALL: Final = "all.log"
 
@@ -62,7 +62,7 @@ def _line(began: datetime, attempts: list[Request]) -> dict[str, Any]:
 def _status(request: Request) -> int | None:
     """The HTTP status; None if none came."""
     if request.outcome in (Outcome.OK, Outcome.WRONG):
-        return HTTP_OK
+        return HTTPStatus.OK.value
     code = _CODE.match(request.detail)
     return int(code[1]) if code else None
 

@@ -240,7 +240,7 @@ class _Run:
             known = len(self._target.log)
             views = await self._target.views()
             if not self._is_draining():
-                self._events += self._views.news(views, now_s)
+                self._events += self._views.changes(views, now_s)
 
     def _is_draining(self) -> bool:
         return self._phase == "drain"

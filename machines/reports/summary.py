@@ -8,13 +8,13 @@ verdict: 0, 1 or 3. Pytest has status numbers of its own: it returns 1 for the l
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, EXIT_PROVED_NOTHING
+from graphquake.harness.history.percentile import percentile
 from graphquake.harness.reports.impact import account
 from graphquake.machines.cases.replay import Replay, meaning_of
 from graphquake.machines.findings.finding import Finding
@@ -165,7 +165,7 @@ class GraphSummary:
     def _took(self) -> str:
         if not self.run_s:
             return ""
-        p90_s = sorted(self.run_s)[math.ceil(0.9 * len(self.run_s)) - 1]
+        p90_s = percentile(self.run_s, 0.9) or 0.0
         gpus = f"; {self.gpu_s:.0f} GPU-seconds" if self.gpu_s else ""
         return f"; median {statistics.median(self.run_s):.1f} s, p90 {p90_s:.1f} s{gpus}"
 

@@ -24,8 +24,9 @@ from typing import Final
 from graphquake.harness.clients.load import Load
 from graphquake.harness.history.events import Event, StepDone
 from graphquake.harness.history.history import History
+from graphquake.harness.history.percentile import percentile
 from graphquake.harness.history.request import Request
-from graphquake.harness.reports.impact import Impact, account, percentile
+from graphquake.harness.reports.impact import Impact, account
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import Kill, parse_plan
 

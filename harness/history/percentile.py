@@ -1,0 +1,20 @@
+"""Percentiles of samples, by the nearest rank: the result is always one of the samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """Return the smallest value that at least a share of all values do not exceed.
+
+    Args:
+        values: the samples, in any order.
+        share: from 0 to 1, e.g. 0.99.
+
+    Returns:
+        One of the samples; None if there are none.
+    """
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
