@@ -1,1 +1,1 @@
-"""Benchmarks; run from `proptests/`, e.g. `python -m bench.bench_shrink`."""
+"""Benchmarks. Run one by its name: `tox -e bench -- bench_shrink`, or `python -m bench.bench_shrink` in `proptests/`."""

@@ -1,6 +1,6 @@
-"""What a run and a client cost on this machine: `tox -e bench`.
+"""Measure the cost of a run and of a client on this machine: `tox -e bench -- bench`.
 
-Prints medians over several runs; ratios are of things measured in the same call. Timings of one machine mean little on another.
+Prints medians over several runs. The two sides of a ratio are measured in the same call. Timings of one machine mean little on another.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ CHUNKS = 16
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value below which that share lies."""
+    """Return the value below which a share of the values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 async def measure_runs(spec: GraphSpec, plan: Plan, runs: int, folder: Path) -> list[LiveRun]:
-    """Fresh runs of one plan."""
+    """Make several runs of one plan, each on a fresh graph."""
     return [await run_live(spec, plan, folder / str(number)) for number in range(runs)]
 
 
 def own_s(run: LiveRun) -> float:
-    """What of a run is neither the graph's start nor one of its phases."""
+    """Return the part of a run that is neither the graph's start nor a phase, in seconds."""
     return run.live_s - run.start_s - run.history.end_s
 
 
 def gaps_ms(runs: list[LiveRun]) -> list[float]:
-    """From the end of one step to the begin of the next."""
+    """Return the gaps between the end of a step and the beginning of the next one, in milliseconds."""
     gaps = []
     for run in runs:
         steps = list(run.history.of(StepDone))
@@ -106,7 +106,7 @@ asyncio.run(main())
 
 
 async def bare_us(url: str, spec: GraphSpec) -> float:
-    """CPU of a bare aiohttp loop that sends at the same rate, in microseconds a request."""
+    """Measure a bare aiohttp loop that sends at the same rate. Returns its CPU time, in microseconds for each request."""
 
     async def send(session: aiohttp.ClientSession, number: int) -> None:
         body = json.dumps(body_of(spec.load, number, stream=True)).encode()
@@ -130,7 +130,7 @@ async def bare_us(url: str, spec: GraphSpec) -> float:
 
 
 async def ours_us(entry: str, spec: GraphSpec) -> float:
-    """CPU of the load client, in microseconds a request."""
+    """Measure the load generator. Returns its CPU time, in microseconds for each request."""
     requests: list[Request] = []
     async with Load(spec, [entry], time.monotonic(), requests) as load:
         begun_s = time.process_time()
@@ -146,7 +146,7 @@ async def ours_us(entry: str, spec: GraphSpec) -> float:
 
 
 async def bare_closed_us(url: str, spec: GraphSpec) -> float:
-    """The same for clients that send one request after the other, streamed."""
+    """Measure a bare aiohttp loop in a closed loop, with streamed answers. Returns microseconds of CPU time for each request."""
 
     async def be_client(session: aiohttp.ClientSession, index: int) -> None:
         for turn in range(spec.load.requests_per_client):
@@ -165,7 +165,7 @@ async def bare_closed_us(url: str, spec: GraphSpec) -> float:
 
 
 async def ours_closed_us(entry: str, spec: GraphSpec) -> float:
-    """CPU of the clients in a closed loop, in microseconds a request."""
+    """Measure the load generator in a closed loop. Returns its CPU time, in microseconds for each request."""
     requests: list[Request] = []
     async with Load(spec, [entry], time.monotonic(), requests) as load:
         begun_s = time.process_time()
@@ -178,7 +178,7 @@ async def ours_closed_us(entry: str, spec: GraphSpec) -> float:
 
 
 def bench_spec(entry: str, **load: float) -> GraphSpec:
-    """The bench's own server as a graph."""
+    """Return the graph whose only role is the server of this benchmark."""
     document = {
         "graph": "bench",
         "roles": {"server": {"command": "none", "entry": entry}},
@@ -188,7 +188,7 @@ def bench_spec(entry: str, **load: float) -> GraphSpec:
 
 
 async def client_cost(turns: int) -> dict[str, float]:
-    """Median CPU a streamed request, of the clients here and of a bare loop, in the open and in the closed loop; and memory."""
+    """Measure the median CPU time of a streamed request in the open and in the closed loop, against a bare loop; and memory."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE
     )
@@ -217,7 +217,7 @@ async def client_cost(turns: int) -> dict[str, float]:
 
 
 def memory_mib(entry: str) -> float:
-    """What a process of its own takes at most that sends 100,000 requests and keeps what became of them."""
+    """Return the peak memory of a process that sends 100,000 requests and keeps their outcomes, in MiB."""
     code = (
         "import asyncio, resource, sys\nfrom bench import bench\n"
         f"spec = bench.bench_spec({entry!r}, clients={CLIENTS}, requests_per_client={RECORDED // CLIENTS})\n"
@@ -235,7 +235,7 @@ def memory_mib(entry: str) -> float:
 
 
 async def main() -> None:
-    """Measure and print."""
+    """Measure everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--graph", default="dynamo-disagg")
     parser.add_argument("--runs", type=int, default=5)

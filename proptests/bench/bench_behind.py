@@ -1,9 +1,9 @@
-"""Is a bug still found behind a known case that its plan contains? Live: `python -m bench.bench_behind --seeds 5`.
+"""Measure, live, whether a known case hides a second bug whose plan contains the case: `tox -e bench -- bench_behind --seeds 5`.
 
-Two planted bugs in one graph: one shows at every `kill decode`, the other at `kill decode` with `kill prefill` soon after. The first is
-searched for until its case is there. Then the second is searched for twice from each seed: in a graph of its own, and in the graph with
-both and the case known. What counts is the live runs until it is met; it is not shrunk. What the first shows in plans that its case does
-not explain (`kill decode 0 rank`, say) is passed over.
+One graph has two planted bugs: the first shows at every `kill decode`, the second at `kill decode` with `kill prefill` soon after. The first
+is searched for until it is a case. Then the second is searched for twice from each seed: in a graph with this bug alone, and in the graph
+with both bugs and the case known. The measure is the number of live runs until the second bug shows. It is not shrunk. Violations of the
+first bug that its case does not explain (after `kill decode 0 rank`, for example) are ignored.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Meeting(FindingPipeline):
 def runs_until_met(
     spec: GraphSpec, wanted: tuple[str, ...], seed: int, folder: Path
 ) -> tuple[int, str]:
-    """The live runs of a search until one of those promises is broken as no case explains, and by what."""
+    """Search until a wanted promise is broken in a way that no case explains. Returns the live runs and the signature."""
     with LiveRunner(spec, folder / "runs", Budget(BUDGET_S)) as runner:
         cases = Corpus(folder / "cases")
         meeting = Meeting(runner, cases, RunLog(), results_dir=folder, wanted=wanted)
@@ -68,7 +68,7 @@ def runs_until_met(
 
 
 def main() -> None:
-    """The command."""
+    """Search for both bugs, and print the numbers of runs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     seeds = range(1, parser.parse_args().seeds + 1)

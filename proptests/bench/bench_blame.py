@@ -1,8 +1,8 @@
-"""What it is worth to look into the history of the first failure: `python -m bench.bench_blame FOLDER` after `tox -e bugs`.
+"""Measure what fault localization saves a shrink: `tox -e bench -- bench_blame FOLDER`, after `tox -e bugs`.
 
-Each search for a planted bug leaves the run in which it was first seen, and the minimal plan. Here that plan is shrunk again, simulated:
-a plan breaks the promise if the minimal plan embeds in it. With and without the weights that the history gives, and with such as are wrong:
-the inverse of them.
+Each search for a planted bug leaves the first failing run and the minimal plan. This benchmark shrinks that first plan again in simulation:
+a plan breaks the promise if the minimal plan embeds in it. It does so without weights, with the weights from the history, and with wrong
+weights: the inverse of them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SEEDS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """A first failure, and what it was shrunk to.
+    """A first failure and its minimal plan.
 
     Attributes:
-        shown: its violation with the signature that was chased.
+        shown: its violation with the signature of the case.
     """
 
     history: History
@@ -43,7 +43,7 @@ class First:
 
 
 def firsts(folder: Path) -> Iterator[First]:
-    """All that the searches in a folder left."""
+    """Yield the first failures that the searches in a folder left."""
     for cases in sorted(folder.glob("*/cases")):
         for case in Corpus(cases):
             run = cases.parent / case.id / "original"
@@ -58,14 +58,14 @@ def firsts(folder: Path) -> Iterator[First]:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Live runs until the minimal plan was first held, and all."""
+    """The live runs until the minimal plan was first reached, and all live runs of the shrink."""
 
     until_held: int
     runs: int
 
 
 def cost(first: First, weights: tuple[float, ...], rate: float, seed: int) -> Cost:
-    """Shrink one of them again."""
+    """Shrink the plan of a first failure again and return what that cost."""
     chance = random.Random(seed)
 
     def run(plan: Plan) -> Trial:
@@ -86,7 +86,7 @@ def cost(first: First, weights: tuple[float, ...], rate: float, seed: int) -> Co
 
 
 def main() -> None:
-    """The command."""
+    """Shrink every first failure with each kind of weights, and print a table of the means."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+")
     found = [first for folder in parser.parse_args().folder for first in firsts(folder)]

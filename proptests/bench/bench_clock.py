@@ -1,10 +1,8 @@
-"""How right are the error window and the time to first success? Against a server whose outages are known to the millisecond.
+"""Measure the error of the reported error window and time to first success: `tox -e bench -- bench_clock --outages 50`.
 
-    python -m bench.bench_clock --outages 50
-
-The server is a process of its own that refuses everything (HTTP 503) during its outages and writes down when it did what; it and the
-clients read the same monotonic clock of the kernel. Beside it stands what a clock of whole seconds makes of the same outages, as log lines
-without fractions have them.
+A server in another process refuses every request (HTTP 503) during its outages and reports when each began and ended. The server and the
+clients read the same monotonic clock of the kernel, so the true times are known to the millisecond. For comparison, the same outages are
+measured with a clock of whole seconds, like that of log lines without fractions.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ PROPTESTS: Final = Path(__file__).parent.parent
 RATE_PER_S: Final = 100.0
 OUTAGE_S: Final = (0.15, 0.6)
 BETWEEN_S: Final = 0.45
-# If nobody kills it, it ends by itself.
+# The server ends by itself if it is not killed.
 AFTERWARDS_S: Final = 30.0
 ANSWER: Final = json.dumps(
     {"id": "1", "choices": [{"text": "a", "finish_reason": "length"}], "usage": {"completion_tokens": 1}}
@@ -46,14 +44,14 @@ ANSWER: Final = json.dumps(
 
 
 class Scripted:
-    """Answers, but during its outages; says on standard output when each began and ended, and when it first answered again."""
+    """A server with scripted outages. It prints when each outage began, when it ended, and when the server first answered again."""
 
     def __init__(self, outages: int, seed: int) -> None:
         self._draw, self._outages = random.Random(seed), outages
         self._down, self._silent_since = False, False
 
     async def serve(self) -> None:
-        """All outages, then an empty line; it goes on until it is killed, so that nobody fails for its end."""
+        """Go through all outages and print an empty line. Then answer until killed, so that no request fails because the server ended."""
         server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
         print(server.sockets[0].getsockname()[1], flush=True)
         for _ in range(self._outages):
@@ -97,7 +95,7 @@ class Scripted:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What was so, on the run's clock."""
+    """The true times of an outage, on the run's clock."""
 
     down_s: float
     up_s: float
@@ -114,7 +112,7 @@ def _spec() -> GraphSpec:
 
 
 async def measure(outages: int, seed: int) -> tuple[list[Outage], list[Impact]]:
-    """What was so, and what is reported, for each outage."""
+    """Run the server and the clients. Returns the true outages and the reported impacts."""
     argv = (sys.executable, "-m", "bench.bench_clock", "--serve", str(outages), "--seed", str(seed))
     server = await asyncio.create_subprocess_exec(
         *argv, stdout=asyncio.subprocess.PIPE, cwd=PROPTESTS
@@ -144,7 +142,7 @@ async def measure(outages: int, seed: int) -> tuple[list[Outage], list[Impact]]:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """How far off is what is reported, in seconds."""
+    """The errors of what is reported, in seconds."""
 
     window_s: float
     first_ok_s: float
@@ -152,7 +150,7 @@ class Errors:
 
 
 def errors(truth: list[Outage], found: list[Impact]) -> list[Errors]:
-    """What is reported against what was so, for each outage; infinitely far off where it is said to be without an end."""
+    """Return the errors for each outage. An error is infinite if the report knows no end."""
     return [
         Errors(
             abs(_or_never(f.window_s) - (t.up_s - t.down_s)),
@@ -168,13 +166,13 @@ def _or_never(value: float | None) -> float:
 
 
 def at_percentile(found: list[Errors], share: float) -> Errors:
-    """Each number's percentile over all outages."""
+    """Return the percentile of each error over all outages."""
     columns = zip(*map(astuple, found), strict=True)
     return Errors(*(percentile(column, share) or 0.0 for column in columns))
 
 
 def main() -> None:
-    """The command."""
+    """Measure and print the 95th percentile of each error."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outages", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,7 +1,7 @@
-"""What the shrinker and the judge are worth where things are not as they are taken to be. `python -m bench.bench_judge`.
+"""Measure the shrinker and the search where their assumptions do not hold: `tox -e bench -- bench_judge`.
 
-Each measurement is a function that hands back its numbers and says whether they are as wanted; `bench_shrink` keeps them with its own.
-All of it is simulated: no process is started.
+Each measurement is a function that returns its numbers and whether they are as wanted. `bench_shrink` stores them beside its own numbers.
+Everything is simulated: no process is started.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ BEHIND: Final = plan_of("kill decode 0", "kill prefill 0")
 
 @dataclass(frozen=True, slots=True)
 class Further:
-    """One measurement: its numbers by name, whether they are as wanted, and a line that says so."""
+    """The result of one measurement: its numbers by name, whether they are as wanted, and a line for the report."""
 
     name: str
     is_met: bool
@@ -65,7 +65,7 @@ class Further:
 
 
 class Each(Protocol):
-    """A `map`, perhaps one that works in several processes."""
+    """A `map` that may work in several processes."""
 
     def __call__(self, one: Callable[[int], Any], seeds: Iterable[int], /) -> Iterable[Any]:
         """See `map`."""
@@ -74,7 +74,7 @@ class Each(Protocol):
 
 @contextlib.contextmanager
 def wrong_priors() -> Iterator[None]:
-    """Kills are taken for the least likely to be needed, and waits for the most likely."""
+    """Swap the priors of the shrinker: kills become the least likely to be needed, waits the most likely."""
     right = dict(PRIORS)
     PRIORS.update(zip(right, sorted(right.values()), strict=True))
     try:
@@ -84,7 +84,7 @@ def wrong_priors() -> Iterator[None]:
 
 
 def wrong_prior() -> Further:
-    """What a wrong prior costs: the ratio of the median runs (B), for each bug; at most 2 is wanted."""
+    """Measure what a wrong prior costs: the ratio of the median runs (B) for each bug. At most 2 is wanted."""
 
     def median_runs(shape: Shape) -> float:
         way = Ours(Costs())
@@ -103,7 +103,7 @@ def wrong_prior() -> Further:
 
 
 def erosion() -> Further:
-    """How often the plan that is reported breaks about as often as what was found, where a lower number breaks it far less often."""
+    """Measure whether lowered numbers lower the rate: a reported plan should break about as often as the plan it came from."""
 
     def rate(plan: Plan) -> float:
         most = max((s.requests for s in plan.steps if isinstance(s, Burst)), default=0)
@@ -131,7 +131,7 @@ def _shrunk(shape: Shape, graph: Simulated, plan: Plan) -> Shrunk:
 
 
 def coverage() -> Further:
-    """How often the interval that is reported holds the true rate."""
+    """Measure how often the reported interval contains the true rate."""
     chance = random.Random("coverage")
     covered = without_first = unconfirmed = above = below = seed = 0
     while seed - unconfirmed < COVERED_SHRINKS:
@@ -146,7 +146,7 @@ def coverage() -> Further:
         covered += low <= rate <= high
         above += low > rate
         below += high < rate
-        # The run that accepted the plan was chosen for what it said.
+        # The run that accepted the plan was selected because it broke.
         low, high = wilson(one.broke - 1, one.runs - 1)
         without_first += low <= rate <= high
     text = (
@@ -164,7 +164,7 @@ def coverage() -> Further:
 
 
 def throughput() -> Further:
-    """How many plans a minute a search judges where a run takes no time: as it chooses them, and if every drawn one is run."""
+    """Measure how many plans a search judges each minute if a run takes no time: with its choice of plans, and with every drawn plan."""
     drawn, chosen, findings = _a_minute()
     with mock.patch.object(novelty, "LOOK_MAX", 0):
         _, all_run, more = _a_minute()
@@ -177,7 +177,7 @@ def throughput() -> Further:
 
 
 def _a_minute() -> tuple[float, float, int]:
-    """Plans drawn and run a minute, on a correct graph, and what was found there."""
+    """Search a correct graph. Returns the plans drawn and run each minute, and the number of findings."""
     runner = SimRunner([], seed=1, runs_max=SEARCH_RUNS)
     with tempfile.TemporaryDirectory() as folder:
         rounds = Rounds(
@@ -195,7 +195,7 @@ def _a_minute() -> tuple[float, float, int]:
 
 
 def no_false_findings() -> Further:
-    """Plans on a graph without a bug: any violation is one of ours."""
+    """Run plans on a graph without a bug. Any violation is an error of this project."""
     runner = SimRunner([], seed=2)
     # One round draws about half of them, and some plans more than once.
     rounds = (draw_plans(runner.spec, number, CORRECT_PLANS) for number in itertools.count(2))
@@ -206,7 +206,7 @@ def no_false_findings() -> Further:
 
 
 def _distinct(rounds: Iterable[list[Plan]]) -> Iterator[Plan]:
-    """Each plan once, in the order of the draws."""
+    """Yield each plan once, in the order in which they were drawn."""
     seen: set[Plan] = set()
     for plan in itertools.chain.from_iterable(rounds):
         if plan not in seen:
@@ -215,7 +215,7 @@ def _distinct(rounds: Iterable[list[Plan]]) -> Iterator[Plan]:
 
 
 def behind_a_case(each: Each = map) -> Further:
-    """A second bug whose plan contains a known case of one step: the live runs until it is met, with the first bug and without it."""
+    """Measure the live runs until a second bug shows whose plan contains a known case of one step, with and without the first bug."""
     ratios = list(each(_behind, range(1, SEEDS + 1)))
     good = sum(ratio <= 2 for ratio in ratios)
     text = (
@@ -226,7 +226,7 @@ def behind_a_case(each: Each = map) -> Further:
 
 
 def _behind(seed: int) -> float:
-    """How many times the runs one of them takes."""
+    """Return the ratio of the runs with the first bug to those without it, for one seed."""
     first, second = Bug(plan_of("kill decode 0"), "wrong tokens"), Bug(BEHIND, "tokens lost")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -241,7 +241,7 @@ def _behind(seed: int) -> float:
 
 
 def _runs_until_met(runner: SimRunner, seed: int, cases: Path) -> float:
-    """The live runs of a search until its first finding; infinite if there is none."""
+    """Return the live runs of a search until its first finding, without the shrink; infinite if there is none."""
     rounds = Rounds(FindingPipeline(runner, Corpus(cases), RunLog(), results_dir=cases))
     search(rounds, seed, findings_max=1)
     if not rounds.pipeline.findings:
@@ -250,7 +250,7 @@ def _runs_until_met(runner: SimRunner, seed: int, cases: Path) -> float:
 
 
 def noise(each: Each = map) -> Further:
-    """Searches on a graph whose bug shows in three runs of ten: whatever ends one but findings and budget is an error of ours."""
+    """Search a graph whose bug shows in three of ten runs. A search that ends with anything but findings or budget is an error."""
     ended = Counter(each(_noisy, range(NOISY_SEARCHES)))
     told = ", ".join(f"{how} {count}" for how, count in sorted(ended.items()))
     text = f"noise: {NOISY_SEARCHES} searches at a rate of .3 ended by {told}; wanted: no error"
@@ -258,7 +258,7 @@ def noise(each: Each = map) -> Further:
 
 
 def _noisy(seed: int) -> str:
-    """What ends one of them. Every drawn plan has its turn, so that plans that were kept come again."""
+    """Return what ends one search. Every drawn plan is run, so that plans whose run was kept come again."""
     runner = SimRunner([Bug(plan_of("kill decode 0"), "wrong tokens", 0.3)], seed=seed, runs_max=60)
     with tempfile.TemporaryDirectory() as name, mock.patch.object(novelty, "LOOK_MAX", 0):
         rounds = Rounds(
@@ -266,12 +266,12 @@ def _noisy(seed: int) -> str:
         )
         try:
             return search(rounds, seed, findings_max=1)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is counted
+        except Exception as error:  # noqa: BLE001 - every error is counted
             return type(error).__name__
 
 
 def reuse() -> Further:
-    """What it saves, at rate 1 and .6, to use graphs again that start slowly."""
+    """Measure what it saves to reuse graphs that start slowly, at rates 1 and .6."""
     often, seldom = saved(1.0, SEEDS), saved(0.6, SEEDS)
     text = (
         f"used graphs: {often.shrinking:.2f} of the time of all-fresh while shrinking, {often.all:.2f} with confirming runs "
@@ -291,7 +291,7 @@ MEASUREMENTS: Final[tuple[Callable[[], Further], ...]] = (
     no_false_findings,
     reuse,
 )
-# Of many searches each: `each` may spread them over processes.
+# Each of these makes many searches, which `each` may spread over processes.
 SPREAD: Final[tuple[Callable[[Each], Further], ...]] = (behind_a_case, noise)
 
 

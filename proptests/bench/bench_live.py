@@ -1,7 +1,7 @@
-"""What a live shrink takes, with one slot and with two: `python -m bench.bench_live --times 3`.
+"""Measure a live shrink with one slot and with two: `tox -e bench -- bench_live --times 3`.
 
-Each time a search on a graph with a real bug runs to its first finding, with one slot and with two in turn, from the same seed. What
-counts is the time from the first failure to the finding: reproduce, shrink, confirm, controls.
+Each turn searches a graph with a real bug until its first finding, with one slot and then with two, from the same seed. The measure is the
+time from the first failure to the finding: reproduce, shrink, confirm, controls.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ BUDGET_S = 400.0
 
 @dataclass(slots=True)
 class Shrunk:
-    """One of them.
+    """One live shrink.
 
     Attributes:
-        took_s: from the first failure to the finding.
+        took_s: the time from the first failure to the finding.
         runs: live runs of the shrink.
     """
 
@@ -44,31 +44,31 @@ class Shrunk:
 
 @dataclass
 class Watch:
-    """Notes when the first failure was seen."""
+    """Notes when the first failing run ended."""
 
     first_s: float = 0.0
     found: list[Finding] = field(default_factory=list)
 
     def saw(self, outcome: RunResult) -> None:
-        """A run ended."""
+        """Note the end of a run."""
         if outcome.verdict.kind == "broken" and not self.first_s:
             self.first_s = time.monotonic()
 
 
 class WatchedRunner(LiveRunner):
-    """A runner that is watched."""
+    """A live runner that reports the end of each run to a `Watch`."""
 
     watcher: Watch
 
     def result(self, pending: PendingRun) -> RunResult:
-        """See `Runner.result`."""
+        """Return a run's result, and report it."""
         outcome = super().result(pending)
         self.watcher.saw(outcome)
         return outcome
 
 
 def shrink_once(graph: str, slots: int, seed: int) -> Shrunk | None:
-    """One search to its first finding; None if there is none."""
+    """Search until the first finding; None if there is none."""
     watch = Watch()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -87,7 +87,7 @@ def shrink_once(graph: str, slots: int, seed: int) -> Shrunk | None:
 
 
 def main() -> None:
-    """The command."""
+    """Make the turns and print how long each shrink took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--graph", default=GRAPH)
     parser.add_argument("--times", type=int, default=3)

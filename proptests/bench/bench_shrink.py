@@ -1,11 +1,14 @@
-"""What the shrinker is worth, against Hypothesis as it comes, ddmin and ProbDD. `tox -e bench-shrink`.
+"""Compare the shrinker with plain Hypothesis, ddmin and ProbDD: `tox -e bench -- bench_shrink`.
 
-On simulated graphs, in no time and without chance from outside: ten bugs, four rates at which they show, twenty plans each. Each way begins
-with a run that failed; counted are the live runs after it, and the seconds that they would take (`costs`). A: until a plan of the final
-steps was first seen to break. B: all but mere evidence (controls, single removals, other replicas). C: all.
+Everything is simulated and deterministic: ten bugs, four rates at which they show, twenty plans each. Each way of shrinking begins with a
+run that failed. Counted are the live runs after it, and the seconds that they would take (see `costs`):
+
+- A: the runs until a plan with the final steps first broke.
+- B: all runs except those that only give evidence (controls, single removals, other replicas).
+- C: all runs.
 
 Results go to a JSON file. Rows of ways that were not asked for this time stay in it and in the tables: Hypothesis alone takes twenty
-minutes of a core, slots an hour, everything else two minutes. With `--check` it fails if ours is not what it is wanted to be.
+minutes of a core, slots an hour, everything else two minutes. With `--check` the command fails if the shrinker misses a wanted number.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from bench.shrink_tables import checks, shapes_table, ways_table
 from bench.ways import Ddmin, FourSlots, Ours, ProbDD, TwoSlots, Way
 from support.simulated import SHAPES, Simulated, failing
 
-# A further way is a further line here.
+# A new way of shrinking is a new line here.
 WAYS: Final[dict[str, Callable[[Costs], Way]]] = {
     "hypothesis": AsItComes,
     "ddmin": Ddmin,
@@ -47,7 +50,7 @@ FILE: Final = Path(".graphquake/bench-shrink.json")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """All shrinks of one bug at one rate, in one way."""
+    """All shrinks of one bug at one rate with one way."""
 
     way: str
     rate: float
@@ -55,7 +58,7 @@ class Task:
 
 
 def measure(task: Task, seeds: int, costs: Costs) -> tuple[list[Row], float]:
-    """Its rows, and the seconds that they took."""
+    """Make the shrinks of a task. Returns their rows and the seconds that they took."""
     way, shape, begun_s = WAYS[task.way](costs), SHAPES[task.shape], time.monotonic()
     rows = []
     for seed in range(seeds):
@@ -66,7 +69,7 @@ def measure(task: Task, seeds: int, costs: Costs) -> tuple[list[Row], float]:
 
 
 def _read(file: Path, costs: Costs, ways: Sequence[str]) -> tuple[list[Row], dict[str, float]]:
-    """The rows of other ways in a file, if they were made at the same costs; and how long those took."""
+    """Return the rows of other ways from the results file, if they were made at the same costs, and how long they took."""
     if not file.exists():
         return [], {}
     held: dict[str, Any] = json.loads(file.read_text())
@@ -91,7 +94,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, keep, print, and perhaps check."""
+    """Measure, save and print; check the wanted numbers if asked to."""
     options = _options()
     costs = Costs(start_s=options.start_s, after_s=options.after_s)
     rows, took_s = _read(options.json, costs, options.ways)

@@ -1,9 +1,8 @@
-"""Does it pay to choose which drawn plans are run? Live runs and seconds until a simulated bug is first met, with and without.
+"""Measure what it saves to choose which drawn plans are run: `tox -e bench -- bench_steering --seeds 20`.
 
-    python -m bench.bench_steering --seeds 20
-
-The plans of each seed are drawn once; every way of choosing takes its runs from the same draws, in their order. A bug is met by the first
-run whose plan shows it (rate 1), at most `--runs` of them. What a run takes is what it would take live, see `costs`.
+The measure is the number of live runs and seconds until a simulated bug first shows, with and without a choice. The plans of each seed are
+drawn once. Every way of choosing takes its runs from the same draws, in their order. Every bug shows at rate 1. A search has at most
+`--runs` runs. The seconds of a run are those of a live one (see `costs`).
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from support.simulated import SHAPES, SPEC
 
 RUNS: Final = 60
 SEEDS: Final = 20
-# What takes its turns from fewer draws than that has none left before its runs are spent.
+# With fewer draws for each run, a way of choosing runs out of draws before it runs out of runs.
 DRAWS_A_RUN: Final = 18
 
 Way: TypeAlias = Callable[[Sequence[Plan], int], list[Plan]]
 
 
 def in_order(plans: Sequence[Plan], runs: int) -> list[Plan]:
-    """Every drawn plan is run."""
+    """Run every drawn plan."""
     return list(plans[:runs])
 
 
 def by_novelty(plans: Sequence[Plan], runs: int, run_s: float) -> list[Plan]:
-    """As the search chooses, if a run costs so many seconds besides what its plan waits for."""
+    """Choose like the search, if a run costs `run_s` seconds besides the waits of its plan."""
     chosen: list[Plan] = []
     with mock.patch.object(novelty, "RUN_S", run_s):
         turns = Novelty(SPEC)
@@ -53,7 +52,7 @@ def by_novelty(plans: Sequence[Plan], runs: int, run_s: float) -> list[Plan]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a way of choosing comes to, over all bugs and seeds."""
+    """The result of a way of choosing over all bugs and seeds."""
 
     way: str
     met: int
@@ -70,7 +69,7 @@ class Row:
 
 
 def measure(way: str, choose: Way, drawn: Sequence[Sequence[Plan]], runs: int) -> Row:
-    """One way, over all bugs and seeds; a bug that is not met counts with all runs and seconds."""
+    """Measure one way of choosing over all bugs and seeds. A bug that never shows counts with all runs and seconds."""
     costs, met, needed, seconds, each_s = Costs(), 0, [], [], []
     for plans in drawn:
         chosen = choose(plans, runs)
@@ -94,13 +93,13 @@ def measure(way: str, choose: Way, drawn: Sequence[Sequence[Plan]], runs: int) -
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
+    """Return the rows as a Markdown table."""
     head = ["| way | met | runs (mean) | seconds (mean) | median run, s |", "|---|--:|--:|--:|--:|"]
     return "\n".join([*head, *map(str, rows)])
 
 
 def main() -> None:
-    """The command."""
+    """Measure every way of choosing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--runs", type=int, default=RUNS)

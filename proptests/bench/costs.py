@@ -1,7 +1,7 @@
-"""What a simulated run would take live, and how small the numbers of a plan could be. No way to shrink knows either.
+"""The live seconds of a simulated run, and the least numbers with which a plan still shows its bug. No way of shrinking knows either.
 
-The seconds are those of a small real graph on one machine; each stands beside its reason. Another engine is another `Costs`: one that
-starts in 31 s and whose run goes on for 45 s differs in two numbers.
+The seconds were measured on a small real graph; each stands beside its reason. Another engine is another `Costs`: an engine that starts in
+31 s and whose run lasts 45 s differs in two numbers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from graphquake.machines.shrinking.parameters import Number, numbers
 
 from support.simulated import SPEC, Shape, timeline
 
-# A number is small enough if it is within this share of the least value that still shows the bug.
+# A number counts as small if it exceeds the least value that still shows the bug by at most this share.
 NEAR: Final = 0.25
-# Waits are summed up in floats: 0.80 s after a kill may be 0.7999.
+# Waits are added as floats: 0.80 s after a kill may be 0.7999.
 SLACK: Final = 1e-6
 
 
@@ -26,10 +26,10 @@ class Costs:
     """The seconds of one live run.
 
     Attributes:
-        start_s: until a fresh graph is ready. Its processes are forked from one that has imported everything.
+        start_s: the start of a fresh graph, whose processes are forked from one that has imported everything.
         baseline_s: the load before the plan, against which the rest is judged.
-        after_s: what a kept run does after its plan: heal, recover (clients calm for 0.5 s), steady (half a second beyond W), drain.
-        tick_s: how often a run is judged while it goes on. A broken one ends at its violation and at most one such tick later.
+        after_s: the phases of a kept run after its plan: heal, recover (clients calm for 0.5 s), steady (half a second beyond W), drain.
+        tick_s: how often a run is judged while it goes on. A broken run ends at most one tick after its violation.
     """
 
     start_s: float = 0.55
@@ -38,7 +38,7 @@ class Costs:
     tick_s: float = 0.25
 
     def run_s(self, shape: Shape, plan: Plan, says: VerdictKind) -> float:
-        """What one run takes; an invalid one is cut where its plan ends, as Hypothesis cuts what it does not want to draw on."""
+        """Return the seconds of one run. An invalid run ends with its plan, like an example that Hypothesis stops drawing."""
         moments = timeline(SPEC, plan)
         begun_s = self.start_s + self.baseline_s
         planned_s = begun_s + (moments[-1].at_s if moments else 0.0)
@@ -53,7 +53,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One number of a plan, and the least value of it that still shows the bug while the others are as they are."""
+    """One number of a plan, and its least value that still shows the bug while the other numbers stay."""
 
     name: str
     value: float
@@ -62,12 +62,12 @@ class Size:
 
     @property
     def is_near(self) -> bool:
-        """Whether it is about as small as it can be."""
+        """Whether the number is about as small as it can be."""
         return self.value <= max(self.least * (1 + NEAR), self.least + self.unit) + SLACK
 
 
 def sizes(shape: Shape, plan: Plan) -> list[Size]:
-    """The numbers of a plan that are worth to be small: how many requests, how long a wait, how long the run stays."""
+    """Return the numbers of a plan that cost time: requests of bursts, seconds of waits, and the long stay."""
     return [
         Size(number.name, number.of(plan), least_value(shape, plan, number), number.unit)
         for number in numbers(plan)
@@ -76,7 +76,7 @@ def sizes(shape: Shape, plan: Plan) -> list[Size]:
 
 
 def least_value(shape: Shape, plan: Plan, number: Number) -> float:
-    """The least value of a number that still shows the bug, by bisection down to its unit; no run, only the predicate."""
+    """Return the least value of a number that still shows the bug, by bisection with the predicate; no run is made."""
 
     def shows(units: int) -> bool:
         return shape.at_s(number.put(plan, units * number.unit)) is not None

@@ -1,8 +1,8 @@
-"""What there is to be seen on a machine with a GPU only: `python -m bench.gpu`.
+"""Measure what needs a machine with a GPU: `tox -e bench -- gpu`.
 
-Runs a few plans on each GPU graph and says of each: the verdict, how long start, respawn and run took, how many tokens came in a second.
-With two GPUs, also prefill on one and decode on the other, and one worker across both. Then a graph whose prefill worker keeps GPU
-memory, which has to be found out, and how fast the engine is by itself. Ends with status 1 if anything is not as it should be.
+Runs a few plans on each GPU graph. For each it prints the verdict, the seconds of start, respawn and run, and the tokens for each second.
+With two GPUs it also runs prefill on one and decode on the other, and one worker across both. Then it runs a graph whose prefill worker
+leaks GPU memory, which has to be found, and measures the engine alone. The exit status is 1 if a result is not as it should be.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ TOKENS: Final = 64
 
 
 def respawns_s(history: History) -> list[float]:
-    """From the pid of a respawned worker to its readiness."""
+    """Return the times from the pid of each respawned replica to its readiness, in seconds."""
     ready = {(e.replica, e.incarnation): e.at_s for e in history.of(BecameReady)}
     return [
         ready[e.replica, e.incarnation] - e.at_s
@@ -73,13 +73,13 @@ def respawns_s(history: History) -> list[float]:
 
 
 def tokens_per_s(history: History) -> float:
-    """Tokens of right answers, a second."""
+    """Return the tokens of right answers for each second."""
     right = [r for r in history.requests if r.outcome == Outcome.OK]
     return sum(r.tokens for r in right) / (max(r.ended_s for r in right) - right[0].sent_s)
 
 
 def run(spec: GraphSpec, line: str, folder: Path) -> LiveRun:
-    """One run, and a line about it."""
+    """Make one run and print a line about it."""
     done = asyncio.run(run_live(spec, parse_plan("plan", line.split(";")), folder))
     took = ", ".join(f"{s:.2f} s" for s in respawns_s(done.history)) or "none"
     print(
@@ -96,7 +96,7 @@ def run(spec: GraphSpec, line: str, folder: Path) -> LiveRun:
 
 
 def hoarding() -> GraphSpec:
-    """The reference graph on GPUs with a prefill worker that keeps memory."""
+    """Return the reference graph on GPUs with a prefill worker that leaks GPU memory."""
     right = load_graph("reference-gpu")
     document = tomllib.loads(right.path.read_text(encoding="utf-8"))
     bug = Path(__file__).with_name("gpu_hoard.py")
@@ -108,7 +108,7 @@ def hoarding() -> GraphSpec:
 
 
 async def placed(spec: GraphSpec, folder: Path) -> None:
-    """Which replica has which GPU, and how much of it."""
+    """Print which replica has which GPU, and how much of its memory."""
     async with Supervisor.launch(spec, folder) as target:
         held = {one.replica: one.gpu_bytes // MIB for one in await target.measures()}
         for name, replica in target._replicas.items():
@@ -118,7 +118,7 @@ async def placed(spec: GraphSpec, folder: Path) -> None:
 
 
 async def engine_tokens_per_s(backend: str, tp: int) -> float:
-    """What an engine makes of a full batch, without the time that a token takes at least."""
+    """Return the tokens for each second that an engine makes of a full batch, without its minimum time for a token."""
     engine = await Engine.start(tp=tp, backend=backend, step_s=0.0, max_seqs=SEQUENCES)
     try:
         made = [await engine.prefill([number + 1] * 48) for number in range(SEQUENCES)]
@@ -135,7 +135,7 @@ async def engine_tokens_per_s(backend: str, tp: int) -> float:
 
 
 def main() -> None:
-    """Run all plans of the graphs that are named, or of all."""
+    """Run all plans of the named graphs, or of all graphs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("graphs", nargs="*", help=", ".join(PLANS))
     options = parser.parse_args()

@@ -1,6 +1,6 @@
-"""A planted bug that needs a GPU: a rank keeps 4 MiB of GPU memory for each prompt. For `gpu.py`.
+"""A planted bug for `gpu.py`, which needs a GPU: a rank leaks 4 MiB of GPU memory for each prompt.
 
-Modelled on dynamo 308 and 1889: GPU memory that nobody gives back.
+Modelled on dynamo 308 and 1889: GPU memory that is never freed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KEPT_MAX = 200
 
 
 class Hoard(rank.Rank):
-    """Gives nothing back."""
+    """Never frees the memory that it takes for a prompt."""
 
     def __init__(self, shard: model.Shard, control: socket.socket) -> None:
         super().__init__(shard, control)

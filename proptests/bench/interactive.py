@@ -1,16 +1,18 @@
-"""Hypothesis as it comes: a state machine whose rules act on the graph as they are drawn, and Hypothesis's own shrinker.
+"""Plain Hypothesis: a state machine whose rules act on the graph while they are drawn, and Hypothesis's own shrinker.
 
-This is what one writes first. Each example is a live run on a fresh graph; the violation raises inside it, as soon as the plan's clock has
-passed it or, if it comes later, at the end. The graph is simulated, but nothing else is: drawing, shrinking and the final replay are
-Hypothesis's own, with the cap on the time of its shrinking lifted, since its clock knows nothing of a simulated one. The machine draws the
-same kinds of steps as `simulated.drawn`, from the same lists; so a number cannot be smaller than the least of its list that shows the bug.
-What a draw means does not hang on the draws before it: a step that aims at what cannot take it does nothing. Of the two ways to write such
-a machine it is the better one: where replicas are drawn among those that live, 3 of 20 plans became step-minimal; so, 10.
+This is the machine that one would write first. Each example is a live run on a fresh graph. The violation raises inside the example as soon
+as the plan's clock has passed it, at the latest at the end. Only the graph is simulated. Drawing, shrinking and the final replay are
+Hypothesis's own. The limit on its shrinking time is lifted, since it does not know the simulated clock.
 
-The same code draws the same runs. But Hypothesis draws now and then a constant that it finds in the source of loaded modules, so an edit
-of one of them, even of a number in a test, may change a search: in one comparison, 1 of 10 did.
+The machine draws the same kinds of steps as `simulated.drawn`, from the same lists. So a number cannot become smaller than the least value of
+its list that shows the bug. A draw means the same whatever was drawn before: a step aimed at a replica that cannot take it does nothing.
+This is the better of the two ways to write such a machine: 10 of 20 plans became step-minimal, and 3 of 20 if replicas are drawn among
+those that are alive.
 
-Other ways begin with a plan that was seen to fail. This one draws its own, so what it did until its first failing example is not counted.
+The same code draws the same runs. But Hypothesis sometimes draws a constant that it finds in the source of loaded modules. So an edit of one
+of them, even of a number in a test, may change a search: in one comparison, 1 of 10 changed.
+
+Other ways begin with a plan that failed. This one draws its own plans. Its runs before the first failing example are not counted.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ from support.simulated import (
 )
 
 EXAMPLES_MAX: Final = 2_000
-# As the longest plans that the other ways begin with; Hypothesis's default is 50.
+# The length of the longest plans that the other ways begin with. Hypothesis's default is 50.
 STEPS_MAX: Final = 20
 FAULTS_MAX: Final = 6
 AIMS: Final = st.sampled_from(SPEC.replicas())
@@ -85,12 +87,12 @@ SETTINGS: Final = settings(
 
 
 class Violated(Exception):
-    """A promise does not hold, in the run that goes on."""
+    """A promise does not hold in the present run."""
 
 
 @dataclass(slots=True)
 class Sessions:
-    """The live runs of one search: a fresh graph each, in a share of which the bug shows if it can.
+    """The live runs of one search, each on a fresh graph. The bug shows in a share of the runs.
 
     Attributes:
         ran: all runs after the first that broke the promise.
@@ -103,18 +105,18 @@ class Sessions:
     ran: list[Ran] = field(default_factory=list)
 
     def begin(self) -> bool:
-        """A fresh graph. Whether the bug would show."""
+        """Start a fresh graph. Returns whether the bug would show on it."""
         return self.random.random() < self.rate
 
     def end(self, plan: Plan, trial: Trial) -> None:
-        """A run is over; runs are counted from the first failure on."""
+        """End a run. Runs are counted from the first failure on."""
         if self.failed:
             self.ran.append(Ran(plan, trial))
         self.failed = self.failed or trial.kind == "broken"
 
 
 class Interactive(RuleBasedStateMachine):
-    """Acts on the graph with each rule, and looks at what it does."""
+    """A machine whose rules act on the graph and check it at once."""
 
     sessions: ClassVar[Sessions]
 
@@ -126,24 +128,24 @@ class Interactive(RuleBasedStateMachine):
         self.shows = self.sessions.begin()
 
     def act(self, step: Step) -> None:
-        """Do a step, and look."""
+        """Do a step and check the promise."""
         self.steps.append(step)
         self.model = self.model.after(step)
         plan = self.plan()
         self.look(plan, until_s=timeline(SPEC, plan)[-1].at_s)
 
     def look(self, plan: Plan, until_s: float) -> None:
-        """Raise if the promise is broken by then. One line for all: to Hypothesis, another line is another bug."""
+        """Raise if the promise is broken by then. All failures raise in this line, since Hypothesis takes another line for another bug."""
         at_s = self.sessions.shape.at_s(plan) if self.shows else None
         if at_s is not None and at_s <= until_s:
             raise Violated
 
     def plan(self) -> Plan:
-        """What was done so far."""
+        """Return the steps done so far as a plan."""
         return Plan(tuple(self.steps), stay_s=self.stay_s)
 
     def teardown(self) -> None:
-        """Let the run come to its end, unless it broke a promise before, or Hypothesis cut it."""
+        """End the run, unless it broke a promise before or Hypothesis stopped it."""
         ended_by = sys.exc_info()[0]
         plan = self.plan()
         if ended_by is not None:
@@ -160,41 +162,41 @@ class Interactive(RuleBasedStateMachine):
     # ---- rules
 
     def can(self, make: Callable[[str, int], Step]) -> bool:
-        """Whether a step of that kind may aim at any replica."""
+        """Return whether a step of a kind may aim at any replica."""
         return any(
             self.model.possible(make(who.role, who.index)) is None for who in SPEC.replicas()
         )
 
     def may_fault(self) -> bool:
-        """Whether one more fault may be drawn."""
+        """Return whether one more fault may be drawn."""
         return sum(isinstance(step, Kill | Terminate) for step in self.steps) < FAULTS_MAX
 
     def aim(self, step: Step) -> None:
-        """Do a step, if its replica can take it now."""
+        """Do a step if its replica can take it now."""
         if self.model.possible(step) is None:
             self.act(step)
 
     @initialize(stay_s=st.sampled_from(STAYS_S))
     def begin(self, stay_s: float) -> None:
-        """One run in five outlasts the graph's leases."""
+        """Let one run in five outlast the graph's leases."""
         self.stay_s = stay_s
 
     @precondition(lambda self: self.may_fault() and self.can(Kill))
     @rule(who=AIMS)
     def kill(self, who: Replica) -> None:
-        """SIGKILL to a replica."""
+        """Send SIGKILL to a replica."""
         self.aim(Kill(who.role, who.index))
 
     @precondition(lambda self: self.may_fault() and self.can(Terminate))
     @rule(who=AIMS)
     def terminate(self, who: Replica) -> None:
-        """SIGTERM to a replica."""
+        """Send SIGTERM to a replica."""
         self.aim(Terminate(who.role, who.index))
 
     @precondition(lambda self: self.can(Respawn))
     @rule(who=AIMS)
     def respawn(self, who: Replica) -> None:
-        """Bring a dead replica back."""
+        """Start a dead replica again."""
         self.aim(Respawn(who.role, who.index))
 
     @rule(
@@ -203,7 +205,7 @@ class Interactive(RuleBasedStateMachine):
         leave=st.sampled_from(LEAVE),
     )
     def burst(self, requests: int, over_s: float, leave: float) -> None:
-        """Requests on top of the steady load."""
+        """Send requests on top of the steady load."""
         self.act(Burst(requests, over_s, leave))
 
     @rule(for_s=st.sampled_from(WAITS_S))
@@ -213,13 +215,13 @@ class Interactive(RuleBasedStateMachine):
 
     @rule()
     def wait_ready(self) -> None:
-        """Wait until all is ready."""
+        """Wait until every replica is ready."""
         self.act(WaitReady())
 
 
 @contextlib.contextmanager
 def no_cap() -> Iterator[None]:
-    """Let Hypothesis shrink for as long as it finds anything to do."""
+    """Let Hypothesis shrink for as long as it makes progress."""
     before = engine.MAX_SHRINKING_SECONDS, engine.MAX_SHRINKS
     engine.MAX_SHRINKING_SECONDS, engine.MAX_SHRINKS = 1_000_000, 1_000_000
     try:
@@ -230,13 +232,13 @@ def no_cap() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class AsItComes:
-    """Hypothesis with an interactive machine. The plan and the graph that it is given only tell bug, rate and seed."""
+    """Hypothesis with an interactive machine. Of its plan and graph it uses only the bug, the rate and the seed."""
 
     runs_max: ClassVar[int] = UNBOUNDED
     costs: Costs
 
     def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
-        """Draw until a run fails, and let Hypothesis shrink."""
+        """Draw until a run fails and let Hypothesis shrink."""
         rate = graph.rate
         assert isinstance(rate, float), "a rate for all plans"
         chance = random.Random(f"{shape.name}/{graph.seed}/interactive")

@@ -1,7 +1,6 @@
-"""What one shrink of the benchmark was worth and what it cost, and the numbers over many of them. Pure.
+"""The quality and the cost of one benchmark shrink, and statistics over many of them. Pure.
 
-Where a way says anything but the finding, what it cost does not count: the medians are those of shrinks that ended with a plan. How many
-did not stands beside them.
+The medians are those of shrinks that ended with the finding. The share of the others stands beside them.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ class Row:
     """One shrink.
 
     Attributes:
-        says: `finding`, or what the way said instead.
+        says: `finding`, or the other word with which the way ended.
         steps: the length of its plan.
-        is_minimal: whether it is the finding, and no single step of it is too many.
-        near, numbers: how many of how many numbers are about as small as can be; 0 of 0 if it is not minimal.
-        until_held: live runs after the first failure until a plan of the final steps was first seen to break (A); at low
-            rates that may be a run that was made for evidence, so this can exceed B.
-        sought: all live runs that were no mere evidence, with confirmation (B).
+        is_minimal: whether it is the finding, and no single step of its plan can be left out.
+        near, numbers: how many of how many numbers are about as small as they can be; 0 of 0 if it is not minimal.
+        until_held: the live runs after the first failure until a plan with the final steps first broke (A); at low rates that may
+            be a run for evidence, so A can exceed B.
+        sought: all live runs except those for evidence alone, with confirmation (B).
         runs: all live runs (C).
         sought_s, live_s: live seconds of B and of C.
     """
@@ -52,7 +51,7 @@ class Row:
 
 
 def row_of(way: str, shape: Shape, rate: float, seed: int, result: Result) -> Row:
-    """Look at one result."""
+    """Return the row of one result."""
     is_minimal = result.says == FINDING and shape.is_step_minimal(result.plan)
     own = sizes(shape, result.plan) if is_minimal else []
     return Row(
@@ -75,7 +74,7 @@ def row_of(way: str, shape: Shape, rate: float, seed: int, result: Result) -> Ro
 
 
 def until_held(result: Result) -> int:
-    """How many runs until a plan of the final steps was first seen to break; 0 if that is the plan it began with."""
+    """Return the runs until a plan with the final steps first broke; 0 if the shrink began with that plan."""
     final = _acts(result.plan)
     for number, one in enumerate(result.runs, start=1):
         if one.trial.kind == "broken" and _acts(one.plan) == final:
@@ -84,13 +83,13 @@ def until_held(result: Result) -> int:
 
 
 def _acts(plan: Plan) -> list[Step | type[Step]]:
-    """The steps of a plan without their numbers."""
+    """Return the steps of a plan without their numbers."""
     return [type(step) if isinstance(step, Burst | Wait) else step for step in plan.steps]
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median and 95th percentile; None for nothing."""
+    """Median and 95th percentile; None if there are no values."""
 
     median: float | None
     p95: float | None
@@ -102,7 +101,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """The median of some values, and the least that 95% of them do not exceed."""
+    """Return the median of some values, and the least value that 95% of them do not exceed."""
     ordered = sorted(values)
     if not ordered:
         return Spread(None, None)
@@ -111,13 +110,14 @@ def spread(values: Iterable[float]) -> Spread:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Many shrinks of one way.
+    """Statistics of many shrinks of one way.
 
     Attributes:
-        of: how many had a failure to begin with.
-        not_found: how many had none, and are left out of everything else.
-        minimal, near, other: shares of those: step-minimal; numbers about as small as can be; anything but the finding shown.
-        says: what was said instead, and how often.
+        of: how many shrinks began with a failure.
+        not_found: how many had no failure to begin with; nothing else counts them.
+        minimal, near, other: the shares that are step-minimal; of numbers about as small as they can be; that ended with another
+            word than `finding`.
+        says: those other words, with counts.
     """
 
     of: int
@@ -134,7 +134,7 @@ class Summary:
 
 
 def summary(rows: Sequence[Row]) -> Summary:
-    """The numbers over some rows."""
+    """Return the statistics of some rows."""
     begun = [row for row in rows if row.says != NOT_FOUND]
     shown = [row for row in begun if row.says == FINDING]
     others = [row.says for row in begun if row.says != FINDING]

@@ -1,7 +1,7 @@
-"""What it saves to use a graph that starts slowly for several runs of a shrink. Simulated: a start takes 31 s, a whole run 45 s.
+"""Measure what it saves to reuse a graph that starts slowly within a shrink. Simulated: a start takes 31 s, a whole run 45 s.
 
-A graph is used again after whatever run; what a broken one left dead is brought back first, which takes as long as it does at the end of
-a kept one. Confirming runs have fresh graphs either way, so the time of everything else stands beside the time of all.
+A graph is reused after any run. The dead replicas of a broken run are brought back first, which takes as long as at the end of a kept run.
+Confirming runs use fresh graphs in both cases, so the time of all other runs stands beside the time of all runs.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from graphquake.machines.shrinking.trials import Trial
 from bench.costs import Costs
 from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
-# A plan of 3 s, and what a whole run does before and after it.
+# The seconds of a whole run before and after a plan of 3 s.
 SLOW: Final = Costs(start_s=31.0, after_s=10.0)
 RUNS_MAX: Final = 120
 
 
 @dataclass(slots=True)
 class Graphs:
-    """Fresh graphs and used ones.
+    """Runs on fresh and on used graphs.
 
     Attributes:
-        left: how many more runs the graph at hand may be used for.
-        is_healed: whether the run before brought back what it had killed.
-        live_s: the seconds of each run, with what it had to wait for.
+        left: how many more runs the present graph may be used for.
+        is_healed: whether the run before brought back the replicas that it killed.
+        live_s: the seconds of each run, with its waiting for a start or a heal.
     """
 
     shape: Shape
@@ -40,12 +40,12 @@ class Graphs:
     live_s: list[float] = field(default_factory=list)
 
     def fresh(self, plan: Plan) -> Trial:
-        """A run on a graph of its own."""
+        """Make a run on a fresh graph."""
         self.left = USES_MAX
         return self._run(plan, self.graph(plan), SLOW.start_s)
 
     def used(self, plan: Plan) -> Trial:
-        """A run on the graph at hand, if there is one."""
+        """Make a run on the present graph, or on a fresh one if there is none."""
         if not self.left:
             return self.fresh(plan)
         waited_s = 0.0 if self.is_healed else SLOW.after_s
@@ -61,7 +61,7 @@ class Graphs:
 
 @dataclass(frozen=True, slots=True)
 class Shrink:
-    """One shrink: the seconds of all its runs, of all but the confirming ones, and whether its plan is minimal."""
+    """One shrink: the seconds of all its runs, the seconds without the confirming ones, and whether its plan is minimal."""
 
     all_s: float
     shrinking_s: float
@@ -69,7 +69,7 @@ class Shrink:
 
 
 def shrink_once(shape: Shape, seed: int, rate: float, *, reuse: bool) -> Shrink:
-    """Shrink one failing plan, with graphs that are used again or with fresh ones only."""
+    """Shrink one failing plan, with reused graphs or with fresh ones only."""
     graphs, plan = (
         Graphs(shape, Simulated(shape, seed, rate, runs_max=RUNS_MAX)),
         failing(shape, seed),
@@ -86,7 +86,7 @@ def shrink_once(shape: Shape, seed: int, rate: float, *, reuse: bool) -> Shrink:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Many shrinks, with used graphs against fresh ones only.
+    """Many shrinks with reused graphs, compared with fresh graphs only.
 
     Attributes:
         all, shrinking: medians of the ratios of seconds.
@@ -100,7 +100,7 @@ class Saved:
 
 
 def saved(rate: float, seeds: int) -> Saved:
-    """What is saved, over all shapes."""
+    """Measure what reuse saves over all bugs."""
     pairs = [
         tuple(shrink_once(shape, seed, rate, reuse=reuse) for reuse in (False, True))
         for shape in SHAPES

@@ -1,9 +1,9 @@
-"""Are the planted bugs found? `tox -e bugs`.
+"""Search for each planted bug: `tox -e bugs`.
 
-For each bug a search of its own, from a seed: how many live runs until its first failure, what it was shrunk to against the plan by hand,
-and what that took. A search stops at its first finding; one that breaks another promise than the bug's fails the row. Row 0 is the graph
-without a bug, where any finding fails. Two searches go side by side. What is done is kept in `results.json`, and not done again by the
-next call.
+Each bug gets one search for each seed. A row shows the live runs until the first failure, the minimal plan beside the plan found by hand, and
+the cost of the shrink. A search stops at its first finding. A finding that breaks another promise than those of the bug fails the row. The
+row `none` is the graph without a bug, where any finding fails. Two searches go side by side. Finished searches are saved in `results.json`,
+and the next call does not repeat them.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ FOLDER: Final = Path(".graphquake/bugs")
 
 @dataclass(slots=True)
 class Row:
-    """What became of one search.
+    """The result of one search.
 
     Attributes:
         runs, live_s: live runs and seconds until the first failure; all of them if there was none.
-        found: whether what was found is the bug (for the graph without one: whether nothing was).
-        plan, by_hand: the lines of the minimal plan that was found, and of the one by hand.
-        shrink_runs: live runs from the first failure to the end of confirming.
+        found: whether the bug was found and nothing else; for the graph without a bug, whether nothing was found.
+        plan, by_hand: the lines of the minimal plan that was found, and of the plan found by hand.
+        shrink_runs: live runs from the first failure to the end of the confirmation.
         broke, of: how many of how many fresh runs of the minimal plan broke.
         others: signatures that are not the bug's.
     """
@@ -68,7 +68,7 @@ class Row:
 
     @property
     def is_minimal(self) -> bool:
-        """Whether the plan that was found is as short as the one by hand."""
+        """Whether the plan that was found is as short as the plan found by hand."""
         return len(self.plan) <= len(self.by_hand)
 
 
@@ -89,7 +89,7 @@ class CappedRunner(LiveRunner):
 
 
 def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:
-    """Search for one bug."""
+    """Search for one bug from one seed."""
     row = Row(bug.name or NO_BUG, seed, by_hand=bug.plan.lines())
     journal = RunLog(folder / "journal.jsonl")
     with CappedRunner(bug.spec, folder / "runs", Budget(SEARCH_MAX_S), slots=slots) as runner:
@@ -125,7 +125,7 @@ def _enter(row: Row, bug: Bug, finding: Finding) -> None:
 def search_all(
     names: list[str], seeds: list[int], folder: Path, side_by_side: int, slots: int
 ) -> list[Row]:
-    """Search for all bugs from all seeds, as far as that was not done before."""
+    """Search for all bugs from all seeds. Searches that an earlier call finished are not repeated."""
     results = folder / "results.json"
     rows = [Row(**row) for row in json.loads(results.read_text())] if results.exists() else []
     done = {(row.bug, row.seed) for row in rows}
@@ -154,7 +154,7 @@ def search_all(
 
 
 def line(row: Row) -> str:
-    """One search in a line."""
+    """Return one search as a line of text."""
     says = "found" if row.found and row.bug != NO_BUG else "kept" if row.found else "MISSED"
     if row.others:
         says = f"WRONG: {'; '.join(row.others)}"
@@ -166,7 +166,7 @@ def line(row: Row) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """All bugs in Markdown, a line each, over all seeds; and how many were found."""
+    """Return a Markdown table with a line for each bug over all seeds, and how many searches found their bug."""
     lines = [
         "| bug | found | runs to the first failure | shrink | as short as by hand | broke | the plan by hand |",
         "|---|---|---|---|---|---|---|",
@@ -192,7 +192,7 @@ def table(rows: list[Row]) -> str:
 
 
 def _middle(values: list[int]) -> str:
-    """The median, and from where to where they go."""
+    """Return the median and the range of some values as text."""
     if not values:
         return ""
     ordered = sorted(values)

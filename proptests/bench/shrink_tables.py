@@ -1,4 +1,4 @@
-"""How the shrinker benchmark reads: two tables in Markdown, and what ours is wanted to be. Pure."""
+"""The output of the shrinker benchmark: two Markdown tables, and the numbers that are wanted of our shrinker. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from bench.measured import Row, Summary, summary
 from support.simulated import SHAPES
 
-# The wanted numbers are about bugs of at most so many steps.
+# The wanted numbers are about bugs of at most this many steps.
 CHECKED_STEPS_MAX: Final = 4
 CHECKED: Final = "ours"
 AGAINST: Final = "hypothesis"
@@ -21,12 +21,12 @@ WAYS_HEAD: Final = (
 
 
 def lower_bound(steps: int) -> int:
-    """A plan of k steps needs so many runs at least, where the bug always shows: one that breaks it, and each removal kept once."""
+    """Return the fewest runs for a plan of k steps whose bug always shows: one broken run, and one kept run for each removal."""
     return steps + 1
 
 
 def ways_table(rows: Sequence[Row], ways: Sequence[str]) -> str:
-    """A line for each way and rate, over all bugs; median (95th percentile) of runs and seconds."""
+    """Return a line for each way and rate over all bugs: median (95th percentile) of runs and seconds."""
     bound = statistics.median(lower_bound(shape.steps) for shape in SHAPES)
     lines = [
         WAYS_HEAD,
@@ -52,7 +52,7 @@ def _others(one: Summary) -> str:
 
 
 def shapes_table(rows: Sequence[Row], ways: Sequence[str]) -> str:
-    """A line for each bug at rate 1: how many plans are step-minimal, and the medians of A and B of each way."""
+    """Return a line for each bug at rate 1: the share of step-minimal plans, and the medians of A and B of each way."""
     head = "".join(f" {way}: minimal, A, B |" for way in ways)
     lines = [f"| at rate 1 | lower bound |{head}", "|---|---|" + "---|" * len(ways)]
     for shape in SHAPES:
@@ -68,7 +68,7 @@ def shapes_table(rows: Sequence[Row], ways: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One wanted number. `is_met` is None if it was not measured."""
+    """One wanted number. `is_met` is None if the number was not measured."""
 
     text: str
     is_met: bool | None
@@ -91,7 +91,7 @@ def _least(what: str, one: Summary, bound: float) -> Check:
 
 
 def checks(rows: Sequence[Row]) -> list[Check]:
-    """What is wanted of ours, over all bugs of at most four steps."""
+    """Check the wanted numbers of our shrinker, over all bugs of at most four steps."""
     short = {shape.name for shape in SHAPES if shape.steps <= CHECKED_STEPS_MAX}
 
     def of(way: str, rate: float) -> Summary:
@@ -124,7 +124,7 @@ def checks(rows: Sequence[Row]) -> list[Check]:
 
 
 def _of_one(rows: Sequence[Row], slots: int) -> float | None:
-    """What of one slot's time a shrink takes with more of them: the median over all bugs and seeds, at rate 1."""
+    """Return the share of one slot's time that a shrink takes with more slots: the median over all bugs and seeds, at rate 1."""
     one = {(r.shape, r.seed): r.live_s for r in rows if (r.way, r.rate) == (CHECKED, 1.0)}
     more = [r for r in rows if (r.way, r.rate) == (f"{CHECKED}, {slots} slots", 1.0)]
     ratios = [r.live_s / one[r.shape, r.seed] for r in more if (r.shape, r.seed) in one]

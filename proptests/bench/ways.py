@@ -1,12 +1,11 @@
-"""Ways to shrink a plan that fails, for the benchmark to compare: ddmin, ProbDD, and ours.
+"""Ways to shrink a failing plan, for the benchmark to compare: ddmin, ProbDD, and our shrinker.
 
-A `Way` is given a bug, a plan that was seen to fail and a graph to run plans on, and says what it ends with and what that took. A
-further one (more slots, say) is a further class in `bench_shrink.WAYS`; how long its runs took, some of them side by side, it says itself.
-Hypothesis as it comes is one more of them, in `interactive`.
+A `Way` gets a bug, a plan that failed and a graph to run plans on. It returns its final plan and the cost. A new way is a new class in
+`bench_shrink.WAYS`; it reports its own seconds, since its runs may go side by side. Plain Hypothesis is another way, in `interactive`.
 
-ddmin (Zeller and Hildebrandt, TSE 2002) and ProbDD (Wang et al., FSE 2021) stand here as they were published: one run a candidate, whatever
-it says is taken as it comes, no number is lowered and nothing confirmed. Both shrink the list of steps; what cannot be done any more once
-others are gone is left out by the model, and no plan is run twice.
+ddmin (Zeller and Hildebrandt, TSE 2002) and ProbDD (Wang et al., FSE 2021) are implemented as they were published. They make one run for
+each candidate and believe it, lower no number, and confirm nothing. Both shrink the list of steps. The model leaves out steps that are
+not possible any more without others. No plan is run twice.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from bench.costs import Costs
 from support.simulated import SPEC, Shape, Simulated, broken
 from support.virtual import Begun, VirtualRunner
 
-# What a way says in the end, if it is the finding; any other word is one for something else.
+# A way ends with this word if its plan is the finding. Any other word means another end.
 FINDING: Final = "finding"
-# It had nothing to shrink: its drawing did not find the bug.
+# The way had nothing to shrink: the plans that it drew did not show the bug.
 NOT_FOUND: Final = "not found"
 UNCONFIRMED: Final = "unconfirmed"
 UNBOUNDED: Final = 1_000_000
-# With this probability every step is taken to be needed at first; it is what ProbDD was published with.
+# The initial probability that a step is needed, as ProbDD was published.
 UNIFORM: Final = 0.1
-# What is more certain than this to be needed is not tried any more.
+# A step that is needed with more than this probability is not tried any more.
 CERTAIN: Final = 1 - 1e-9
 
 
@@ -45,7 +44,7 @@ class Ran:
     """One live run after the first failure.
 
     Attributes:
-        evidence: it was made for the report alone: controls, single removals, other replicas.
+        evidence: whether it was made for the report alone: controls, single removals, other replicas.
     """
 
     plan: Plan
@@ -55,7 +54,7 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a way ends with.
+    """The end of a shrink.
 
     Attributes:
         plan: the plan that it hands back.
@@ -73,19 +72,19 @@ class Result:
 
 
 class Way(Protocol):
-    """A way to shrink. `runs_max` is how many live runs it is given."""
+    """A way of shrinking. It may make at most `runs_max` live runs."""
 
     runs_max: ClassVar[int]
 
     def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
-        """Shrink a plan that was seen to fail on that graph."""
+        """Shrink a plan that failed on a graph."""
         ...
 
 
 def one_by_one(
     shape: Shape, costs: Costs, plan: Plan, says: str, runs: Iterable[Ran], cut_s: float = 0.0
 ) -> Result:
-    """The result of a way that makes one run after the other."""
+    """Return the result of a way that makes one run after the other."""
     ran = tuple(runs)
     each_s = [costs.run_s(shape, one.plan, one.trial.kind) for one in ran]
     sought_s = sum(s for one, s in zip(ran, each_s, strict=True) if not one.evidence)
@@ -97,7 +96,7 @@ def one_by_one(
 
 @dataclass(slots=True)
 class _Steps:
-    """A failing plan as a list of places, and what was seen of parts of it."""
+    """A failing plan as a list of places, and the results of its parts so far."""
 
     plan: Plan
     graph: Simulated
@@ -108,11 +107,11 @@ class _Steps:
         self._seen[self.plan] = True
 
     def part(self, places: Iterable[int]) -> Plan:
-        """The plan with those steps only."""
+        """Return the plan with the steps at some places only."""
         return replace(self.plan, steps=tuple(self.plan.steps[place] for place in places))
 
     def possible(self, places: Iterable[int]) -> list[int]:
-        """Those places whose steps can still be done."""
+        """Return those of some places whose steps are possible without the others."""
         kept: list[int] = []
         for place in sorted(places):
             if len(mend(SPEC, self.part([*kept, place])).steps) > len(kept):
@@ -120,7 +119,7 @@ class _Steps:
         return kept
 
     def fails(self, places: list[int]) -> bool:
-        """Whether one run of that part breaks the promise. Nothing at all does not."""
+        """Return whether one run of a part breaks the promise. The empty plan does not."""
         if not places:
             return False
         plan = self.part(places)
@@ -132,7 +131,7 @@ class _Steps:
 
 
 def _ddmin(steps: _Steps) -> list[int]:
-    """Subsets, then their complements, then finer ones."""
+    """Try subsets, then their complements, then finer ones."""
     now, pieces = list(range(len(steps.plan.steps))), 2
     while len(now) >= 2:
         cuts = [round(len(now) * number / pieces) for number in range(pieces + 1)]
@@ -159,7 +158,7 @@ def _first_failing(steps: _Steps, now: list[int], parts: list[list[int]]) -> lis
 
 
 def _prob_dd(steps: _Steps) -> list[int]:
-    """Leave out what promises the most, and learn from each answer."""
+    """Leave out the most promising steps, and learn from each answer."""
     now = list(range(len(steps.plan.steps)))
     needed = dict.fromkeys(now, UNIFORM)
     while open_places := [place for place in now if needed[place] < CERTAIN]:
@@ -168,7 +167,7 @@ def _prob_dd(steps: _Steps) -> list[int]:
         if steps.fails(rest):
             now = rest
             continue
-        # What cannot be done without them needs them, so that what was asked for is what was answered.
+        # Steps that depend on the removed ones went with them, so the answer is about the removed ones.
         surprise = 1 - math.prod(1 - needed[place] for place in removal)
         for place in removal:
             needed[place] = min(1.0, needed[place] / surprise)
@@ -176,7 +175,7 @@ def _prob_dd(steps: _Steps) -> list[int]:
 
 
 def _most_promising(places: list[int], needed: dict[int, float]) -> list[int]:
-    """The least suspect ones, as many as get rid of the most steps by expectation."""
+    """Return the steps that are least likely to be needed: as many as maximise the expected number of removed steps."""
     order = sorted(places, key=lambda place: (needed[place], place))
     gains = [
         size * math.prod(1 - needed[place] for place in order[:size])
@@ -187,17 +186,17 @@ def _most_promising(places: list[int], needed: dict[int, float]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _OneRunEach:
-    """A way that believes the first run of every candidate."""
+    """A way that believes the first run of each candidate."""
 
     runs_max: ClassVar[int] = UNBOUNDED
     costs: Costs
 
     def left(self, steps: _Steps) -> list[int]:
-        """The places of the steps that it ends with."""
+        """Return the places of the final steps."""
         raise NotImplementedError
 
     def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
-        """Shrink; what is left is taken as it is."""
+        """Shrink and take the final steps without confirmation."""
         steps = _Steps(plan, graph)
         end = steps.part(self.left(steps))
         return one_by_one(shape, self.costs, end, FINDING, steps.ran)
@@ -224,7 +223,7 @@ class ProbDD(_OneRunEach):
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """`graphquake.machines.shrinking.shrink`, one run after the other.
+    """Our shrinker, `graphquake.machines.shrinking.shrink`, one run after the other.
 
     A budget of live runs that ends it leaves what it holds, as in a session. What it never saw again it calls unconfirmed.
     """
@@ -234,7 +233,7 @@ class Ours:
     costs: Costs
 
     def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
-        """Shrink, with all that a case needs."""
+        """Shrink and collect all the evidence that a case needs."""
         one = shrink(SPEC, plan, broken(shape, plan), graph)
         runs = [Ran(t.plan, t.trial, t.reason.startswith(self.evidence)) for t in one.journal]
         says = FINDING if one.confirmed else UNCONFIRMED
@@ -243,14 +242,14 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class _Slotted:
-    """Ours, with candidates side by side. Its seconds are those that pass; runs that nobody asked for in the end are no runs of it."""
+    """Our shrinker with candidates side by side. Seconds are wall time; speculative runs whose result was never used do not count."""
 
     runs_max: ClassVar[int] = UNBOUNDED
     slots: ClassVar[int]
     costs: Costs
 
     def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
-        """Shrink, with all that a case needs."""
+        """Shrink and collect all the evidence that a case needs."""
         runner = _Timed(
             graph, lambda ran, trial: self.costs.run_s(shape, ran, trial.kind), self.slots
         )
@@ -278,12 +277,12 @@ class FourSlots(_Slotted):
 
 @dataclass(slots=True)
 class _Timed(VirtualRunner):
-    """VerdictKind when each outcome was taken; as many as `Ours` is given."""
+    """A virtual runner that notes when each result was taken, and ends at the run limit of `Ours`."""
 
     ends_s: list[float] = field(default_factory=list)
 
     def result(self, run: Begun) -> Trial:
-        """See `VirtualRunner.result`."""
+        """Return a run's result and note the time."""
         if len(self.ends_s) >= Ours.runs_max:
             raise BudgetSpent
         trial = VirtualRunner.result(self, run)
