@@ -1,4 +1,4 @@
-"""Scenarios are run only where their file is asked for: they take an hour on two cores."""
+"""Settings of this test suite. The scenarios run only if their file is named, since they take an hour on two cores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """The file of the scenarios, unless it is named on the command line."""
+    """Ignore the file of the scenarios unless the command line names it."""
     named = (
         Path(config.invocation_params.dir, one.split("::")[0]).resolve() for one in config.args
     )

@@ -1,4 +1,4 @@
-"""The shrinker benchmark: what it compares with does what it should, and what it counts is so."""
+"""The shrinker benchmark: the ways of shrinking work as published, and the counts are right."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ COSTS = Costs()
 @pytest.mark.parametrize("way", [Ddmin(COSTS), ProbDD(COSTS), Ours(COSTS)])
 @pytest.mark.parametrize("name", ["pair of kills in order", "burst after respawn"])
 @pytest.mark.parametrize("seed", range(3))
-def test_what_shows_every_time_becomes_step_minimal(way: Way, name: str, seed: int) -> None:
-    """At rate 1; no plan is run twice by ways that confirm nothing, and A is never more than B."""
+def test_a_bug_that_always_shows_becomes_step_minimal(way: Way, name: str, seed: int) -> None:
+    """At rate 1, every way ends with a minimal plan, and A is at most B. Ways that confirm nothing run no plan twice."""
     shape = BY_NAME[name]
     result = way(shape, failing(shape, seed), Simulated(shape, seed))
     row = row_of("way", shape, 1.0, seed, result)
@@ -36,7 +36,7 @@ def test_what_shows_every_time_becomes_step_minimal(way: Way, name: str, seed: i
 
 
 def test_nothing_is_left_out_without_a_run_that_broke() -> None:
-    """At rate 0 the failing plan is what both hand back, as it comes."""
+    """At rate 0, ddmin and ProbDD return the failing plan unchanged."""
     shape = BY_NAME["pair of kills in order"]
     plan = failing(shape, 0)
     for way in (Ddmin(COSTS), ProbDD(COSTS)):
@@ -46,7 +46,7 @@ def test_nothing_is_left_out_without_a_run_that_broke() -> None:
 
 
 def test_the_least_value_of_each_number() -> None:
-    """A burst of more than 37 is 38; what stays on for nothing need not; a wait until 0.8 s later is shorter by the step itself."""
+    """The least burst above 37 is 38, a stay that is not needed may be 0, and a wait may be shorter by the time of the step itself."""
     burst = BY_NAME["burst > 37 with one alive"]
     plan = Plan((Kill("decode", 0), Kill("decode", 1), Burst(60, 0.5, 0.25)), stay_s=12.0)
     found = {size.name: (size.least, size.is_near) for size in sizes(burst, plan)}
@@ -60,7 +60,7 @@ def test_the_least_value_of_each_number() -> None:
 
 
 def test_the_seconds_of_a_run_add_up() -> None:
-    """Start, baseline, plan, what follows; a broken run ends a tick after its violation, one that is cut with its plan."""
+    """A kept run takes start, baseline, plan and later phases. A broken run ends a tick after its violation, an invalid one with its plan."""
     shape = BY_NAME["single kill"]
     plan = Plan((Kill("decode", 0), Wait(5.0)), stay_s=2.0)
     assert COSTS.run_s(shape, plan, "kept") == pytest.approx(0.55 + 0.6 + 5.02 + 1.8 + 2.0)
@@ -70,8 +70,8 @@ def test_the_seconds_of_a_run_add_up() -> None:
     assert slow.run_s(shape, Plan((Wait(1.0),)), "kept") == pytest.approx(31 + 0.6 + 1 + 45)
 
 
-def test_one_who_says_flaky_is_counted_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a rate of .3, Hypothesis hardly ever sees its failure again; what it says is named, and is no plan."""
+def test_a_flaky_error_is_counted_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a rate of .3, Hypothesis hardly ever reproduces its failure. The error is counted by its name, and not as a plan."""
     shape = BY_NAME["single kill"]
     way = AsItComes(COSTS)
     for seed in range(20):
@@ -93,8 +93,8 @@ def test_one_who_says_flaky_is_counted_as_such(monkeypatch: pytest.MonkeyPatch) 
     assert way._run(interactive.Interactive) == "FlakyFailure"
 
 
-def test_what_hypothesis_finds_is_the_bug() -> None:
-    """At rate 1 it ends with a plan in which the bug shows, its last run being the final replay."""
+def test_hypothesis_finds_the_bug() -> None:
+    """At rate 1, Hypothesis ends with a plan in which the bug shows, and its last run is the final replay."""
     shape = BY_NAME["stale lease"]
     result = AsItComes(COSTS)(shape, failing(shape, 0), Simulated(shape, 0))
     assert result.says == FINDING
@@ -102,8 +102,8 @@ def test_what_hypothesis_finds_is_the_bug() -> None:
     assert shape.at_s(result.plan) is not None
 
 
-def test_runs_that_are_evidence_alone_are_told_apart() -> None:
-    """B leaves them out, C does not; and A ends where the final steps broke, whatever their numbers were."""
+def test_runs_for_evidence_alone_count_separately() -> None:
+    """B leaves out runs for evidence and C counts them. A ends at the first broken run of the final steps, whatever their numbers."""
     shape = BY_NAME["burst > 37 with one alive"]
     kills = (Kill("decode", 0), Kill("decode", 1))
     large, small = Plan((*kills, Burst(60))), Plan((*kills, Burst(38)))
@@ -115,13 +115,13 @@ def test_runs_that_are_evidence_alone_are_told_apart() -> None:
 
 
 def test_median_and_percentile() -> None:
-    """Of nothing there is none."""
+    """The median and the 95th percentile of 1 to 100 are right, and of no values there are none."""
     assert (spread(range(1, 101)).median, spread(range(1, 101)).p95) == (50.5, 95)
     assert str(spread([])) == "–"
 
 
 def test_the_tables_and_checks_read_well() -> None:
-    """Every bug has its line, and what was not measured is said to be so."""
+    """The table has a line for each bug, and a check whose numbers were not measured reports that."""
     found = (measure(Task("ours", 1.0, shape), 1, COSTS) for shape in range(len(SHAPES)))
     rows: list[Row] = [row for own, _ in found for row in own]
     assert len(rows) == len(SHAPES)

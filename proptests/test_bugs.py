@@ -1,4 +1,4 @@
-"""The planted bugs: what their docstrings say, and that they do it. Whether they are *found* is for `tox -e bugs`."""
+"""The planted bugs do what their docstrings say. `tox -e bugs` measures whether searches find them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from support.toys import in_loop
 BUGS = planted()
 
 
-def test_there_are_enough_of_them() -> None:
-    """And they break all kinds of promises."""
+def test_the_planted_bugs_break_every_promise() -> None:
+    """There are at least 20 planted bugs, and together they break every built-in promise."""
     assert len(BUGS) >= 20
     assert {promise for bug in BUGS.values() for promise in bug.breaks} == set(BUILT_IN)
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_what_is_said_of_a_bug_makes_sense(name: str) -> None:
-    """Promises that are made, a plan that is possible, a module in the command of each role that it is in."""
+def test_a_bugs_docstring_fits_its_graph(name: str) -> None:
+    """The graph makes the promises that the bug breaks, the plan is possible, and the command of each of its roles runs the module."""
     bug = BUGS[name]
     assert set(bug.breaks) <= set(bug.spec.promises.made)
     assert feasible(bug.spec, bug.plan)
@@ -32,8 +32,8 @@ def test_what_is_said_of_a_bug_makes_sense(name: str) -> None:
     assert with_bug == set(bug.roles)
 
 
-def test_a_bug_that_says_too_little_is_refused(tmp_path: Path) -> None:
-    """It names what is missing."""
+def test_a_docstring_without_a_key_is_refused(tmp_path: Path) -> None:
+    """The error names the keys that are missing."""
     path = tmp_path / "vague.py"
     path.write_text('"""Something is wrong.\n\nIn: registry\nBreaks: ends\n"""\n')
     with pytest.raises(ValueError, match="Modelled on, Plan"):
@@ -42,7 +42,7 @@ def test_a_bug_that_says_too_little_is_refused(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_bug_shows_with_its_plan(tmp_path: Path) -> None:
-    """Two of them that show every time, one in an answer and one in a process."""
+    """A run of the minimal plan breaks a promise of the bug: one bug shows in an answer, another in a process."""
     for name in ("one_replica", "stale_lock"):
         bug = BUGS[name]
         run = await run_live(bug.spec, bug.plan, tmp_path / name)

@@ -7,6 +7,7 @@ import os
 import re
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,15 +55,15 @@ def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "toy.toml"
 
 
-def case_of(**changes: object) -> Case:
+def case_of(**changes: Any) -> Case:
     """A known case of the graph."""
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "id": "abc123", "title": "one of two dead", "status": "known", "why": "a link", "graph": {"name": "toy"},
         "signature": Signature("error_window", "HTTP 503", "path left"),
         "plan": plan_of("kill server 0"), "seen": "all failed", "reach_s": 9.0,
         "observed": (Observed("2026-01-01", {"dynamo": "1"}, "2 cores, no GPU", 10, 10),),
     }  # fmt: skip
-    return Case(**(fields | changes))  # type: ignore[arg-type]
+    return Case(**(fields | changes))
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -15,7 +15,7 @@ from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead
-from graphquake.machines.shrinking.trials import Trial
+from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 
 from support.simulated import SHAPES, SPEC, Shape, broken, failing
 from support.virtual import VirtualRunner
@@ -52,8 +52,8 @@ def shrunk(name: str, seed: int, rate: float, slots: int) -> tuple[Shrunk, Virtu
     return shrink_ahead(shrinker, runner), runner
 
 
-def _shrink(plan: Plan, first: Trial, run: object, on_trial: object) -> Shrunk:
-    return shrink(SPEC, plan, first, run, on_trial=on_trial)  # type: ignore[arg-type]
+def _shrink(plan: Plan, first: Trial, run: RunPlan, on_trial: OnTrial | None) -> Shrunk:
+    return shrink(SPEC, plan, first, run, on_trial=on_trial)
 
 
 @pytest.mark.parametrize(("rate", "slots"), [(1.0, 2), (0.6, 4)])

@@ -16,7 +16,7 @@ from graphquake.harness.history.request import (
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Verdict, Violation
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.cases.case import Case, ShrinkCost
+from graphquake.machines.cases.case import Case, ShrinkCost, Status
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import case_of
 from graphquake.machines.findings.hypothesis_errors import PromiseBroken
@@ -408,8 +408,8 @@ def _runs_of(bug: Bug, folder: Path) -> list[Plan]:
     return runner.runs
 
 
-def _with_status(case: Case, status: str) -> Case:
-    return replace(case, status=status)  # type: ignore[arg-type]
+def _with_status(case: Case, status: Status) -> Case:
+    return replace(case, status=status)
 
 
 @pytest.mark.parametrize("slots", [2, 4])

@@ -1,4 +1,4 @@
-"""The scenarios of Dynamo's fault tolerance suite, live: `pytest proptests/test_scenarios.py -k decode_worker --respawn`."""
+"""The scenarios of Dynamo's fault tolerance suite, live. Run them by `pytest proptests/test_scenarios.py -k decode_worker --respawn`."""
 
 from __future__ import annotations
 

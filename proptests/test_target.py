@@ -91,7 +91,7 @@ async def test_a_graph_that_is_ended_while_it_heals_leaves_no_folder(tmp_path: P
         await asyncio.sleep(60)
         return True
 
-    targets.opened[0].wait_ready = wait_ready  # type: ignore[method-assign]
+    targets.opened[0].wait_ready = wait_ready  # type: ignore[method-assign]  # never ready
     run = asyncio.create_task(
         run_live(spec, KILL, tmp_path / "2", opener=targets, graph=first.reusable)
     )

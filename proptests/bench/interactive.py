@@ -1,16 +1,16 @@
 """Plain Hypothesis: a state machine whose rules act on the graph while they are drawn, and Hypothesis's own shrinker.
 
-This is the machine that one would write first. Each example is a live run on a fresh graph. The violation raises inside the example as soon
-as the plan's clock has passed it, at the latest at the end. Only the graph is simulated. Drawing, shrinking and the final replay are
+This is the machine that one would write first. Each example is a live run on a fresh graph. The violation raises inside the example as
+soon as the plan's clock has passed it, at the latest at the end. Only the graph is simulated. Drawing, shrinking and the final replay are
 Hypothesis's own. The limit on its shrinking time is lifted, since it does not know the simulated clock.
 
-The machine draws the same kinds of steps as `simulated.drawn`, from the same lists. So a number cannot become smaller than the least value of
-its list that shows the bug. A draw means the same whatever was drawn before: a step aimed at a replica that cannot take it does nothing.
-This is the better of the two ways to write such a machine: 10 of 20 plans became step-minimal, and 3 of 20 if replicas are drawn among
-those that are alive.
+The machine draws the same kinds of steps as `simulated.drawn`, from the same lists. So a number cannot become smaller than the least
+value of its list that shows the bug. A draw means the same whatever was drawn before: a step aimed at a replica that cannot take it does
+nothing. This is the better of the two ways to write such a machine: 10 of 20 plans became step-minimal, and 3 of 20 if replicas are drawn
+among those that are alive.
 
-The same code draws the same runs. But Hypothesis sometimes draws a constant that it finds in the source of loaded modules. So an edit of one
-of them, even of a number in a test, may change a search: in one comparison, 1 of 10 changed.
+The same code draws the same runs. But Hypothesis sometimes draws a constant that it finds in the source of loaded modules. So an edit of
+one of them, even of a number in a test, may change a search: in one comparison, 1 of 10 changed.
 
 Other ways begin with a plan that failed. This one draws its own plans. Its runs before the first failing example are not counted.
 """

@@ -1,9 +1,9 @@
 """Search for each planted bug: `tox -e bugs`.
 
-Each bug gets one search for each seed. A row shows the live runs until the first failure, the minimal plan beside the plan found by hand, and
-the cost of the shrink. A search stops at its first finding. A finding that breaks another promise than those of the bug fails the row. The
-row `none` is the graph without a bug, where any finding fails. Two searches go side by side. Finished searches are saved in `results.json`,
-and the next call does not repeat them.
+Each bug gets one search for each seed. A row shows the live runs until the first failure, the minimal plan beside the plan found by hand,
+and the cost of the shrink. A search stops at its first finding. A finding that breaks another promise than those of the bug fails the
+row. The row `none` is the graph without a bug, where any finding fails. Two searches go side by side. Finished searches are saved in
+`results.json`, and the next call does not repeat them.
 """
 
 from __future__ import annotations
