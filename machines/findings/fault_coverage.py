@@ -1,4 +1,4 @@
-"""What a search tried so far, counted from the histories of its runs."""
+"""Fault coverage: the kinds of fault that a search has tried, counted from the histories of its runs."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def drawable(spec: GraphSpec) -> list[str]:
 
 
 class FaultCoverage:
-    """Counts faults that landed, by kind and role, and the interesting ways in which they met."""
+    """Counts the faults that landed, by kind and role, and two ways in which they met other events."""
 
     def __init__(self, spec: GraphSpec) -> None:
         self._spec = spec
         self.count: Counter[str] = Counter()
 
     def add(self, history: History) -> None:
-        """Count one run."""
+        """Count the faults of one run."""
         self.count.update(_kinds(history))
 
     def tried(self) -> dict[str, int]:
-        """What was tried and how often, most often first."""
+        """Each kind that was tried and how often, the most frequent first."""
         return dict(self.count.most_common())
 
     def not_tried(self) -> list[str]:
-        """What could be drawn and never landed."""
+        """The kinds that can be drawn and never landed."""
         return [kind for kind in drawable(self._spec) if not self.count[kind]]
 
 

@@ -1,1 +1,1 @@
-"""Live runs within a budget, on as many graphs as there are slots, and the journal of them."""
+"""Live runs within a budget, on as many graphs as there are slots, and the log of them."""

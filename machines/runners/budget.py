@@ -1,6 +1,7 @@
-"""How long, and how many live runs: budgets of a session, of each shrink, of replays.
+"""Budgets in seconds and in live runs: of a session, of each shrink, of replays.
 
-Written as `20m`, `60runs` or `20m,60runs`. Reading one imports nothing: every pytest of everybody who has graphquake installed does.
+They are written as `20m`, `60runs` or `20m,60runs`. This module imports only the standard library, because every pytest in an
+environment with graphquake imports it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ class BudgetSpent(BaseException):
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `20m` or `1h30m`.
+    """Read a duration such as `90`, `90s`, `20m` or `1h30m`, in seconds.
 
     Raises:
-        ValueError: says what was found and what would be right.
+        ValueError: if it is not a duration; the message says what was found and what would be right.
     """
     if text.isdigit():
         return float(text)
@@ -39,17 +40,18 @@ def parse_duration(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a budget was given.
+    """The bounds of a budget, as the user wrote them.
 
     Attributes:
-        seconds, runs: infinite where there is no bound.
+        seconds: wall time; infinite if there is no bound.
+        runs: live runs; infinite if there is no bound.
     """
 
     seconds: float = NO_BOUND
     runs: float = NO_BOUND
 
     def begin(self, share: float = 1.0) -> Budget:
-        """A budget of a share of it, from now on."""
+        """Begin a budget of a share of these bounds, now."""
         return Budget(self.seconds * share, self.runs * share)
 
 
@@ -57,10 +59,10 @@ UNLIMITED: Final = Limit()
 
 
 def parse_limit(text: str) -> Limit:
-    """The limit of `20m`, `60runs` or `20m,60runs`.
+    """Read a limit such as `20m`, `60runs` or `20m,60runs`.
 
     Raises:
-        ValueError: says what was found and what would be right.
+        ValueError: if it is not a limit; the message says what was found and what would be right.
     """
     seconds = runs = NO_BOUND
     for part in text.replace(" ", "").split(","):
@@ -73,13 +75,14 @@ def parse_limit(text: str) -> Limit:
 
 @dataclass(slots=True)
 class Budget:
-    """How long runs may still be begun, and how many.
+    """A budget that is being spent.
 
     Attributes:
-        total_s, total_runs: all of it; infinite if there is no bound.
-        begun_s: `time.monotonic()` when it began to run.
-        begun_runs: how many runs were begun.
-        whole: the budget that this one is a share of.
+        total_s: the seconds in all; infinite if there is no bound.
+        total_runs: the live runs in all; infinite if there is no bound.
+        begun_s: `time.monotonic()` when the budget began.
+        begun_runs: the number of runs that were begun.
+        whole: the budget of which this one is a share; None if it is not a share.
     """
 
     total_s: float
@@ -90,29 +93,29 @@ class Budget:
 
     @property
     def spent_s(self) -> float:
-        """What is gone."""
+        """The seconds since it began."""
         return time.monotonic() - self.begun_s
 
     @property
     def left_s(self) -> float:
-        """What is left; never negative."""
+        """The seconds that are left; never negative."""
         return max(0.0, self.total_s - self.spent_s)
 
     @property
     def left_runs(self) -> float:
-        """How many runs may still be begun; never negative."""
+        """The number of runs that may still be begun; never negative."""
         return max(0.0, self.total_runs - self.begun_runs)
 
     def share(self, of: float) -> Budget:
-        """A budget of its own with that share of what is left; what it spends, this one has spent."""
+        """A budget with that share of what is left. Runs that it begins count for this one, too."""
         return Budget(self.left_s * of, self.left_runs * of, whole=self)
 
     def has_room(self, run_s: float) -> bool:
-        """Whether one more run that takes so long fits into it."""
+        """True if one more run of that many seconds fits."""
         return self.left_s > 0 and self.left_s >= run_s and self.left_runs >= 1
 
     def begin_run(self) -> None:
-        """A run begins."""
+        """Count a run that begins."""
         self.begun_runs += 1
         if self.whole is not None:
             self.whole.begin_run()

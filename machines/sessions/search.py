@@ -1,7 +1,7 @@
-"""A search: rounds of drawing plans until the budget, or the number of findings asked for, is spent.
+"""A search: rounds of drawing plans until the budget is spent, or until there are enough findings.
 
-A round is one run of the machine; it ends at its first finding. Round r has a seed of its own, derived from the session's seed, the graph
-and r, so that the same seed draws the same plans up to the first finding.
+A round is one run of the Hypothesis machine. It ends at its first finding. Each round has a seed of its own, derived from the seed of the
+session, the graph's name and the number of the round. So the same seed draws the same plans up to the first finding.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from graphquake.machines.runners.budget import BudgetSpent
 
 Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
 
-# Drawing costs 10 ms and a run 10 s: the budget ends a round, not this.
+# A draw costs 10 ms and a run 10 s, so the budget ends a round long before this bound.
 PLANS_A_ROUND: Final = 2_000
-# A graph of which every plan was drawn already has nothing left to search.
+# After this many rounds without a live run, every plan of the graph has been drawn, and the search ends.
 IDLE_ROUNDS_MAX: Final = 3
 
 SETTINGS: Final = settings(
@@ -48,7 +48,7 @@ SETTINGS: Final = settings(
 
 
 def round_seed(session_seed: int, graph: str, number: int, shard: int = 0) -> int:
-    """The seed of one round; the first shard has the seeds of a search that is not divided."""
+    """The seed of one round. The first shard has the same seeds as a search in one process."""
     text = f"{session_seed}/{graph}/{number}" + (f"/{shard}" if shard else "")
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 

@@ -1,1 +1,1 @@
-"""Shrinking a failing plan to a minimal one."""
+"""Shrink a failing plan to a minimal plan."""

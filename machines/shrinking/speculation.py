@@ -1,13 +1,12 @@
-"""Candidates side by side: what a shrinker is likely to ask next is run while it waits for an answer.
+"""Speculative execution of a shrink: with several slots, run candidates before the shrinker asks for them.
 
-The shrinker is a pure function of the answers that it was given, so what it would ask after any further answers is found by letting it run
-again, with the answers so far and a guess for those that are not there yet. From the most likely guesses on, as many questions as there are
-free slots are begun beforehand. The real shrinker knows nothing of it: it asks one question after the other and gets, for each plan, the
-runs of that plan in the order in which they were begun. So the minimal plan and its evidence follow from what the runs say, and from
-nothing that depends on which of them was faster.
+The shrinker is a pure function of its answers. So its next questions are found by running it again, with the answers so far and a
+guess for each answer that is not there yet. The most likely questions are begun, as many as there are free slots. The real shrinker
+knows nothing of it. It asks one question after the other, and gets the runs of each plan in the order in which they were begun.
+So the minimal plan and its evidence follow from the runs alone, and do not depend on which of them was faster.
 
-A guess that was wrong costs a run that nobody needs; it is counted by the runner like any other. What still runs when the shrink is over is
-ended.
+A wrong guess costs a run that is not needed. The runner counts it like any other. When the shrink is over, the runs that still go on are
+cancelled.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 
-# A guess that is less likely than this is worth no run: with both answers open, five questions ahead.
+# A guess that is less likely than this is not worth a run. Where both answers are equally likely, that is five questions ahead.
 WORTH_A_RUN: Final = 0.03
-# How many guesses are looked into for each free slot; each lets the shrinker run once, without live runs.
+# The number of guesses that are tried for each free slot. Each of them runs the shrinker once, without live runs.
 GUESSES: Final = 4
 
 BROKEN: Final = Trial("broken")
@@ -37,7 +36,7 @@ T = TypeVar("T")
 
 
 class CandidateRunner(Protocol[T]):
-    """Begins runs and takes their outcomes."""
+    """Begins runs of candidates and takes their results."""
 
     @property
     def slots(self) -> int:
@@ -48,7 +47,7 @@ class CandidateRunner(Protocol[T]):
         """Begin a run.
 
         Raises:
-            BudgetSpent: if there is none left.
+            BudgetSpent: if no run is left.
         """
         ...
 
@@ -57,23 +56,23 @@ class CandidateRunner(Protocol[T]):
         ...
 
     def is_done(self, run: T) -> bool:
-        """Whether its slot is free again."""
+        """True if the slot of a run is free again."""
         ...
 
     def cancel(self, run: T) -> None:
-        """End a run that nobody needs."""
+        """End a run that is not needed."""
         ...
 
 
 def shrink_ahead(shrinker: Shrinker, runner: CandidateRunner[T]) -> Shrunk:
-    """Let a shrinker run, with what it will ask begun beforehand.
+    """Let a shrinker run, and begin runs before it asks for them.
 
     Args:
         shrinker: `shrink` with everything but `run` and `on_trial`.
-        runner: with one slot, nothing is begun beforehand.
+        runner: runs the candidates; with one slot, none is begun early.
 
     Returns:
-        What the shrinker returns.
+        The result of the shrinker.
     """
     ahead = _Ahead(shrinker, runner)
     try:
@@ -88,7 +87,7 @@ class _Question(NamedTuple):
 
 
 class _Asked(BaseException):
-    """Ends a shrinker that was only to say what it asks next."""
+    """Ends a shrinker that ran only to tell its next question."""
 
 
 @dataclass(slots=True)
@@ -109,13 +108,13 @@ class _Ahead(Generic[T]):
         return trial
 
     def drop(self) -> None:
-        """End what nobody asked for."""
+        """Cancel the runs that were not asked for."""
         for runs in self.begun.values():
             while runs:
                 self.runner.cancel(runs.popleft())
 
     def _begin_likely(self) -> None:
-        """Fill the free slots."""
+        """Begin the most likely questions in the free slots."""
         running = sum(not self.runner.is_done(run) for runs in self.begun.values() for run in runs)
         free = self.runner.slots - running
         if free <= 0:
@@ -132,7 +131,7 @@ class _Ahead(Generic[T]):
                 return
 
     def _guesses(self) -> Iterator[Counter[Plan]]:
-        """What is asked for along each guess, the most likely first: how many runs of which plans."""
+        """For each guess, the most likely first: the number of runs of each plan that the shrinker asks for."""
         number = itertools.count()
         guesses = [(-1.0, next(number), list[Trial](), Counter[Plan]())]
         while guesses:
@@ -149,7 +148,7 @@ class _Ahead(Generic[T]):
                     heapq.heappush(guesses, (chance * share, next(number), more, asked))
 
     def _asks_after(self, guessed: list[Trial]) -> _Question | None:
-        """What the shrinker asks after the answers so far and some guessed ones; None if nothing any more."""
+        """The question that the shrinker asks after the answers so far and some guessed answers; None if it is done."""
         known = iter([*self.answers, *guessed])
         likely = 0.0
 

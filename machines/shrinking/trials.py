@@ -1,8 +1,8 @@
-"""What was run while one finding is shrunk: every live run, what it said, and what was concluded from it.
+"""The live runs of one shrink, and the counts of each plan.
 
-The shrinker asks here for runs. A plan that was run before is answered from its counts as far as they reach, and every run counts for
-whatever question comes up later: a run that accepted a candidate is also one of its confirming runs, if it becomes the minimal plan.
-What the answers mean is left to `shrink`; candidates that are run beforehand, side by side, to `foresight`.
+The shrinker asks the `TrialLog` for runs. If a plan was run before, its counts answer the question as far as they reach. Every run counts
+for every later question: a run that accepted a candidate is also one of its confirming runs, if it becomes the minimal plan.
+`shrink` decides what the answers mean; `speculation` begins runs before they are asked for.
 """
 
 from __future__ import annotations
@@ -16,22 +16,21 @@ from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.spec.plan import Plan, Step, Wait
 from graphquake.machines.plans.subplan import embeds
 
-# An invalid run is repeated so often, one after the other; then the plan is set aside.
+# An invalid run is repeated this often. Then the plan is set aside.
 REPEATS_MAX: Final = 2
-# Where two kept runs are enough to reject, the rate is about .9.
+# Two kept runs are enough to reject only where the rate is about .9, so that accidents are rare.
 RARE_ACCIDENTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What one fresh live run of a plan says about one signature.
+    """One live run of a plan, read for one signature.
 
     Attributes:
         kind: `broken` if it showed a violation of the wanted signature that no known case explains; `invalid` if it proves nothing.
-        last_step: index of the last step that had begun when that violation did; -1 if that is not known.
-        blame: for each step of the plan that was run, how much more likely than others of its kind it is to be behind the violation
-            (1 is neutral); empty if nothing is known.
-        used: whether the graph had been used by a run before.
+        last_step: the index of the last step that had begun when that violation began; -1 if it is not known.
+        blame: for each step of the plan, a factor on its odds of having caused the violation (1 is neutral); empty if nothing is known.
+        used: the graph had been used by an earlier run.
     """
 
     kind: VerdictKind
@@ -42,7 +41,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One live run: the plan, what it said, and why it was made."""
+    """One live run: the plan, the trial, and the reason for the run."""
 
     plan: Plan
     trial: Trial
@@ -51,11 +50,13 @@ class Tried:
 
 @dataclass(slots=True)
 class Count:
-    """How often a plan was broken and kept; invalid runs do not count.
+    """How many runs of a plan broke and kept the promise. Invalid runs do not count.
 
     Attributes:
-        broke, kept: on fresh graphs.
-        used_broke, used_kept: on graphs that had been used before.
+        broke: broken runs on fresh graphs.
+        kept: kept runs on fresh graphs.
+        used_broke: broken runs on used graphs.
+        used_kept: kept runs on used graphs.
     """
 
     broke: int = 0
@@ -65,21 +66,21 @@ class Count:
 
     @property
     def runs(self) -> int:
-        """Runs on fresh graphs that proved something."""
+        """The runs on fresh graphs that proved something."""
         return self.broke + self.kept
 
     @property
     def ever_broke(self) -> int:
-        """On whatever graph."""
+        """Broken runs on any graph."""
         return self.broke + self.used_broke
 
     @property
     def ever_kept(self) -> int:
-        """On whatever graph."""
+        """Kept runs on any graph."""
         return self.kept + self.used_kept
 
     def add(self, trial: Trial) -> None:
-        """One more run that proved something."""
+        """Count a run that proved something."""
         broke = trial.kind == "broken"
         if trial.used:
             self.used_broke += broke
@@ -89,8 +90,9 @@ class Count:
             self.kept += not broke
 
 
+# Makes one live run.
 RunPlan = Callable[[Plan], Trial]
-# Why a run is made, of which plan, and how likely it is to break.
+# Called before a live run with its reason, its plan, and the probability that it breaks.
 OnTrial = Callable[[str, Plan, float], None]
 
 
@@ -100,11 +102,11 @@ class TrialLog:
 
     Attributes:
         run: makes one live run on a fresh graph.
-        reuse: makes one on a graph that was used before, if there is one; None to begin each run with a fresh one.
-        on_trial: told before each.
+        on_trial: called before each live run.
+        reuse: makes one live run on a used graph if there is one; None if every run needs a fresh graph.
         all: every live run, in order.
-        aside: plans that proved nothing as often as they were tried.
-        eroded: plans that do break, but too seldom to stand for what was found; they count as kept.
+        aside: plans that are set aside, because all of their runs were invalid.
+        eroded: plans that break too seldom to show the finding; they count as kept.
     """
 
     run: RunPlan
@@ -117,11 +119,11 @@ class TrialLog:
     _last: dict[Plan, Trial] = field(default_factory=dict)
 
     def count(self, plan: Plan) -> Count:
-        """What is known of a plan."""
+        """The counts of a plan."""
         return self._counts.setdefault(plan, Count())
 
     def counts(self) -> list[tuple[Plan, Count]]:
-        """All plans that were run, with what is known of them."""
+        """All plans with a run that proved something, with their counts."""
         return [
             (plan, count)
             for plan, count in self._counts.items()
@@ -129,18 +131,20 @@ class TrialLog:
         ]
 
     def shown(self, plan: Plan) -> Trial:
-        """The last run of a plan that broke it."""
+        """The last run of a plan that broke the promise."""
         return self._last[plan]
 
     def once_more(self, plan: Plan, reason: str, likely: float, *, fresh: bool = True) -> Trial:
-        """One more live run of a plan; while it is invalid, it is repeated, and at last set aside.
+        """Make one more live run of a plan. An invalid run is repeated; in the end, the plan is set aside.
 
         Args:
-            likely: how likely it is to break. Nothing but what is run beforehand depends on it.
-            fresh: whether it has to be a fresh graph. When it is repeated, it is.
+            plan: the plan.
+            reason: the reason for the run, in words.
+            likely: the probability that it breaks. Only speculation depends on it.
+            fresh: the run needs a fresh graph. A repeated run always gets one.
 
         Raises:
-            BudgetSpent: if there is none left.
+            BudgetSpent: if no run is left.
         """
         run = self.run if fresh or self.reuse is None else self.reuse
         for _ in range(1 + REPEATS_MAX):
@@ -161,12 +165,16 @@ class TrialLog:
     def breaks(
         self, plan: Plan, passes: int, reason: str, likely: float, *, of: int | None = None
     ) -> bool:
-        """Whether a plan breaks the promise: one broken run says yes, so many kept ones say no.
+        """True if a plan breaks the promise: one broken run says yes, `passes` kept runs say no.
 
-        A plan that was set aside, or whose rate had eroded, is taken for one that does not; see `aside`.
+        A plan that was set aside, or that breaks too seldom (`eroded`), counts as one that does not break.
 
         Args:
-            of: how many passes it will take in the end, if this is only the first part of them.
+            plan: the plan.
+            passes: the number of kept runs that reject it.
+            reason: the reason for its runs, in words.
+            likely: the probability that a run breaks.
+            of: the number of kept runs in the end, if `passes` is only a part of them.
         """
         of = of or passes
         while not self.is_set_aside(plan):
@@ -213,7 +221,7 @@ class TrialLog:
         return kept["same waits"] + min(indirect, max(0, passes - 1)), fresh > 0
 
     def is_set_aside(self, plan: Plan) -> bool:
-        """Whether nothing more is to be learnt from that plan: it proves nothing, or its rate had eroded."""
+        """True if no run of a plan can teach more: its runs are invalid, or it breaks too seldom."""
         return plan in self.aside or plan in self.eroded
 
 
