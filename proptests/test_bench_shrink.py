@@ -60,7 +60,7 @@ def test_the_least_value_of_each_number() -> None:
 
 
 def test_the_seconds_of_a_run_add_up() -> None:
-    """A kept run takes start, baseline, plan and later phases. A broken run ends a tick after its violation, an invalid one with its plan."""
+    """A kept run takes start, baseline, plan and later phases. A broken run ends a tick after its violation, an invalid one early."""
     shape = BY_NAME["single kill"]
     plan = Plan((Kill("decode", 0), Wait(5.0)), stay_s=2.0)
     assert COSTS.run_s(shape, plan, "kept") == pytest.approx(0.55 + 0.6 + 5.02 + 1.8 + 2.0)
