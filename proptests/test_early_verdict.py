@@ -65,7 +65,7 @@ def test_a_snapshot_does_not_change() -> None:
     taken = trail.snapshot()
     requests[1].outcome, requests[1].ended_s = Outcome.ERROR, 2.0
     requests.append(request(2, Outcome.LEFT, 2.0))
-    assert [one.outcome for one in taken] == [Outcome.OK, ""]
+    assert [one.outcome for one in taken] == [Outcome.OK, None]
     assert [one.outcome for one in trail.snapshot()] == [Outcome.OK, Outcome.ERROR, Outcome.LEFT]
     assert (trail.failed, trail.unwell) == (1, 1)
 
@@ -125,7 +125,9 @@ async def test_a_question_waits_for_news_and_for_its_pause() -> None:
     made = Made()
 
     def slow(_: History) -> bool:
-        time.sleep(0.05)
+        begun_s = time.thread_time()
+        while time.thread_time() < begun_s + 0.02:
+            pass
         return False
 
     verdict = EarlyVerdict(slow)
@@ -134,10 +136,12 @@ async def test_a_question_waits_for_news_and_for_its_pause() -> None:
     assert not await verdict.ask(History(made.spec, made.plan), "a")
     now_s = time.monotonic()
     assert not verdict.is_due(now_s, "b")
-    later_s = now_s + PAUSE_FACTOR * (now_s - begun_s) + 0.001
+    # Its CPU time was at least 0.02 s, and no longer than all of it took.
+    assert not verdict.is_due(begun_s + PAUSE_FACTOR * 0.02, "b")
+    later_s = now_s + PAUSE_FACTOR * (now_s - begun_s)
     assert verdict.is_due(later_s, "b")
     assert not verdict.is_due(later_s, "a")
-    assert verdict.is_due(begun_s + 10.0, "a")
+    assert verdict.is_due(later_s + 10.0, "a")
 
 
 @in_loop
@@ -158,7 +162,7 @@ async def test_a_run_ends_as_soon_as_its_history_is_enough(tmp_path: Path) -> No
     spec = fake_spec(tmp_path)
     async with FakeTargets()(spec, tmp_path) as target:
         history = await execute(target, plan_of("kill worker 0", "wait 30.00 s"), enough=enough)
-    assert history.end_s < 10
+    assert history.end_s < 20
     assert len(calls) == 2
     assert threading.get_ident() not in {thread for thread, _ in calls}
     assert calls[0][1] < calls[1][1] <= len(history.requests)
