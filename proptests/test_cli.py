@@ -87,7 +87,7 @@ def test_an_unknown_key_and_a_wrong_type(graph: str, capsys: pytest.CaptureFixtu
     Path("bad.toml").write_text(GRAPH + "max_token = 3\n")
     assert (
         said(capsys, "try", "bad.toml")
-        == 'bad.toml: load.max_token: is not known here; did you mean "max_tokens"?'
+        == 'bad.toml: load.max_token: is not a known key; did you mean "max_tokens"?'
     )
     Path("bad.toml").write_text(GRAPH + 'max_tokens = "3"\n')
     assert said(capsys, "try", "bad.toml").startswith(
@@ -244,7 +244,7 @@ def test_an_old_history_is_judged_again(
     assert main(["check", str(folder)]) == EXIT_BROKEN
     assert "1 × error_window / HTTP 503 / path left" in capsys.readouterr().out
     assert said(capsys, "check", str(tmp_path)).endswith(
-        "is no folder of a run (it has no events.jsonl)"
+        "is not the folder of a run: it has no events.jsonl"
     )
     (folder / "requests.csv").write_text("number\n1\n")
     assert "is damaged" in said(capsys, "check", str(folder))

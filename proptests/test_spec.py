@@ -86,9 +86,9 @@ def test_wrong_values_name_file_key_what_was_found_and_what_would_be_right() -> 
         'made.toml: roles.decode.replicas: found "two", expected a whole number of at least 1 and at most 256'
     )
     assert wrong(serves="frontend and prefil") == (
-        'made.toml: serves: names "prefil", which is no role; did you mean "prefill"?'
+        'made.toml: serves: names "prefil", which is not a role; did you mean "prefill"?'
     )
-    assert wrong(rols={}) == 'made.toml: rols: is not known here; did you mean "roles"?'
+    assert wrong(rols={}) == 'made.toml: rols: is not a known key; did you mean "roles"?'
     assert (
         wrong(lease_s=True)
         == "made.toml: lease_s: found True, expected a number of at least 0 and at most 3600"
@@ -96,14 +96,16 @@ def test_wrong_values_name_file_key_what_was_found_and_what_would_be_right() -> 
     assert wrong(lease_s=float("nan")).startswith("made.toml: lease_s: found nan")
     assert (
         wrong(roles=roles(comand="x"))
-        == 'made.toml: roles.decode.comand: is not known here; did you mean "command"?'
+        == 'made.toml: roles.decode.comand: is not a known key; did you mean "command"?'
     )
     assert wrong(roles=roles(like="decod")).startswith(
-        'made.toml: roles.decode.like: names "decod", which is no other'
+        'made.toml: roles.decode.like: names "decod", which is not another role'
     )
-    assert wrong(roles=roles(dies_with=["engine"])).endswith("which is none of its children")
+    assert wrong(roles=roles(dies_with=["engine"])).endswith(
+        "which is not one of the children of this role"
+    )
     assert wrong(roles=roles(ready={"get": "http://x", "body": "("})).startswith(
-        "made.toml: roles.decode.ready.body: is no regular"
+        "made.toml: roles.decode.ready.body: is not a valid regular"
     )
     assert wrong(promises={"error_windw": {}}).endswith('did you mean "error_window"?')
     assert wrong(promises={"error_window": {"in_flight": "perhaps"}}).endswith(

@@ -1,6 +1,6 @@
-"""The events of a run: what was done to the graph, what became of its processes, what it was seen to say.
+"""The events of a run: what was done to the graph, what its processes did, and what the graph said about itself.
 
-Each has `at_s`, on the run's own clock (see `history`). Whoever writes or reads one knows its class; nothing else tells them apart.
+Each event has `at_s`, in seconds on the run's own clock (see `history`). Code tells events apart by their class only.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Died:
 
     Attributes:
         status: the exit code, or minus the signal's number.
-        aimed: whether a step (or the harness itself) had aimed at it.
+        aimed: true if a step or the harness aimed at it.
     """
 
     at_s: float
@@ -69,7 +69,7 @@ class Died:
 
 @dataclass(frozen=True, slots=True)
 class PhaseBegan:
-    """The run entered a phase: baseline, plan, heal, recover, steady, drain."""
+    """The run entered a phase."""
 
     at_s: float
     phase: Phase
@@ -80,11 +80,11 @@ class StepDone:
     """A step ended.
 
     Attributes:
-        begun_s: when it began.
+        begun_s: the time at which it began.
         number: its place in the plan, from 0.
-        step: what was done.
-        landed: whether it took effect; a fault that did not makes the run invalid.
-        proof: what was seen of it.
+        step: the step.
+        landed: true if it took effect. A fault that did not land makes the run invalid.
+        proof: the observation that shows it, in words.
     """
 
     at_s: float
@@ -96,12 +96,12 @@ class StepDone:
 
     @property
     def fault(self) -> bool:
-        """Whether the step takes something away from the graph."""
+        """True if the step takes something away from the graph."""
         return is_fault(self.step)
 
     @property
     def waits(self) -> bool:
-        """Whether the step only lets time pass."""
+        """True if the step only lets time pass."""
         return isinstance(self.step, Wait | WaitReady)
 
     @property
@@ -113,10 +113,10 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A replica that had been stalled was let go on.
+    """A stalled replica was resumed.
 
     Attributes:
-        proof: what was seen of it.
+        proof: the observation that shows it, in words.
     """
 
     at_s: float
@@ -126,13 +126,13 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the graph said about itself changed, or what it should have said did.
+    """The graph's answer about itself changed, or the right answer did.
 
     Attributes:
         observer: the replica that was asked.
-        what: `listing` (how many it lists) or `readiness` (1 or 0).
+        what: `listing` (the number of replicas that it lists) or `readiness` (1 or 0).
         says: its answer; -1 if it gave none.
-        holds: what would be right; 0 with `says` 0 if it can't be asked any more.
+        holds: the right answer. Both numbers are 0 if the observer can't be asked any more.
     """
 
     at_s: float
@@ -144,13 +144,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a replica used, and what it said about its load.
+    """A sample of the resources of one replica, and of the load that its metrics report.
 
     Attributes:
-        cores: how many cores its processes kept busy since the sample before; 0 in their first one.
-        rss_bytes, gpu_bytes: the memory that they hold.
-        in_flight, waiting: requests, by its metrics; None where it tells no such thing.
-        kv_usage: the share of its KV cache that is taken, 0 to 1.
+        cores: the number of cores that its processes kept busy since the last sample; 0 in their first sample.
+        rss_bytes, gpu_bytes: the memory of its processes.
+        in_flight, waiting: numbers of requests, from its metrics; None if they do not contain them.
+        kv_usage: the share of its KV cache that is in use, 0 to 1; None if its metrics do not contain it.
     """
 
     at_s: float
@@ -165,7 +165,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Leaked:
-    """Something was still there after the load had ended and its grace was over."""
+    """Something was left after the load had ended and the grace time was over."""
 
     at_s: float
     kind: LeakKind
@@ -174,7 +174,7 @@ class Leaked:
 
 @dataclass(frozen=True, slots=True)
 class Invalidated:
-    """A cause for which the run proves nothing from here on."""
+    """From here on the run proves nothing, for this cause."""
 
     at_s: float
     cause: str

@@ -1,16 +1,18 @@
-"""What happened in one run: events and requests, in memory and on disk.
+"""The record of one run: events and requests, in memory and on disk.
 
-A history is all that a verdict may rest on. Times are seconds on the run's own monotonic clock, which is 0 when the baseline
-begins; what came before (starting the graph) has negative times. On disk a run is one folder that a person can read:
+A verdict rests on the history alone. Times are seconds on the run's own monotonic clock. It is 0 when the baseline begins, so the start
+of the graph has negative times. On disk a run is one folder that a person can read:
 
-    plan.txt        the plan, a line a step
-    graph.json      the graph file as it was read
+    plan.txt        the plan, one step a line
+    graph.json      the graph file as it was read, the machine and the versions
     events.jsonl    one event a line
     requests.csv    one request a line
-    verdict.json    what the promises said
-    logs/           a file for each incarnation of each replica; clients.jsonl: what was asked and answered where it went wrong
+    logs/           a file for each incarnation of each replica; clients.jsonl has the exchanges of requests that went wrong
 
-`History.load` gives back what `History.save` wrote, so an old run can be judged again without being run again.
+`run.live` adds verdict.json, and `picture` adds run.html.
+
+`History.load` reads what `History.save` wrote, except the exchanges, so an old run can be judged again. The times of requests are rounded
+to 1 µs.
 """
 
 from __future__ import annotations
@@ -45,11 +47,11 @@ _AS_TEXT: Final = _REPLICAS | {"step", "victim"}
 
 @dataclass(slots=True)
 class History:
-    """All that happened in one run.
+    """The record of one run.
 
     Attributes:
-        exchanges: a line for each request that did not end well, the first ones if there are many. On disk only for a reader.
-        host: when and where it ran, for the record.
+        exchanges: one line for each request that did not end well; the first ones if there are many. `load` does not read them.
+        host: the time and the machine; no promise looks at them.
     """
 
     spec: GraphSpec
@@ -60,35 +62,35 @@ class History:
     host: Host = field(default_factory=Host)
 
     def of(self, kind: type[E]) -> Iterator[E]:
-        """The events of one kind, in order of time."""
+        """Return the events of one kind, in order of time."""
         return (event for event in self.events if isinstance(event, kind))
 
     def phase_began_s(self, phase: Phase) -> float | None:
-        """When a phase began; None if the run did not get there."""
+        """Return the time at which a phase began; None if the run did not get there."""
         return next((e.at_s for e in self.of(PhaseBegan) if e.phase == phase), None)
 
     def faults(self) -> list[StepDone]:
-        """The faults that landed."""
+        """Return the faults that landed, in order of time."""
         return [step for step in self.of(StepDone) if step.fault and step.landed]
 
     def undisturbed_s(self) -> float | None:
-        """Until when nothing was done to the graph: until the first step that is no wait began. None if the plan has not begun."""
+        """Return the end of the undisturbed period: the begin of the first step that is not a wait. None if the plan has not begun."""
         begun = (s.begun_s for s in self.of(StepDone) if not s.waits)
         healed_s = self.phase_began_s("heal")
         return next(begun, self.phase_began_s("plan") if healed_s is None else healed_s)
 
     def disturbed(self) -> list[tuple[float, float]]:
-        """When something happened to the graph for which requests may fail: each fault, and each end of a stall; from when to when."""
+        """Return begin and end of each event for which requests may fail: a fault, or the end of a stall."""
         ends = [(event.at_s, event.at_s) for event in self.of(Resumed)]
         return sorted([*((fault.begun_s, fault.at_s) for fault in self.faults()), *ends])
 
     def ended(self) -> list[Request]:
-        """The requests that came to an end, by the time of it."""
+        """Return the requests that have ended, in the order of their ends."""
         return sorted((r for r in self.requests if r.outcome), key=lambda r: r.ended_s)
 
     @property
     def end_s(self) -> float:
-        """The time of the last thing that happened."""
+        """The time of the last event, or of the last end of a request."""
         last_event = max((e.at_s for e in self.events), default=0.0)
         return max(last_event, max((r.ended_s for r in self.requests if r.outcome), default=0.0))
 
@@ -123,7 +125,7 @@ class History:
             InputError: if it is not the folder of a run, or damaged.
         """
         if not (folder / "events.jsonl").is_file():
-            raise InputError(f"{folder}: is no folder of a run (it has no events.jsonl)")
+            raise InputError(f"{folder}: is not the folder of a run: it has no events.jsonl")
         try:
             graph = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
             spec = read_graph(graph["source"], graph["document"], Path(graph["path"]))

@@ -1,4 +1,4 @@
-"""A request: when it was sent, what came, and how it ended."""
+"""One request of a client: its times, its answer, and its outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 GroupKind: TypeAlias = Literal["steady", "client", "burst", "probe"]
 
-# What is kept of what one request said and was told.
+# The limit for each side of an exchange that is written down.
 EXCHANGE_MAX_BYTES: Final = 1 << 10
 
 # The detail of an error that came within a stream; the HTTP status that the event names, if it names one, comes behind it.
@@ -41,7 +41,7 @@ class Outcome(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> Outcome | None:
-        """Read the text form; empty is a request without an end. Runs from before schema 2 of cases say `stalled` for `timed_out`."""
+        """Read the text form; empty is a request without an end. Old runs say `stalled` for `timed_out`."""
         if not text:
             return None
         return cls.TIMED_OUT if text == "stalled" else cls(text)
@@ -89,16 +89,18 @@ class Request:
     """One attempt of one client.
 
     Attributes:
-        number: its place in the schedule; prompt and right answer follow from it and the load's seed.
+        number: its place in the schedule. The prompt and the right answer follow from it and from the load's seed.
         group: the clients that it belongs to.
-        intended_s, sent_s, first_s, last_s, ended_s: on the run's clock. first_s is the first token's, NaN if there was
-            none; last_s the last byte's, or sent_s.
-        quiet_from_s, quiet_to_s: the longest stretch without a byte.
+        stream: true if the answer is streamed.
+        intended_s, sent_s, ended_s: the times at which it should have been sent, was sent, and ended, in seconds on the run's clock.
+        first_s: the time of the first token; NaN if there was none.
+        last_s: the time of the last byte; `sent_s` if there was none.
+        quiet_from_s, quiet_to_s: the longest interval without a byte.
         outcome: how it ended; None while it is in flight.
-        detail: what the outcome rests on, e.g. `HTTP 503`, `stream cut`, `error event 503`.
-        message: what the server said, shortened.
-        tokens: how many came.
-        attempt: in a closed loop, how often the same was asked before.
+        detail: the reason for the outcome, e.g. `HTTP 503`, `stream cut`, `error event 503`.
+        message: the server's message, shortened.
+        tokens: the number of tokens that came.
+        attempt: in a closed loop, the number of earlier attempts of the same request.
     """
 
     number: int
@@ -119,27 +121,28 @@ class Request:
 
     @property
     def steady(self) -> bool:
-        """Whether it belongs to the load that lasts for the whole run, not to a burst."""
+        """True if it belongs to the load that lasts for the whole run, not to a burst."""
         return self.group.kind != "burst"
 
     @property
     def failed(self) -> bool:
-        """Whether this outcome has to be excused."""
+        """True if a promise has to excuse this outcome."""
         return self.outcome in FAILED
 
     @property
     def latency_s(self) -> float:
-        """From sending to the last byte."""
+        """The time from sending to the end, in seconds."""
         return self.ended_s - self.sent_s
 
 
 @dataclass(slots=True)
 class Exchange:
-    """What a client and the graph said to each other in one request, for a reader: no promise looks at it.
+    """The bytes that a client and the graph sent to each other in one request. They are for a reader: no promise looks at them.
 
     Attributes:
-        entry: the URL that took the request, or refused it last.
-        answer: what came, as it came; HTTP headers left out.
+        asked: the body of the request.
+        entry: the URL that accepted the request, or refused it last.
+        answer: the body of the answer.
     """
 
     asked: bytes = b""
@@ -147,7 +150,7 @@ class Exchange:
     answer: bytearray = field(default_factory=bytearray)
 
     def line(self, request: Request) -> str:
-        """One line of JSON, long texts without their middle."""
+        """Return one line of JSON. Long texts lose their middle."""
         return json.dumps(
             {
                 "number": request.number,
@@ -164,7 +167,7 @@ class Exchange:
 
 
 def _shorten(said: bytes | bytearray) -> str:
-    """The text; of a long one its begin and its end."""
+    """Return the text; the beginning and the end of a long one."""
     if len(said) > EXCHANGE_MAX_BYTES:
         half = EXCHANGE_MAX_BYTES // 2
         said = said[:half] + " … ".encode() + said[-half:]

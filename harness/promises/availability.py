@@ -1,10 +1,10 @@
-"""Who was up, and what is excused.
+"""Compute when each replica was up, when a path was up, and which failures are excused.
 
-A failed request is no violation while the graph had no way to serve it, or within W seconds of a fault that landed.
-This module turns a history into those stretches of time, and nothing else: what a promise makes of them is in `promises`.
+A failed request is excused if the graph had no path to serve it, or if it failed within W seconds of a fault that landed. This module
+turns a history into those intervals. It does not judge: promises do (see `builtin`).
 
-Everything is read from events, never from the plan: a respawn that was asked for and never came up is an outage.
-Overlapping stretches merge, so two kills one second apart excuse what one kill with a window of W + 1 s would.
+Intervals come from events, never from the plan: a respawn that was requested but never came up counts as an outage. Overlapping windows
+merge, so two kills one second apart excuse the same failures as one kill with a window of W + 1 s.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import PROCESS, TREE, Kill, Stall, Terminate
 from graphquake.harness.spec.replica import Replica
 
-# A request that was in flight may need this long, or one baseline p99 if that is longer, to notice that its worker is gone.
+# An in-flight request may need this long to notice that its worker is gone, or one baseline p99 if that is longer.
 NOTICE_MIN_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A stretch of run time, both ends included."""
+    """An interval of run time, in seconds, both ends included."""
 
     begin_s: float
     end_s: float
 
     def meets(self, other: Stretch) -> bool:
-        """Whether the two have a moment in common."""
+        """True if the two have a moment in common."""
         return self.begin_s <= other.end_s and other.begin_s <= self.end_s
 
     def holds(self, other: Stretch) -> bool:
-        """Whether all of the other lies within this one."""
+        """True if the other interval lies within this one."""
         return self.begin_s <= other.begin_s and other.end_s <= self.end_s
 
     def holds_at(self, at_s: float) -> bool:
-        """Whether that moment lies within this one."""
+        """True if that moment lies within this interval."""
         return self.begin_s <= at_s <= self.end_s
 
 
 def union(stretches: Iterable[Stretch]) -> list[Stretch]:
-    """The same moments, as stretches that do not touch, in order."""
+    """Return the union of intervals, as intervals that do not touch, in order of time."""
     merged: list[Stretch] = []
     for stretch in sorted(stretches, key=lambda s: s.begin_s):
         if merged and stretch.begin_s <= merged[-1].end_s:
@@ -60,10 +60,10 @@ def union(stretches: Iterable[Stretch]) -> list[Stretch]:
 
 
 def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
-    """For each replica, when one of its incarnations was up: from its first readiness until it was made to end; not while stalled.
+    """Return, for each replica, the intervals in which it was up: from its first readiness to its end, without the time of stalls.
 
-    What was sent SIGTERM takes no new work from then on, though its process may live for seconds. What is killed closes its
-    sockets some milliseconds before it is seen to be gone, so it is down from when the kill began.
+    A replica that got SIGTERM takes no new work from then on, though its process may live for seconds. A killed process closes its sockets
+    some milliseconds before it is seen to be gone. So the end is the begin of the fault.
     """
     end_s = history.end_s
     up: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
@@ -85,7 +85,7 @@ def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
 
 
 def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> bool:
-    """Whether a fault makes its victim end: by SIGTERM, or by a kill that it died of, be it of a child that it dies with."""
+    """True if a fault ends its victim: SIGTERM, or a kill after which it died, also a kill of a child that it dies with."""
     step = fault.step
     if isinstance(step, Terminate):
         return True
@@ -96,7 +96,7 @@ def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> 
 
 
 def stalled_stretches(history: History) -> dict[Replica, list[Stretch]]:
-    """When each replica was stalled: from when its stall began until it was seen to go on."""
+    """Return, for each replica, the intervals in which it was stalled: from the begin of the stall to the proof that it runs again."""
     found: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
     for fault in history.faults():
         if isinstance(fault.step, Stall) and fault.victim:
@@ -107,7 +107,7 @@ def stalled_stretches(history: History) -> dict[Replica, list[Stretch]]:
 
 
 def _without(life: Stretch, gaps: list[Stretch]) -> list[Stretch]:
-    """What is left of a stretch without some others."""
+    """Return the parts of an interval that lie outside some others."""
     left, begin_s = [], life.begin_s
     for gap in union(gaps):
         if gap.meets(life):
@@ -119,15 +119,15 @@ def _without(life: Stretch, gaps: list[Stretch]) -> list[Stretch]:
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """What a history says about who was up, ready to be asked.
+    """The paths, outages and excused intervals of one history.
 
     Attributes:
-        paths: when a request could be served: an entry up, and one replica of every role that it needs.
+        paths: intervals in which a request could be served: an entry and one replica of every needed role were up.
         outages: the gaps between the paths.
-        disturbances: for each fault that landed, from when it began (a process that dies closes its sockets before it is gone)
-            to W after it had landed; and W from the end of each stall.
-        excused: the union of disturbances, and of outages extended by R1.
-        notice_s: how long after an excused stretch a request may still fail that was in flight within it.
+        disturbances: for each fault that landed, the interval from its begin to W seconds after it had landed; and W seconds from the
+            end of each stall.
+        excused: the union of the disturbances, and of the outages extended by R1.
+        notice_s: the time after an excused interval in which a request may still fail, if it was in flight in that interval.
     """
 
     paths: tuple[Stretch, ...]
@@ -137,24 +137,24 @@ class Availability:
     notice_s: float
 
     def path_during(self, stretch: Stretch) -> bool:
-        """Whether a path was there all the time."""
+        """True if a path was up during the whole interval."""
         return any(path.holds(stretch) for path in self.paths)
 
     def excuses(self, request: Request) -> bool:
-        """Whether a failed request is excused: its life meets an excused stretch, and it failed soon after that."""
+        """True if a failed request is excused: its life meets an excused interval, and it failed soon after that."""
         life = Stretch(request.sent_s, request.ended_s)
         return any(
             x.meets(life) and request.ended_s <= x.end_s + self.notice_s for x in self.excused
         )
 
     def judgeable(self, request: Request) -> bool:
-        """Whether no part of the request's life is excused."""
+        """True if no part of the request's life is excused."""
         life = Stretch(request.sent_s, request.ended_s)
         return not any(x.meets(life) for x in self.excused)
 
 
 def availability(history: History) -> Availability:
-    """Who was up when, whether a path existed, and what is excused."""
+    """Compute the paths, outages and excused intervals of a history."""
     spec = history.spec
     end_s = history.end_s
     paths = _paths(history)
@@ -177,7 +177,7 @@ def _paths(history: History) -> list[Stretch]:
         role.name: union(s for i in range(role.replicas) for s in up[Replica(role.name, i)])
         for role in history.spec.roles
     }
-    # Between two neighbouring edges nobody comes or goes, so one moment in the middle stands for all of them.
+    # Between two neighbouring edges no replica comes or goes, so the middle stands for the whole interval.
     edges = sorted(
         {e for stretches in by_role.values() for s in stretches for e in (s.begin_s, s.end_s)}
     )
@@ -196,7 +196,7 @@ def _paths(history: History) -> list[Stretch]:
 
 
 def _gaps(paths: list[Stretch], end_s: float) -> list[Stretch]:
-    """What lies between the paths, from the first of them to the end of the history."""
+    """Return the gaps between the paths, from the first path to the end of the history."""
     if not paths:
         return [Stretch(0.0, end_s)]
     between = [Stretch(a.end_s, b.begin_s) for a, b in itertools.pairwise(paths)]
@@ -204,7 +204,7 @@ def _gaps(paths: list[Stretch], end_s: float) -> list[Stretch]:
 
 
 def baseline_p99_s(history: History) -> float:
-    """The 99th percentile of the latency of what was answered before anything was done to the graph; 0 if nothing was."""
+    """Return the 99th percentile of the latency of right answers before the first disturbance, in seconds; 0 if there were none."""
     until_s = history.undisturbed_s()
     latencies = (
         r.latency_s

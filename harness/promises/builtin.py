@@ -279,7 +279,7 @@ def _imported(spec: GraphSpec, name: str) -> Promise:
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"{spec.path.name}: promises.extra: {name}: {error}") from None
     if not callable(found):
-        raise InputError(f"{spec.path.name}: promises.extra: {name}: is no function")
+        raise InputError(f"{spec.path.name}: promises.extra: {name}: is not a function")
     return found  # type: ignore[no-any-return]
 
 

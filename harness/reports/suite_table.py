@@ -73,10 +73,10 @@ def read_records(folder: Path, slow_s: float = SLOW_S) -> list[Record]:
         InputError: if there is none, or one is damaged.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: is no folder")
+        raise InputError(f"{folder}: is not a folder")
     runs = sorted(path.parent for path in folder.rglob("events.jsonl"))
     if not runs:
-        raise InputError(f"{folder}: has no run in it (no folder with an events.jsonl)")
+        raise InputError(f"{folder}: holds no run: no folder below it has an events.jsonl")
     return [record_of(History.load(run), run, slow_s) for run in runs]
 
 

@@ -159,7 +159,7 @@ def _check_regex(table: Table, key: str, text: str) -> str:
     try:
         re.compile(text)
     except re.error as error:
-        raise table.error(key, f"is no regular expression: {error}") from None
+        raise table.error(key, f"is not a valid regular expression: {error}") from None
     return text
 
 
@@ -176,11 +176,11 @@ def _read_listed(table: Table, roles: Mapping[str, object]) -> Listed:
     item = _check_regex(table, "item", table.text("item"))
     names = table.texts("roles")
     if not names:
-        raise table.error("roles", "is missing: name the roles whose replicas are listed")
+        raise table.error("roles", "is missing: give the roles whose replicas are listed")
     for name in names:
         if name not in roles:
             raise table.error(
-                "roles", f'names "{name}", which is no role{did_you_mean(name, roles)}'
+                "roles", f'names "{name}", which is not a role{did_you_mean(name, roles)}'
             )
     table.done()
     return Listed(get, item, names)
@@ -197,11 +197,15 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
     children = table.name_texts("children")
     for key in children:
         if key in ("tree", "process"):
-            raise table.table("children").error(key, "is the name of a scope; choose another")
+            raise table.table("children").error(
+                key, "is the name of a scope of kill; choose another name"
+            )
     dies_with = table.texts("dies_with")
     for child in dies_with:
         if child not in children:
-            raise table.error("dies_with", f'names "{child}", which is none of its children')
+            raise table.error(
+                "dies_with", f'names "{child}", which is not one of the children of this role'
+            )
     role = RoleSpec(
         name=name,
         command=command,
@@ -231,7 +235,9 @@ def _check_preload(table: Table, role: RoleSpec) -> None:
     """A copy of a Python can become a module or a script, and nothing else."""
     if not re.match(r"\{python\} (-m\s|[^-])", role.command):
         begins = 'begins with "{python} -m MODULE" or "{python} SCRIPT"'
-        raise table.error("preload", f"is for a command that {begins}; {role.name}'s does not")
+        raise table.error(
+            "preload", f"needs a command that {begins}; the command of {role.name} does not"
+        )
 
 
 def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
@@ -245,10 +251,12 @@ def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
         if other not in tables or other == name:
             rest = [role for role in tables if role != name]
             raise table.error(
-                "like", f'names "{other}", which is no other role{did_you_mean(other, rest)}'
+                "like", f'names "{other}", which is not another role{did_you_mean(other, rest)}'
             )
         if "like" in tables[other]:
-            raise table.error("like", f'names "{other}", which is itself like another role')
+            raise table.error(
+                "like", f'names "{other}", which itself has "like": only one level is read'
+            )
         merged = {**tables[other].values, **table.values}
         del merged["like"]
         found[name] = Table(table.source, merged, table.path)
@@ -260,7 +268,8 @@ def _read_faults(table: Table) -> tuple[str, ...]:
     for verb in found:
         if verb not in FAULTS:
             raise table.error(
-                "faults", f'names "{verb}", which is no fault{did_you_mean(verb, FAULTS)}'
+                "faults",
+                f'names "{verb}", which is not a kind of fault{did_you_mean(verb, FAULTS)}',
             )
     if not found:
         raise table.error("faults", f"is empty, expected some of {', '.join(FAULTS)}")
@@ -357,10 +366,10 @@ def load_graph(name: str, *, share_gpus: bool = False) -> GraphSpec:
         if path.suffix == ".toml" or "/" in name:
             raise InputError(f"{name}: no such file")
         raise InputError(
-            f'graph "{name}": no ready-made graph and no file{did_you_mean(name, [*built_in, *DEPLOYMENTS])}'
+            f'graph "{name}": found neither a ready-made graph nor a file of that name{did_you_mean(name, [*built_in, *DEPLOYMENTS])}'
         )
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path.name}: is no TOML: {error}") from None
+        raise InputError(f"{path.name}: is not valid TOML: {error}") from None
     return replace(read_graph(path.name, document, path.resolve()), share_gpus=share_gpus)

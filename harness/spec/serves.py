@@ -56,7 +56,7 @@ def parse_serves(text: str, roles: Collection[str]) -> Serves:
     ways = _either(tokens, roles)
     if tokens:
         raise ValueError(
-            f'found "{tokens[0]}" where the expression should end or go on with and, or'
+            f'found "{tokens[0]}" where the expression should end, or continue with and, or'
         )
     minimal = [way for way in ways if not any(other < way for other in ways)]
     return Serves(text, tuple(dict.fromkeys(minimal)))
@@ -102,5 +102,5 @@ def _one(tokens: list[str], roles: Collection[str]) -> list[frozenset[str]]:
     if token in (")", "and", "or"):
         raise ValueError(f'found "{token}" where a role name should stand')
     if token not in roles:
-        raise ValueError(f'names "{token}", which is no role{did_you_mean(token, roles)}')
+        raise ValueError(f'names "{token}", which is not a role{did_you_mean(token, roles)}')
     return [frozenset([token])]

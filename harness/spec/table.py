@@ -185,7 +185,7 @@ class Table:
         found = {}
         for name in outer:
             if not _NAME.match(name):
-                raise outer.error(name, "is no name (letters, digits, - and _)")
+                raise outer.error(name, "is not a name: expected letters, digits, - and _")
             found[name] = outer.table(name)
         return found
 
@@ -202,4 +202,4 @@ class Table:
         """Raise about the first key that nobody asked for."""
         for key in self.values:
             if key not in self._known:
-                raise self.error(key, f"is not known here{did_you_mean(key, self._known)}")
+                raise self.error(key, f"is not a known key{did_you_mean(key, self._known)}")
