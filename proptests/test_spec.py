@@ -180,7 +180,7 @@ def test_what_is_no_graph_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.toml: no such file"):
         load_graph(str(tmp_path / "nowhere.toml"))
     (tmp_path / "bad.toml").write_text("graph = ")
-    with pytest.raises(InputError, match=r"bad\.toml: is no TOML"):
+    with pytest.raises(InputError, match=r"bad\.toml: is not valid TOML"):
         load_graph(str(tmp_path / "bad.toml"))
     with pytest.raises(InputError, match='did you mean "dynamo-disagg"'):
         load_graph("dynamo-disag")

@@ -1,11 +1,15 @@
-"""What a graph promises, held against a history.
+"""The built-in promises of a graph, and `judge`, which applies them to a history.
 
-Each promise is a small pure function of (history, who was up) that yields one `Violation` for each place where it does not
-hold. A failed request is judged by exactly one of them, so that one failure is never two findings: a wrong answer by
-`answers`, one that got no byte by `ends`, one that was sent after the graph had its time to recover by `recovery`, every other
-one by `error_window`. `judge` puts them together with the causes that make a run invalid.
+Each promise is a pure function of a history and its availability. It yields one `Violation` for each place where it does not hold. Exactly
+one promise judges a failed request, so one failure is never two findings:
 
-Promises may be asked about a run that is still going on (an early verdict): they only say what no later event can undo.
+- `answers` judges a wrong answer,
+- `ends` judges a request that got no byte,
+- `recovery` judges a request that was sent after the graph had its time to recover,
+- `error_window` judges every other one.
+
+`judge` puts them together with the causes that make a run invalid. It may be asked about a run that still goes on (an early verdict), so a
+promise yields only what no later event can undo.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import Died, Invalidated, Leaked, Phase, StepDone
@@ -33,10 +37,10 @@ from graphquake.harness.spec.plan import PROCESS, TREE, Kill
 
 Promise: TypeAlias = Callable[[History, Availability], Iterable[Violation]]
 
-# A run in which less than this share of the requests could be judged says nothing about the graph.
+# A run is weak if less than this share of its requests could be judged.
 JUDGED_SHARE_MIN: Final = 0.25
-# The client was late if more than this share of its requests left this much after their time (two noisy cores: p99 of
-# 40 requests/s stayed under 0.1 s while four processes started).
+# The load generator was late if more than this share of its requests left this many seconds after their time. (On two noisy cores the
+# p99 of 40 requests/s stayed below 0.1 s while four processes started.)
 LATE_S: Final = 0.25
 LATE_SHARE_MAX: Final = 0.02
 
@@ -46,7 +50,7 @@ def _path_word(up: Availability, life: Stretch) -> PathWord:
 
 
 def ends(history: History, up: Availability) -> Iterator[Violation]:
-    """No request reaches its deadline, or gets no byte for `stall_s`, in a stretch in which a path was there all the time."""
+    """While a path is up, no request reaches its deadline, and none gets no byte for `stall_s`."""
     stall_s = history.spec.promises.stall_s
     for request in history.requests:
         if not request.outcome:
@@ -67,7 +71,7 @@ def ends(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _path_for(up: Availability, quiet: Stretch, stall_s: float) -> bool:
-    """Whether, within a quiet stretch, a path was there for `stall_s` on end."""
+    """True if, within a quiet interval, a path was up for `stall_s` without a break."""
     return any(
         min(quiet.end_s, path.end_s) - max(quiet.begin_s, path.begin_s) >= stall_s
         for path in up.paths
@@ -75,7 +79,7 @@ def _path_for(up: Availability, quiet: Stretch, stall_s: float) -> bool:
 
 
 def answers(history: History, up: Availability) -> Iterator[Violation]:
-    """Every completed answer is exact: no token lost, twice, or somebody else's. No fault and no outage excuses one."""
+    """Every completed answer is exact: no token is lost, repeated, or from another request. No fault excuses a wrong answer."""
     del up
     for request in history.requests:
         if request.outcome == Outcome.WRONG:
@@ -90,10 +94,10 @@ def answers(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def error_window(history: History, up: Availability) -> Iterator[Violation]:
-    """Every failure is excused: near a fault that landed, or while no path to an answer was up; and not too many are."""
+    """Every failure is excused by a fault that landed shortly before, or by an outage; and not too many are."""
     excused: list[Request] = []
     for request in _failed(history):
-        if _is_recoverys(history, request):
+        if _is_for_recovery(history, request):
             continue
         if up.excuses(request):
             excused.append(request)
@@ -112,7 +116,7 @@ def error_window(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _too_many(history: History, up: Availability, excused: list[Request]) -> Iterator[Violation]:
-    """While a path existed: no more failures in one disturbance than were in flight plus what is sent within W."""
+    """Limit the excused failures of one disturbance while a path is up: requests in flight, plus those sent within W."""
     spec = history.spec
     with_path = [r for r in excused if up.path_during(Stretch(r.sent_s, r.ended_s))]
     for disturbance in up.disturbances:
@@ -143,7 +147,7 @@ def _mostly(failed: list[Request]) -> str:
 
 
 def recovery(history: History, up: Availability) -> Iterator[Violation]:
-    """After heal: the first success within R1, and nothing fails after R2."""
+    """After heal, the first success comes within R1 seconds, and no request that is sent after R2 seconds fails."""
     promises = history.spec.promises
     healed_s = history.phase_began_s("recover")
     if healed_s is None or (history.plan.heal != "all" and not _path_left(history, up)):
@@ -163,7 +167,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
             f"no success within {promises.first_ok_s:g} s of heal: {seen}",
         )
     for request in _failed(history):
-        if _is_recoverys(history, request):
+        if _is_for_recovery(history, request):
             life = Stretch(request.sent_s, request.ended_s)
             yield violation_in(
                 history,
@@ -177,7 +181,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _instead_of_success(history: History, up: Availability, window: Stretch) -> str:
-    """How most requests of a window failed: a late success and late failures are the same bug in two words."""
+    """Return the signature text of the most frequent failure in a window: a late success and late failures are one bug."""
     failed = [r for r in _failed(history) if window.begin_s <= r.sent_s <= window.end_s]
     if not failed:
         return "no answer"
@@ -190,7 +194,7 @@ def _instead_of_success(history: History, up: Availability, window: Stretch) -> 
 
 
 def _path_left(history: History, up: Availability) -> bool:
-    """Whether a path was there from heal to when a success had to come: what dies with a child that was killed goes a little later."""
+    """True if a path was up from heal until a success was due. (A replica that dies with a killed child goes a little later.)"""
     healed_s = history.phase_began_s("recover") or 0.0
     until_s = min(_first_ok_by_s(history, healed_s), history.end_s)
     return up.path_during(Stretch(healed_s, max(healed_s, until_s)))
@@ -200,8 +204,8 @@ def _first_ok_by_s(history: History, healed_s: float) -> float:
     return healed_s + history.spec.promises.first_ok_s + history.spec.load.rest_s
 
 
-def _is_recoverys(history: History, request: Request) -> bool:
-    """Whether a failure is for `recovery` to judge: sent when the graph should have been well again."""
+def _is_for_recovery(history: History, request: Request) -> bool:
+    """True if `recovery` judges this failure: the request was sent after the graph had its time to recover."""
     healed_s = history.phase_began_s("recover")
     if healed_s is None or history.plan.heal != "all":
         return False
@@ -211,7 +215,7 @@ def _is_recoverys(history: History, request: Request) -> bool:
 
 
 def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
-    """No process dies but those aimed at, and what the graph file says `dies_with` them."""
+    """Only those processes die that a step aims at, and replicas that the graph file lets die with a killed child."""
     del up
     for death in history.of(Died):
         if death.aimed or _dies_with_a_child(history, death):
@@ -228,7 +232,7 @@ def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
 def _dies_with_a_child(history: History, death: Died) -> bool:
     dies_with = history.spec.role(death.replica.role).dies_with
     for fault in history.faults():
-        # The kill has landed when the child is gone; what dies with it may be gone first.
+        # A kill has landed when the child is gone. The replica that dies with it may be gone first.
         if fault.victim != death.replica or fault.begun_s > death.at_s:
             continue
         step = fault.step
@@ -238,7 +242,7 @@ def _dies_with_a_child(history: History, death: Died) -> bool:
 
 
 def no_leak(history: History, up: Availability) -> Iterator[Violation]:
-    """After drain: no orphan, no LISTEN socket of the dead, no count that did not go back to 0."""
+    """After the load, nothing is left: no orphan, no LISTEN socket of a dead replica, no gauge above 0."""
     del up
     for leak in history.of(Leaked):
         yield violation_in(history, "no_leak", leak.kind, leak.at_s, leak.what)
@@ -257,16 +261,16 @@ BUILT_IN: Final[dict[str, Promise]] = {
 
 
 def _failed(history: History) -> list[Request]:
-    """The failures that error_window and recovery judge; one that got no answer at all is for `ends`."""
+    """Return the failures that `error_window` and `recovery` judge. A request that timed out belongs to `ends`, if it is promised."""
     judged_by_ends = {Outcome.TIMED_OUT} if "ends" in history.spec.promises.made else set()
     return [r for r in history.ended() if r.outcome in FAILED - judged_by_ends]
 
 
 def promises_of(spec: GraphSpec) -> dict[str, Promise]:
-    """The promises that a graph makes: the built-in ones, and those of the user's own.
+    """Return the promises of a graph by name: the built-in ones and the user's own.
 
     Raises:
-        InputError: if a promise of the user's own can't be imported.
+        InputError: if a promise of the user can't be imported.
     """
     made = {name: BUILT_IN[name] for name in spec.promises.made}
     return made | {name: _imported(spec, name) for name in spec.promises.extra}
@@ -280,11 +284,11 @@ def _imported(spec: GraphSpec, name: str) -> Promise:
         raise InputError(f"{spec.path.name}: promises.extra: {name}: {error}") from None
     if not callable(found):
         raise InputError(f"{spec.path.name}: promises.extra: {name}: is not a function")
-    return found  # type: ignore[no-any-return]
+    return cast("Promise", found)
 
 
 def not_judged(history: History) -> dict[str, str]:
-    """Promises of which a run says nothing, and why: it ended before, or the dead stay dead and nothing is left to be promised."""
+    """Return the promises that a run says nothing about, each with the reason."""
     early = "the run ended before that"
     needs: dict[str, Phase] = {"recovery": "recover", "throughput": "drain", "no_leak": "drain"}
     found = {name: early for name, phase in needs.items() if history.phase_began_s(phase) is None}
@@ -297,12 +301,12 @@ def not_judged(history: History) -> dict[str, str]:
 
 
 def judge(history: History) -> Verdict:
-    """The verdict of one run.
+    """Return the verdict of one run.
 
-    Broken beats invalid when the violation came before the cause; what came after it proves nothing.
+    A violation before the first cause makes the run broken. Violations after it prove nothing.
 
     Raises:
-        InputError: if a promise of the user's own can't be imported.
+        InputError: if a promise of the user can't be imported.
     """
     up = availability(history)
     violations = sorted(
@@ -326,7 +330,7 @@ def _weak(history: History, up: Availability) -> bool:
 
 
 def _causes(history: History) -> Iterator[tuple[float, str]]:
-    """Why the run proves nothing, and from when on."""
+    """Yield each cause that makes the run invalid, after the time from which it does."""
     plan_s = history.phase_began_s("plan")
     for request in history.requests:
         if request.failed and (plan_s is None or request.ended_s < plan_s):

@@ -1,8 +1,8 @@
-"""The promise `throughput`: once all is well again, the graph does as much as before.
+"""The promise `throughput`: once the graph has recovered, it serves as much as before.
 
-Failures are for other promises; this one is about a graph that refuses politely, falls behind, or became slow, and stays so. It is judged
-over the steady load of the steady phase, as far as no fault's window reaches into it. Where the dead stay dead, the bounds follow the
-capacity that is left, if the graph file gives it for the roles that lost a replica; if not, nothing is promised.
+It is the only promise that sees a graph that sheds its load, falls behind or becomes slow, and stays so. It judges the steady load of the
+steady phase, outside the windows of faults. If dead replicas stay dead, the bounds follow the remaining capacity. The graph file has to
+give the capacity of the roles that lost a replica; without it, nothing is promised.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from graphquake.harness.promises.availability import Availability, Stretch, up_s
 from graphquake.harness.promises.verdict import Violation, violation_in
 from graphquake.harness.spec.replica import Replica
 
-# Fewer requests than these say nothing about a share of them, or about a percentile.
+# A share or a percentile needs at least these numbers of requests.
 SHED_MIN: Final = 3
 COUNTED_MIN: Final = 50
 LATENCIES_MIN: Final = 200
@@ -73,13 +73,14 @@ def _falls_behind(
 
 
 def queueing(history: History, at_s: float) -> float | None:
-    """How many times longer than before a request may take, because it waits for those that are dead and stay so.
+    """Return the factor by which a request may take longer than before, because dead replicas stay dead.
 
     Args:
-        at_s: when it is looked who lives.
+        history: the run.
+        at_s: the time at which the live replicas are counted.
 
     Returns:
-        1 if nobody is missing, None if it is not known what a missing one could do.
+        1 if no replica is missing; None if the capacity of a missing one is not known.
     """
     spec = history.spec
     alive = {
@@ -98,12 +99,12 @@ def queueing(history: History, at_s: float) -> float | None:
     least = max(1, min(role.capacity * living[role.name] for role in missing))
     most = min(role.capacity * role.replicas for role in missing)
     waiting = max(1.0, demand / least) / max(1.0, demand / most)
-    # Those that are left do more at once, and may be slower by as much, before anything has to wait.
+    # The remaining replicas serve more requests at once. They may be slower by that factor before any request has to wait.
     return max(waiting, *(role.replicas / max(1, living[role.name]) for role in missing))
 
 
 def _in_flight(history: History) -> float:
-    """How many requests were in flight on average before anything was done to the graph."""
+    """Return the average number of requests in flight before the first disturbance."""
     until_s = history.undisturbed_s() or history.end_s
     lives = (
         min(r.ended_s, until_s) - r.sent_s
@@ -119,7 +120,7 @@ def _slower(
     if all(step.waits for step in history.of(StepDone)):
         return
     until_s = history.undisturbed_s() or 0.0
-    # By when they were sent: of those that ended by then the slow ones would be missing.
+    # Selected by the time of sending: a selection by the end would lack the slow ones.
     baseline = [r for r in history.requests if r.outcome == Outcome.OK and r.sent_s <= until_s]
     if len(steady) < LATENCIES_MIN or len(baseline) < BASELINE_MIN:
         return

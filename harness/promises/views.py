@@ -1,10 +1,11 @@
-"""What a graph says about itself, against what is; and the promise `views_agree`.
+"""The graph's answers about itself, compared with the facts; and the promise `views_agree`.
 
-Wherever the graph file knows of a list or a readiness probe, it is asked again and again while a run goes on. That the two differ for a
-while is as it must be, since the graph learns of things later than the supervisor: what is dead may stay listed for a lease. What differs
-for longer, with nothing changing meanwhile and no registry away, is a graph that lies: healthy without a route, or deaf to workers that
-are there. Looks are samples: a replica that was well for a moment between two of them is known from the events alone, so the clock
-begins anew with each event that changes who is up.
+During a run, each list and each readiness probe of the graph file is asked again and again. A short difference is normal, because the graph
+learns of changes later than the supervisor: a dead replica may stay listed for a lease. A longer one is a bug, if nothing changes meanwhile
+and no registry is down: the graph says that it is healthy without a path, or it does not notice live workers.
+
+Looks are samples. Only events show a replica that was well for a moment between two looks. So the clock restarts with each event that
+changes which replicas are up.
 """
 
 from __future__ import annotations
@@ -30,22 +31,27 @@ from graphquake.harness.targets.target import View
 
 @dataclass(slots=True)
 class Views:
-    """What was seen last, to tell what is to be written down, and when to look again.
+    """The last answers of each observer. They decide which answers are recorded, and when to look again.
 
     Attributes:
-        looked_s: when it was last looked.
+        looked_s: the time of the last look.
     """
 
     looked_s: float = 0.0
     _last: dict[tuple[Replica, ViewKind], Seen] = field(default_factory=dict)
 
     def changes(self, views: Sequence[View], at_s: float) -> list[Seen]:
-        """What is to be written down of a look that was taken at that time: what changed since the last one, and what is not so."""
+        """Return the answers of a look that are to be recorded: those that changed, and those that are wrong.
+
+        Args:
+            views: the answers.
+            at_s: the time of the look, in seconds on the run's clock.
+        """
         self.looked_s = at_s
         now = {(one.observer, one.what): one for one in views}
         found = []
         for key in self._last.keys() | now.keys():
-            # Whoever can't be asked, since it is dead, says nothing wrong.
+            # A dead observer can't be asked, so its answer is not wrong.
             says, holds = (now[key].says, now[key].holds) if key in now else (0, 0)
             last = self._last.get(key)
             if last is None or says != holds or (last.says, last.holds) != (says, holds):
@@ -55,11 +61,11 @@ class Views:
 
     @property
     def differ(self) -> bool:
-        """Whether something differed in the last look."""
+        """True if an answer was wrong in the last look."""
         return any(seen.says != seen.holds for seen in self._last.values())
 
     def undecided_until_s(self, history: History) -> float | None:
-        """Until when a look has to wait that decides about what differs; None if nothing does, or the last look decided."""
+        """Return the time of the look that decides about a wrong answer; None if no answer is wrong, or the last look decided."""
         decided = (
             bound_s
             for first in _differing(history)
@@ -69,9 +75,9 @@ class Views:
 
 
 def views_agree(history: History, up: Availability) -> Iterator[Violation]:
-    """No list and no probe says for longer than `within_s` what is not so; what is gone may be listed for a lease more.
+    """No list and no readiness probe is wrong for longer than `within_s`. A dead replica may stay listed for one lease longer.
 
-    What was seen to be right again was wrong for no longer than it was seen to be: a look may come late.
+    A wrong answer counts up to the last look that saw it, because the look that sees it right again may come late.
     """
     del up
     stretches: dict[tuple[Replica, ViewKind], Seen] = {}
@@ -87,7 +93,7 @@ def views_agree(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _differing(history: History) -> list[Seen]:
-    """The first look of everything that differs at the end."""
+    """Return the first look of each difference that lasts to the end."""
     stretches: dict[tuple[Replica, ViewKind], Seen] = {}
     for seen in history.of(Seen):
         _stretch(stretches, seen)
@@ -95,7 +101,7 @@ def _differing(history: History) -> list[Seen]:
 
 
 def _stretch(stretches: dict[tuple[Replica, ViewKind], Seen], seen: Seen) -> Seen | None:
-    """The first look of the stretch in which this one differs in the same way; None if it does not differ. Keeps what is known of all."""
+    """Return the first look of the difference that this look continues; None if this answer is right. Updates `stretches`."""
     key = seen.observer, seen.what
     if key in stretches and not _alike(stretches[key], seen):
         del stretches[key]
@@ -103,14 +109,14 @@ def _stretch(stretches: dict[tuple[Replica, ViewKind], Seen], seen: Seen) -> See
 
 
 def _alike(first: Seen, later: Seen) -> bool:
-    """Whether something differs in the same direction, and nothing changed that it should have followed."""
+    """True if both answers are wrong in the same direction, and the right answer is the same."""
     return first.holds == later.holds and (
         (first.says > first.holds) == (later.says > later.holds) and later.says != later.holds
     )
 
 
 def _changes_s(history: History) -> list[float]:
-    """When somebody came, went, was told to go or went on: from then on something else should be said."""
+    """Return the times at which the right answers may have changed: a replica came, died, was a victim, or was resumed."""
     events: list[BecameReady | Died | Resumed | StepDone] = [
         *history.of(BecameReady),
         *history.of(Died),
@@ -121,12 +127,12 @@ def _changes_s(history: History) -> list[float]:
 
 
 def _since_s(history: History, seen: Seen) -> float:
-    """Since when nothing has changed any more that what was seen should have followed."""
+    """Return the time since which the right answer has not changed."""
     return max([seen.at_s, *_changes_s(history)])
 
 
 def _too_long_since_s(history: History, first: Seen, until_s: float) -> float | None:
-    """The begin of a stretch without a change in which something differed for too long; None if there is none."""
+    """Return the begin of an interval without a change in which the difference lasted too long; None if there is none."""
     within = [at_s for at_s in _changes_s(history) if first.at_s < at_s < until_s]
     stretches = pairwise([first.at_s, *within, until_s])
     bound_s = _bound_s(history, first)
