@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.pages import ROOT, prose
 from test_layers import LAYERS
+
+from support.pages import ROOT, prose
 
 FOLDERS = ("harness", "machines", "proptests/support", "proptests/bench")
 PAGE = prose(ROOT / "ARCHITECTURE.md")
