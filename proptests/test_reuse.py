@@ -1,4 +1,4 @@
-"""Shrinking with graphs that were used before, simulated: as small, in less time, and never fooled for good by what is left in them."""
+"""Shrinks with used graphs, simulated: the plans are as small, in less time, and traces of earlier runs do not mislead in the end."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Residue:
     _random: random.Random = field(default_factory=lambda: random.Random(1))
 
     def __call__(self, plan: Plan) -> Trial:
-        """One run on a used graph."""
+        """Make one run on a used graph."""
         self.asked.append(plan)
         trial = replace(self.graph(plan), used=True)
         if self._random.random() >= self.share:
@@ -53,7 +53,7 @@ class Residue:
 
 
 def shrunk_with(shape: Shape, seed: int, says: str, share: float) -> tuple[Shrunk, Residue]:
-    """One shrink where something of earlier runs is left in used graphs."""
+    """Shrink a plan where used graphs hold traces of earlier runs."""
     plan, graph = failing(shape, seed), Simulated(shape, seed)
     residue = Residue(graph, says, share)
     return shrink(SPEC, plan, broken(shape, plan), graph, reuse=residue), residue
@@ -64,7 +64,7 @@ def shrunk_with(shape: Shape, seed: int, says: str, share: float) -> tuple[Shrun
 def test_what_is_left_in_used_graphs_never_makes_a_plan_that_does_not_break(
     says: str, share: float
 ) -> None:
-    """Used graphs that break whatever is done to them, or that hide the bug: what comes out breaks on fresh ones, ten of ten times."""
+    """Whether used graphs always break or hide the bug, the minimal plan breaks in ten of ten runs on fresh graphs."""
     for shape in SHAPES:
         for seed in SEEDS:
             one, residue = shrunk_with(shape, seed, says, share)
@@ -75,7 +75,7 @@ def test_what_is_left_in_used_graphs_never_makes_a_plan_that_does_not_break(
 
 
 def test_what_hides_in_used_graphs_costs_no_step() -> None:
-    """If used graphs always keep, each rejection still has a fresh run behind it."""
+    """If used graphs never break, the minimal plan is still step-minimal, because fresh runs confirm each rejection."""
     for shape in SHAPES:
         for seed in SEEDS:
             one, _ = shrunk_with(shape, seed, "kept", 1.0)
@@ -83,14 +83,14 @@ def test_what_hides_in_used_graphs_costs_no_step() -> None:
 
 
 def test_used_graphs_save_time_and_lose_nothing() -> None:
-    """At rate 1, where a start takes two thirds of a run."""
+    """At rate 1, with a start of two thirds of a run, used graphs save a third of the time and every plan is minimal."""
     found = saved(1.0, 4)
     assert found.shrinking <= 0.65
     assert found.minimal == found.minimal_fresh == 1.0
 
 
 def test_kept_on_used_graphs_rejects_nothing_until_a_fresh_one_agrees() -> None:
-    """Of three passes the last has a fresh graph; once a fresh one was kept, all others may be used ones."""
+    """Of the kept runs that reject a plan, the last has a fresh graph, unless an earlier one had."""
     asked: list[str] = []
 
     def run(_plan: Plan) -> Trial:
@@ -110,7 +110,7 @@ def test_kept_on_used_graphs_rejects_nothing_until_a_fresh_one_agrees() -> None:
 
 
 def test_what_proves_nothing_on_a_used_graph_is_asked_of_a_fresh_one() -> None:
-    """An invalid run may be the late effect of the one before."""
+    """An invalid run on a used graph is repeated on a fresh one."""
     log = TrialLog(lambda _: BROKEN, reuse=lambda _: Trial("invalid", used=True))
     assert log.once_more(PLAN, "", 0.5, fresh=False) == BROKEN
     assert [tried.trial.used for tried in log.all] == [True, False]
@@ -118,7 +118,7 @@ def test_what_proves_nothing_on_a_used_graph_is_asked_of_a_fresh_one() -> None:
 
 
 def test_a_search_uses_them_where_the_lab_does(tmp_path: Path) -> None:
-    """The case is the same, and its ten confirming runs had fresh graphs."""
+    """A search with used graphs finds the same case, confirmed by ten runs on fresh graphs."""
     searches = []
     for reuses in (False, True):
         runner = SimRunner(

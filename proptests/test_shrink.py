@@ -1,4 +1,4 @@
-"""The shrinker on simulated bugs: how small, how sure, and at what cost in live runs."""
+"""The shrinker on simulated bugs: the size of its plans, their evidence, and their cost in live runs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ BY_NAME = {shape.name: shape for shape in SHAPES}
 
 
 def shrunk(shape: Shape, graph: Simulated, plan: Plan, blame: tuple[float, ...] = ()) -> Shrunk:
-    """One shrink of a plan in which the shape shows."""
+    """Shrink a plan in which a bug shows."""
     return shrink(SPEC, plan, replace(broken(shape, plan), blame=blame), graph)
 
 
 @cache
 def all_shrunk(rate: float) -> list[tuple[Shape, Plan, Shrunk]]:
-    """All shapes, ten plans each."""
+    """Shrink ten plans of each bug."""
     found = []
     for shape in SHAPES:
         for seed in SEEDS:
@@ -47,14 +47,14 @@ def all_shrunk(rate: float) -> list[tuple[Shape, Plan, Shrunk]]:
 
 
 def until_held(one: Shrunk) -> int:
-    """How many live runs it took until a plan of the final steps was first seen to break."""
+    """The number of live runs until a plan with the final number of steps first broke."""
     size = len(one.plan.steps)
     held = (t.trial.kind == "broken" and len(t.plan.steps) == size for t in one.journal)
     return next(number for number, is_held in enumerate(held, start=1) if is_held)
 
 
 def share_minimal(rate: float) -> float:
-    """In which share of the shrinks the plan was confirmed and no single step of it is too many."""
+    """The share of shrinks that end with a confirmed plan without a step too many."""
     found = all_shrunk(rate)
     return sum(one.confirmed and shape.is_step_minimal(one.plan) for shape, _, one in found) / len(
         found
@@ -62,7 +62,7 @@ def share_minimal(rate: float) -> float:
 
 
 def test_what_shows_every_time_becomes_step_minimal() -> None:
-    """At rate 1, every plan of every shape; at most 12 live runs (median) until it is held, and 22 with its confirming runs."""
+    """At rate 1, every plan becomes step-minimal, in 12 live runs until it first breaks and 22 with confirming runs (medians)."""
     assert share_minimal(1.0) == 1.0
     every = [one for _, _, one in all_shrunk(1.0)]
     assert all(one.complete and one.confirmed for one in every)
@@ -99,27 +99,27 @@ def _with(plan: Plan, step: Step | None, name: str, value: float) -> Plan:
 
 
 def test_all_evidence_of_a_pair_takes_few_runs() -> None:
-    """At rate 1, two kills cost at most 26 live runs (median) with controls, removals and other replicas."""
+    """At rate 1, a bug of two kills costs at most 26 live runs (median), with controls, removals and other replicas."""
     pairs = [one for shape, _, one in all_shrunk(1.0) if shape.steps == 2]
     assert statistics.median(one.live_runs for one in pairs) <= 26
 
 
 @pytest.mark.parametrize(("rate", "least"), [(0.9, 0.95), (0.6, 0.95), (0.3, 0.80)])
 def test_what_shows_now_and_then_becomes_step_minimal(rate: float, least: float) -> None:
-    """Within 120 live runs, though a kept run proves nothing; a plan that was never seen again counts against it."""
+    """At lower rates, nearly every plan becomes step-minimal within 120 live runs; an unconfirmed plan counts as a miss."""
     assert share_minimal(rate) >= least
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.9, 0.6, 0.3])
 def test_what_comes_out_embeds_in_what_went_in(rate: float) -> None:
-    """Hypothesis shrinks to the minimal plan by this alone; and the graph can do every plan that was run."""
+    """A minimal plan embeds in the drawn plan, and every plan that was run is possible in the graph's model."""
     for _, plan, one in all_shrunk(rate):
         assert embeds(one.plan, plan)
         assert all(feasible(SPEC, tried.plan) for tried in one.journal)
 
 
 def test_the_counts_are_those_of_the_journal() -> None:
-    """What is reported of the minimal plan and of each removal was run in this shrink, on just these plans."""
+    """The reported counts are those of the runs in the journal."""
     for _, _, one in all_shrunk(0.6):
         own = [tried.trial.kind for tried in one.journal if tried.plan == one.plan]
         assert (one.broke, one.runs) == (own.count("broken"), len(own))
@@ -128,7 +128,7 @@ def test_the_counts_are_those_of_the_journal() -> None:
 
 
 def test_a_single_kill_takes_few_runs() -> None:
-    """When the history blames the step, one kill is held within 3 live runs, and done within 17."""
+    """If the history blames the right step, a bug of one kill breaks alone within 3 live runs, and the shrink ends within 17."""
     shape = BY_NAME["single kill"]
     for seed in SEEDS:
         plan = failing(shape, seed)
@@ -142,7 +142,7 @@ def test_a_single_kill_takes_few_runs() -> None:
 
 
 def test_a_wrong_prior_costs_at_most_twice_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If kills are taken for the least likely and waits for the most likely, shrinking takes longer and ends at the same."""
+    """With the priors in reverse order, a shrink takes at most twice the live runs, and its plan is still step-minimal."""
 
     def median_until_held() -> float:
         costs = []
@@ -162,7 +162,7 @@ def test_a_wrong_prior_costs_at_most_twice_the_runs(monkeypatch: pytest.MonkeyPa
 
 
 def test_wrong_blame_costs_at_most_twice_the_runs() -> None:
-    """A history that points at a fault that has nothing to do with it loses nothing either."""
+    """Blame on an innocent fault costs at most twice the live runs, and the plan is still step-minimal."""
     shape = BY_NAME["pair of kills in order"]
     guilty = (Kill("prefill", 0), Kill("decode", 1))
     right: list[int] = []
@@ -179,7 +179,7 @@ def test_wrong_blame_costs_at_most_twice_the_runs() -> None:
 
 
 def test_numbers_end_near_their_threshold() -> None:
-    """At rate 1, a burst that has to be over 37 ends at 38 to 42, and numbers that do not matter at their least."""
+    """At rate 1, a burst that must be over 37 ends at 38 to 42, and numbers that do not matter end at their least value."""
     for shape, _, one in all_shrunk(1.0):
         if shape.name == "burst > 37 with one alive":
             (burst,) = (step for step in one.plan.steps if isinstance(step, Burst))
@@ -189,7 +189,7 @@ def test_numbers_end_near_their_threshold() -> None:
 
 
 def test_a_lower_number_that_breaks_far_less_often_is_not_taken() -> None:
-    """Rate .7 with 20 requests or more, .1 below: the plan that is kept has at least 20 in 95% of the shrinks."""
+    """If the rate falls from .7 to .1 below 20 requests, 95% of the minimal plans have at least 20."""
     shape = BY_NAME["burst after respawn"]
 
     def rate(plan: Plan) -> float:
@@ -212,7 +212,7 @@ def test_a_lower_number_that_breaks_far_less_often_is_not_taken() -> None:
 
 
 def test_a_step_without_which_it_breaks_far_less_often_stays() -> None:
-    """Rate .9 with both kills, .1 with one: the plan that is kept has both, and says how seldom it broke without."""
+    """If the rate falls from .9 to .1 without one of two kills, the minimal plan has both."""
     shape = BY_NAME["single kill"]
     start = Plan((Kill("prefill", 0), Wait(1.0), Kill("decode", 0)))
     both = 0
@@ -233,7 +233,7 @@ def test_a_step_without_which_it_breaks_far_less_often_stays() -> None:
 def test_a_budget_that_ends_anywhere_leaves_the_best_so_far(
     shape: Shape, seed: int, rate: float, invalid: float, runs_max: int
 ) -> None:
-    """What comes out was seen to break, embeds in the original, and no larger plan is handed back than was held."""
+    """Wherever the budget ends, the plan that is returned was seen to break and embeds in the original plan."""
     plan = failing(shape, seed)
     graph = Simulated(shape, seed, rate, invalid, runs_max)
     one = shrunk(shape, graph, plan)
@@ -246,7 +246,7 @@ def test_a_budget_that_ends_anywhere_leaves_the_best_so_far(
 
 
 def test_more_budget_never_leaves_a_longer_plan() -> None:
-    """At rate 1, with each further run the plan in hand is the same or shorter."""
+    """At rate 1, a larger budget never leaves a longer plan."""
     shape = BY_NAME["burst > 37 with one alive"]
     plan = failing(shape, 3)
     sizes = [
@@ -257,7 +257,7 @@ def test_more_budget_never_leaves_a_longer_plan() -> None:
 
 
 def test_the_same_runs_give_the_same_journal() -> None:
-    """Nothing is left to chance but what the runs say."""
+    """Two shrinks with the same answers have the same journal."""
     for shape in SHAPES:
         plan = failing(shape, 1)
         one, other = (shrunk(shape, Simulated(shape, 1, 0.6), plan) for _ in range(2))
@@ -265,7 +265,7 @@ def test_the_same_runs_give_the_same_journal() -> None:
 
 
 def test_what_is_not_seen_again_in_six_runs_is_unconfirmed() -> None:
-    """The original plan is handed back with all counts; half of the runs went to the plan as it was drawn."""
+    """A failure that six fresh runs do not show again is unconfirmed; half of these runs were of the whole plan."""
     shape = BY_NAME["single kill"]
     plan = Plan((Kill("decode", 0), Wait(3.0), Wait(0.5), Kill("prefill", 0)))
     one = shrunk(shape, Simulated(shape, 0, rate=0.0), plan)
@@ -275,7 +275,7 @@ def test_what_is_not_seen_again_in_six_runs_is_unconfirmed() -> None:
 
 
 def test_the_plan_as_drawn_gets_its_chance() -> None:
-    """If the violation's time misled the cut, the uncut plan reproduces it."""
+    """If the plan was cut too early, the whole plan reproduces the failure."""
     shape = BY_NAME["pair of kills in order"]
     plan = Plan((Kill("prefill", 0), Kill("decode", 1), Burst(5)))
     one = shrink(SPEC, plan, Trial("broken", last_step=0), Simulated(shape, 0))
@@ -283,7 +283,7 @@ def test_the_plan_as_drawn_gets_its_chance() -> None:
 
 
 def test_load_alone_is_said() -> None:
-    """A control run that breaks is recorded, and a plan whose faults all fall away says what it is."""
+    """A failure that needs no fault is reported as one of load alone."""
     load = Shape(
         "load alone",
         lambda _moments, plan: 0.0 if any(isinstance(s, Burst) for s in plan.steps) else None,
@@ -295,7 +295,7 @@ def test_load_alone_is_said() -> None:
 
 
 def test_a_candidate_that_proves_nothing_is_set_aside() -> None:
-    """Three invalid runs, and its step is told as untested; the rest goes on."""
+    """A candidate with three invalid runs is set aside, its step counts as untested, and the shrink goes on."""
     shape = BY_NAME["pair of kills in order"]
     graph = Simulated(shape, 0)
     bad = (Kill("prefill", 0),)
@@ -312,7 +312,7 @@ def test_a_candidate_that_proves_nothing_is_set_aside() -> None:
 
 
 def test_nothing_but_invalid_runs_leaves_it_unconfirmed() -> None:
-    """No exception, and at most three runs of each plan that was tried."""
+    """A shrink with only invalid runs ends unconfirmed, with at most three runs of each plan."""
     shape = BY_NAME["single kill"]
     plan = failing(shape, 0)
     one = shrunk(shape, Simulated(shape, 0, invalid=1.0), plan)
@@ -321,7 +321,7 @@ def test_nothing_but_invalid_runs_leaves_it_unconfirmed() -> None:
 
 
 def test_other_replicas_are_tried() -> None:
-    """A bug of any decode says so; where a role has one replica, nothing was tried."""
+    """A bug of any replica is reported as such; a role with one replica has no others to try."""
     anyone = Shape(
         "any decode",
         lambda _moments, plan: 0.0 if any(f.role == "decode" for f in plan.faults) else None,
@@ -338,7 +338,7 @@ def test_other_replicas_are_tried() -> None:
 
 
 def test_a_long_stay_is_given_up_first_and_kept_where_it_matters() -> None:
-    """A stale lease needs about its 7 s. The plans of all other bugs lose their long stay, and some of those had one."""
+    """Only the plan of the stale lease keeps its long stay, of about 7 s; the plans of all other bugs lose theirs."""
     lease = BY_NAME["stale lease"]
     needed_s = [one.plan.stay_s for shape, _, one in all_shrunk(1.0) if shape is lease]
     assert needed_s
@@ -349,7 +349,7 @@ def test_a_long_stay_is_given_up_first_and_kept_where_it_matters() -> None:
 
 
 def test_errors_of_the_one_who_runs_are_not_swallowed() -> None:
-    """Only a spent budget ends a shrink quietly."""
+    """An error of the runner ends the shrink, and only a spent budget returns the plan so far."""
     shape = BY_NAME["single kill"]
     plan = failing(shape, 0)
 
@@ -366,7 +366,7 @@ def test_errors_of_the_one_who_runs_are_not_swallowed() -> None:
 
 
 def test_waits_side_by_side_become_one() -> None:
-    """It is the same run in fewer steps."""
+    """Waits that come to stand side by side become one wait."""
     plan = Plan((Wait(0.5), Kill("decode", 0), Wait(0.25), Burst(5), Wait(0.5)))
     left = prior(SPEC, plan).without(frozenset([3])).plan
     assert left == replace(plan, steps=(Wait(0.5), Kill("decode", 0), Wait(0.75)))
@@ -374,7 +374,7 @@ def test_waits_side_by_side_become_one() -> None:
 
 @given(threshold=st.integers(1, 400), value=st.integers(1, 400))
 def test_bisection_ends_within_a_quarter_above_the_threshold(threshold: int, value: int) -> None:
-    """It asks about no value twice."""
+    """Bisection ends at most a quarter above the threshold, and asks about no value twice."""
     assume(value >= threshold)
     asked: list[float] = []
 
@@ -412,7 +412,7 @@ COUNTED = Plan((Kill("decode", 0), Wait(0.5)))
 def test_kept_runs_of_related_plans_count_against_a_plan(
     steps: tuple[Step, ...], passes: int, counted: int
 ) -> None:
-    """Each row of the table of rules, with five kept runs of one plan."""
+    """Five kept runs of one plan count against another as its row of the table says."""
     log = TrialLog(lambda _: Trial("kept"))
     for _ in range(5):
         log.once_more(Plan(steps), "", 0.5)
@@ -420,14 +420,14 @@ def test_kept_runs_of_related_plans_count_against_a_plan(
 
 
 def test_a_burst_with_more_requests_counts_in_full() -> None:
-    """What holds under more load holds under less."""
+    """A kept run with more requests counts in full against a plan with fewer."""
     log = TrialLog(lambda _: Trial("kept"))
     log.once_more(Plan((Burst(40, 0.5),)), "", 0.5)
     assert log.kept_with_more(Plan((Burst(10, 0.5),)), 3) == (1, True)
 
 
 def test_a_plan_that_ever_broke_counts_as_no_evidence() -> None:
-    """One broken run is proof, so its kept runs were accidents."""
+    """The kept runs of a plan that ever broke count against no plan."""
     trials = iter([Trial("kept"), Trial("broken")])
     log = TrialLog(lambda _: next(trials))
     for _ in range(2):

@@ -15,8 +15,8 @@ A live run costs ten seconds, so a shrink is about the choice of the next run. I
 seen so far says how many of them reject (`stats`). So for steps, too few runs can only leave a step too many, and the last check looks for
 it again. For numbers it is the other way round, so they have a test of their own.
 
-**Used graphs.** Where a graph starts slowly, one that healed clean is used again for candidates. An earlier run may have left
-unseen traces in it. So runs on used graphs alone reject nothing, and a plan that broke only on used graphs must break on a fresh one before it is
+**Used graphs.** Where a graph starts slowly, one that healed clean is used again for candidates. An earlier run may have left unseen traces
+in it. So runs on used graphs alone reject nothing, and a plan that broke only on used graphs must break on a fresh one before it is
 confirmed. If it does not, the shrink steps back and uses no graph again.
 
 The shrinker knows neither graphs nor Hypothesis. It asks a function for runs, and its questions follow from the answers alone.

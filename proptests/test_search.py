@@ -1,4 +1,4 @@
-"""Judging, searching and keeping, on simulated graphs."""
+"""Searches on simulated graphs: from the drawn plans to the saved cases."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ QUICK = settings(SETTINGS, max_examples=300)
 
 @pytest.fixture(autouse=True)
 def every_plan_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here a run costs less than a draw: none is passed over for a better one."""
+    """Run every drawn plan: here a run costs less than a draw, so no plan is passed over for a better one."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
 
 
@@ -55,7 +55,7 @@ def searched(
     findings_max: int = 1,
     journal: Path | None = None,
 ) -> tuple[Rounds, Ended]:
-    """One search on a simulated graph."""
+    """Search a simulated graph."""
     rounds = Rounds(
         FindingPipeline(
             runner, Corpus(folder / "cases"), RunLog(journal), results_dir=folder / "results"
@@ -68,7 +68,7 @@ def searched(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_bug_is_found_shrunk_confirmed_and_kept(tmp_path: Path, seed: int) -> None:
-    """Two kills in one order: the case on disk is exactly that plan, with ten fresh runs behind it."""
+    """A bug that needs two kills in one order becomes a case with exactly that plan and ten fresh broken runs."""
     rounds, ended = searched(SimRunner([Bug(PAIR, "wrong tokens")]), tmp_path, seed=seed)
     assert ended == "findings"
     (case,) = Corpus(tmp_path / "cases")
@@ -81,7 +81,7 @@ def test_a_bug_is_found_shrunk_confirmed_and_kept(tmp_path: Path, seed: int) -> 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
-    """At a rate of .3, with plans that are remembered as kept, no search ends in a Flaky error."""
+    """At a rate of .3, a search never ends in a Flaky error, although it remembers some plans as kept."""
     runner = SimRunner([Bug(SINGLE, "wrong tokens", rate=0.3)], seed=seed, runs_max=400)
     rounds, ended = searched(runner, tmp_path, seed=seed)
     assert ended in ("findings", "budget")
@@ -126,7 +126,7 @@ EITHER = [Bug(PAIR, "wrong tokens"), Bug(PLAIN, "wrong tokens")]
 
 
 def judged(runner: SimRunner, folder: Path) -> tuple[Rounds, Case]:
-    """The pair is drawn, and held against the plainest plans."""
+    """Hand the pair over as a drawn plan, with the plainest plans to hold it against."""
     rounds = Rounds(
         FindingPipeline(runner, Corpus(folder / "cases"), RunLog(), results_dir=folder / "results")
     )
@@ -141,7 +141,7 @@ def judged(runner: SimRunner, folder: Path) -> tuple[Rounds, Case]:
 
 
 def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -> None:
-    """It is no part of what was drawn, and has evidence of its own."""
+    """A plainer plan that breaks the same promise becomes the case, with its own evidence, although the drawn plan does not contain it."""
     rounds, case = judged(SimRunner(EITHER), tmp_path)
     assert (case.plan, case.status) == (PLAIN, "open")
     assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
@@ -152,14 +152,14 @@ def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -
 
 @pytest.mark.parametrize(("seed", "slots"), [(0, 1), (1, 1), (1, 2), (2, 3)])
 def test_a_search_ends_with_the_plainer_plan(tmp_path: Path, seed: int, slots: int) -> None:
-    """Whatever Hypothesis makes of a plan that fails, and contains nothing of it."""
+    """A search ends with the plainer plan, whatever Hypothesis makes of a failing plan that does not contain it."""
     rounds, ended = searched(SimRunner(EITHER, slots=slots), tmp_path, seed=seed)
     assert ended == "findings"
     assert [len(finding.case.plan.steps) for finding in rounds.pipeline.findings] == [1]
 
 
 def test_a_plain_plan_that_fails_far_less_often_is_another_matter(tmp_path: Path) -> None:
-    """One run may show it; the runs that should confirm it do not."""
+    """A plainer plan that fails far less often is not the case: one run may break it, but its confirming runs do not."""
     shown = 0
     for seed in range(12):
         runner = SimRunner([EITHER[0], replace(EITHER[1], rate=0.25)], seed=seed)
@@ -171,7 +171,7 @@ def test_a_plain_plan_that_fails_far_less_often_is_another_matter(tmp_path: Path
 
 
 def test_what_a_plain_plan_is_known_for_is_no_news(tmp_path: Path) -> None:
-    """With the plain plan a case already, the pair is a case of its own."""
+    """If the plainer plan is a known case already, the pair becomes another case."""
     _, case = judged(SimRunner(EITHER), tmp_path)
     corpus = Corpus(tmp_path / "cases")
     corpus.save(replace(case, status="known", why="planted"))
@@ -180,7 +180,7 @@ def test_what_a_plain_plan_is_known_for_is_no_news(tmp_path: Path) -> None:
 
 
 def test_the_plainest_plans_are_those_that_may_be_drawn() -> None:
-    """A kill of each role, if kills are; and the largest bursts."""
+    """The plainest plans are a kill of each role, if kills may be drawn, and the largest bursts."""
     plain = [plan.one_line() for plan in machine_for(spec_of(), lambda _: None)().plainest()]
     assert plain == [
         "kill frontend 0",
@@ -196,7 +196,7 @@ def test_the_plainest_plans_are_those_that_may_be_drawn() -> None:
 def test_the_same_seed_draws_the_same_plans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Up to the first finding; also where CI=true would derandomize."""
+    """The same seed draws the same plans up to the first finding, also where CI=true would derandomize Hypothesis."""
     journals = []
     for number, ci in enumerate(("", "true")):
         monkeypatch.setenv("CI", ci)
@@ -211,7 +211,7 @@ def test_the_same_seed_draws_the_same_plans(
 
 
 def test_different_seeds_draw_different_plans(tmp_path: Path) -> None:
-    """Else a search would never see anything new."""
+    """Two seeds draw different plans."""
     drawn = [
         searched(SimRunner([], runs_max=20), tmp_path / str(seed), seed=seed)[0].log.plans
         for seed in (1, 2)
@@ -220,7 +220,7 @@ def test_different_seeds_draw_different_plans(tmp_path: Path) -> None:
 
 
 def test_a_correct_graph_has_no_finding(tmp_path: Path) -> None:
-    """500 runs, not one false alarm."""
+    """A search of a correct graph makes 500 runs without a false alarm."""
     rounds, ended = searched(SimRunner([], runs_max=500), tmp_path)
     assert ended == "budget"
     assert rounds.log.live == {"kept": 500}
@@ -228,7 +228,7 @@ def test_a_correct_graph_has_no_finding(tmp_path: Path) -> None:
 
 
 def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> None:
-    """A case excuses a violation, not a plan: plans that contain it run, and everything else in them is judged."""
+    """A plan that contains a known case is still run, and a second bug that it shows is found."""
     first = Bug(SINGLE, "wrong tokens")
     searched(SimRunner([first]), tmp_path, seed=3)
     second = Bug(plan_of("kill decode 0", "respawn decode 0"), "tokens lost")
@@ -240,7 +240,7 @@ def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> No
 
 
 def test_a_known_case_is_no_finding_again(tmp_path: Path) -> None:
-    """The second search goes past it until the budget is spent."""
+    """A search that meets only a known case goes on until its budget is spent, without a finding."""
     bug = Bug(SINGLE, "wrong tokens")
     searched(SimRunner([bug]), tmp_path, seed=3)
     rounds, ended = searched(SimRunner([bug], runs_max=100), tmp_path, seed=4)
@@ -250,7 +250,7 @@ def test_a_known_case_is_no_finding_again(tmp_path: Path) -> None:
 
 
 def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> None:
-    """It excuses nothing."""
+    """A case that counts as fixed excuses nothing, so its bug is a finding when it comes back."""
     bug = Bug(SINGLE, "wrong tokens")
     searched(SimRunner([bug]), tmp_path, seed=3)
     corpus = Corpus(tmp_path / "cases")
@@ -261,7 +261,7 @@ def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> 
 
 
 def test_plans_that_do_nothing_or_were_seen_before_are_not_run(tmp_path: Path) -> None:
-    """A draw costs 10 ms, a run 10 s."""
+    """A plan that only waits, or that was run before, is not run."""
     runner = SimRunner([], runs_max=200)
     rounds, _ = searched(runner, tmp_path)
     assert len(runner.runs) == len(set(runner.runs))
@@ -270,7 +270,7 @@ def test_plans_that_do_nothing_or_were_seen_before_are_not_run(tmp_path: Path) -
 
 
 def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -> None:
-    """Unshrunk, with the counts that there are; the next search does not begin anew with it."""
+    """A budget that ends during a shrink leaves an unshrunk case with the smallest plan so far."""
     bug = Bug(PAIR, "wrong tokens")
     needed = len(_runs_of(bug, tmp_path / "all"))
     runner = SimRunner([bug], runs_max=needed - 8)
@@ -283,7 +283,7 @@ def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -
 
 
 def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
-    """Of five live runs: the search goes on with what time it has, and the case waits for the next one."""
+    """A shrink limit of five live runs ends the shrink, and the case stays unshrunk."""
     rounds = Rounds(FindingPipeline(
         SimRunner([Bug(PAIR, "wrong tokens")]), Corpus(tmp_path / "cases"), RunLog(),
         results_dir=tmp_path, shrink_limit=Limit(runs=5),
@@ -295,7 +295,7 @@ def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
 
 
 def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
-    """From the plan that was kept: the case of before makes room for the minimal one; on a graph that is well it stays."""
+    """An unshrunk case is shrunk further: the minimal case takes its place. On a graph without the bug, it stays as it is."""
     bug = Bug(PAIR, "wrong tokens")
     left, corpus = _left_unshrunk(bug, tmp_path)
     well = Rounds(FindingPipeline(SimRunner([]), corpus, RunLog(), results_dir=tmp_path / "well"))
@@ -311,7 +311,7 @@ def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path) -> None:
-    """As any other plan of several steps is."""
+    """An unshrunk case with several steps is held against the plainest plans, too."""
     _, pair = judged(SimRunner(EITHER[:1]), tmp_path)
     corpus = Corpus(tmp_path / "cases")
     left = replace(pair, status="unshrunk")
@@ -325,7 +325,7 @@ def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path)
 
 
 def test_what_breaks_in_the_last_wait_is_explained_by_its_case() -> None:
-    """The clock runs from the last thing that was done, not from the end of the wait; a file of it can be read."""
+    """A case explains a violation within its reach of the last action, also if that is followed by a long wait."""
     plan = plan_of("kill prefill 0", "wait 3.60 s")
     made = (
         Made(plan=plan).step("kill prefill 0", 2.01, begun_s=2.0).step("wait 3.60 s", 5.6, number=1)
@@ -345,7 +345,7 @@ def test_what_breaks_in_the_last_wait_is_explained_by_its_case() -> None:
 
 
 def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> None:
-    """The known one stays as it is, and both are in the corpus."""
+    """Another violation of a known plan becomes another case, and the known case stays as it is."""
     searched(SimRunner([Bug(SINGLE, "wrong tokens")]), tmp_path)
     corpus = Corpus(tmp_path / "cases")
     (known,) = corpus
@@ -360,7 +360,7 @@ def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> No
 
 
 def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> None:
-    """With the counts that it had: one run broke it once more, and then the budget was spent."""
+    """A case that a spent budget leaves no time to confirm stays unshrunk, with the counts that it had."""
     bug = Bug(PAIR, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
     left, corpus = _left_unshrunk(bug, tmp_path)
     rounds = Rounds(
@@ -374,7 +374,7 @@ def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> No
 
 
 def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
-    """By default a smaller plan that breaks something else is another finding; with `shrink_any` it is the smaller one."""
+    """With `shrink_any`, a shrink may end with a smaller plan that breaks another promise; by default, it may not."""
     both = [Bug(SINGLE, "tokens lost", rate=1.0), Bug(PAIR, "wrong tokens")]
     plan = plan_of("kill decode 0", "kill prefill 0", "kill frontend 0")
     for shrink_any, steps in ((False, 2), (True, 1)):
@@ -393,7 +393,7 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
 
 
 def _left_unshrunk(bug: Bug, folder: Path) -> tuple[Case, Corpus]:
-    """The case of a search whose budget ended in the middle of the shrink, and where it lies."""
+    """Return the case of a search whose budget ended during the shrink, and its corpus."""
     found = next(n for n, plan in enumerate(_runs_of(bug, folder / "all"), 1) if embeds(PAIR, plan))
     searched(SimRunner([bug], runs_max=found + 3), folder, seed=1)
     corpus = Corpus(folder / "cases")
@@ -414,7 +414,7 @@ def _with_status(case: Case, status: Status) -> Case:
 
 @pytest.mark.parametrize("slots", [2, 4])
 def test_slots_draw_and_find_the_same(tmp_path: Path, slots: int) -> None:
-    """The plans that are run up to the first finding are those of one slot, and so is the case; none but a few runs come on top."""
+    """With several slots, a search draws the same plans and finds the same case as with one."""
     one, _ = searched(SimRunner([Bug(PAIR, "wrong tokens")]), tmp_path / "one", seed=2)
     more, ended = searched(
         SimRunner([Bug(PAIR, "wrong tokens")], slots=slots), tmp_path / "more", seed=2
@@ -428,7 +428,7 @@ def test_slots_draw_and_find_the_same(tmp_path: Path, slots: int) -> None:
 
 
 def test_what_still_runs_at_the_end_of_the_budget_is_judged(tmp_path: Path) -> None:
-    """A bug that only the last of the runs shows is found, and kept as far as it could be looked into."""
+    """A run that still goes on at the end of the budget is judged, and its bug is saved as an unshrunk case."""
     bug = Bug(PAIR, "wrong tokens")
     searched(first := SimRunner([bug]), tmp_path / "one", seed=2)
     until = next(n for n, plan in enumerate(first.runs, 1) if embeds(PAIR, plan))

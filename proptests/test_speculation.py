@@ -1,4 +1,4 @@
-"""Candidates side by side: the same minimal plan, sooner."""
+"""Speculation: candidates run side by side, and the minimal plan is the same, sooner."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEEDS = range(2)
 
 @dataclass(slots=True)
 class Fixed:
-    """A graph with a bug in a share of the runs: what the n-th run of a plan says is the same whenever it is made."""
+    """A graph with a bug in a share of the runs. The n-th run of a plan gives the same trial whenever it is made."""
 
     shape: Shape
     seed: int
@@ -34,7 +34,7 @@ class Fixed:
     _runs: Counter[Plan] = field(default_factory=Counter)
 
     def __call__(self, plan: Plan) -> Trial:
-        """One fresh run."""
+        """Make one fresh run."""
         if self._runs.total() >= self.runs_max:
             raise BudgetSpent
         self._runs[plan] += 1
@@ -44,7 +44,7 @@ class Fixed:
 
 @cache
 def shrunk(name: str, seed: int, rate: float, slots: int) -> tuple[Shrunk, VirtualRunner]:
-    """One shrink, every run of which takes 4 s."""
+    """Shrink a plan; every run takes 4 s."""
     shape = next(shape for shape in SHAPES if shape.name == name)
     plan = failing(shape, seed)
     shrinker = partial(_shrink, plan, broken(shape, plan))
@@ -58,7 +58,7 @@ def _shrink(plan: Plan, first: Trial, run: RunPlan, on_trial: OnTrial | None) ->
 
 @pytest.mark.parametrize(("rate", "slots"), [(1.0, 2), (0.6, 4)])
 def test_what_comes_out_does_not_depend_on_slots(rate: float, slots: int) -> None:
-    """Plan, counts and journal are those of one slot: results are taken in the order in which they are asked for."""
+    """A shrink with several slots has the plan, the counts and the journal of a shrink with one."""
     for shape in SHAPES[:4]:
         for seed in SEEDS:
             one, _ = shrunk(shape.name, seed, rate, 1)
@@ -68,7 +68,7 @@ def test_what_comes_out_does_not_depend_on_slots(rate: float, slots: int) -> Non
 
 @pytest.mark.parametrize(("slots", "most"), [(2, 0.65), (4, 0.45)])
 def test_slots_cut_the_time_of_a_shrink(slots: int, most: float) -> None:
-    """In virtual time, over all shapes: the median of the ratios; and no shrink takes longer than with one slot."""
+    """With several slots, the median shrink takes a bounded share of the time with one, and no shrink takes longer."""
     ratios = []
     for shape in SHAPES:
         for seed in SEEDS:
@@ -80,7 +80,7 @@ def test_slots_cut_the_time_of_a_shrink(slots: int, most: float) -> None:
 
 
 def test_runs_that_nobody_needs_are_bounded() -> None:
-    """With four slots, at rate 1, at most twice the runs of one slot (median)."""
+    """With four slots at rate 1, a shrink makes at most twice the runs of one slot (median)."""
     ratios = [
         shrunk(shape.name, seed, 1.0, 4)[1].runs / shrunk(shape.name, seed, 1.0, 1)[1].runs
         for shape in SHAPES
@@ -90,7 +90,7 @@ def test_runs_that_nobody_needs_are_bounded() -> None:
 
 
 def test_a_budget_that_ends_beforehand_is_no_end() -> None:
-    """What can't be begun beforehand is left; what is asked for and can't be run ends the shrink with what is known."""
+    """A budget that ends during speculation does not end the shrink; the first question without a run does."""
     shape = SHAPES[0]
     plan = failing(shape, 1)
     runner = VirtualRunner(Fixed(shape, 1, 1.0, runs_max=12), lambda *_: 4.0, 4)
