@@ -1,8 +1,8 @@
-"""What a client asked, what it got, and whether that is right.
+"""The requests of clients, and the check of their answers.
 
-Prompts follow from the load's seed and the request's number alone, so that anyone can ask the same question again. The right
-answer comes from the graph file's oracle where it has one, and is compared to the token; without one, what is left to check is
-the protocol: one id for all of a stream, a finish reason, `[DONE]`, and the number of tokens that it claims.
+A prompt follows from the load's seed and the request's number alone, so it can be made again. If the graph file names an oracle, the answer
+is compared with the right text, token by token. Without an oracle only the protocol can be checked: one id in a stream, a finish reason,
+`[DONE]`, and the number of tokens that the answer claims.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Got:
 
 
 def find_oracle(spec: GraphSpec) -> Oracle | None:
-    """The function that knows every right answer; None if the graph file has none.
+    """Import the oracle, the function that returns the right answer. None if the graph file names none.
 
     Raises:
         InputError: if it can't be imported.
@@ -57,7 +57,7 @@ def find_oracle(spec: GraphSpec) -> Oracle | None:
 
 
 def prompt_of(load: LoadSpec, number: int) -> str:
-    """The prompt of one request: `prompt_tokens` lower-case letters (one token each for a byte-level tokenizer)."""
+    """Return the prompt of one request: `prompt_tokens` lower-case letters, one token each for a byte-level tokenizer."""
     digest = hashlib.shake_256(f"{load.seed}/{number}".encode()).hexdigest(
         (load.prompt_tokens + 1) // 2
     )
@@ -65,7 +65,7 @@ def prompt_of(load: LoadSpec, number: int) -> str:
 
 
 def body_of(load: LoadSpec, number: int, *, stream: bool) -> dict[str, Any]:
-    """The JSON body of one request."""
+    """Return the JSON body of one request."""
     prompt = prompt_of(load, number)
     body: dict[str, Any] = {"model": load.model, "max_tokens": load.max_tokens, "temperature": 0}
     if load.api == "chat":
@@ -76,18 +76,18 @@ def body_of(load: LoadSpec, number: int, *, stream: bool) -> dict[str, Any]:
 
 
 class Checker:
-    """Judges answers of one graph."""
+    """Checks the answers of one graph."""
 
     def __init__(self, spec: GraphSpec) -> None:
         self._load = spec.load
         self._oracle = find_oracle(spec)
 
     def check_stream(self, number: int, body: bytes) -> Got:
-        """Judge the complete body of an event stream that ended without a fault of the connection."""
+        """Check the body of an event stream whose connection ended in order."""
         payloads = [line[5:].strip() for line in body.split(b"\n") if line.startswith(b"data:")]
         done = bool(payloads) and payloads[-1] == b"[DONE]"
         try:
-            # One call for all chunks: a call for each costs three times as much.
+            # All chunks in one call: one call for each chunk takes three times as long.
             chunks = json.loads(b"[" + b",".join(payloads[: -1 if done else None]) + b"]")
         except ValueError:
             return Got(Outcome.TRUNCATED, "no JSON", _short(body))
@@ -99,7 +99,7 @@ class Checker:
         return self._check(number, chunks)
 
     def check_whole(self, number: int, body: bytes) -> Got:
-        """Judge the body of an answer that was not streamed."""
+        """Check the body of an answer that was not streamed."""
         try:
             answer = json.loads(body)
         except ValueError:
@@ -155,7 +155,7 @@ def _claimed_tokens(chunks: Sequence[dict[str, Any]]) -> int | None:
 
 
 def _event_class(error: object) -> str:
-    """`error event`, and the HTTP status that the event names, if it names one: without a stream that would be the answer's status."""
+    """Return `error event`, with the HTTP status that the event names, if it names one. Without a stream it is the answer's status."""
     status = error.get("code") if isinstance(error, dict) else None
     named = isinstance(status, int) and status in _ERROR_STATUSES
     return f"{ERROR_EVENT} {status}" if named else ERROR_EVENT

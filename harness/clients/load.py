@@ -1,13 +1,13 @@
-"""The clients: steady load, open or closed loop, and bursts.
+"""The load generator: steady load in an open or a closed loop, and bursts.
 
-In the open loop the schedule is fixed before a run and follows from the load's seed: a send is never skipped because the server is
-down or slow, and nothing is ever sent twice. In the closed loop a client sends what comes next when the one before has ended, or
-the same again if that failed. What became of each request is written into its `Request`; whether that is excused is for the promises. The
-clients watch themselves: how late each request left stands beside it.
+In the open loop the schedule is fixed before a run and follows from the load's seed. A request is never skipped because the server is down
+or slow, and never sent twice. In the closed loop a client sends its next request when the last one has ended, or repeats it if it failed.
+Each `Request` records its outcome, and the time at which it should have left, so a history shows how late the clients were. Whether a
+failure is excused is left to the promises.
 
-Requests are jittered (clients in lockstep hide what happens to those in flight), every connection comes from one pool that closes
-idle ones after a second, before a server would, and a connection that can't be made is tried at the next entry, as the
-balancer in front of several frontends does.
+Three choices keep the load realistic. Requests are jittered: clients in lockstep hide the fate of in-flight requests. The connection pool
+closes idle connections after a second, before a server would. A client whose connection is refused tries the next entry, as a load balancer
+in front of several frontends does.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import RETRY_AFTER_S
 from graphquake.harness.spec.plan import Burst
 
-# A shed answer that took longer than this was no quick "too busy", it was a request that waited and failed.
+# An answer "too busy" that took longer than this was not shed: the request waited and failed.
 SHED_WITHIN_S: Final = 1.0
-# Servers close idle connections after 5 s and more; a request must not meet a connection that is just being closed.
+# Servers close idle connections after 5 s or more. A request must not use a connection that the server is closing.
 KEEPALIVE_S: Final = 1.0
-# How many exchanges are kept: enough to see what went wrong, and no more than a log may hold.
+# The number of exchanges that are kept: enough to see the errors, and few enough for a log.
 EXCHANGES_MAX: Final = 300
 READ_BUFFER_BYTES: Final = 1 << 16
 _PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
@@ -50,7 +50,7 @@ _HEADERS: Final = {"Content-Type": "application/json"}
 
 
 class Load:
-    """The clients of one run.
+    """The load generator of one run.
 
     Args:
         spec: the graph; its `load` says what is sent.
@@ -75,7 +75,7 @@ class Load:
         self._exchanges = [] if exchanges is None else exchanges
         self._checker = Checker(spec)
         self._checking = asyncio.Lock()
-        # What clients of a closed loop ask is numbered first; a burst comes on top.
+        # The requests of closed-loop clients have the first numbers. Bursts take the numbers after them.
         self._numbers = itertools.count(spec.load.clients * spec.load.requests_per_client)
         self._tasks = asyncio.TaskGroup()
         self._steady: list[asyncio.Task[None]] = []
@@ -107,56 +107,56 @@ class Load:
             await self._session.close()
 
     def now_s(self) -> float:
-        """The time on the run's clock."""
+        """Return the time on the run's clock, in seconds."""
         return time.monotonic() - self._zero_s
 
     def start(self) -> None:
-        """Begin the steady load."""
+        """Start the steady load."""
         clients = [self._be_client(index) for index in range(self._load.clients)]
         steady = clients or [self._send_steadily()]
         self._steady = [self._tasks.create_task(one) for one in steady]
 
     @property
     def is_over(self) -> bool:
-        """Whether the clients of a closed loop have asked all that they had to ask."""
+        """True if the clients of a closed loop have sent all their requests."""
         return self._load.clients > 0 and all(client.done() for client in self._steady)
 
     async def clients_end(self) -> None:
-        """Wait until that is so; there is nothing to wait for in the open loop."""
+        """Wait until the clients of a closed loop have sent all their requests. In the open loop it returns at once."""
         if self._load.clients:
             await asyncio.wait(self._steady)
 
     def stop(self) -> None:
-        """End the steady load; what was sent goes on until it ends."""
+        """Stop the steady load. In-flight requests go on."""
         self._stopped = True
         if not self._load.clients:
             for task in self._steady:
                 task.cancel()
 
     def abort(self) -> None:
-        """End everything at once; what is in flight gets no outcome."""
+        """Stop everything at once. In-flight requests get no outcome."""
         self.stop()
         for task in (*self._steady, *self._running):
             task.cancel()
 
     def burst(self, step: int, burst: Burst) -> None:
-        """Send a burst: `burst.requests` requests over `burst.over_s` seconds, beginning now."""
+        """Start a burst: `burst.requests` requests over `burst.over_s` seconds from now."""
         self._keep(self._tasks.create_task(self._send_burst(step, burst)))
 
     async def idle(self) -> None:
-        """Wait until no request is in flight; each ends by its deadline, so this is bounded."""
+        """Wait until no request is in flight. The wait is bounded, because each request has a deadline."""
         while self.in_flight or self._checking.locked():
             await asyncio.sleep(0.01)
 
     async def ask_once(self) -> Request:
-        """One request outside the schedule, and of no history: is a right answer to be had?"""
+        """Send one request outside the schedule, which enters no history, and return it when it has ended."""
         request = Request(next(self._numbers), PROBE, stream=True, intended_s=self.now_s())
         await self._attempt(request, leaves=False)
         return request
 
     async def _send_steadily(self) -> None:
         begin_s, period_s = self.now_s(), 1.0 / self._load.rate_per_s
-        # Each request has a random place within its own period: the rate is exact, and no two runs of clients march in step.
+        # Each request has a random place within its own period. So the rate is exact, and requests do not arrive in lockstep.
         draw = random.Random(self._load.seed)
         for tick in itertools.count():
             at_s = begin_s + (tick + draw.random()) * period_s
@@ -221,7 +221,7 @@ class Load:
             )
             self._end(request, outcome, detail, f"{type(error).__name__}: {error}")
         finally:
-            # Cancelled: the run is over before the request is; it has no outcome and is judged by nobody.
+            # If the run is cancelled, the request has no outcome and no promise judges it.
             self.in_flight -= 1
         if is_whole:
             await self._check(request, bytes(exchange.answer))
@@ -229,7 +229,7 @@ class Load:
             self._exchanges.append(exchange.line(request))
 
     async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
-        """Send and read. Whether the answer came to an end by itself, and is to be checked."""
+        """Send a request and read the answer. True if the answer is complete and needs to be checked."""
         body = body_of(self._load, request.number, stream=request.stream)
         exchange.asked = json.dumps(body).encode()
         async with await self._post(request, exchange) as response:
@@ -251,14 +251,14 @@ class Load:
     async def _check(self, request: Request, received: bytes) -> None:
         ended_s = self.now_s()
         check = self._checker.check_stream if request.stream else self._checker.check_whole
-        # One at a time: after a stall a hundred answers come at once, an oracle may take milliseconds for each, and others are to be sent.
+        # One check at a time: after a stall a hundred answers come at once, and an oracle may take milliseconds for each.
         async with self._checking:
             got = check(request.number, received)
         request.tokens = got.tokens
         self._end(request, got.outcome, got.detail, got.message, at_s=ended_s)
 
     async def _post(self, request: Request, exchange: Exchange) -> aiohttp.ClientResponse:
-        """Send to this request's entry; if it takes no connection, to the next ones."""
+        """Send to the request's entry. If it refuses the connection, try the next ones."""
         for turn in range(len(self._urls)):
             exchange.entry = url = self._urls[(request.number + turn) % len(self._urls)]
             try:
@@ -276,7 +276,7 @@ class Load:
         *,
         leaves: bool,
     ) -> bool:
-        """Write all of the body into the answer; true if the client left after the first token."""
+        """Read the body into `answer`. True if the client left after the first token."""
         async for part in response.content.iter_any():
             now_s = self.now_s()
             _heard(request, now_s)
@@ -307,13 +307,13 @@ class Load:
 
 
 def _heard(request: Request, now_s: float) -> None:
-    """Keep the longest silence, which may be the one that just ended."""
+    """Update the longest interval without a byte. It may be the one that has just ended."""
     if now_s - request.last_s > request.quiet_to_s - request.quiet_from_s:
         request.quiet_from_s, request.quiet_to_s = request.last_s, now_s
 
 
 def _burst_schedule(burst: Burst, draw: random.Random) -> Iterator[tuple[float, bool]]:
-    """When each request of a burst is sent, in seconds from its begin, and whether its client leaves early."""
+    """Yield the time of each request of a burst, in seconds from its begin, and whether its client leaves early."""
     leaving = round(burst.requests * burst.leave)
     leaves = [True] * leaving + [False] * (burst.requests - leaving)
     draw.shuffle(leaves)

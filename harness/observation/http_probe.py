@@ -1,7 +1,7 @@
-"""Asking a graph about itself over HTTP: is a replica ready, what is listed, what does its page of metrics say.
+"""HTTP questions to a graph: readiness probes, lists, and pages of metrics.
 
-Every question has a connection of its own, since what was asked may be dead by the next one, and goes to just the address that
-stands in the graph file: proxies of the environment are not used.
+Each question has its own connection, because the other side may be dead at the next one. It goes to the address
+in the graph file only: proxies of the environment are not used.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import aiohttp
 
 POLL_S: Final = 0.02
 ANSWER_WITHIN_S: Final = 1.0
-# Longest answer that is looked at: a list of models or a page of metrics.
+# The longest answer that is read: a list of models or a page of metrics.
 ANSWER_MAX_BYTES: Final = 8 << 20
 
 
 class Answer(NamedTuple):
-    """What came back: an HTTP status and a text, or status 0 and why nothing did."""
+    """An HTTP status and a text; status 0 and a reason if no answer came."""
 
     status: int
     text: str
 
 
 class Prober:
-    """Asks; to be used as an async context manager."""
+    """Sends the questions. Use it as an async context manager."""
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -46,7 +46,7 @@ class Prober:
         await self._session.close()
 
     async def get(self, url: str) -> Answer:
-        """One GET; never raises for what the other side does."""
+        """Send one GET. Never raises for the behaviour of the other side."""
         try:
             async with self._session.get(url) as response:
                 data = await response.content.read(ANSWER_MAX_BYTES)
@@ -57,7 +57,7 @@ class Prober:
             return Answer(0, str(error) or type(error).__name__)
 
     async def until(self, url: str, body: str) -> None:
-        """Wait until a GET is answered 200, with `body` (a regular expression) found in it."""
+        """Wait until a GET is answered with 200 and a text in which the regular expression `body` is found."""
         pattern = re.compile(body)
         while True:
             answer = await self.get(url)

@@ -1,4 +1,4 @@
-"""What a graph says about itself, wherever its file tells how to ask: whom it lists, whether it is ready, its pages of metrics."""
+"""The graph's answers about itself: lists, readiness and metrics, as far as the graph file names their URLs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SAID_MAX: Final = 160
 
 
 class Inquiry:
-    """Asks the replicas of a graph.
+    """Questions the replicas of a graph.
 
     Args:
-        layout: the replicas, and where each is asked.
-        prober: asks.
+        layout: the replicas and their addresses.
+        prober: sends the questions.
     """
 
     def __init__(self, layout: Layout, prober: Prober) -> None:
@@ -31,7 +31,7 @@ class Inquiry:
         self._prober = prober
 
     def beside_paths(self) -> list[ReplicaState]:
-        """Those that are no part of a path, such as a registry: while one of them is away, nobody may learn what became of others."""
+        """Return replicas that no request passes through, e.g. a registry. While one is down, changes may stay unknown to others."""
         path = self._spec.serves.roles | {self._spec.entry_role.name}
         return [one for one in self._layout.replicas.values() if one.role.name not in path]
 
@@ -44,16 +44,16 @@ class Inquiry:
         return [*await self.listings(), *(one for one in await readiness if one)]
 
     async def listings(self) -> list[View]:
-        """Whom replicas list, and whom they should."""
+        """Return the number of replicas that each list names, and the right number."""
         asked = self._where(lambda one: one.works and one.role.listed is not None)
         return await asyncio.gather(*map(self._listing, asked))
 
     async def are_listed(self) -> bool:
-        """Whether at least as many are listed everywhere as live."""
+        """True if each list names at least as many replicas as live."""
         return all(one.says >= one.holds for one in await self.listings())
 
     async def loads(self) -> dict[Replica, dict[str, float]]:
-        """What each replica that works says about its load; see `load_in`."""
+        """Return the load that each working replica reports; see `load_in`."""
         asked = self._where(lambda one: one.works and bool(one.role.metrics))
         return {
             one.name: load_in(answer.text, self._spec.gauges)
@@ -62,7 +62,7 @@ class Inquiry:
         }
 
     async def raised_gauges(self) -> list[Leak]:
-        """The gauges of the graph file that are not 0, or that nobody can read."""
+        """Return the gauges of the graph file that are above 0, and the replicas whose metrics can't be read."""
         found = []
         gauges = self._spec.promises.gauges
         asked = self._where(lambda one: one.is_ready and bool(one.role.metrics and gauges))
@@ -99,7 +99,7 @@ class Inquiry:
             return None
         answer = await self._prober.get(self._layout.fill(replica, probe.get))
         says = answer.status == HTTPStatus.OK and re.search(probe.body, answer.text) is not None
-        # Whom clients talk to is ready as long as it could serve them.
+        # An entry must say that it is ready as long as it can serve clients.
         holds = not replica.role.entry or self._spec.serves.holds_by(
             lambda role: any(one.works for one in self._layout.of_role(role))
         )

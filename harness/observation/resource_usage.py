@@ -1,6 +1,6 @@
-"""What each replica uses of the machine, and what it says about its load: one sample of all of them a second.
+"""The resources that each replica uses, and the load that it reports: one sample of all replicas a second.
 
-For pictures and tables, and for nobody's verdict: samples are too coarse to be promises. What is at rest afterwards is for `no_leak`.
+The samples are for pictures and tables. They are too coarse for promises. `no_leak` looks at what is left at rest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from graphquake.harness.spec.replica import Replica
 
 @dataclass(slots=True)
 class Usage:
-    """Samples processes; CPU is counted from one sample to the next."""
+    """Samples processes. CPU time counts from one sample to the next."""
 
     _cpu_s: dict[int, float] = field(default_factory=dict)
     _at_s: float = math.nan
@@ -30,13 +30,13 @@ class Usage:
         gpu_bytes: Mapping[int, int],
         said: Mapping[Replica, Mapping[str, float]],
     ) -> list[Measured]:
-        """One sample.
+        """Take one sample.
 
         Args:
-            at_s: when it is taken.
-            pids: the processes of each replica that lives.
-            gpu_bytes: what processes hold of GPUs.
-            said: what replicas say about their load, see `load_in`.
+            at_s: the time of the sample, in seconds.
+            pids: the processes of each live replica.
+            gpu_bytes: the GPU memory of each process.
+            said: the load that replicas report, see `load_in`.
         """
         past_s = at_s - self._at_s
         found = []

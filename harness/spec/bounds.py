@@ -1,4 +1,4 @@
-"""Which promises a graph makes, and their bounds; read from the `[promises]` of its file."""
+"""The promises that a graph makes, and their bounds, read from `[promises]` of its file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from graphquake.harness.spec.table import Table
 
-# Less could be an accident of the two moments at which the graph was looked at.
+# A smaller bound could be broken by chance, because the graph is looked at only now and then.
 AGREE_MIN_S: Final = 1.0
 
 InFlight: TypeAlias = Literal["must survive", "may fail"]
@@ -19,24 +19,24 @@ BUILT_IN_PROMISES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Promises:
-    """Which promises a graph makes, and their bounds.
+    """The promises that a graph makes, and their bounds.
 
     Attributes:
-        made: names of the promises that are judged.
-        stall_s: `ends`: no request goes without a byte for this long while a path was there.
-        oracle: `answers`: `none`, or `module:function` that gives the right text of (prompt, max_tokens).
-        window_s: `error_window`: W, how long after a fault failures are excused.
-        in_flight: whether a request in flight on a victim has to survive.
-        first_ok_s: `recovery`: R1, the first success after healing.
-        all_ok_s: `recovery`: R2, after which nothing fails any more.
+        made: the names of the built-in promises that are judged.
+        stall_s: `ends`: the longest time without a byte while a path is up, in seconds.
+        oracle: `answers`: `none`, or `module:function` that returns the right text for (prompt, max_tokens).
+        window_s: `error_window`: W, the time after a fault in which failures are excused, in seconds.
+        in_flight: `error_window`: whether a request in flight on a victim must survive.
+        first_ok_s: `recovery`: R1, the time from heal to the first success, in seconds.
+        all_ok_s: `recovery`: R2, the time from heal after which no request may fail, in seconds.
         success: `throughput`: the share of requests that must not be shed in the steady phase, 0 to 1.
-        goodput: `throughput`: how many requests must end for each that begins, while the graph is steady.
-        slower: `throughput`: by what factor the 90th percentile of the latency may be above the baseline's.
-        agree_s: `views_agree`: how long what the graph says of itself may differ from what is.
-        grace_s: `no_leak`: how long things may take to be gone after the load ended.
+        goodput: `throughput`: the number of requests that must end for each one that begins in the steady phase.
+        slower: `throughput`: the factor by which the p90 of the latency may exceed that of the baseline.
+        agree_s: `views_agree`: the longest time for which the graph may be wrong about itself, in seconds.
+        grace_s: `no_leak`: the time after the load in which everything must be gone, in seconds.
         gauges: `no_leak`: Prometheus gauges that are 0 at rest.
-        extra: promises of the user's own, `module:name`.
-        from_file: the bounds that the file sets (the rest are defaults).
+        extra: the user's own promises, `module:name`.
+        from_file: the bounds that the file sets. The others are defaults.
     """
 
     made: tuple[str, ...]
@@ -56,12 +56,12 @@ class Promises:
     from_file: frozenset[str] = frozenset()
 
     def source(self, bound: str) -> str:
-        """Where a bound comes from: `file` or `default`."""
+        """Return the origin of a bound: `file` or `default`."""
         return "file" if bound in self.from_file else "default"
 
 
 def read_promises(table: Table) -> Promises:
-    """The promises of a graph file.
+    """Read the promises of a graph file.
 
     Raises:
         InputError: says which key is wrong, what was found and what would be right.
@@ -105,7 +105,8 @@ def read_promises(table: Table) -> Promises:
         )
     if promises.all_ok_s < promises.first_ok_s:
         raise part("recovery").error(
-            "all_ok_s", f"found {promises.all_ok_s:g}, less than first_ok_s"
+            "all_ok_s",
+            f"found {promises.all_ok_s:g}, expected at least first_ok_s ({promises.first_ok_s:g})",
         )
     table.done()
     return promises

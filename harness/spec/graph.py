@@ -1,8 +1,7 @@
-"""What a graph is: roles, commands, readiness, load and promises, read from one TOML file.
+"""The graph file: roles, commands, readiness probes, load and promises, read into a `GraphSpec`.
 
-A `GraphSpec` is data, and all of the file: nothing is looked up again later. Reading checks everything that can be checked
-without starting a process; what is wrong is an `InputError` that names file, key, what was found and what would be right.
-Expanding a template needs ports and folders, so it is left to whoever launches (see `expand`).
+Reading checks everything that can be checked without starting a process or looking at the environment. An error names the file, the key,
+what was found, and what would be right. Templates stay as they are: a launch fills in ports and folders (see `templates`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from graphquake.harness.spec.serves import Serves, parse_serves
 from graphquake.harness.spec.table import Table, did_you_mean
 from graphquake.harness.spec.templates import check_words
 
-# Bounds on what a file may ask for; a graph that needs more is not one machine's.
+# The largest number of replicas of one role: a graph with more does not fit on one machine.
 REPLICAS_MAX: Final = 256
 
 Restart: TypeAlias = Literal["never", "always"]
@@ -35,7 +34,13 @@ Restart: TypeAlias = Literal["never", "always"]
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """When a replica counts as ready: a GET that answers 200, with `body` (a regular expression) found in it."""
+    """A readiness probe: a GET that answers 200 with a text in which the regular expression `body` is found.
+
+    Attributes:
+        get: template of the URL.
+        within_s: the time that a replica has to become ready, in seconds.
+        body: the regular expression.
+    """
 
     get: str
     within_s: float
@@ -44,7 +49,13 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What the graph itself lists as alive: how often `item` is found in an answer, against the replicas of `roles`."""
+    """A list of live replicas that the graph itself keeps.
+
+    Attributes:
+        get: template of the URL.
+        item: a regular expression that is found once for each listed replica.
+        roles: the roles whose replicas are listed.
+    """
 
     get: str
     item: str
@@ -56,16 +67,16 @@ class RoleSpec:
     """One role of a graph.
 
     Attributes:
-        command: template of the command line; split as a shell would, run without one.
-        entry: template of the base URL that clients talk to; empty for a role that they don't.
-        children: name -> process name of the child processes that a fault may aim at.
-        dies_with: children whose death takes the replica with it, by design.
-        gpus: how many GPUs each replica gets to itself.
-        preload: as the graph's, for this role besides.
-        cpu_ok: on a machine without any GPU it runs without them.
-        stop_s: how long a replica may take to end after SIGTERM before it is killed, in seconds.
-        capacity: how many requests a replica serves at once, `{capacity}` in its command; 0 if that is not known.
-        metrics: template of a URL with Prometheus text; empty if there is none.
+        command: template of the command line. It is split as a shell splits it, and run without a shell.
+        entry: template of the base URL that clients talk to; empty if they do not talk to this role.
+        children: child processes that a fault may aim at: name in plans -> process name.
+        dies_with: children whose death ends the replica, by design.
+        gpus: the number of GPUs that each replica gets for itself.
+        preload: further Python modules to import beforehand, as for the graph.
+        cpu_ok: true if the role runs without GPUs on a machine that has none.
+        stop_s: the time from SIGTERM to SIGKILL that a replica has to end, in seconds.
+        capacity: the number of requests that a replica serves at once, `{capacity}` in its command; 0 if it is not known.
+        metrics: template of the URL of a page in Prometheus text format; empty if there is none.
     """
 
     name: str
@@ -90,16 +101,17 @@ class GraphSpec:
     """A graph as its file describes it.
 
     Attributes:
-        name: what output and cases call it.
-        path: the file; relative words in it are relative to its folder.
-        document: the file as parsed, to be written beside a history.
-        lease_s: how long the graph may list what is dead; 0 if it has no leases.
-        preload: Python modules that take long to import; replicas are forked from a process that has imported them.
-        share_gpus: replicas may be given the same GPUs; of the command line, not of the file.
-        faults: the kinds of fault that are drawn; a graph that promises nothing under stalls leaves them out.
-        gauges: by what names the graph's metrics tell `in_flight`, `waiting` and `kv_usage`.
-        scenarios: plans of the file's own by name, see `scenarios`.
-        restart: `always` if the supervisor brings back what died by itself, `never` if only a step or heal does.
+        name: the name of the graph in output and cases.
+        path: the file. Relative paths in it start from its folder.
+        document: the parsed file; a history keeps it.
+        lease_s: the time for which the graph may list a dead replica, in seconds; 0 if it has no leases.
+        preload: Python modules that take long to import. Replicas are forked from a process that has imported them.
+        share_gpus: true if several replicas may get the same GPU. The command line sets it, not the file.
+        faults: the kinds of fault that are drawn. A graph that promises nothing under stalls leaves them out.
+        gauges: the names of `in_flight`, `waiting` and `kv_usage` in the graph's metrics.
+        scenarios: plans of the file by name, see `scenarios`.
+        restart: `always` if the supervisor restarts dead replicas, `never` if only a step or heal does.
+        restart_delay_s: the time that the supervisor waits before it restarts a replica, in seconds.
     """
 
     name: str
@@ -122,16 +134,16 @@ class GraphSpec:
     restart_delay_s: float = 0.0
 
     def __hash__(self) -> int:
-        # Its tables have none; that two specs are equal is seldom asked, and almost always of one and the same.
+        # Its tables have no hash. Two specs are rarely compared, and are almost always the same object.
         return hash((self.name, self.path))
 
     @property
     def gpus(self) -> int:
-        """How many GPUs all replicas together ask for."""
+        """The number of GPUs that all replicas together need."""
         return sum(role.gpus * role.replicas for role in self.roles)
 
     def role(self, name: str) -> RoleSpec:
-        """The role of that name; a KeyError if there is none."""
+        """Return the role of that name; a KeyError if there is none."""
         for role in self.roles:
             if role.name == name:
                 return role
@@ -144,11 +156,11 @@ class GraphSpec:
 
     @property
     def shape(self) -> str:
-        """Roles and their numbers of replicas, in one line."""
+        """Roles and their numbers of replicas, on one line."""
         return ", ".join(f"{role.name} {role.replicas}" for role in self.roles)
 
     def replicas(self) -> list[Replica]:
-        """Every replica, in the order of the file."""
+        """Return every replica, in the order of the file."""
         return [Replica(role.name, index) for role in self.roles for index in range(role.replicas)]
 
 
@@ -232,7 +244,7 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
 
 
 def _check_preload(table: Table, role: RoleSpec) -> None:
-    """A copy of a Python can become a module or a script, and nothing else."""
+    """Check the command of a preloaded role: a forked Python can run a module or a script, and nothing else."""
     if not re.match(r"\{python\} (-m\s|[^-])", role.command):
         begins = 'begins with "{python} -m MODULE" or "{python} SCRIPT"'
         raise table.error(
@@ -241,7 +253,7 @@ def _check_preload(table: Table, role: RoleSpec) -> None:
 
 
 def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
-    """Each role's table, filled up with the keys of the role that it is `like` (one level)."""
+    """Return each role's table with the missing keys taken from the role that it is `like` (one level)."""
     found = {}
     for name, table in tables.items():
         if "like" not in table:
@@ -286,12 +298,12 @@ def _read_scenarios(table: Table) -> dict[str, Plan]:
 
 
 def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpec:
-    """A graph from its parsed file.
+    """Read a graph from its parsed file.
 
     Args:
-        source: what the error messages name first.
+        source: the beginning of each error message.
         document: the parsed TOML.
-        path: the file, for relative words.
+        path: the file; relative paths start from its folder.
 
     Raises:
         InputError: says which key is wrong, what was found and what would be right.
@@ -325,7 +337,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         promises=read_promises(top.table("promises")),
         env=env,
         versions=top.name_texts("versions"),
-        # A path is relative to the file, a bare name is looked up on the PATH.
+        # A path is relative to the file. A bare name is looked up on the PATH.
         python=str(path.parent / python) if "/" in python else python,
         lease_s=top.number("lease_s", 0.0, at_most=3600),
         preload=top.texts("preload"),
@@ -342,16 +354,17 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
 
 
 def built_in_graphs() -> dict[str, Path]:
-    """The ready-made graphs: name -> file."""
+    """Return the ready-made graphs: name -> file."""
     folder = Path(str(resources.files("graphquake.harness.graphs"))).resolve()
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def load_graph(name: str, *, share_gpus: bool = False) -> GraphSpec:
-    """The graph of that name (a ready-made one, or a deployment: see `deployments`) or in that file.
+    """Read a ready-made graph, a deployment (see `deployments`), or a graph file.
 
     Args:
-        share_gpus: replicas may be given the same GPUs where there are not enough of them.
+        name: the name of the graph, or the path of its file.
+        share_gpus: true if several replicas may get the same GPU.
 
     Raises:
         InputError: if there is no such graph, or its file is wrong.

@@ -1,7 +1,7 @@
-"""What the clients of a graph send, read from the `[load]` of its file.
+"""The load that clients send to a graph, read from `[load]` of its file.
 
-Open loop (`rate_per_s`): a schedule that is fixed before the run. Closed loop (`clients`): each of them sends its next request when
-the one before has ended, as the clients of fault tolerance suites do; a request that failed is tried again, `max_retries` times in all.
+Open loop (`rate_per_s`): the schedule is fixed before the run. Closed loop (`clients`): each client sends its next request when the last
+one has ended, as the clients of Dynamo's fault tolerance suite do. It repeats a failed request, up to `max_retries` attempts in all.
 """
 
 from __future__ import annotations
@@ -13,26 +13,30 @@ from graphquake.harness.spec.table import Table
 
 Api: TypeAlias = Literal["completions", "chat"]
 
-# Bounds on what a file may ask for; a graph that needs more is not one machine's.
+# The limits of a file: a graph that needs more does not fit on one machine.
 RATE_MAX_PER_S: Final = 10_000.0
 CLIENTS_MAX: Final = 10_000
 REQUESTS_MAX: Final = 1_000_000
-# How long a client of a closed loop rests after a request that failed, as the clients of Dynamo's fault tolerance suite do.
+# The pause of a closed-loop client after a failed request, as in Dynamo's fault tolerance suite.
 RETRY_AFTER_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """The requests that a run sends all the while.
+    """The requests that the clients of a run send.
 
     Attributes:
-        rate_per_s: steady requests per second; keep it under half of what one replica of each role can do.
+        model: the name of the model in each request.
+        rate_per_s: requests per second of the open loop. Keep it below half of what one replica of each role can serve.
+        prompt_tokens, max_tokens: the lengths of each prompt and answer, in tokens.
         stream: the share of requests that are streamed, 0 to 1.
-        deadline_s: when a client gives a request up, in seconds.
-        shed: HTTP statuses by which the graph says "too busy"; no failure if they come at once.
-        clients: so many clients in a closed loop instead of `rate_per_s`; 0 is the open loop.
-        requests_per_client: closed loop: what each of them asks before it ends.
-        max_retries: closed loop: how often a request is tried, the first time included.
+        deadline_s: the time after which a client gives up, in seconds.
+        shed: HTTP statuses that mean "too busy". They do not count as failures if they come at once.
+        api: the endpoint that clients use.
+        seed: decides prompts, and which requests are streamed.
+        clients: the number of closed-loop clients, instead of `rate_per_s`; 0 is the open loop.
+        requests_per_client: closed loop: the number of requests of each client.
+        max_retries: closed loop: the number of attempts for a request, the first one included.
     """
 
     model: str
@@ -49,7 +53,7 @@ class LoadSpec:
     max_retries: int = 1
 
     def most_in(self, length_s: float) -> float:
-        """How many requests can fail within that time, if each does at once."""
+        """Return the largest number of requests that can fail within that time, in seconds, if each fails at once."""
         if self.clients:
             return self.clients * (length_s // RETRY_AFTER_S + 1)
         # The schedule is jittered by up to one interval at either end.
@@ -57,7 +61,7 @@ class LoadSpec:
 
     @property
     def rest_s(self) -> float:
-        """How long nobody may ask anything, since all clients rest after a failure."""
+        """The longest time without a request, in seconds, because all clients pause after a failure."""
         return RETRY_AFTER_S if self.clients else 0.0
 
     def __str__(self) -> str:
@@ -67,7 +71,7 @@ class LoadSpec:
 
 
 def read_load(table: Table) -> LoadSpec:
-    """The load of a graph file.
+    """Read the load of a graph file.
 
     Raises:
         InputError: says which key is wrong, what was found and what would be right.

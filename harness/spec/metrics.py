@@ -1,4 +1,4 @@
-"""What servers say of themselves in Prometheus's text format (OpenMetrics's lines are the same)."""
+"""Metrics of servers in Prometheus text format. The sample lines of OpenMetrics have the same form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from graphquake.harness.spec.table import Table
 
 _SAMPLE: Final = re.compile(r"^([A-Za-z_:][\w:]*)(?:\{.*\})?\s+(\S+)", re.MULTILINE)
-# By what names servers tell how many requests they work on, how many wait, and which share of their KV cache is taken.
+# The names of known servers for the requests in progress, the requests that wait, and the used share of the KV cache.
 KNOWN_GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
     "in_flight": (
         "vllm:num_requests_running",
@@ -34,7 +34,7 @@ KNOWN_GAUGES: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 def read_gauges(table: Table) -> dict[str, tuple[str, ...]]:
-    """The `[gauges]` of a graph file: names of its own for what is told under known ones; they come first.
+    """Read `[gauges]` of a graph file: further names for known gauges. They come before the known names.
 
     Raises:
         InputError: says which key is wrong, what was found and what would be right.
@@ -45,7 +45,7 @@ def read_gauges(table: Table) -> dict[str, tuple[str, ...]]:
 
 
 def _series(text: str, names: Iterable[str]) -> dict[str, list[float]]:
-    """The values of the gauges of those names, one for each set of labels; left out if there is none."""
+    """Return the values of these gauges, one for each set of labels. Gauges that are absent are left out."""
     wanted, found = set(names), dict[str, list[float]]()
     for name, value in _SAMPLE.findall(text):
         if name in wanted:
@@ -59,22 +59,22 @@ def _series(text: str, names: Iterable[str]) -> dict[str, list[float]]:
 
 
 def gauges_in(text: str, names: Iterable[str]) -> dict[str, float]:
-    """The gauges of those names in Prometheus's text format, each summed over its labels; left out if there is none."""
+    """Return these gauges from a text in Prometheus format, each summed over its labels. Gauges that are absent are left out."""
     return {name: sum(values) for name, values in _series(text, names).items()}
 
 
 def load_in(text: str, gauges: Mapping[str, Iterable[str]]) -> dict[str, float]:
-    """What a page of metrics says about a replica's load.
+    """Return the load of a replica from its page of metrics.
 
     Args:
-        text: Prometheus's text format.
-        gauges: for `in_flight`, `waiting` and `kv_usage` the names under which it may stand; the first that is there counts.
+        text: the page, in Prometheus text format.
+        gauges: the possible names of `in_flight`, `waiting` and `kv_usage`. The first name on the page counts.
     """
     found = {}
     for what, names in gauges.items():
         there = _series(text, names)
         values = next((there[name] for name in names if name in there), None)
         if values is not None:
-            # A share of what each engine has is no sum.
+            # The shares of several engines have a mean, not a sum.
             found[what] = sum(values) / (len(values) if what == "kv_usage" else 1)
     return found

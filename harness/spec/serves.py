@@ -1,6 +1,6 @@
-"""Which roles a request needs: the `serves` expression of a graph file.
+"""The `serves` expression of a graph file: the roles that a request needs.
 
-Role names joined by `and`, `or` and parentheses. A name stands for "at least one replica of this role is up".
+It joins role names by `and`, `or` and parentheses. A name means that at least one replica of this role is up.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Serves:
     """A parsed `serves` expression.
 
     Attributes:
-        text: as the graph file has it.
-        any_of: the ways to serve; each is the set of roles that it needs (disjunctive normal form).
+        text: the text in the graph file.
+        any_of: the sets of roles that can serve a request (disjunctive normal form).
     """
 
     text: str
@@ -29,16 +29,16 @@ class Serves:
 
     @property
     def roles(self) -> frozenset[str]:
-        """Every role that some way to serve needs."""
+        """Every role in the expression."""
         return frozenset[str]().union(*self.any_of)
 
     def holds(self, roles_up: Collection[str]) -> bool:
-        """Whether a request can be served while just these roles have a replica up."""
+        """True if a request can be served while only these roles have a replica up."""
         up = frozenset(roles_up)
         return any(way <= up for way in self.any_of)
 
     def holds_by(self, is_up: Callable[[str], bool]) -> bool:
-        """As `holds`, asking about each role."""
+        """True if a request can be served, where `is_up` tells of each role whether it has a replica up."""
         return any(all(is_up(role) for role in way) for way in self.any_of)
 
 
@@ -47,7 +47,7 @@ def parse_serves(text: str, roles: Collection[str]) -> Serves:
 
     Args:
         text: e.g. `frontend and (worker or (prefill and decode))`.
-        roles: the names that may stand in it.
+        roles: the names of all roles.
 
     Raises:
         ValueError: says what was found and what would be right.

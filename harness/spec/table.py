@@ -1,7 +1,7 @@
-"""Reading data that come from outside: TOML graph files, JSON plans and cases.
+"""Checked access to data from outside: TOML graph files, JSON plans and cases.
 
-One small `Table` wraps a parsed table together with the place it came from, hands its values out by kind, and complains
-about what it did not understand. Every complaint is one line: file, key, what was found, what would be right.
+A `Table` wraps a parsed table and the place that it came from. It returns values by type, and finds the keys that no reader knows. Each
+error is one line: file, key, what was found, and what would be right.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The tail of an error message about an unknown word: the nearest known one, or all of them."""
+    """Return the end of an error message about an unknown word: the nearest known word, or all known words."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if near:
@@ -29,7 +29,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """A found value as an error message shows it: short, strings in double quotes."""
+    """Return a value as an error message shows it: short, with strings in double quotes."""
     text = f'"{value}"' if isinstance(value, str) else repr(value)
     return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 1]}…"
 
@@ -43,9 +43,9 @@ class Table:
     """One table of a file from outside, read key by key.
 
     Args:
-        source: what the error messages name first (a file name).
+        source: the beginning of each error message, usually a file name.
         values: the parsed table.
-        path: the dotted key under which the table stands; empty for the whole file.
+        path: the dotted key of the table; empty for the whole file.
     """
 
     def __init__(self, source: str, values: Mapping[str, object], path: str = "") -> None:
@@ -66,14 +66,14 @@ class Table:
         return f"{self.path}.{key}" if self.path else key
 
     def error(self, key: str, said: str) -> InputError:
-        """An error about one key; `said` tells what was found and what would be right."""
+        """Return an error about one key. `said` tells what was found and what would be right."""
         return InputError(f"{self.source}: {self.key_path(key)}: {said}")
 
     def _wrong(self, key: str, expected: str) -> InputError:
         return self.error(key, f"found {shown(self.values[key])}, expected {expected}")
 
     def _has(self, key: str) -> bool:
-        """Whether the key is there; from now on it is one that somebody knows."""
+        """True if the key is there. From now on it counts as a known key."""
         self._known.add(key)
         return key in self.values
 
@@ -195,11 +195,11 @@ class Table:
         return {name: outer.text(name) for name in outer}
 
     def is_false(self, key: str) -> bool:
-        """Whether the key stands there as `false` (a promise that is not made)."""
+        """True if the value is `false` (a promise that is not made)."""
         return self._has(key) and self.values[key] is False
 
     def done(self) -> None:
-        """Raise about the first key that nobody asked for."""
+        """Raise an InputError about the first key that no reader knows."""
         for key in self.values:
             if key not in self._known:
                 raise self.error(key, f"is not a known key{did_you_mean(key, self._known)}")
