@@ -23,7 +23,6 @@ from graphquake.machines.cases.case import (
     Observed,
     ShrinkCost,
     Sign,
-    Status,
 )
 from graphquake.machines.cases.conditions import read_bounds, read_fields, read_load
 from graphquake.machines.shrinking.result import Control, Needed, Threshold
@@ -109,7 +108,7 @@ def _read(table: Table) -> Case:
     case = Case(
         id=table.text("id"),
         title=table.text("title"),
-        status=_status(table),
+        status=table.choice("status", STATUSES),
         graph=table.name_texts("graph"),
         signature=signature,
         plan=plan_from_json(table),
@@ -137,10 +136,6 @@ def _read(table: Table) -> Case:
         raise table.error("graph.name", "is missing")
     table.done()
     return case
-
-
-def _status(table: Table) -> Status:
-    return table.choice("status", STATUSES)
 
 
 def _step(table: Table) -> Step:
