@@ -32,6 +32,6 @@ def chaos(
         promises: further promises, as `module:name`; see `graphquake.harness.promises.builtin`.
         machine: a subclass of `PlanMachine` with rules of its own.
     """
-    from graphquake.machines.frontends.plugin import chaos_class  # noqa: PLC0415
+    from graphquake.machines.frontends.searches import chaos_class  # noqa: PLC0415
 
     return chaos_class(graph, promises, machine)

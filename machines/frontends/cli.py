@@ -39,7 +39,7 @@ from graphquake.machines.frontends.demo import add_options as add_demo_options
 from graphquake.machines.frontends.demo import demo
 from graphquake.machines.frontends.try_command import trial_text
 from graphquake.machines.plans.graph_model import check_plan
-from graphquake.machines.reports.progress import Reporter
+from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog

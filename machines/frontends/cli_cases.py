@@ -24,7 +24,7 @@ from graphquake.machines.cases.case import Case, Status
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.replay import Replay, meaning_of, replay, runs_needed
 from graphquake.machines.reports.finding_text import table
-from graphquake.machines.reports.progress import Reporter
+from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog

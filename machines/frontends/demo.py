@@ -19,7 +19,7 @@ from graphquake.harness.picture import NAME
 from graphquake.harness.spec.graph import load_graph
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.reports.finding_text import short
-from graphquake.machines.reports.progress import Reporter
+from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.sessions.session import Options, Session, results_folder

@@ -48,7 +48,7 @@ from graphquake.harness.spec.plan import Plan
 from graphquake.machines.frontends.outcomes import ProvedNothing, end_session, lift_timeout
 from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.reports.ci_folder import report_scenarios
-from graphquake.machines.reports.progress import Reporter
+from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.live_runner import new_loop
 from graphquake.machines.sessions.session import results_folder
 

@@ -19,6 +19,7 @@ from graphquake.harness.reports.impact import account
 from graphquake.machines.cases.replay import Replay, meaning_of
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.reports.finding_text import counted, row, short
+from graphquake.machines.runners.budget import duration_text
 
 SCHEMA: Final = 1
 WORDS: Final = ("kept", "broken", "invalid")
@@ -130,9 +131,9 @@ class GraphSummary:
     def text(self) -> str:
         """The summary as it is printed."""
         versions = "".join(f" · {name} {version}" for name, version in self.versions.items())
-        total = f" of {_duration(self.total_s)}" if self.total_s < 1e6 else ""  # noqa: PLR2004
+        total = f" of {duration_text(self.total_s)}" if self.total_s < 1e6 else ""  # noqa: PLR2004
         shards = f" · {len(self.parts)} shards" if len(self.parts) > 1 else ""
-        spent = f"{_duration(self.spent_s)}{total}"
+        spent = f"{duration_text(self.spent_s)}{total}"
         lines = [f"{self.folder} · seed {self.seed}{shards} · {spent}{versions}"]
         lines += row("runs", self._runs_line())
         if self.drawn:
@@ -221,11 +222,6 @@ def _finding_line(finding: Finding) -> str:
 
 def _differs(one: Replay) -> str:
     return f"; differs: {', '.join(one.differs)}" if one.differs else ""
-
-
-def _duration(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 60}m{whole % 60:02}s" if whole >= 60 else f"{whole}s"  # noqa: PLR2004
 
 
 def combined(summaries: list[GraphSummary]) -> int:

@@ -38,6 +38,12 @@ def parse_duration(text: str) -> float:
     return float(hours * 3600 + minutes * 60 + seconds)
 
 
+def duration_text(seconds: float) -> str:
+    """Seconds as a budget is written, rounded to whole ones: `45s`, `2m05s`."""
+    whole = round(seconds)
+    return f"{whole // 60}m{whole % 60:02}s" if whole >= 60 else f"{whole}s"  # noqa: PLR2004
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """The bounds of a budget, as the user wrote them.

@@ -31,7 +31,7 @@ from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.reports.finding_text import counted, finding_text
 from graphquake.machines.reports.index_page import RUNS, part_folder, write_index
-from graphquake.machines.reports.progress import Reporter
+from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.budget import UNLIMITED, Budget, Limit
 from graphquake.machines.runners.live_runner import LiveRunner

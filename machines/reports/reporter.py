@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from graphquake.harness.run.execute import RunStatus
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.runners.budget import Budget
+from graphquake.machines.runners.budget import Budget, duration_text
 from graphquake.machines.runners.run_log import RunLog
 
 # On a terminal the line is redrawn as often as it is told; elsewhere a line a run, and not more often than this.
@@ -63,8 +63,7 @@ class Reporter:
         parts = [self.graph]
         if self.journal is not None and self.budget is not None:
             if math.isfinite(self.budget.total_s):
-                left_s = int(self.budget.left_s)
-                parts.append(f"{left_s // 60}m{left_s % 60:02}s left")
+                parts.append(f"{duration_text(int(self.budget.left_s))} left")
             cost = f", {self.journal.live_s * self.gpus:.0f} GPU-seconds" if self.gpus else ""
             parts.append(f"{self.journal.live.total()} runs{cost}, {self.findings} findings")
         step = f" {status.step + 1}/{len(plan.steps)}" if status.step >= 0 else ""

@@ -1,0 +1,207 @@
+"""The searches of a pytest session: one item for each graph, or a `chaos(…)` class, and what both of them do.
+
+The always-loaded plugin imports this module. So hypothesis, aiohttp and numpy are imported only when a search begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from graphquake.machines.frontends.options import asks_for_chaos, limit_of, options
+from graphquake.machines.frontends.outcomes import Findings, ProvedNothing, end_session
+from graphquake.machines.runners.budget import Budgets
+
+if TYPE_CHECKING:
+    from graphquake.harness.spec.graph import GraphSpec
+    from graphquake.machines.plans.machine import PlanMachine
+    from graphquake.machines.reports.reporter import Reporter
+    from graphquake.machines.reports.summary import GraphSummary
+
+SUMMARIES: Final = pytest.StashKey[list["GraphSummary"]]()
+BUDGETS: Final = pytest.StashKey[Budgets]()
+
+
+class ChaosCollector(pytest.Collector):
+    """The searches of a session: one item for each graph and shard."""
+
+    def __init__(self, *, specs: list[GraphSpec], shards: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._specs, self._shards = specs, shards
+
+    def collect(self) -> Iterator[ChaosItem]:
+        """The items, in the order in which the graphs were named."""
+        for shard in range(self._shards):
+            for spec in self._specs:
+                part = f", shard {shard + 1}" if self._shards > 1 else ""
+                name = f"chaos[{spec.name}{part}]"
+                yield ChaosItem.from_parent(self, name=name, nodeid=name, spec=spec, shard=shard)
+
+
+class ChaosItem(pytest.Item):
+    """The search on one graph, or a part of it."""
+
+    def __init__(self, *, spec: GraphSpec, shard: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.spec, self.shard = spec, shard
+        self._found: Findings | None = None
+        self.add_marker("chaos")
+
+    def setup(self) -> None:
+        """Search. It happens here because pytest calls an exception in `setup` an error: a search that proves nothing is not a failure."""
+        try:
+            run_graph(self, self.spec, shard=self.shard)
+        except Findings as found:
+            self._found = found
+
+    def runtest(self) -> None:
+        """Fail if the search found something."""
+        if self._found is not None:
+            raise self._found
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """The graph file, as the place that the item comes from."""
+        return self.spec.path, 0, self.name
+
+
+# -------------------------------------------------------------------------------------------------------------- search
+
+
+def run_graph(
+    item: pytest.Item,
+    spec: GraphSpec,
+    base: type[PlanMachine] | None = None,
+    shard: int = 0,
+    folder: str = "",
+) -> None:
+    """Replay a graph's cases and search, within this graph's part of the budget.
+
+    Args:
+        item: gets the properties that JUnit shows (see `summary.properties`).
+        spec: the graph.
+        base: the machine that draws plans; None for the one that graphquake brings.
+        shard: the part of the search that this process does, from 0.
+        folder: the name of the folder in the results folder; the graph's name if it is empty.
+
+    Raises:
+        Findings: if there is a new one, or a case failed.
+        ProvedNothing: if the runs say nothing about the graph.
+    """
+    from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, GraphquakeError  # noqa: PLC0415
+    from graphquake.machines.plans.machine import PlanMachine  # noqa: PLC0415
+    from graphquake.machines.reports.summary import properties  # noqa: PLC0415
+    from graphquake.machines.sessions.session import Session, dry_run  # noqa: PLC0415
+
+    config = item.config
+    reporter = _reporter(config)
+    try:
+        asked = replace(options(config, shard), folder=folder)
+        if config.getoption("--chaos-dry-run"):
+            dry_run(spec, asked, reporter.line, base or PlanMachine)
+            return
+        budget = config.stash[BUDGETS].next()
+        session = Session(spec, asked, budget, reporter, base or PlanMachine)
+        config.stash[SUMMARIES].append(session.summary)
+        try:
+            summary = session.go()
+        finally:
+            item.user_properties += properties(session.summary)
+    except GraphquakeError as error:
+        end_session(error)
+    if summary.exit_status == EXIT_BROKEN:
+        raise Findings("\n\n".join([*_texts(config, summary), summary.verdict_line]))
+    if summary.exit_status != EXIT_KEPT:
+        raise ProvedNothing(summary.verdict_line)
+
+
+def _texts(config: pytest.Config, summary: GraphSummary) -> list[str]:
+    """The findings' reports, for a pytest-xdist worker: what it printed when it made them is lost."""
+    if not hasattr(config, "workerinput"):
+        return []
+    from graphquake.machines.reports.finding_text import finding_text  # noqa: PLC0415
+
+    return [finding_text(finding) for finding in summary.findings]
+
+
+def _reporter(config: pytest.Config) -> Reporter:
+    from graphquake.machines.reports.reporter import Reporter  # noqa: PLC0415
+
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=True)
+    return Reporter()
+
+
+# ------------------------------------------------------------------------------------------------------- chaos classes
+
+
+def chaos_class(graph: str, promises: tuple[str, ...], machine: type[PlanMachine] | None) -> type:
+    """Make the test class of `graphquake.chaos`."""
+
+    class TestChaos:
+        """A search on one graph. It is skipped without `--chaos`."""
+
+        is_graphquake_search: Final = True
+
+        @pytest.fixture
+        def found(self, request: pytest.FixtureRequest) -> Findings | None:
+            """The findings of the search. One that proves nothing is an error here, and not a failure of the test."""
+            config = request.config
+            if not asks_for_chaos(config):
+                pytest.skip("needs --chaos")
+            spec = _spec_of_class(request, graph)
+            extra = (*spec.promises.extra, *promises)
+            spec = replace(spec, promises=replace(spec.promises, extra=extra))
+            try:
+                run_graph(request.node, spec, machine, folder=_folder_of_class(spec, request.node))
+            except Findings as found:
+                return found
+            return None
+
+        @pytest.mark.chaos
+        def test_promises(self, found: Findings | None) -> None:
+            """No drawn plan breaks a promise of the graph."""
+            if found is not None:
+                raise found
+
+    return TestChaos
+
+
+def _spec_of_class(request: pytest.FixtureRequest, graph: str) -> GraphSpec:
+    """The graph of a chaos class. The first class of a session sets up the budget."""
+    from graphquake.harness.errors import InputError  # noqa: PLC0415
+    from graphquake.harness.spec.graph import load_graph  # noqa: PLC0415
+    from graphquake.machines.sessions.session import check_machine  # noqa: PLC0415
+
+    config = request.config
+    try:
+        spec = load_graph(graph, share_gpus=config.getoption("--chaos-share-gpus"))
+        if not config.getoption("--chaos-dry-run"):
+            check_machine(spec, graphs=config.getoption("--chaos-slots"))
+        if BUDGETS not in config.stash:
+            searches = sum(map(is_search, request.session.items))
+            config.stash[BUDGETS] = Budgets(limit_of(config, "--chaos-budget"), searches)
+    except InputError as error:
+        end_session(error)
+    return spec
+
+
+def _folder_of_class(spec: GraphSpec, node: pytest.Item) -> str:
+    """A folder's name for one chaos class: two classes may search one graph.
+
+    It is made of the graph's name and the class's node id (`toy.tests.test_own.TestMine`), so a later session uses it again.
+    """
+    path, _, names = node.nodeid.partition("::")
+    where = f"{spec.name}.{path.removesuffix('.py')}.{names.rpartition('::')[0]}"
+    return re.sub(r"[^\w-]+", ".", where)
+
+
+def is_search(item: pytest.Item) -> bool:
+    """True for an item of this module, and for the test of a chaos class."""
+    owner = getattr(item, "cls", None)
+    return isinstance(item, ChaosItem) or getattr(owner, "is_graphquake_search", False)
