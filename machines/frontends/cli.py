@@ -49,7 +49,7 @@ from graphquake.machines.shrinking.stats import wilson
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status."""
+    """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.command(arguments)
@@ -74,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     def common(made: argparse.ArgumentParser) -> None:
         made.add_argument("--results-dir", type=Path, default=Path(".graphquake"), metavar="DIR")
         made.add_argument(
-            "--chaos-budget", default=None, metavar="T", help="live time at most, e.g. 10m"
+            "--chaos-budget",
+            default=None,
+            metavar="T",
+            help="limit: live time (10m), live runs (60runs), or both with a comma",
         )
 
     add_demo_options(
@@ -82,13 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     tried = command(
         "try",
-        "start a graph, get one right answer, say what can be drawn and what a run costs; no fault",
+        "start a graph without faults; show its promises, the possible steps and the cost of a run",
         _try,
     )
     tried.add_argument("graph", metavar="NAME|FILE")
     common(tried)
 
-    run = command("run", "run one given plan", _run)
+    run = command("run", "run a plan that you give", _run)
     run.add_argument(
         "plan",
         metavar="PLAN",
@@ -98,55 +101,63 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--runs", type=int, default=1, metavar="N")
     for made in (tried, run):
         made.add_argument(
-            "--share-gpus", action="store_true", help="replicas may be given the same GPUs"
+            "--share-gpus",
+            action="store_true",
+            help="give replicas the same GPUs if there are too few",
         )
     run.add_argument("--json", action="store_true", help="verdicts and violations as JSON")
-    run.add_argument(
-        "--dry-run", action="store_true", help="print the plan and its victims; start nothing"
-    )
+    run.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
     common(run)
 
-    again = command("replay", "replay a case: is it still there?", replay_cases)
+    again = command(
+        "replay",
+        "run the plan of a case again, to see whether it still breaks its promise",
+        replay_cases,
+    )
     again.add_argument("case", nargs="*", metavar="ID|FILE")
     again.add_argument(
-        "--all", action="store_true", help="every case of the graphs given, or found here"
+        "--all", action="store_true", help="replay every case of the graphs given, or found here"
     )
-    again.add_argument("--record", action="store_true", help="add what was seen to the case")
-    again.add_argument("--runs", type=int, metavar="N", help="exactly so many runs")
+    again.add_argument("--record", action="store_true", help="add the result to the case")
+    again.add_argument("--runs", type=int, metavar="N", help="the number of runs")
     again.add_argument("--graph", action="append", default=[], metavar="NAME|FILE")
     again.add_argument("--chaos-corpus", type=Path, metavar="DIR")
     again.add_argument(
-        "--strict-known", action="store_true", help="a known case that is perhaps fixed fails"
+        "--strict-known",
+        action="store_true",
+        help="a known case that does not break any more fails",
     )
     again.add_argument("--dry-run", action="store_true", help="print the plans; start nothing")
     common(again)
 
-    mark = command("mark", "say what a case is: open, known or fixed", mark_case)
+    mark = command("mark", "set the status of a case: open, known or fixed", mark_case)
     mark.add_argument("case", metavar="ID|FILE")
     mark.add_argument("status", choices=MARKS)
     mark.add_argument("--why", default="", help="a reason or a link; a known case needs one")
     mark.add_argument("--graph", action="append", default=[], metavar="NAME|FILE")
     mark.add_argument("--chaos-corpus", type=Path, metavar="DIR")
 
-    check = command("check", "judge an old history again", _check)
+    check = command("check", "judge the history of an old run again", _check)
     check.add_argument("history", type=Path, metavar="FOLDER")
     check.add_argument("--json", action="store_true")
 
-    results = command("results", "the table of the runs in a folder, and their pictures", _results)
+    results = command(
+        "results", "print the table of the runs in a folder, and draw their pictures", _results
+    )
     results.add_argument("folder", type=Path, metavar="DIR")
     results.add_argument("--format", choices=FORMATS, default=FORMATS[0])
     results.add_argument(
         "--compare",
         type=Path,
         metavar="DIR",
-        help="against the runs in this folder, number by number",
+        help="compare with the runs in this folder",
     )
     results.add_argument(
         "--slow",
         type=float,
         default=SLOW_S,
         metavar="S",
-        help=f"a success that takes longer is a violation ({SLOW_S})",
+        help=f"a success that takes longer counts as a violation ({SLOW_S})",
     )
     return parser
 
@@ -235,7 +246,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def _verdict_lines(verdict: Verdict) -> list[str]:
-    """The verdict, with each signature's count and its first sighting."""
+    """The verdict, with the number of violations of each signature and the first of them."""
     counts = Counter(violation.signature for violation in verdict.violations)
     lines = []
     for signature, count in counts.items():
@@ -247,7 +258,7 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
 
 def _run_text(number: int, outcome: RunResult) -> str:
     verdict = outcome.verdict
-    weak = " (weak: most of it was outage)" if verdict.weak else ""
+    weak = " (weak: mostly outage)" if verdict.weak else ""
     head = f"run {number}: {verdict.kind}{weak}, {outcome.live_s:.1f} s, {outcome.folder}"
     return "\n".join([head, *_verdict_lines(verdict)])
 
@@ -282,7 +293,7 @@ def _results(arguments: argparse.Namespace) -> int:
         return EXIT_KEPT
     print(render(records, arguments.format))
     for record in records:
-        # One that is there may have links to others.
+        # An existing page may have links to others.
         if not (Path(record.folder) / NAME).is_file():
             write_page(History.load(Path(record.folder)), Path(record.folder))
     return EXIT_KEPT

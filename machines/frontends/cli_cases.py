@@ -41,10 +41,10 @@ MARKS: Final[tuple[Status, ...]] = ("open", "known", "fixed")
 
 
 def budget_of(arguments: argparse.Namespace) -> Budget:
-    """The budget that `--chaos-budget` gives; without it there is no bound.
+    """The budget that `--chaos-budget` gives; without the option there is no limit.
 
     Raises:
-        InputError: if it is no duration.
+        InputError: if the value is not a limit.
     """
     try:
         limit = parse_limit(arguments.chaos_budget) if arguments.chaos_budget else UNLIMITED
@@ -234,7 +234,7 @@ def _one_text(one: Replay) -> str:
 
 def _replay_status(done: list[Replay], *, strict_known: bool) -> int:
     fails = any(meaning_of(one)[0] for one in done)
-    # Whoever asks for one case asks whether it is there.
+    # The replay of one case answers whether it still breaks, whatever its status is.
     there = len(done) == 1 and done[0].word == "REPRODUCED"
     gone = any(one.word == "NOT REPRODUCED" and one.case.status == "known" for one in done)
     if fails or there or (strict_known and gone):

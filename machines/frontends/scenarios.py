@@ -1,13 +1,13 @@
-"""Dynamo's fault tolerance suite as pytest parameters: graphs x scenarios, each a live run with a verdict, under the suite's own options.
+"""Dynamo's fault tolerance suite as pytest parameters: each scenario on each graph is a live run with a verdict.
 
-A plugin that a folder of tests asks for, since its options have short names:
+The options have the suite's own short names. So the plugin is not loaded unless a project asks for it:
 
     # conftest.py                                   # test_scenarios.py
     pytest_plugins = ["graphquake.scenarios"]       from graphquake.scenarios import test_scenario
 
     pytest test_scenarios.py -k "disagg and frontend" --respawn
 
-A run that breaks a promise fails its test; one that proves nothing is an error of its test. The data are kept either way.
+A run that breaks a promise fails its test. A run that proves nothing is an error of its test. Its files are kept either way.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.live_runner import new_loop
 from graphquake.machines.sessions.session import results_folder
 
-# What is run if no graph is named: the suite's deployments, and Dynamo itself.
+# The graphs if none is named: the suite's deployments, and Dynamo itself.
 GRAPHS: Final = (*DEPLOYMENTS, "dynamo-agg", "dynamo-disagg")
 FOLDER: Final = "scenarios"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The suite's options by its own names and defaults, and some more."""
+    """Register the suite's options, with its names and defaults, and some more."""
     group = parser.getgroup(
         "graphquake scenarios", "the scenarios of Dynamo's fault tolerance suite"
     )
@@ -67,27 +67,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     def number(name: str, default: int | None, text: str) -> None:
         group.addoption(name, type=int, default=default, metavar="N", help=f"{text} ({default})")
 
-    number("--clients", known.clients, "clients at once, each of them one request after the other")
+    number(
+        "--clients",
+        known.clients,
+        "clients that run at once, each with one request after the other",
+    )
     number("--requests-per-client", known.requests_per_client, "requests of each client")
     number("--input-token-length", known.input_token_length, "tokens of a prompt")
     number("--output-token-length", known.output_token_length, "tokens of an answer")
-    number("--max-retries", known.max_retries, "how often a request is tried, 1 s apart")
+    number("--max-retries", known.max_retries, "attempts of a request, 1 s apart")
     group.addoption(
         "--max-num-seqs",
         type=int,
         default=None,
         metavar="N",
-        help="requests that a worker serves at once (what the graph file says)",
+        help="requests that a worker serves at once (from the graph file)",
     )
     group.addoption(
         "--respawn",
         action="store_true",
-        help="the supervisor brings back what died; else it stays dead",
+        help="bring dead replicas back; otherwise they stay dead",
     )
     group.addoption(
         "--separate-process-logs",
         action="store_true",
-        help="a log for each process; else one for all",
+        help="write a log for each process; otherwise one for all",
     )
     group.addoption(
         "--fault-after",
@@ -97,14 +101,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="seconds from the first request to the fault (30)",
     )
     group.addoption(
-        "--severity", default="1", metavar="N|all", help="how many replicas are struck (1)"
+        "--severity",
+        default="1",
+        metavar="N|all",
+        help="number of replicas that the fault hits (1)",
     )
     _add_common_options(group)
     group.addoption(
         "--victim",
         default="0",
         metavar="INDEX|random",
-        help="the first of them; random: drawn from --hypothesis-seed (0)",
+        help="index of the first one; random: drawn from --hypothesis-seed (0)",
     )
 
 
@@ -136,7 +143,7 @@ def _add_common_options(group: pytest.OptionGroup) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the options say."""
+    """The values of the options."""
 
     clients: Clients
     strike: Strike
@@ -148,10 +155,10 @@ class Asked:
 
 
 def read_options(config: pytest.Config) -> Asked:
-    """The options.
+    """Read and check the options.
 
     Raises:
-        InputError: says which is wrong, what was found and what would be right.
+        InputError: names the option, the value found and what would be right.
     """
 
     def whole(name: str) -> int:
@@ -197,7 +204,7 @@ def read_options(config: pytest.Config) -> Asked:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`test_scenario` for each graph and each of its scenarios."""
+    """Make one `test_scenario` for each scenario of each graph."""
     if metafunc.function is not test_scenario:
         return
     try:
@@ -224,7 +231,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRun:
-    """A scenario that took place."""
+    """The run of a scenario, and its row in the table."""
 
     run: LiveRun
     record: Record
@@ -232,10 +239,10 @@ class ScenarioRun:
 
 @pytest.fixture
 def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
-    """One scenario on one graph, live.
+    """Run one scenario on one graph.
 
     Raises:
-        ProvedNothing: if the run is invalid, or the graph did not start.
+        ProvedNothing: if the run is invalid, or the graph does not start.
     """
     name, scenario = request.param
     config = request.config
@@ -272,7 +279,7 @@ def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
 
 
 def _uncaptured(config: pytest.Config) -> AbstractContextManager[None]:
-    """Progress is for the terminal, and now."""
+    """Switch pytest's capturing off, so that progress shows on the terminal at once."""
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is None:
         return nullcontext()
@@ -303,7 +310,7 @@ def _run(spec: GraphSpec, plan: Plan, folder: Path, scenario: str) -> LiveRun:
 
 
 def _properties(record: Record) -> Iterator[tuple[str, object]]:
-    """For JUnit, also from the workers of pytest-xdist."""
+    """The properties for JUnit. They also bring the results from pytest-xdist workers to the controller."""
     row = flat(record)
     yield from ((name, str(row[name])) for name in ("verdict", "failed", "folder"))
     if record.numbers.impacts:
@@ -317,7 +324,7 @@ def _seconds(value: float | None) -> str:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of what was run, also by the workers of pytest-xdist."""
+    """Print the table of all runs, those of pytest-xdist workers included."""
     reports = [report for of in terminalreporter.stats.values() for report in of]
     said = (dict(getattr(report, "user_properties", ())) for report in reports)
     folders = [str(one["folder"]) for one in said if {"folder", "verdict"} <= one.keys()]
@@ -332,7 +339,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def test_scenario(scenario_run: ScenarioRun) -> None:
-    """Whatever dies, the graph keeps its promises."""
+    """The graph keeps its promises in this scenario."""
     verdict = scenario_run.run.verdict
     if verdict.kind == "broken":
         seen = [f"{v.signature}, at {v.at_s:.2f} s: {v.seen}" for v in verdict.violations[:3]]

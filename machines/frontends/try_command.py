@@ -1,7 +1,7 @@
-"""`graphquake try`: start a graph, get one right answer, and say what a search on it would be like. No fault is injected.
+"""`graphquake try`: start a graph without faults, wait for a right answer, and describe what a search on it would be like.
 
-What it prints is what a user wants to know before they believe a verdict: replicas, ports, versions, every bound with its source, which
-steps can be drawn and which can't and why, what a run costs and what a budget buys.
+It prints the replicas, the versions, each bound with its source, the steps that can be drawn, the reasons for those that can't, the cost
+of a run, and the number of runs that a budget buys.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from graphquake.machines.plans.machine import WAITS_MAX_S
 from graphquake.machines.reports.finding_text import promised
 
 BUDGET_S: Final = 600.0
-# What a plan adds to a run without steps: its waits and what it breaks; the longest waits that are drawn, halved.
+# Seconds that a plan adds to a run without steps, for its waits and outages: half of the longest waits that are drawn.
 PLAN_S: Final = WAITS_MAX_S / 2
 
 
 async def trial_text(spec: GraphSpec, folder: Path) -> str:
-    """Run the empty plan on a graph of its own, and describe what that showed.
+    """Run the empty plan on a fresh graph, and describe the result.
+
+    Args:
+        spec: the graph.
+        folder: the folder of the run; removed afterwards.
 
     Raises:
-        GraphError: if the graph does not come to serve.
+        GraphError: if the graph does not become ready, or gives no right answer.
     """
     host = await describe_host(spec)
     run = await run_live(spec, Plan(()), folder, host=host)

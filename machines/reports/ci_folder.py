@@ -1,7 +1,7 @@
-"""`--report-dir`: what a CI keeps of a session, in one folder that needs nothing else.
+"""Copy the reports of a session into one folder that CI can keep (`--chaos-report-dir`, `--report-dir`).
 
-Summaries, tables and pages, at the same relative places as in the results folder, so that links between them hold. Logs and lists of
-requests stay where they are.
+Summaries, tables and pages have the same relative paths as in the results folder, so the links between them still work. Logs and lists
+of requests are not copied.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from graphquake.machines.reports.summary import GraphSummary, write
 
 
 def report_search(summaries: Sequence[GraphSummary], results: Path, report: Path) -> None:
-    """The summary of searches, their pages, and those of their runs and findings.
+    """Copy the summary of searches, with the pages of the searches, their runs and their findings.
 
     Args:
+        summaries: the searches.
         results: the results folder.
-        report: where to; made if need be.
+        report: the folder to copy to; made if it does not exist.
     """
     write(list(summaries), report)
     for summary in summaries:
@@ -29,7 +30,7 @@ def report_search(summaries: Sequence[GraphSummary], results: Path, report: Path
 
 
 def report_scenarios(records: Sequence[Record], results: Path, report: Path) -> None:
-    """The table of scenarios, for programs and for a pull request, and their pages."""
+    """Write the table of scenarios as JSON and Markdown, and copy their pages."""
     report.mkdir(parents=True, exist_ok=True)
     (report / "scenarios.json").write_text(render(records, "json") + "\n", encoding="utf-8")
     (report / "scenarios.md").write_text(render(records, "markdown") + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The page of a search: what it came to, its findings, its cases and its runs, each with a link to what is kept of it."""
+"""The HTML page of a search: the summary, the findings and the runs, with links to the pages of the runs."""
 
 from __future__ import annotations
 
@@ -27,15 +27,19 @@ _STYLE: Final = """
 
 
 def part_folder(folder: Path, shard: int) -> Path:
-    """Where the files of one part of a search are: those of the first are in the graph's own folder."""
+    """The folder of one shard's files. The first shard uses the graph's own folder."""
     return folder / f"shard-{shard + 1}" if shard else folder
 
 
 def write_index(summary: GraphSummary, folder: Path) -> Path:
-    """Write the page of one graph's search into its folder, where its journal lies; of a search in several parts, with the runs of all.
+    """Write the page of one graph's search. The page of a merged summary lists the runs of all shards.
+
+    Args:
+        summary: the search.
+        folder: its folder, with the journal.
 
     Returns:
-        The page.
+        The path of the page.
     """
     path = folder / INDEX
     path.write_text("\n".join(_page(summary, folder)) + "\n", encoding="utf-8")
@@ -44,11 +48,11 @@ def write_index(summary: GraphSummary, folder: Path) -> Path:
 
 def _journal(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
-        # The process of that part did not come so far.
+        # The process of that shard ended before its first run.
         return []
     rows: list[dict[str, Any]] = []
     with path.open(encoding="utf-8") as lines, suppress(json.JSONDecodeError):
-        # A process that was killed may have left half a line as its last.
+        # The last line may be cut off if the process was killed.
         rows.extend(map(json.loads, lines))
     return [row for row in rows if "run" in row]
 

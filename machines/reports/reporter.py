@@ -1,6 +1,6 @@
-"""Live progress: one line that is redrawn on a terminal, plain lines where there is none.
+"""The progress line of a search. On a terminal it is redrawn in place; elsewhere plain lines are written now and then.
 
-Shows what is running, in which phase, how the clients fare, what was found and how much time is left. Nothing is computed here: it is told.
+It shows the plan that runs, the phase, the request rate, failures, findings and the time that is left.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from graphquake.harness.spec.plan import Plan
 from graphquake.machines.runners.budget import Budget, duration_text
 from graphquake.machines.runners.run_log import RunLog
 
-# On a terminal the line is redrawn as often as it is told; elsewhere a line a run, and not more often than this.
+# Where there is no terminal: at most one line a run, and at least this many seconds between two lines.
 PLAIN_EVERY_S: Final = 10.0
 
 
 class Reporter:
-    """Writes progress to one stream.
+    """Writes progress to a stream.
 
     Args:
-        stream: where to; redrawn in place if it is a terminal.
+        stream: the stream; None for the terminal behind pytest's capturing. On a terminal the line is redrawn in place.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -42,12 +42,19 @@ class Reporter:
         self.findings = 0
 
     def begin(self, graph: str, journal: RunLog, budget: Budget, gpus: int = 0) -> None:
-        """From now on it is about this graph, a run of which takes so many GPUs."""
+        """Begin with another graph.
+
+        Args:
+            graph: its name.
+            journal: the log of its runs.
+            budget: the budget of its search.
+            gpus: the number of GPUs that one run takes.
+        """
         self.graph, self.journal, self.budget, self.findings = graph, journal, budget, 0
         self.gpus = gpus
 
     def __call__(self, plan: Plan, why: str, status: RunStatus) -> None:
-        """How a run stands."""
+        """Show how a run goes."""
         text = self._text(plan, why, status)
         if self._live:
             width = shutil.get_terminal_size().columns - 1
@@ -76,12 +83,12 @@ class Reporter:
         return " · ".join(parts)
 
     def line(self, text: str) -> None:
-        """Something to keep on the screen."""
+        """Write a line that stays on the screen."""
         self.clear()
         self._write(text + "\n")
 
     def clear(self) -> None:
-        """Remove the line that is redrawn."""
+        """Remove the progress line."""
         if self._drawn:
             self._write("\r\x1b[2K")
             self._drawn = False
@@ -91,5 +98,5 @@ class Reporter:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            # A closed terminal is no reason to end a search.
+            # A search goes on if its terminal was closed.
             self._live = False

@@ -1,4 +1,4 @@
-"""The summary of a session: text, JSON and Markdown out of the same numbers.
+"""The summary of a session as text, JSON and Markdown, made from the same numbers.
 
 `summary.json` is for other programs; its form changes only with `schema`. For the whole session and for each graph it holds
 `verdict` ("kept", "broken" or "proved nothing") and `exit_status`, the number that the `graphquake` commands return for that
@@ -34,19 +34,32 @@ _VERDICTS: Final = {
 
 @dataclass(slots=True)
 class GraphSummary:
-    """What one graph's part of a session came to.
+    """The result of one graph's part of a session.
 
     Attributes:
-        live: verdict -> live runs.
-        causes: why runs were invalid, with counts.
-        drawn: what became of the drawn plans, with counts.
-        hidden: case id -> how many runs it explained.
-        unneeded: runs that were begun beforehand and ended without an outcome.
+        graph: the graph's name.
+        seed: the seed of the session.
+        spent_s: seconds of the budget that were spent.
+        total_s: seconds of the budget; infinite without a limit.
+        versions: name -> version, as the graph file's commands print them.
+        live: verdict -> number of live runs.
+        causes: cause -> number of runs that were invalid for it.
+        drawn: fate of a drawn plan -> number of plans.
+        tried: kind of fault -> number of live runs with it.
+        not_tried: kinds of fault that no run had.
+        hidden: case id -> number of runs that the case explained.
+        hidden_text: case id -> description of the case.
+        weak: number of valid runs that were an outage for most of their time.
+        unneeded: number of speculative runs that were ended because their result was not needed.
         gpu_s: live seconds times GPUs.
         run_s: seconds of each live run.
-        ended: what ended the search; empty if there was none.
+        replays: the replays of the graph's cases.
+        findings: the new findings.
+        ended: the reason why the search ended; empty if there was no search.
+        strict_known: a known case that does not break any more fails the session.
+        shard: the part of the search that this is, from 0.
+        parts: the shards whose numbers are summed up here.
         folder: the name of its folder in the results folder; the graph's name if none is given.
-        shard, parts: which part of the search this is, from 0; and those that it sums up, its own page's runs being the first's.
     """
 
     graph: str
@@ -78,12 +91,12 @@ class GraphSummary:
 
     @property
     def runs(self) -> int:
-        """All live runs."""
+        """The number of live runs."""
         return sum(self.live.values())
 
     @property
     def proved_nothing(self) -> bool:
-        """No run that counts, or too many that don't."""
+        """True if no run was valid, or too many were invalid."""
         invalid = self.live.get("invalid", 0)
         valid = self.runs - invalid
         too_many = self.runs >= INVALID_OF_RUNS_MIN and invalid > INVALID_SHARE_MAX * self.runs
@@ -96,7 +109,7 @@ class GraphSummary:
 
     @property
     def back(self) -> list[Replay]:
-        """The replays that fail it."""
+        """The replays that fail the session."""
         perhaps_fixed = [
             one
             for one in self.replays
@@ -106,7 +119,7 @@ class GraphSummary:
 
     @property
     def exit_status(self) -> int:
-        """As the commands have it: 0 kept, 1 broken, 3 proved nothing."""
+        """The exit status that the `graphquake` commands have for this verdict: 0 kept, 1 broken, 3 proved nothing."""
         if self.new or self.back:
             return EXIT_BROKEN
         return EXIT_PROVED_NOTHING if self.proved_nothing else EXIT_KEPT
@@ -146,7 +159,7 @@ class GraphSummary:
         for case, count in self.hidden.items():
             lines += row(
                 "hidden",
-                f"{self.hidden_text.get(case, case)}: in {count} runs; everything else was judged there",
+                f"{self.hidden_text.get(case, case)}: in {count} runs; all else in them was judged",
             )
         for one in self.replays:
             lines += row("case", f"{one.case.id} {meaning_of(one)[1]}: {one.line}{_differs(one)}")
@@ -159,8 +172,8 @@ class GraphSummary:
     def _runs_line(self) -> str:
         counts = ", ".join(f"{self.live.get(word, 0)} {word}" for word in WORDS)
         causes = "; ".join(f"{count} {cause}" for cause, count in self.causes.items())
-        weak = f", {self.weak} weak (most of it outage)" if self.weak else ""
-        beforehand = f", {self.unneeded} begun beforehand for nothing" if self.unneeded else ""
+        weak = f", {self.weak} weak (mostly outage)" if self.weak else ""
+        beforehand = f", {self.unneeded} speculative ones not needed" if self.unneeded else ""
         return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{beforehand}{self._took()}"
 
     def _took(self) -> str:
@@ -175,7 +188,7 @@ class GraphSummary:
         return f"{sum(self.drawn.values())} drawn: {', '.join(parts)}"
 
     def to_json(self) -> dict[str, Any]:
-        """The machine's form."""
+        """The entry of this graph in summary.json."""
         return {
             "graph": self.graph,
             "folder": self.folder,
@@ -225,14 +238,14 @@ def _differs(one: Replay) -> str:
 
 
 def combined(summaries: list[GraphSummary]) -> int:
-    """The exit status of several graphs: a broken promise beats a search that proved nothing, that beats kept."""
+    """The exit status of several graphs: broken before proved nothing, and that before kept."""
     found = {one.exit_status for one in summaries}
     order = (EXIT_BROKEN, EXIT_PROVED_NOTHING)
     return next((status for status in order if status in found), EXIT_KEPT)
 
 
 def properties(summary: GraphSummary) -> list[tuple[str, object]]:
-    """What JUnit says of a search: its verdict, and for each finding the case, its error window and recovery, in seconds."""
+    """The properties of a search in JUnit: its verdict, and each finding's case, error window and recovery in seconds."""
     found: list[tuple[str, object]] = [("verdict", summary.verdict)]
     for finding in summary.findings:
         impacts = account(finding.shown.history).impacts
@@ -247,7 +260,7 @@ def properties(summary: GraphSummary) -> list[tuple[str, object]]:
 
 
 def _longest(values: list[float | None]) -> str:
-    """`never` if one of them is."""
+    """The longest time in seconds; `never` if one of them did not end."""
     known = [value for value in values if value is not None]
     return "never" if len(known) < len(values) else f"{max(known, default=0.0):.3f}"
 

@@ -1,1 +1,1 @@
-"""A search of one graph, in one process or in several."""
+"""The search of one graph, in one process or in several."""

@@ -1,6 +1,6 @@
 """One graph's part of a session: its cases first, then the search, then the summary.
 
-Used by the pytest plugin and by the commands, which differ only in where they print.
+The pytest plugin and the commands use it. They differ only in where they print.
 """
 
 from __future__ import annotations
@@ -40,20 +40,27 @@ from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.search import draw_plans, search
 
 DRY_RUN_PLANS: Final = 10
-# Replays may take so much of a budget; the rest is for the search.
+# The share of a budget that replays may take. The rest is for the search.
 REPLAY_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user asked for.
+    """The options of a session.
 
     Attributes:
-        shrink_limit, replay_limit: for each shrink, and for the replay of each case.
-        corpus: the folder of the cases; None is the graph's own.
-        slots: how many graphs run side by side.
-        shrink_any: see `FindingPipeline`.
-        shard: which part of a search that several processes divide among them, see `shards`.
+        seed: the plans are drawn from it.
+        results_dir: the folder for journals, runs and summaries.
+        shrink_limit: the limit of each shrink.
+        replay_limit: the limit of each case's replay.
+        findings_max: the search ends after so many new findings.
+        corpus: the folder of the cases; None for the graph's own.
+        keep_failed: a broken or invalid run is never deleted.
+        strict: an unconfirmed finding fails the session.
+        strict_known: a known case that does not break any more fails the session.
+        slots: the number of graphs that run side by side.
+        shrink_any: a shrink may end at a plan that breaks another promise (see `FindingPipeline`).
+        shard: the part of the search that this process does, from 0 (see `shards`).
         folder: the name of the folder in the results folder; the graph's name if it is empty.
     """
 
@@ -73,9 +80,13 @@ class Options:
 
 
 def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
-    """Where a graph's cases lie: beside its file; those of the ready-made graphs in the project's own folder.
+    """The folder of a graph's cases: `regressions`, beside the graph file.
 
-    An installed graphquake brings its cases, but keeps new ones in the folder from which it was called.
+    A ready-made graph has its cases in this project. Where graphquake is installed, new ones go to the working folder instead.
+
+    Args:
+        spec: the graph.
+        chosen: the folder that the user named, if any. It is used as it is.
     """
     if chosen is not None:
         return chosen
@@ -85,7 +96,7 @@ def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
 
 
 def open_corpus(spec: GraphSpec, chosen: Path | None = None) -> Corpus:
-    """The cases of a graph.
+    """Read the cases of a graph. An installed graphquake adds those that it brings for ready-made graphs.
 
     Raises:
         InputError: if one of them is damaged or of a newer schema.
@@ -144,8 +155,8 @@ def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
 
 
 def results_folder(root: Path, *names: str) -> Path:
-    """A folder for results, not to be made yet; its root is made, and is nothing that a user wants to commit."""
-    # Of several processes that begin at once, one makes it.
+    """The path of a folder in the results folder. Only the results folder itself is made here, with a .gitignore in it."""
+    # Several processes may begin at once. One of them makes the folder.
     with suppress(FileExistsError):
         root.mkdir(parents=True)
         (root / ".gitignore").write_text("*\n", encoding="ascii")
@@ -157,8 +168,16 @@ class Session:
     """One graph's part of a session.
 
     Attributes:
+        spec: the graph.
+        options: the options of the session.
+        budget: the limit of replays and search together.
         reporter: shows progress and findings.
         base: the machine that draws the plans.
+        summary: the result, filled in when the session ends.
+        corpus: the graph's cases.
+
+    Raises:
+        InputError: if a promise, an oracle or a case cannot be loaded.
     """
 
     spec: GraphSpec
@@ -170,7 +189,7 @@ class Session:
     corpus: Corpus = field(init=False)
 
     def __post_init__(self) -> None:
-        # All that the user could have got wrong shows now, before anything is started.
+        # Load all that the user wrote now, so that an error shows before anything is started.
         promises_of(self.spec)
         find_oracle(self.spec)
         self.corpus = open_corpus(self.spec, self.options.corpus)
@@ -185,21 +204,21 @@ class Session:
 
     @property
     def folder(self) -> Path:
-        """Where this graph's files go."""
+        """The folder of this process's files."""
         folder = results_folder(self.options.results_dir, self.summary.folder)
         return part_folder(folder, self.options.shard)
 
     def go(self) -> GraphSummary:
         """Replay the graph's cases, then search until the budget is spent.
 
-        Whatever ends it, Ctrl-C included, the summary says how far it came.
+        The summary is complete up to the end of the session, also if Ctrl-C or an error ended it.
         """
         log = RunLog(self.folder / "journal.jsonl")
         rounds: Rounds | None = None
         with ExitStack() as stack:
             stack.callback(log.close)
             stack.callback(self.reporter.clear)
-            # What is there is of an earlier search, whose runs had the same numbers.
+            # Runs are numbered from 1 in each search, so those of an earlier one must go.
             shutil.rmtree(self.folder / RUNS, ignore_errors=True)
             archive = RunArchive(spare_shown=self.options.keep_failed)
             runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, archive.add))
@@ -239,7 +258,7 @@ class Session:
         return self.summary
 
     def _cases(self) -> list[Case]:
-        """Those that are to be replayed here: of several shards, the first does it."""
+        """The cases that this process replays: all of them in the first shard, none in the others."""
         return [] if self.options.shard else self.corpus.of(self.spec)
 
     def _runner(
@@ -291,7 +310,7 @@ def _hides(case: Case) -> str:
 
 
 def record(corpus: Corpus, one: Replay, host: Host) -> None:
-    """Write what a replay saw into its case."""
+    """Add the result of a replay to its case, and save it."""
     today = dt.datetime.now(dt.UTC).date().isoformat()
     corpus.save(recorded(one.case, one.observed(today, host)))
 
@@ -299,7 +318,7 @@ def record(corpus: Corpus, one: Replay, host: Host) -> None:
 def dry_run(
     spec: GraphSpec, options: Options, say: Callable[[str], None], base: type[PlanMachine]
 ) -> None:
-    """Print the plans that a search would begin with; nothing is started and no signal sent."""
+    """Print the first plans of a search. No process is started."""
     plans = draw_plans(spec, options.seed, DRY_RUN_PLANS, base)
     say(f"{spec.name} · seed {options.seed} · {spec.shape} · dry run: nothing is started")
     for number, plan in enumerate(plans, 1):

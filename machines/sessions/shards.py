@@ -1,8 +1,10 @@
-"""A search in several processes (`pytest -n K`): who does which part of it, and how the parts become one summary again.
+"""Merge the summaries of a search that several processes divide (`pytest -n K`).
 
-Every process does one part of the search on each graph: a shard. Shards draw from seeds of their own, derived from the one seed, and have
-one corpus: what one of them kept explains what the others see from then on. The first one also replays the cases. Nothing is
-shared but the folder of the cases, so a shard draws the same plans however the others fare.
+Each process does one part of the search of each graph: a shard. Each shard draws plans from a seed that is derived from the session's
+seed and the shard's number. The first shard also replays the cases.
+
+The shards share only the folder of the cases. A case that one shard saves explains what the others see after that. So the plans that a
+shard draws do not depend on the other shards.
 """
 
 from __future__ import annotations
@@ -22,18 +24,18 @@ from graphquake.machines.runners.runner import RunResult
 
 
 def packed(summaries: Iterable[GraphSummary]) -> bytes:
-    """What a process says of its parts, to be sent to the one that prints: without the histories."""
+    """Pickle the summaries of a worker for the controller. The histories are left out, since they can be large."""
     return pickle.dumps([_with_runs(one, _without_history) for one in summaries])
 
 
 def unpacked(data: bytes) -> list[GraphSummary]:
-    """What another process of this same pytest run had `packed`; histories are read again, as far as they are on disk."""
+    """Read what `packed` made in a worker of this pytest run. Histories that are still on disk are loaded again."""
     found: list[GraphSummary] = pickle.loads(data)  # noqa: S301 - a process of our own
     return [_with_runs(one, _with_history) for one in found]
 
 
 def _with_runs(summary: GraphSummary, change: Callable[[RunResult], RunResult]) -> GraphSummary:
-    """The summary with all runs that it shows changed."""
+    """A copy of the summary, with `change` applied to each run that it shows."""
     findings = [
         replace(one, shown=change(one.shown), original=change(one.original))
         for one in summary.findings
@@ -56,10 +58,10 @@ def _with_history(outcome: RunResult) -> RunResult:
 
 
 def merged(summaries: Iterable[GraphSummary]) -> list[GraphSummary]:
-    """One summary a graph, in the order in which their first shards come."""
+    """Merge the parts of each search into one summary, in the order of their first shards."""
     searches: list[list[GraphSummary]] = []
     for one in sorted(summaries, key=lambda one: one.shard):
-        # Two parts of the same number are of two searches, of two test classes say.
+        # Two parts with the same number belong to two searches.
         fits = (
             own for own in searches if own[0].folder == one.folder and own[-1].shard < one.shard
         )
