@@ -159,7 +159,7 @@ class GraphSummary:
         for case, count in self.hidden.items():
             lines += row(
                 "hidden",
-                f"{self.hidden_text.get(case, case)}: in {count} runs; all else in them was judged",
+                f"{self.hidden_text.get(case, case)}: in {count} runs; everything else was judged there",
             )
         for one in self.replays:
             lines += row("case", f"{one.case.id} {meaning_of(one)[1]}: {one.line}{_differs(one)}")
