@@ -2,7 +2,7 @@
 
 An `InputError` is about what the user gave: it names the file, the key, what was found and what would be right.
 A `GraphError` is about the graph under test: it would not start, or is not what its file says.
-Neither is a verdict: verdicts are data (see `promises`).
+Neither is a verdict: verdicts are data (see `promises.verdict`).
 """
 
 from __future__ import annotations

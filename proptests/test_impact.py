@@ -237,7 +237,7 @@ def test_what_is_of_several_faults_is_of_the_worst() -> None:
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
     """VerdictKind what was looked for."""
-    with pytest.raises(InputError, match="has no run in it"):
+    with pytest.raises(InputError, match="holds no run"):
         read_records(tmp_path)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         read_records(tmp_path / "nowhere")

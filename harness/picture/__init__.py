@@ -1,7 +1,7 @@
-"""A run as a picture: one HTML page that needs nothing else, not even a network.
+"""The picture of a run: one HTML page that needs no other file and no network.
 
-What is drawn follows from the history alone: `content` is the page's data, pure; `page` puts it into the template with the plotting
-library (Apache ECharts) beside it. Everything from outside goes through `html.escape` or JSON.
+The page follows from the history alone. `content` computes its data; `page` puts them into the template, with the plotting library (Apache
+ECharts) beside them. Every text from outside goes through `html.escape` or JSON.
 """
 
 from __future__ import annotations
@@ -37,22 +37,24 @@ from graphquake.harness.reports.story import story
 from graphquake.harness.spec.replica import Replica
 
 MIB: Final = 1 << 20
-# So many steps of a line over the whole run, where it counts what happened within each.
+# The number of bins of a rate over the whole run.
 BINS: Final = 200
 BIN_MIN_S: Final = 0.25
-# More violations than that are one and the same, again and again.
+# The number of violations that are drawn. More of them are one bug, again and again.
 VIOLATIONS_MAX: Final = 200
 NAME: Final = "run.html"
 
 
 def write_page(history: History, folder: Path, links: Mapping[str, str] | None = None) -> Path:
-    """Draw a run into its folder.
+    """Write the page of a run into its folder.
 
     Args:
-        links: what else to look at: text -> address.
+        history: the run.
+        folder: its folder.
+        links: further links: text -> address.
 
     Returns:
-        The page.
+        The path of the page.
     """
     path = folder / NAME
     path.write_text(page(history, links or {}), encoding="utf-8")
@@ -60,7 +62,7 @@ def write_page(history: History, folder: Path, links: Mapping[str, str] | None =
 
 
 def page(history: History, links: Mapping[str, str]) -> str:
-    """The page of a run."""
+    """Return the page of a run."""
     verdict = judge(history)
     name = history.host.scenario or history.plan.one_line()
     return _filled(
@@ -70,7 +72,7 @@ def page(history: History, links: Mapping[str, str]) -> str:
             "says": verdict.kind,
             "about": html.escape(_about(history)),
             "body": "\n".join(_body(history, verdict, links)),
-            # No text of a log may end the script that holds it, or begin another one.
+            # A text of a log must not end the script that holds it, or begin another one.
             "data": json.dumps(content(history, verdict)).replace("<", "\\u003c"),
             "library": _part("echarts.min.js"),
             "script": _part("page.js"),
@@ -175,7 +177,7 @@ def _within(value_s: float | None) -> str:
 
 
 def content(history: History, verdict: Verdict) -> dict[str, Any]:
-    """What the page's script draws; times in seconds on the run's clock."""
+    """Return the data of the page's script. Times are in seconds on the run's clock."""
     spec = history.spec
     begin_s = min((event.at_s for event in history.of(Spawned)), default=0.0)
     end_s = history.end_s
@@ -229,7 +231,7 @@ def _point(request: Request, detail: int) -> list[float | int | None]:
 
 
 def _lives(history: History, replicas: list[Replica]) -> Iterator[list[Any]]:
-    """Each incarnation: starting, then ready, with what it was stalled in between."""
+    """Yield the bars of each incarnation: starting, ready, and the stalls of its replica."""
     ready_s = {(e.replica, e.incarnation): e.at_s for e in history.of(BecameReady)}
     deaths = {(e.replica, e.incarnation): e for e in history.of(Died)}
     end_s = history.end_s
@@ -288,7 +290,7 @@ def _rates(ended: list[Request], end_s: float) -> dict[str, list[list[float]]]:
 
 
 def _in_flight(ended: list[Request]) -> list[list[float]]:
-    """How many requests were in flight, at each change of it; of very many changes only some."""
+    """Return the number of requests in flight at each change; of very many changes only some."""
     moments = sorted([*((r.sent_s, 1) for r in ended), *((r.ended_s, -1) for r in ended)])
     level, points = 0, []
     for at_s, change in moments:

@@ -1,8 +1,8 @@
-"""What faults did to the service, in numbers: out of a history, on its one clock.
+"""The impact of faults on the service, in numbers, computed from a history.
 
-Where Dynamo's fault tolerance suite has a column, the same word stands here for it, and what is weak there is right here: every fault
-counts and not only the last one, times are of a monotonic clock and not of log lines in whole seconds, and *recovery* is told apart: a
-process may be ready long before, or long after, clients are served again.
+Columns keep the names of Dynamo's fault tolerance suite, but fix its weaknesses. Every fault counts, not only the last one. Times come from
+a monotonic clock, not from log lines in whole seconds. *Recovery* is split: a process may be ready long before, or long after, clients are
+served again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.spec.plan import Stall
 
-# What the suite calls a violation: a success that took longer.
+# A success that takes longer than this is what the suite calls a violation.
 SLOW_S: Final = 2.1
-# Service is back at its peak where successes come at this share of their rate before, over the time of so many of them, at least a second.
+# Service is at its peak again if successes come at this share of their earlier rate, over the time that this many of them took before,
+# and over at least a second.
 PEAK_SHARE: Final = 0.9
 PEAK_REQUESTS: Final = 20
 PEAK_OVER_S: Final = 1.0
@@ -32,7 +33,7 @@ PEAK_OVER_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Times of some requests, in seconds; None where there were none."""
+    """Times of some requests, in seconds; None if there were none."""
 
     mean_s: float | None
     p50_s: float | None
@@ -47,14 +48,14 @@ def _times(values: Iterable[float]) -> Times:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Before the first fault, or from then on.
+    """The numbers before the first fault, or those after it.
 
     Attributes:
-        latency: of what was answered right, from sending to the last byte.
-        first_token: of what was streamed and answered right, from sending to the first token.
-        pending: requests that waited in the graph, by its own metrics: the mean over the samples in which it had work;
-            None if nothing tells.
-        slow: what was answered right, and took longer than the threshold.
+        latency: right answers, from sending to the last byte.
+        first_token: right answers that were streamed, from sending to the first token.
+        pending: the mean number of requests that waited in the graph, over the samples of its metrics in which it had work; None if
+            its metrics do not contain it.
+        slow: the number of right answers that took longer than the threshold.
     """
 
     ok: int
@@ -67,17 +68,19 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """What came of one fault. A failure counts for the last fault that had begun when it was seen; what comes back may do so after the
-    next one. Seconds count from when it began; None is never.
+    """The impact of one fault.
+
+    A failure counts for the last fault that had begun when it was seen. What comes back may do so after the next fault. Times are seconds
+    from the begin of the fault; None means never.
 
     Attributes:
-        failed: attempts that failed or were wrong.
-        window_s: the error window: from the fault to half-way between sending the last request that failed and the next one that did
-            not; 0 if none failed.
-        first_ok_s: when the first right answer had come of those asked for after the first failure; of all, if none failed.
-        peak_s: from when on, after the last failure, as many right answers came as before the first fault.
-        ready_s: when the victim's next incarnation was ready, or the victim went on after a stall.
-        expected: how many would fail if all did that are sent until `first_ok_s`, at the rate before the first fault.
+        failed: the number of attempts that failed or were wrong.
+        window_s: the error window: from the fault to the middle between the sending of the last failed request and of the next right
+            one; 0 if none failed.
+        first_ok_s: the end of the first right answer to a request that was sent after the first failure, or after the fault if none failed.
+        peak_s: the time from which on, after the last failure, right answers came as often as before the first fault.
+        ready_s: the time at which the victim's next incarnation was ready, or at which a stalled victim ran again.
+        expected: the number of failures if all requests failed that are sent until `first_ok_s`, at the rate before the first fault.
     """
 
     step: str
@@ -95,8 +98,8 @@ class Account:
     """All numbers of a run.
 
     Attributes:
-        startup_s: from the first process to the last replica's readiness.
-        ok, failed, shed: attempts; those that were wrong count as failed.
+        startup_s: the time from the first process to the readiness of the last replica, in seconds.
+        ok, failed, shed: numbers of attempts. A wrong answer counts as failed.
     """
 
     startup_s: float
@@ -109,10 +112,11 @@ class Account:
 
 
 def account(history: History, slow_s: float = SLOW_S) -> Account:
-    """The numbers of a run.
+    """Compute the numbers of a run.
 
     Args:
-        slow_s: what takes longer counts as slow.
+        history: the run.
+        slow_s: a right answer that takes longer counts as slow, in seconds.
     """
     faults = history.faults()
     sent = [r for r in history.requests if r.outcome and r.outcome != Outcome.LEFT]
@@ -219,7 +223,7 @@ def _window_s(met: list[Request], bad: list[Request], begun_s: float) -> float |
 
 
 def _first_ok_s(met: list[Request], bad: list[Request], begun_s: float) -> float | None:
-    # Those in flight at the fault may fail late: what counts is when it was seen that something fails.
+    # A request in flight at the fault may fail late. So the time at which the first failure was seen counts.
     since_s = max(begun_s, min((r.ended_s for r in bad), default=begun_s))
     return min(
         (r.ended_s - begun_s for r in met if r.outcome == Outcome.OK and r.sent_s >= since_s),
@@ -233,7 +237,7 @@ def _ok_rate(sent: list[Request], until_s: float) -> float:
 
 
 def _peak_s(met: list[Request], begun_s: float, since_s: float, rate_per_s: float) -> float | None:
-    """The begin of the first stretch since then in which right answers come about as often as before."""
+    """Return the begin of the first interval after `since_s` in which right answers come about as often as before."""
     if rate_per_s <= 0:
         return None
     over_s = max(PEAK_OVER_S, PEAK_REQUESTS / rate_per_s)

@@ -1,7 +1,7 @@
-"""What happened in a run, in five to ten lines: for whoever opens the folder of a finding.
+"""The story of a run in five to ten lines, for a reader who opens the folder of a finding.
 
-Each line is one thing that somebody would tell, in order of time: the faults with their proofs, who died without being aimed at, when the
-first and the last request failed and how many did, who came back, when the graph was healed. Seconds count from the first fault.
+Lines are in order of time: the faults with their proofs, unexpected deaths, the first and the last failure and their number, replicas that
+came back, and the heal. Seconds count from the first fault.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from graphquake.harness.history.request import (
 from graphquake.harness.reports.text import since_s
 
 LINES_MAX: Final = 10
-# What is told first where there is more to tell than there is room.
+# The priorities of lines: the later ones are left out first.
 _FAULT, _DEATH, _FAILURE, _HEAL, _RETURN = range(5)
 
 Told: TypeAlias = tuple[float, int, str]
 
 
 def story(history: History) -> list[str]:
-    """The lines, at most ten; of more than that, those that matter least are left out."""
+    """Return the lines, at most ten. The least important ones are left out."""
     told = sorted(_told(history), key=lambda one: one[1])[:LINES_MAX]
     zero_s = since_s(history)
     return [f"{at_s - zero_s:+7.2f} s  {text}" for at_s, _, text in sorted(told)]
@@ -52,7 +52,7 @@ def _told(history: History) -> Iterator[Told]:
 
 
 def _failures(history: History) -> Iterator[Told]:
-    """The first and the last of each kind, and the first success after all of them."""
+    """Yield the first and the last failure of each kind, and the first success after all failures."""
     zero_s = since_s(history)
     ended = [r for r in history.ended() if r.ended_s >= zero_s]
     bad = [r for r in ended if r.failed or r.outcome == Outcome.WRONG]

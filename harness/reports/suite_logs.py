@@ -1,6 +1,6 @@
-"""The logs of a run: of a bounded size, and where asked for in the form of Dynamo's fault tolerance suite.
+"""The logs of a run: limited in size, and on request in the form of Dynamo's fault tolerance suite.
 
-That is a file for each client, and one file for all processes unless asked otherwise.
+The suite writes one file for each client, and one for all processes.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from graphquake.harness.history.request import (
     Request,
 )
 
-# What one log may hold: one that a dying process filled with the same line is no evidence past this.
+# The size limit of a log. A dying process may fill its log with one line, and the rest of that is not evidence.
 LOG_MAX_BYTES: Final = 1 << 20
 _CODE: Final = re.compile(r"HTTP (\d{3})\Z")
 ALL: Final = "all.log"
 
 
 def write_client_logs(history: History, folder: Path) -> None:
-    """`client_<i>.log.txt` for each client of a closed loop: a line of JSON for each request, with all of its attempts.
+    """Write `client_<i>.log.txt` for each closed-loop client: one line of JSON for each request, with all of its attempts.
 
     Args:
-        folder: where to; made if need be.
+        history: the run.
+        folder: the folder for the files; it is made if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     began = history.host.began or datetime.fromtimestamp(0, UTC)
@@ -60,7 +61,7 @@ def _line(began: datetime, attempts: list[Request]) -> dict[str, Any]:
 
 
 def _status(request: Request) -> int | None:
-    """The HTTP status; None if none came."""
+    """Return the HTTP status; None if none came."""
     if request.outcome in (Outcome.OK, Outcome.WRONG):
         return HTTPStatus.OK.value
     code = _CODE.match(request.detail)
@@ -68,7 +69,7 @@ def _status(request: Request) -> int | None:
 
 
 def join_process_logs(folder: Path) -> None:
-    """Put the logs of all processes into one, each line after the name of its process."""
+    """Join the logs of all processes into one file. Each line follows the name of its process."""
     logs = sorted(path for path in folder.glob("*.log") if path.name != ALL)
     with (folder / ALL).open("w", encoding="utf-8") as joined:
         for log in logs:
@@ -78,7 +79,7 @@ def join_process_logs(folder: Path) -> None:
 
 
 def bound_log(path: Path, most_bytes: int = LOG_MAX_BYTES) -> None:
-    """Cut the middle out of a log that is longer than it may be; its beginning and end stay."""
+    """Cut the middle out of a log that is too long. Its beginning and end stay."""
     size = path.stat().st_size
     if size <= most_bytes:
         return

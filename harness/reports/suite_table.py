@@ -1,7 +1,7 @@
-"""The table of the runs in a folder, as Dynamo's fault tolerance suite prints one: for the terminal, Markdown, JSON and CSV.
+"""The table of the runs in a folder, as Dynamo's fault tolerance suite prints it: for the terminal, Markdown, JSON and CSV.
 
-One row a run, one table a graph. JSON and CSV have every number; the printed table has those that a reader compares. `b/a` is before and
-after the first fault, a dash is nothing to be said, `never` is not until the end.
+There is one row for each run, and one table for each graph. JSON and CSV have every number. The printed table has those that a reader
+compares. `b/a` is before and after the first fault, a dash means that there is no number, and `never` that it did not happen.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from graphquake.harness.reports.impact import SLOW_S, Account, Impact, Times, ac
 FORMATS: Final = ("fancy", "markdown", "json", "csv")
 SCHEMA: Final = 1
 NOTHING: Final = "–"
-# A number of a run's that is to be compared with another run's: name, whether less is better.
-_COMPARED: Final[Mapping[str, bool]] = {
-    "failed": True,
-    "latency_after_s": True,
-    "p99_after_s": True,
-    "window_s": True,
-    "first_ok_s": True,
-    "ready_s": True,
-}
+# The numbers that `compare` shows.
+_COMPARED: Final = (
+    "failed",
+    "latency_after_s",
+    "p99_after_s",
+    "window_s",
+    "first_ok_s",
+    "ready_s",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A run in a table.
+    """One run of the table.
 
     Attributes:
-        failure: the scenario's name, or the plan.
-        kind: the verdict; `signatures` and `causes` are what it rests on.
+        failure: the name of the scenario, or the plan.
+        kind: the verdict; `signatures` or `causes` are its reasons.
     """
 
     graph: str
@@ -53,7 +53,7 @@ class Record:
 
 
 def record_of(history: History, folder: Path, slow_s: float = SLOW_S) -> Record:
-    """A run's row. Its verdict is what the promises say today."""
+    """Return the row of a run. The promises of today judge it again."""
     verdict = judge(history)
     return Record(
         graph=history.spec.name,
@@ -67,7 +67,7 @@ def record_of(history: History, folder: Path, slow_s: float = SLOW_S) -> Record:
 
 
 def read_records(folder: Path, slow_s: float = SLOW_S) -> list[Record]:
-    """Every run below a folder.
+    """Read every run below a folder.
 
     Raises:
         InputError: if there is none, or one is damaged.
@@ -84,7 +84,7 @@ def read_records(folder: Path, slow_s: float = SLOW_S) -> list[Record]:
 
 
 def flat(record: Record) -> dict[str, Any]:
-    """Every number of a run by name, for JSON and CSV; times in seconds, `null` is never or nothing.
+    """Return every number of a run by name, for JSON and CSV. Times are in seconds; None means never, or no number.
 
     What is of a fault is of the worst one: a run that never recovers from one of two has not recovered.
     """
@@ -123,7 +123,7 @@ def _worst(impacts: Sequence[Impact], name: str) -> float | None:
 
 
 def _cells(record: Record) -> dict[str, str]:
-    """The row as it is printed."""
+    """Return the row as it is printed."""
     numbers, row = record.numbers, flat(record)
     struck = bool(numbers.impacts)
 
@@ -133,7 +133,7 @@ def _cells(record: Record) -> dict[str, str]:
         return none if row[name] is None else f"{row[name]:.2f}"
 
     before, then = numbers.before, numbers.after
-    # Of several faults, what would fail for each of them is no number for all of them.
+    # The expected failures of several faults can't be added.
     alone = len(numbers.impacts) == 1 and row["expected"] is not None
     expected = f" ({row['expected']:.0f})" if alone else ""
     return {
@@ -173,7 +173,7 @@ def _one(value: float | None) -> str:
 
 
 def render(records: Sequence[Record], form: str) -> str:
-    """All runs.
+    """Render the tables of all runs.
 
     Args:
         form: one of `FORMATS`.
@@ -228,7 +228,7 @@ def _lines(rows: Sequence[Mapping[str, str]], form: str) -> list[str]:
 
 
 def compare(old: Sequence[Record], new: Sequence[Record], form: str) -> str:
-    """Two folders of runs, number by number; what is in one of them alone is said, too.
+    """Compare the runs of two folders, number by number. Runs that only one of them has are shown as well.
 
     Args:
         form: one of `FORMATS`.
@@ -248,12 +248,12 @@ def compare(old: Sequence[Record], new: Sequence[Record], form: str) -> str:
 
 
 def _by_name(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The last run of each name: a folder may hold several."""
+    """Return the last run of each name. A folder may hold several."""
     return {(one.graph, one.failure): flat(one) for one in records}
 
 
 def _arrow(was: Any, now: Any) -> str:
-    """`0.31 → 0.28 (-10%)`."""
+    """Return both values and the change, e.g. `0.31 → 0.28 (-10%)`."""
     left, right = _shown(was), _shown(now)
     if left == right:
         return left

@@ -1,4 +1,4 @@
-"""Facts and small pictures out of histories, as plain text."""
+"""Parts of reports that are computed from a history, as plain text: timeline, failures in words, telling log lines."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _TELLING: Final = re.compile(
 _STAMP: Final = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\d*(Z|[+-]\d\d:?\d\d)?"
 )
-# Where a line comes from (spans and modules, each with a colon) says less than the message behind it.
+# Spans and modules at the begin of a line, each with a colon, say less than the message after them.
 _SPANS: Final = re.compile(r"^(\w+ )(?:[\w.:{}\[\]-]+: )+")
 
 
 def since_s(history: History) -> float:
-    """The moment from which a finding counts its seconds: the first fault that landed, or the begin of the plan."""
+    """Return the time from which a finding counts its seconds: the first fault that landed, or the begin of the plan."""
     faults = history.faults()
     return faults[0].at_s if faults else (history.phase_began_s("plan") or 0.0)
 
 
 def failed_of(history: History) -> tuple[list[Request], list[Request]]:
-    """The requests sent since the first fault that came to an end, and those of them that failed or were wrong."""
+    """Return the requests that ended after the first fault, and those of them that failed or were wrong."""
     zero_s = since_s(history)
     sent = [
         r
@@ -47,7 +47,7 @@ def failed_of(history: History) -> tuple[list[Request], list[Request]]:
 
 
 def failures_text(history: History) -> str:
-    """How many failed of how many, in which ways, and when the last of them was sent."""
+    """Return the number of failures, their kinds, and the time at which the last one was sent."""
     sent, failed = failed_of(history)
     if not failed:
         return f"none of {len(sent)} requests failed"
@@ -58,7 +58,7 @@ def failures_text(history: History) -> str:
 
 
 def timeline(history: History, width: int = TIMELINE_WIDTH) -> list[str]:
-    """Answers and failures over time, as two rows of blocks under a row of marks."""
+    """Return right answers and failures over time, as two rows of blocks below a row of marks."""
     zero_s = since_s(history)
     begin_s, end_s = max(0.0, zero_s - 2.0), history.phase_began_s("drain") or history.end_s
     if end_s - begin_s <= 0:
@@ -100,7 +100,8 @@ class LogLine:
     """A telling line of a log.
 
     Attributes:
-        at_s: when it was written, since the first fault; None if the line has no time stamp.
+        replica: the name of the log file.
+        at_s: the time of the line in seconds since the first fault; None if the line has no time stamp.
     """
 
     replica: str
@@ -109,7 +110,7 @@ class LogLine:
 
 
 def telling_lines(history: History, folder: Path) -> list[LogLine]:
-    """What the replicas themselves said: the first warnings and errors since the first fault, at most one a log."""
+    """Return the first warning or error of each log since the first fault, at most four."""
     began = history.host.began
     zero = began.timestamp() + since_s(history) if began else None
     found = []
