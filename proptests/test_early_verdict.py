@@ -17,7 +17,12 @@ from graphquake.harness.history.request import (
     Outcome,
     Request,
 )
-from graphquake.harness.run.early_verdict import PAUSE_FACTOR, EarlyVerdict, short_switch_interval
+from graphquake.harness.run.early_verdict import (
+    ASK_AT_LEAST_EVERY_S,
+    PAUSE_FACTOR,
+    EarlyVerdict,
+    short_switch_interval,
+)
 from graphquake.harness.run.execute import execute
 from graphquake.harness.run.request_trail import RequestTrail
 
@@ -120,28 +125,36 @@ def test_the_usual_switch_interval_comes_back_with_the_last_user() -> None:
 
 
 @in_loop
-async def test_a_question_waits_for_news_and_for_its_pause() -> None:
-    """The same question is not asked twice about the same facts, and judging gets a bounded share of the time."""
+async def test_the_same_question_waits_for_something_new() -> None:
+    """A question about the same facts is due again only after a while, and at once if anything new was seen."""
     made = Made()
+    verdict = EarlyVerdict(lambda _: False)
+    assert verdict.is_due(time.monotonic(), "a")
+    assert not await verdict.ask(History(made.spec, made.plan), "a")
+    later_s = time.monotonic() + ASK_AT_LEAST_EVERY_S / 2
+    assert not verdict.is_due(later_s, "a")
+    assert verdict.is_due(later_s, "b")
+    assert verdict.is_due(later_s + ASK_AT_LEAST_EVERY_S, "a")
+
+
+@in_loop
+async def test_a_slow_question_is_followed_by_a_long_pause() -> None:
+    """The pause after a question is in proportion to its CPU time, so that judging has a bounded share of the time."""
+    made = Made()
+    burnt_s = 0.02
 
     def slow(_: History) -> bool:
         begun_s = time.thread_time()
-        while time.thread_time() < begun_s + 0.02:
+        while time.thread_time() < begun_s + burnt_s:
             pass
         return False
 
     verdict = EarlyVerdict(slow)
     begun_s = time.monotonic()
-    assert verdict.is_due(begun_s, "a")
     assert not await verdict.ask(History(made.spec, made.plan), "a")
-    now_s = time.monotonic()
-    assert not verdict.is_due(now_s, "b")
-    # Its CPU time was at least 0.02 s, and no longer than all of it took.
-    assert not verdict.is_due(begun_s + PAUSE_FACTOR * 0.02, "b")
-    later_s = now_s + PAUSE_FACTOR * (now_s - begun_s)
-    assert verdict.is_due(later_s, "b")
-    assert not verdict.is_due(later_s, "a")
-    assert verdict.is_due(later_s + 10.0, "a")
+    ended_s = time.monotonic()
+    assert not verdict.is_due(begun_s + PAUSE_FACTOR * burnt_s, "b")
+    assert verdict.is_due(ended_s + PAUSE_FACTOR * (ended_s - begun_s), "b")
 
 
 @in_loop
