@@ -16,7 +16,7 @@ from support.made import spec_of
 
 
 def right(prompt: str, max_tokens: int) -> str:
-    """An oracle: the prompt backwards."""
+    """An oracle that returns the prompt backwards."""
     return prompt[::-1][:max_tokens]
 
 
@@ -34,7 +34,7 @@ def stream(
     done: bool = True,
     ids: tuple[str, ...] = ("x",),
 ) -> bytes:
-    """The body of an event stream."""
+    """Return the body of an event stream."""
     chunks: list[dict[str, Any]] = [
         {"id": ids[at % len(ids)], "choices": [{"index": 0, "text": part}]}
         for at, part in enumerate(parts)
@@ -48,7 +48,7 @@ def stream(
 
 
 def outcome(body: bytes, *, exact: bool = True) -> tuple[str, str]:
-    """Outcome and detail of request 3."""
+    """Return the outcome and the detail of request 3."""
     got = Checker(EXACT if exact else LOOSE).check_stream(3, body)
     return got.outcome, got.detail
 
@@ -58,7 +58,7 @@ ANSWER = right(prompt_of(EXACT.load, 3), 8)
 
 @given(st.lists(st.integers(1, 8), max_size=6))
 def test_a_right_answer_is_right_however_it_is_cut_into_chunks(cuts: list[int]) -> None:
-    """Chunks are the server's business."""
+    """The right text is right in any number of chunks."""
     parts, rest = [], ANSWER
     for cut in cuts:
         parts.append(rest[:cut])
@@ -68,7 +68,7 @@ def test_a_right_answer_is_right_however_it_is_cut_into_chunks(cuts: list[int]) 
 
 @given(st.integers(0, 7), st.sampled_from(["lost", "twice", "other"]))
 def test_one_wrong_token_is_seen_wherever_it_stands(at: int, how: str) -> None:
-    """Lost, doubled, or another one."""
+    """A text with a lost, repeated or changed token is wrong."""
     text = {
         "lost": ANSWER[:at] + ANSWER[at + 1 :],
         "twice": ANSWER[: at + 1] + ANSWER[at:],
@@ -78,7 +78,7 @@ def test_one_wrong_token_is_seen_wherever_it_stands(at: int, how: str) -> None:
 
 
 def test_somebody_elses_answer_is_wrong() -> None:
-    """Right for request 4 is wrong for request 3."""
+    """The right answer to another request is wrong."""
     assert outcome(stream([right(prompt_of(EXACT.load, 4), 8)])) == ("wrong", "wrong tokens")
 
 
@@ -108,12 +108,12 @@ def test_an_error_event_is_an_error_with_the_status_that_it_names(code: str, det
     ],
 )
 def test_an_early_end_is_truncated(body: bytes, detail: str) -> None:
-    """All tokens are no success without the end of the protocol."""
+    """A stream without its end is truncated, although all tokens came."""
     assert outcome(body) == ("truncated", detail)
 
 
 def test_one_stream_with_two_ids_is_wrong_even_without_an_oracle() -> None:
-    """Two answers were mixed."""
+    """A stream with two ids is wrong."""
     assert outcome(stream(["a", "b"], ids=("x", "y")), exact=False) == ("wrong", "mixed ids")
 
 
@@ -129,7 +129,7 @@ def test_a_length_that_contradicts_its_finish_reason_is_wrong() -> None:
 
 
 def test_whole_answers_are_checked_like_streams() -> None:
-    """Not streamed: one JSON body."""
+    """An answer that is not streamed is one JSON body."""
     answer = {"id": "x", "choices": [{"text": ANSWER, "finish_reason": "length"}]}
     checker = Checker(EXACT)
     assert checker.check_whole(3, json.dumps(answer).encode()).outcome == "ok"
@@ -140,7 +140,7 @@ def test_whole_answers_are_checked_like_streams() -> None:
 
 @given(st.integers(0, 10**6), st.integers(1, 200))
 def test_prompts_follow_from_seed_and_number_alone(number: int, tokens: int) -> None:
-    """Same question, same prompt; one token a character."""
+    """The same number gives the same prompt, of as many characters as tokens were asked for."""
     load = spec_of(load={"model": "tiny", "prompt_tokens": tokens}).load
     prompt = prompt_of(load, number)
     assert prompt == prompt_of(load, number)
@@ -151,12 +151,12 @@ def test_prompts_follow_from_seed_and_number_alone(number: int, tokens: int) -> 
 
 
 def test_prompts_of_different_requests_differ() -> None:
-    """Else a swapped answer would look right."""
+    """Two requests have different prompts, because a swapped answer would look right otherwise."""
     assert len({prompt_of(EXACT.load, number) for number in range(1000)}) == 1000
 
 
 def test_an_oracle_that_cannot_be_imported_is_an_input_error() -> None:
-    """It names file and key."""
+    """An oracle that can't be imported is an error that names file and key."""
     spec = spec_of(promises={"answers": {"oracle": "no_such_module:right"}})
     with pytest.raises(
         InputError, match=r"made\.toml: promises\.answers\.oracle: no_such_module:right"

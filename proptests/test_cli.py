@@ -184,7 +184,7 @@ def test_a_case_that_the_graph_cannot_do_any_more(
 
 
 def test_a_budget_without_room_for_a_run(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """VerdictKind so, and proves nothing; also as JSON."""
+    """A budget without room for a run says so and proves nothing, also with `--json`."""
     Path("my.plan").write_text("kill server 0\n")
     args = ["run", "my.plan", "--graph", graph, "--chaos-budget", "0runs"]
     assert main(args) == EXIT_PROVED_NOTHING

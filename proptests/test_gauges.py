@@ -28,7 +28,7 @@ def test_what_a_vllm_says() -> None:
 
 
 def test_names_of_the_file_come_first() -> None:
-    """What a server calls otherwise is named in the graph file."""
+    """A graph file can name a gauge that a server calls by another name."""
     spec = spec_of(gauges={"waiting": ["my_queue"]})
     text = VLLM + "my_queue 9\n"
     assert load_in(text, spec.gauges)["waiting"] == 9.0
@@ -38,5 +38,5 @@ def test_names_of_the_file_come_first() -> None:
 
 
 def test_what_is_no_number_is_left_out() -> None:
-    """NaN, a word, a name that is not there."""
+    """A value that is not a number, or a name that is absent, is left out."""
     assert gauges_in("a NaN\nb some\nc +Inf\n", ["a", "b", "d"]) == {}

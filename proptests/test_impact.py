@@ -35,7 +35,7 @@ from support.made import Made, plan_of
 
 
 def outage(*, returns: bool = True) -> Made:
-    """20 requests/s: right until a kill at 2 s, failing until 4 s, and then right to 10 s, or wrong to the end."""
+    """Build a kill at 2 s after which requests fail until 4 s, or to the end."""
     made = Made(plan=plan_of("wait 1.00 s", "kill decode 0")).steady(0.0, 2.0)
     made.step("wait 1.00 s", 2.0, begun_s=1.0).step("kill decode 0", 2.0, number=1)
     made.steady(2.0, 4.0 if returns else 10.0, outcome=Outcome.ERROR)
@@ -45,7 +45,7 @@ def outage(*, returns: bool = True) -> Made:
 
 
 def test_an_outage_in_numbers() -> None:
-    """The window ends half-way to the first request that went well; a process is ready before clients are served."""
+    """The error window ends half-way to the first right request. Readiness and service are separate times."""
     numbers = account(outage().history())
     (impact,) = numbers.impacts
     assert (numbers.before.ok, numbers.before.failed) == (39, 0)  # one was in flight
@@ -58,14 +58,14 @@ def test_an_outage_in_numbers() -> None:
 
 
 def test_what_never_comes_back() -> None:
-    """It says so; it does not say 0."""
+    """A service that never comes back has no times, instead of 0."""
     (impact,) = account(outage(returns=False).history()).impacts
     assert (impact.window_s, impact.first_ok_s, impact.peak_s, impact.ready_s) == (None,) * 4
     assert impact.expected is None
 
 
 def test_a_fault_that_nobody_noticed() -> None:
-    """No error window, and served at once."""
+    """A fault without a failure has an error window of 0 and is served at once."""
     made = Made(plan=plan_of("kill decode 0")).steady(0.0, 6.0).step("kill decode 0", 2.0)
     (impact,) = account(made.history()).impacts
     assert (impact.failed, impact.window_s) == (0, 0.0)
@@ -74,7 +74,7 @@ def test_a_fault_that_nobody_noticed() -> None:
 
 
 def test_every_fault_counts_by_itself() -> None:
-    """The first of two does harm, the second does not."""
+    """Each failure counts for the last fault before it."""
     made = outage()
     made.step("kill decode 1", 7.0, number=2)
     first, second = account(made.history()).impacts
@@ -83,7 +83,7 @@ def test_every_fault_counts_by_itself() -> None:
 
 
 def test_two_blows_at_once_are_told_apart_and_both_end() -> None:
-    """The second comes before anything of the first is over: what comes back later is back for both."""
+    """A service that comes back after two overlapping faults counts as back for both."""
     made = Made(plan=plan_of("kill decode 0", "kill decode 1")).steady(0.0, 2.0)
     made.step("kill decode 0", 2.0).step("kill decode 1", 2.01, number=1)
     made.steady(2.02, 4.0, outcome=Outcome.ERROR).steady(4.0, 10.0)
@@ -99,7 +99,7 @@ def test_two_blows_at_once_are_told_apart_and_both_end() -> None:
 
 
 def test_what_is_in_flight_at_a_fault_fails_for_that_one() -> None:
-    """It counts once, and the window of the fault before is not drawn out to it."""
+    """A failure after a second fault counts once, and does not extend the window of the first fault."""
     made = outage()
     made.step("kill decode 1", 7.0, number=2)
     hit = next(r for r in made.requests if r.sent_s < 7.0 < r.ended_s)
@@ -111,7 +111,7 @@ def test_what_is_in_flight_at_a_fault_fails_for_that_one() -> None:
 
 
 def test_the_peak_is_after_the_last_failure() -> None:
-    """That all went well for a second before it did not is no recovery."""
+    """A second of right answers before the first failure does not count as recovery."""
     made = Made(plan=plan_of("kill decode 0")).steady(0.0, 4.0).step("kill decode 0", 2.0)
     made.steady(4.0, 6.0, outcome=Outcome.ERROR).steady(6.0, 10.0)
     (impact,) = account(made.history()).impacts
@@ -119,7 +119,7 @@ def test_the_peak_is_after_the_last_failure() -> None:
 
 
 def test_a_stall_ends_when_its_victim_goes_on() -> None:
-    """Nobody died, so nobody comes back; there is a moment all the same."""
+    """A stall has a time of readiness: the end of the stall."""
     made = Made(plan=plan_of("stall decode 0 for 1.00 s")).steady(0.0, 6.0)
     made.step("stall decode 0 for 1.00 s", 2.0)
     made.events.append(Resumed(3.0, Replica("decode", 0), ""))
@@ -128,7 +128,7 @@ def test_a_stall_ends_when_its_victim_goes_on() -> None:
 
 
 def test_pending_is_over_the_samples_with_work() -> None:
-    """Summed over the replicas; where nothing tells, nothing is said."""
+    """Waiting requests are summed over the replicas. Without metrics there is no number."""
     made = outage()
     assert account(made.history()).before.pending is None
     for at_s, in_flight, waiting in (
@@ -146,14 +146,14 @@ def test_pending_is_over_the_samples_with_work() -> None:
 
 
 def test_slow_is_what_takes_longer_than_asked() -> None:
-    """The suite's threshold is an option."""
+    """A right answer above the threshold counts as slow, and the threshold can be set."""
     history = outage().history()
     assert account(history).before.slow == 0
     assert account(history, slow_s=0.01).before.slow == 39
 
 
 def test_percentiles() -> None:
-    """By nearest rank."""
+    """A percentile is one of the values, by the nearest rank."""
     assert percentile([], 0.5) is None
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([float(n) for n in range(1, 101)], 0.99) == 99.0
@@ -172,7 +172,7 @@ def test_reported_outages_are_those_of_the_server() -> None:
 
 
 def saved(folder: Path, made: Made, scenario: str = "") -> Path:
-    """A run on disk."""
+    """Save a run."""
     history = made.history()
     if scenario:
         history.host = Host(scenario=scenario)
@@ -182,7 +182,7 @@ def saved(folder: Path, made: Made, scenario: str = "") -> Path:
 
 
 def test_the_table_of_a_folder(tmp_path: Path) -> None:
-    """Every run below it, with the suite's columns."""
+    """A folder becomes a table with one row for each run below it, and the suite's columns."""
     saved(tmp_path / "made" / "decode_worker", outage(), "decode_worker")
     saved(tmp_path / "made" / "other", outage(returns=False), "other")
     records = read_records(tmp_path)
@@ -210,7 +210,7 @@ def test_the_table_of_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_two_folders_are_compared(tmp_path: Path, form: str) -> None:
-    """Number by number; what is in one of them only is said."""
+    """Two folders are compared number by number. A run that only one of them has is shown."""
     old = read_records(saved(tmp_path / "old", outage(), "frontend").parent)
     new = [record_of(outage(returns=False).history(), tmp_path), *old]
     text = compare(old, new, form)
@@ -227,7 +227,7 @@ def _later() -> History:
 
 
 def test_what_is_of_several_faults_is_of_the_worst() -> None:
-    """A run that recovers from one of two has not recovered."""
+    """The numbers of a run are those of its worst fault."""
     made = outage()
     made.step("kill decode 1", 7.0, number=2)
     row = flat(record_of(made.history(), Path("run")))
@@ -236,7 +236,7 @@ def test_what_is_of_several_faults_is_of_the_worst() -> None:
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
-    """VerdictKind what was looked for."""
+    """A folder without runs, or one that does not exist, is an error that says so."""
     with pytest.raises(InputError, match="holds no run"):
         read_records(tmp_path)
     with pytest.raises(InputError, match="is not a folder"):

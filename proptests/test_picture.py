@@ -39,7 +39,7 @@ LOOK = """
 
 
 def broken() -> Made:
-    """A kill, four seconds of failures of which the later ones are not excused, with a message that would like to be code."""
+    """Build a kill and four seconds of failures, with a message that looks like code."""
     made = (
         Made(plan=plan_of("kill decode 0", "wait 0.50 s"))
         .steady(0.0, 2.0)
@@ -55,7 +55,7 @@ def broken() -> Made:
 
 
 def test_what_a_page_holds() -> None:
-    """All lives with their ends, the fault, the heal, each request with its outcome, and what was used."""
+    """The data hold all lives with their ends, the fault, the heal, each request with its outcome, and the resources."""
     history = broken().history()
     verdict = judge(history)
     data = content(history, verdict)
@@ -72,7 +72,7 @@ def test_what_a_page_holds() -> None:
 
 
 def test_nothing_of_a_log_becomes_code() -> None:
-    """Whatever a server says stays text."""
+    """A server's message is never run as code."""
     text = page(broken().history(), {})
     assert HOSTILE not in text
     assert re.search(r'<script id="data" type="application/json">\{.*\}</script>', text)
@@ -81,7 +81,7 @@ def test_nothing_of_a_log_becomes_code() -> None:
 @needs_browser
 @in_loop
 async def test_a_browser_draws_it(tmp_path: Path) -> None:
-    """The marks of fault, heal and violations are there, what is pointed at is explained, and nothing is complained about."""
+    """A browser draws the marks of fault, heal and violations, explains them on hover, and reports no error."""
     path = write_page(broken().history(), tmp_path)
     async with Browser.open() as browser:
         await browser.show(path)
@@ -108,7 +108,7 @@ async def test_a_browser_draws_it(tmp_path: Path) -> None:
 @needs_browser
 @in_loop
 async def test_fifty_thousand_requests_open_quickly(tmp_path: Path) -> None:
-    """From the begin of loading until all is drawn, by the browser's own clock, two seconds."""
+    """A page with 50,000 requests is drawn within two seconds, by the browser's own clock."""
     made = Made(plan=plan_of("kill decode 0")).step("kill decode 0", 100.0)
     for number in range(50_000):
         made.ask(number / 250, number / 250 + 0.2 + (number % 97) / 400)
@@ -125,7 +125,7 @@ async def test_fifty_thousand_requests_open_quickly(tmp_path: Path) -> None:
 
 
 def outcome(folder: Path, made: Made, kilobytes: int) -> RunResult:
-    """A run on disk of about that size."""
+    """Make a run's folder of about this size."""
     history = made.history()
     folder.mkdir(parents=True)
     history.save(folder)
@@ -135,7 +135,7 @@ def outcome(folder: Path, made: Made, kilobytes: int) -> RunResult:
 
 @pytest.mark.parametrize(("spare", "left"), [(False, {"2"}), (True, {"0", "2"})])
 def test_the_oldest_kept_runs_make_room(tmp_path: Path, spare: bool, left: set[str]) -> None:  # noqa: FBT001
-    """Then broken ones, unless they are to stay whatever happens; the page counts as well."""
+    """The oldest kept runs are removed first, then broken ones unless they are spared. The size of the page counts."""
     kept = Made(plan=plan_of("kill decode 0")).steady(0.0, 2.0)
     archive = RunArchive(room_bytes=3 << 19, spare_shown=spare)
     for number, made in enumerate([broken(), kept, broken(), kept]):

@@ -20,18 +20,18 @@ from support.made import Made, plan_of, spec_of
 
 
 def says(made: Made) -> tuple[str, tuple[str, ...]]:
-    """The verdict and its signatures."""
+    """Return the verdict's kind and its signatures."""
     verdict = judge(made.history())
     return verdict.kind, tuple(map(str, verdict.signatures))
 
 
 def healthy(**changes: object) -> Made:
-    """Steady and right answers for 12 seconds."""
+    """Build twelve seconds of steady load with right answers."""
     return Made(spec_of(**changes)).steady(0.0, 12.0)
 
 
 def test_a_run_in_which_nothing_fails_is_kept() -> None:
-    """All right answers, nobody dies: kept."""
+    """A run in which all answers are right and no process dies is kept."""
     assert says(healthy()) == ("kept", ())
 
 
@@ -39,26 +39,26 @@ def test_a_run_in_which_nothing_fails_is_kept() -> None:
 def test_a_failure_is_excused_only_within_the_window_of_a_fault(
     sent_s: float, expected: str
 ) -> None:
-    """W = 2 s after a kill at 2 s that left a path: what fails at 4 s is excused, what fails at 4.6 s is not."""
+    """With W = 2 s, a kill at 2 s excuses a failure at 4 s, but not one at 4.6 s."""
     made = healthy().step("kill decode 0", 2.0).ask(sent_s, outcome=Outcome.ERROR)
     assert says(made)[0] == expected
 
 
 def test_the_signature_names_promise_outcome_and_whether_a_path_was_left() -> None:
-    """Two runs of the same bug have the same signature, whatever ids and times they had."""
+    """Two runs of the same bug have the same signature, although ids and times differ."""
     made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=Outcome.ERROR)
     assert says(made) == ("broken", ("error_window / HTTP 503 / path left",))
 
 
 def test_a_process_that_is_dying_disturbs_before_it_is_gone() -> None:
-    """SIGKILL at 2 s, gone at 2.07 s: its sockets close in between, and what fails then is excused."""
+    """A failure between a SIGKILL and the end of its process is excused, because its sockets close in between."""
     made = healthy().step("kill frontend 0", 2.07, begun_s=2.0)
     made.spawn("frontend 0", 2.2, ready_s=2.4).ask(1.9, 2.03, Outcome.ERROR, "connection lost")
     assert says(made)[0] == "kept"
 
 
 def test_a_request_in_flight_at_the_end_of_the_window_has_a_moment_to_notice() -> None:
-    """Its life meets the window and it fails within 0.25 s after it: excused. Later: not."""
+    """A request that was in flight in the window is excused if it fails within 0.25 s after it, and not later."""
     excused = healthy().step("kill decode 0", 2.0).ask(3.9, 4.2, Outcome.ERROR)
     assert says(excused)[0] == "kept"
     late = healthy().step("kill decode 0", 2.0).ask(3.9, 4.6, Outcome.ERROR)
@@ -66,7 +66,7 @@ def test_a_request_in_flight_at_the_end_of_the_window_has_a_moment_to_notice() -
 
 
 def test_an_outage_is_excused_until_r1_after_its_end() -> None:
-    """All decode workers dead from 2 s to 6 s: failures until 9 s are excused, at 9.6 s no more."""
+    """An outage from 2 s to 6 s excuses failures until 9 s, but not one at 9.6 s."""
 
     def made() -> Made:
         return (
@@ -84,7 +84,7 @@ def test_an_outage_is_excused_until_r1_after_its_end() -> None:
 
 
 def test_the_only_frontend_killed_is_an_outage() -> None:
-    """Nobody can connect, nobody is to blame."""
+    """While the only frontend is dead, refused connections break no promise."""
     made = healthy().step("kill frontend 0", 2.0).spawn("frontend 0", 3.0, ready_s=6.0)
     assert says(made.ask(4.8, 4.81, Outcome.REFUSED, "connection refused"))[0] == "kept"
 
@@ -100,7 +100,7 @@ def test_a_path_exists_only_while_an_entry_is_up_and_every_role_has_a_replica() 
 
 
 def test_overlapping_faults_excuse_what_one_long_one_would() -> None:
-    """Kills at 2 s and 3.5 s: one window from 2 s to 5.5 s."""
+    """Two kills at 2 s and 3.5 s merge into one window from 2 s to 5.5 s."""
     made = healthy().step("kill decode 0", 2.0).spawn("decode 0", 2.5, ready_s=3.0)
     made.step("kill decode 1", 3.5, number=1)
     up = availability(made.history())
@@ -108,7 +108,7 @@ def test_overlapping_faults_excuse_what_one_long_one_would() -> None:
 
 
 def test_more_failures_than_were_sent_in_the_window_are_too_many() -> None:
-    """With 20 requests/s and W = 2 s at most 42 excused failures are believed while a path existed."""
+    """With 20 requests/s and W = 2 s, at most 42 failures are excused while a path is up."""
     made = healthy().step("kill decode 0", 2.0)
     for _ in range(43):
         made.ask(2.5, outcome=Outcome.ERROR)
@@ -138,7 +138,7 @@ def test_too_many_failures_are_signed_by_the_class_of_most_of_them() -> None:
 def test_what_fails_with_the_only_one_of_its_role_is_no_failure_on_a_path(
     kill: str, replica: str, says_: str
 ) -> None:
-    """A hundred in flight when the only frontend is killed fail before it is seen to be gone: there was no path from the kill on."""
+    """Requests in flight at the kill of the only frontend are excused, because no path is up from the begin of the kill."""
     made = healthy().step(kill, 2.03, begun_s=2.0)
     if kill.endswith("process"):
         made.dies(replica, 2.03, aimed=True)
@@ -160,7 +160,7 @@ def test_what_fails_with_the_only_one_of_its_role_is_no_failure_on_a_path(
 def test_who_dies_of_a_kill_is_down_from_when_it_began(
     kill: str, died_s: float, down_s: float
 ) -> None:
-    """Also of that of a child that it dies with; a death long after, or after that of another child, is no part of it."""
+    """A replica that dies with a killed child is down from the begin of the kill. A much later death is not part of the kill."""
     prefill = {"command": "prefill", "children": {"engine": "e", "helper": "h"}}
     roles = {
         "frontend": {"command": "frontend", "entry": "http://127.0.0.1:{port.http}"},
@@ -173,7 +173,7 @@ def test_who_dies_of_a_kill_is_down_from_when_it_began(
 
 
 def test_a_burst_in_the_window_may_fail_with_it() -> None:
-    """What a burst sends within the window counts as offered, so its failures are not too many."""
+    """Failures of a burst that is sent within the window are not too many."""
     made = healthy().step("kill decode 0", 2.0)
     for _ in range(43):
         made.ask(2.5, outcome=Outcome.ERROR, group="burst 1")
@@ -181,7 +181,7 @@ def test_a_burst_in_the_window_may_fail_with_it() -> None:
 
 
 def test_shed_and_left_requests_are_no_failures() -> None:
-    """A quick "too busy" under a burst, and clients that went: kept."""
+    """Requests that are shed at once under a burst, and clients that leave, break no promise."""
     made = (
         healthy().ask(5.0, outcome=Outcome.SHED, detail="HTTP 429").ask(5.0, outcome=Outcome.LEFT)
     )
@@ -189,20 +189,20 @@ def test_shed_and_left_requests_are_no_failures() -> None:
 
 
 def test_a_wrong_answer_breaks_answers_at_once_even_in_the_baseline() -> None:
-    """No fault excuses a wrong token."""
+    """A wrong answer breaks `answers`, also right after a fault."""
     made = healthy().ask(0.5, outcome=Outcome.WRONG, detail="wrong tokens")
     assert says(made) == ("broken", ("answers / wrong tokens",))
 
 
 def test_silence_while_a_path_is_there_breaks_ends() -> None:
-    """No byte for 3.5 s with everybody up; the same silence in an outage is nobody's fault."""
+    """A request without a byte for 3.5 s breaks `ends` while a path is up, but not in an outage."""
     assert says(healthy().ask(4.0, 8.0, quiet=(4.2, 7.7)))[1] == ("ends / no byte / path left",)
     dead = healthy().step("kill prefill 0", 4.0).spawn("prefill 0", 7.0, ready_s=8.0)
     assert says(dead.ask(4.0, 8.0, quiet=(4.2, 7.7)))[0] == "kept"
 
 
 def test_a_request_that_reaches_its_deadline_is_for_ends_alone() -> None:
-    """One failure is never two findings."""
+    """A request that times out breaks `ends` only, so one failure is never two findings."""
     made = (
         healthy()
         .step("kill decode 0", 2.0)
@@ -212,7 +212,7 @@ def test_a_request_that_reaches_its_deadline_is_for_ends_alone() -> None:
 
 
 def test_recovery_wants_a_success_within_r1_of_heal() -> None:
-    """Healed at 3 s, R1 = 3 s: a first success at 6.5 s is too late, one at 5.9 s is not."""
+    """With a heal at 3 s and R1 = 3 s, a first success at 6.5 s is too late, and one at 5.9 s is not."""
 
     def made(first_ok_s: float) -> Made:
         start = Made().steady(0.0, 2.0).step("kill frontend 0", 2.0).phase("heal", 3.0)
@@ -226,20 +226,20 @@ def test_recovery_wants_a_success_within_r1_of_heal() -> None:
 
 
 def test_nothing_fails_after_r2() -> None:
-    """What is sent later than 5 s after heal and fails is judged by recovery, not twice."""
+    """A failure of a request that is sent more than 5 s after heal breaks `recovery` only."""
     made = healthy().step("kill decode 0", 2.0).phase("heal", 3.0).phase("recover", 3.0)
     assert says(made.ask(9.0, outcome=Outcome.ERROR))[1] == ("recovery / HTTP 503 / path left",)
 
 
 def test_nobody_but_the_victim_dies() -> None:
-    """A process that dies by itself breaks blast_radius; one that was aimed at does not."""
+    """An unexpected death breaks `blast_radius`; the death of a victim does not."""
     assert says(healthy().step("kill decode 0", 2.0))[0] == "kept"
     made = healthy().step("kill decode 0", 2.0).dies("prefill 0", 2.3, status=1)
     assert says(made)[1] == ("blast_radius / prefill died / exit status 1",)
 
 
 def test_a_replica_that_dies_with_its_child_by_design_is_no_violation() -> None:
-    """dies_with: the engine takes its worker along; a child that is not named there must not."""
+    """A worker may die with a killed child that `dies_with` names, but not with another child."""
 
     def made(dies_with: list[str]) -> Made:
         roles = {
@@ -261,7 +261,7 @@ def test_a_replica_that_dies_with_its_child_by_design_is_no_violation() -> None:
 
 
 def test_what_is_left_after_drain_breaks_no_leak() -> None:
-    """One leak of each kind, one signature of each kind."""
+    """Leaks of different kinds have different signatures."""
     made = healthy()
     made.events += [
         Leaked(12.5, "process", "pid 7 of decode 0"),
@@ -271,7 +271,7 @@ def test_what_is_left_after_drain_breaks_no_leak() -> None:
 
 
 def test_a_baseline_that_fails_makes_the_run_invalid() -> None:
-    """It proves nothing about the faults that came after it."""
+    """A failure before the plan makes a run invalid, also if faults and failures come after it."""
     made = (
         healthy()
         .ask(0.5, outcome=Outcome.ERROR)
@@ -284,14 +284,14 @@ def test_a_baseline_that_fails_makes_the_run_invalid() -> None:
 
 
 def test_a_fault_that_did_not_land_makes_the_run_invalid() -> None:
-    """Unless its victim was found dead by itself: that is a violation, and it came first."""
+    """A fault that did not land makes a run invalid, unless its victim had died unexpectedly before: that is a violation."""
     assert says(healthy().step("kill decode 0", 2.0, landed=False))[0] == "invalid"
     made = healthy().dies("decode 0", 1.9, status=1).step("kill decode 0", 2.0, landed=False)
     assert says(made)[1] == ("blast_radius / decode died / exit status 1",)
 
 
 def test_broken_beats_invalid_only_if_it_came_first() -> None:
-    """A violation at 5.1 s stands against a cause at 6 s, not against one at 4 s."""
+    """A violation makes a run broken if it comes before the cause that makes it invalid, and not if it comes after."""
     for at_s, expected in ((6.0, "broken"), (4.0, "invalid")):
         made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=Outcome.ERROR)
         made.events.append(Invalidated(at_s, "the harness stumbled"))
@@ -299,7 +299,7 @@ def test_broken_beats_invalid_only_if_it_came_first() -> None:
 
 
 def test_a_late_client_makes_the_run_invalid() -> None:
-    """More than 2% of the requests left over 0.25 s too late."""
+    """A run is invalid if more than 2% of its requests left over 0.25 s too late."""
     made = healthy()
     for _ in range(10):
         made.ask(6.0, late_s=0.4)
@@ -307,21 +307,21 @@ def test_a_late_client_makes_the_run_invalid() -> None:
 
 
 def test_a_run_that_was_mostly_outage_is_weak() -> None:
-    """Less than a quarter of the requests could be judged."""
+    """A run is weak if less than a quarter of its requests could be judged."""
     made = Made().steady(0.0, 12.0).step("kill prefill 0", 2.0)
     assert judge(made.history()).weak
     assert not judge(healthy().history()).weak
 
 
 def test_a_promise_that_is_not_made_is_not_judged() -> None:
-    """`error_window = false` in the file: failures are nobody's business."""
+    """A promise that the graph file turns off is not judged."""
     promises = {"error_window": False, "recovery": False}
     made = healthy(promises=promises).step("kill decode 0", 2.0).ask(7.0, outcome=Outcome.ERROR)
     assert says(made)[0] == "kept"
 
 
 def test_the_promises_do_not_depend_on_the_plan_that_was_asked_for() -> None:
-    """A respawn that was asked for and never came up is an outage: availability is read from events."""
+    """A respawned replica that never became ready counts as down, because availability is read from events."""
     made = Made(plan=plan_of("kill prefill 0", "respawn prefill 0")).steady(0.0, 12.0)
     made.step("kill prefill 0", 2.0).step("respawn prefill 0", 2.1, number=1).spawn(
         "prefill 0", 2.1
@@ -337,7 +337,7 @@ stretches = st.lists(st.tuples(times, times).map(lambda ab: Stretch(min(ab), max
 
 @given(stretches, times)
 def test_a_union_holds_the_same_moments_in_order(parts: list[Stretch], at_s: float) -> None:
-    """A moment is in the union if and only if it is in a part; the union's stretches do not touch."""
+    """A moment is in the union if and only if it is in a part, and the intervals of the union do not touch."""
     merged = union(parts)
     moment = Stretch(at_s, at_s)
     assert any(s.holds(moment) for s in merged) == any(s.holds(moment) for s in parts)
@@ -348,7 +348,7 @@ def test_a_union_holds_the_same_moments_in_order(parts: list[Stretch], at_s: flo
 def test_a_failure_is_excused_exactly_within_w_of_some_fault(
     faults: list[float], sent_s: float
 ) -> None:
-    """Against the definition: there is a fault at t with sent <= t + W + notice … and failed >= t."""
+    """A failure is excused if and only if the definition of the window says so."""
     made = healthy()
     for number, at_s in enumerate(sorted(faults)):
         made.step("kill decode 0 process", at_s, number=number)
@@ -365,7 +365,7 @@ def test_a_failure_is_excused_exactly_within_w_of_some_fault(
 
 @pytest.mark.parametrize(("clients", "expected"), [(0, ("recovery / no answer",)), (3, ())])
 def test_clients_that_rest_ask_nothing(clients: int, expected: tuple[str, ...]) -> None:
-    """In a closed loop nobody may have asked for a second; the first success has so much longer."""
+    """In a closed loop the first success after heal may come one second later, because all clients may pause that long."""
     load = {"model": "tiny", "clients": clients} if clients else {"model": "tiny"}
     made = Made(spec_of(load=load), plan_of("kill frontend 0")).steady(0.0, 1.8)
     made.step("kill frontend 0", 2.0).phase("heal", 2.0).spawn("frontend 0", 2.0, ready_s=2.2)
@@ -374,7 +374,7 @@ def test_clients_that_rest_ask_nothing(clients: int, expected: tuple[str, ...]) 
 
 
 def test_what_a_run_says_nothing_about() -> None:
-    """Without a path, and with the dead left dead, nothing can recover; and who can do what is not known."""
+    """If the dead stay dead, `recovery` and `throughput` are not judged without a path or without known capacities."""
     made = Made(plan=plan_of("kill frontend 0", "heal release")).steady(0.0, 2.0)
     made.step("kill frontend 0", 2.0).phase("heal", 2.1).phase("recover", 2.1).phase("drain", 9.0)
     assert set(not_judged(made.history())) == {"recovery", "throughput"}
@@ -386,7 +386,7 @@ def test_what_a_run_says_nothing_about() -> None:
 
 @pytest.mark.parametrize(("window_s", "each"), [(1.0, 2), (2.0, 3)])
 def test_clients_fail_once_a_second_each(window_s: float, each: int) -> None:
-    """In a closed loop so many may fail within W: a client that rests a second after each failure gets as far as that."""
+    """In a closed loop the number of excused failures is limited by the clients' pauses after failures."""
     load = {"model": "tiny", "clients": 10, "requests_per_client": 100}
     promises = {"error_window": {"window_s": window_s}}
     made = Made(spec_of(load=load, promises=promises), plan_of("kill decode 0")).steady(0.0, 2.0)
@@ -407,7 +407,7 @@ def test_clients_fail_once_a_second_each(window_s: float, each: int) -> None:
 def test_a_path_that_ends_with_its_child_is_no_path(
     dies_s: float | None, expected: tuple[str, ...]
 ) -> None:
-    """The dead stay dead: with a worker that dies a little after its engine nothing is left that could recover."""
+    """If the dead stay dead, a worker that dies a little after its engine leaves no path, so `recovery` is not judged."""
     made = Made(
         spec_of(promises={"blast_radius": False}), plan_of("kill prefill 0", "heal release")
     )

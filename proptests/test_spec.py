@@ -24,14 +24,14 @@ ENTRY = "http://127.0.0.1:{port.http}"
 
 
 def wrong(**changes: Any) -> str:
-    """The error about a graph with these top-level keys."""
+    """Return the error about a graph with these top-level keys."""
     with pytest.raises(InputError) as raised:
         spec_of(**changes)
     return str(raised.value)
 
 
 def roles(**decode: Any) -> dict[str, Any]:
-    """Roles in which decode has these keys."""
+    """Return roles in which decode has these keys."""
     return {
         "frontend": {"command": "f", "entry": ENTRY},
         "prefill": {"command": "p"},
@@ -40,7 +40,7 @@ def roles(**decode: Any) -> dict[str, Any]:
 
 
 def test_the_page_of_graph_files_has_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And none that the reader does not know."""
+    """The reference page has every key of a graph file, and none that the reader does not know."""
     known: set[str] = set()
     has = Table._has
 
@@ -66,7 +66,7 @@ def test_the_page_of_graph_files_has_every_key(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", sorted(built_in_graphs()))
 def test_every_ready_made_graph_can_be_read(name: str) -> None:
-    """It has the name of its file, an entry, and at most 50 lines."""
+    """A ready-made graph has the name of its file, an entry, and at most 50 lines."""
     spec = load_graph(name)
     assert spec.name == name
     assert spec.entry_role.entry
@@ -74,14 +74,14 @@ def test_every_ready_made_graph_can_be_read(name: str) -> None:
 
 
 def test_there_are_ready_made_graphs() -> None:
-    """The five that the README names."""
+    """The ready-made graphs include the five for Dynamo."""
     assert set(built_in_graphs()) >= {
         "dynamo-agg", "dynamo-disagg", "dynamo-agg-mocker", "dynamo-disagg-mocker", "dynamo-disagg-bootstrap",
     }  # fmt: skip
 
 
 def test_wrong_values_name_file_key_what_was_found_and_what_would_be_right() -> None:
-    """One error each."""
+    """Each mistake in a graph file gives one error that names the key."""
     assert wrong(roles=roles(replicas="two")) == (
         'made.toml: roles.decode.replicas: found "two", expected a whole number of at least 1 and at most 256'
     )
@@ -154,13 +154,13 @@ def test_the_environment_is_checked_before_a_launch(
 def test_the_users_environment_is_filled_in_where_the_file_asks_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """${NAME} is the environment's, {word} the harness's."""
+    """A template takes ${NAME} from the environment and {word} from Graphquake."""
     monkeypatch.setenv("GQ_TEST_HOME", "/models")
     assert expand("${GQ_TEST_HOME}/{model}", {"model": "tiny"}.__getitem__) == "/models/tiny"
 
 
 def test_like_takes_all_keys_of_the_other_role_except_its_own() -> None:
-    """One level."""
+    """A role takes all keys from the role that it is `like`, except its own, over one level."""
     both = roles(like="prefill", replicas=2)
     both["prefill"] |= {"env": {"A": "1"}, "stop_s": 3}
     del both["decode"]["command"]
@@ -169,14 +169,14 @@ def test_like_takes_all_keys_of_the_other_role_except_its_own() -> None:
 
 
 def test_a_bound_knows_whether_the_file_gave_it() -> None:
-    """Default or file."""
+    """A bound tells whether it comes from the file or is a default."""
     promises = spec_of(promises={"error_window": {"window_s": 4}}).promises
     assert promises.source("error_window.window_s") == "file"
     assert promises.source("recovery.first_ok_s") == "default"
 
 
 def test_what_is_no_graph_is_one_clear_error(tmp_path: Path) -> None:
-    """Missing file, no TOML, unknown name."""
+    """A missing file, a file that is not valid TOML and an unknown name each give one clear error."""
     with pytest.raises(InputError, match=r"nowhere\.toml: no such file"):
         load_graph(str(tmp_path / "nowhere.toml"))
     (tmp_path / "bad.toml").write_text("graph = ")
@@ -198,7 +198,7 @@ expressions = st.recursive(
 
 @given(expressions)
 def test_serves_means_what_python_would_make_of_it(text: str) -> None:
-    """For every set of roles that are up."""
+    """A `serves` expression means what Python would make of it, for every set of roles that are up."""
     serves = parse_serves(text, NAMES)
     for up in chain.from_iterable(combinations(NAMES, n) for n in range(5)):
         expected = eval(text, {name: name in up for name in NAMES})  # noqa: S307
@@ -208,7 +208,7 @@ def test_serves_means_what_python_would_make_of_it(text: str) -> None:
 
 @given(st.text(alphabet="ab() andor", max_size=20))
 def test_any_text_is_an_expression_or_an_error(text: str) -> None:
-    """Nothing else comes out of the parser."""
+    """A text that is not a `serves` expression is a ValueError, and no other error."""
     try:
         serves = parse_serves(text, ("a", "b"))
     except ValueError as error:

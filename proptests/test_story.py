@@ -11,7 +11,7 @@ from support.made import Made, plan_of
 
 
 def test_a_story_tells_what_happened_in_order() -> None:
-    """The fault, who died of it, the failures from the first to the last, who came back, and when it was well again."""
+    """The story has the fault, the deaths, the first and the last failure, the replicas that came back, and the first success."""
     made = Made(plan=plan_of("kill decode 0")).steady(0.0, 1.5)
     made.step("kill decode 0", 1.5).dies("prefill 0", 1.6, status=1)
     made.steady(1.7, 2.7, Outcome.ERROR).spawn("decode 0", 2.0, ready_s=2.5).phase("recover", 2.0)
@@ -28,7 +28,7 @@ def test_a_story_tells_what_happened_in_order() -> None:
 
 
 def test_a_long_story_leaves_out_what_matters_least() -> None:
-    """Ten faults are told, and not that each of them was made good."""
+    """If there are too many lines, faults stay and returns are left out."""
     made = Made(plan=plan_of(*["kill decode 0"] * LINES_MAX)).steady(0.0, 1.0)
     for number in range(LINES_MAX):
         made.step("kill decode 0", 1.5 + number, number=number)

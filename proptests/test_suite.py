@@ -350,7 +350,7 @@ def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) 
 
 
 def test_a_dry_run_starts_nothing(project: Path) -> None:
-    """VerdictKind what would be done."""
+    """A dry run says what would be done."""
     status, out = run(project, "test_mine.py", "--graph", "toy.toml", "--dry-run", "-rs")
     assert status == 0, out
     assert "dry run: wait 29.40 s; kill worker 0; heal release" in out

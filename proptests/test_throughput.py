@@ -16,7 +16,7 @@ STEADY_S = 5.0
 
 
 def recovered(every_s: float = 0.05, latency_s: float = 0.1, end_s: float = 15.0) -> Made:
-    """A kill at 1.5 s, all well since, and a steady phase with requests of that latency."""
+    """Build a kill at 1.5 s that heals, and a steady phase with requests of this latency."""
     made = Made(plan=plan_of("kill decode 0")).steady(0.0, STEADY_S).step("kill decode 0", 1.5)
     made.spawn("decode 0", 1.6, ready_s=2.0).phase("heal", 1.6).phase("recover", 1.6)
     for number in range(round((end_s - STEADY_S) / every_s)):
@@ -26,18 +26,18 @@ def recovered(every_s: float = 0.05, latency_s: float = 0.1, end_s: float = 15.0
 
 
 def signatures(made: Made) -> tuple[str, ...]:
-    """What is broken."""
+    """Return the signatures of the violations."""
     return tuple(map(str, judge(made.history()).signatures))
 
 
 def test_a_graph_that_does_as_much_as_before_is_kept() -> None:
-    """Twice the requests, half as slow again."""
+    """A graph that serves twice the requests at 1.4 times the latency keeps its throughput."""
     assert signatures(recovered(every_s=0.025, latency_s=0.14)) == ()
 
 
 @pytest.mark.parametrize(("shed", "expected"), [(2, ()), (3, ("throughput / shed",))])
 def test_what_is_shed_while_steady(shed: int, expected: tuple[str, ...]) -> None:
-    """Of 200 requests 1% may be refused."""
+    """One percent of the steady requests may be shed, and not more."""
     made = recovered()
     for number in range(shed):
         made.ask(8.0 + number, outcome=Outcome.SHED, detail="HTTP 429")
@@ -50,12 +50,12 @@ def test_what_is_shed_while_steady(shed: int, expected: tuple[str, ...]) -> None
 
 @pytest.mark.parametrize(("latency_s", "expected"), [(0.19, ()), (0.21, ("throughput / slower",))])
 def test_what_became_slow(latency_s: float, expected: tuple[str, ...]) -> None:
-    """One and a half times the baseline's 0.1 s, and 50 ms."""
+    """The p90 of the latency may be one and a half times that of the baseline plus 50 ms, and not more."""
     assert signatures(recovered(latency_s=latency_s)) == expected
 
 
 def test_a_burst_may_make_others_wait() -> None:
-    """What is shed while a burst is still in the graph is not the steady load's; what is shed later is."""
+    """Requests that are shed while a burst is in the graph do not count; those that are shed later do."""
     made = recovered()
     late = [r for r in made.requests if r.sent_s > STEADY_S][:20]
     for request in late:
@@ -66,7 +66,7 @@ def test_a_burst_may_make_others_wait() -> None:
 
 
 def test_what_falls_behind() -> None:
-    """Each request takes longer than the one before: fewer end than begin."""
+    """A graph whose requests take longer and longer falls behind."""
     made = recovered()
     for request in made.requests:
         if request.sent_s > STEADY_S:
@@ -75,7 +75,7 @@ def test_what_falls_behind() -> None:
 
 
 def test_a_steady_phase_without_those_who_died_is_not_judged() -> None:
-    """With the dead left dead there is no promise of the same throughput."""
+    """If the dead stay dead and no capacity is known, throughput is not judged."""
     made = recovered(latency_s=0.5)
     assert signatures(made) == ("throughput / slower",)
     made.dies("decode 0", 1.5, aimed=True)
@@ -94,7 +94,7 @@ def test_a_steady_phase_without_those_who_died_is_not_judged() -> None:
 def test_bounds_follow_the_capacity_that_is_left(
     capacity: int | None, latency_s: float, expected: tuple[str, ...]
 ) -> None:
-    """One of two decodes is dead and stays so; what its file says that the other can do decides how slow it may be."""
+    """If one of two decode replicas stays dead, the capacity of the other one decides how slow the graph may be."""
     roles = {
         "frontend": {"command": "f", "entry": "http://127.0.0.1:{port.http}"},
         "prefill": {"command": "p"},

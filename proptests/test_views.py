@@ -20,19 +20,19 @@ from support.toys import in_loop, toy_spec
 
 
 def signatures(*seen: Seen | Resumed, end_s: float = 30.0) -> tuple[str, ...]:
-    """What a run that is otherwise right breaks when it saw that."""
+    """Return the signatures of a run with these looks and no other violation."""
     made = Made(spec_of()).steady(0.0, end_s)
     made.events += sorted(seen, key=lambda event: event.at_s)
     return tuple(map(str, judge(made.phase("drain", end_s).history()).signatures))
 
 
 def listing(at_s: float, says: int, holds: int) -> Seen:
-    """What the frontend listed."""
+    """Return a look at the frontend's list."""
     return Seen(at_s, Replica("frontend", 0), "listing", says, holds)
 
 
 def wrong(from_s: float, until_s: float, says: int, holds: int) -> list[Seen]:
-    """What the frontend listed in two looks, and twice a second between them."""
+    """Return two looks with the same list, and one every half second between them."""
     count = int((until_s - from_s) / 0.5)
     return [
         listing(at_s, says, holds)
@@ -53,24 +53,24 @@ def wrong(from_s: float, until_s: float, says: int, holds: int) -> list[Seen]:
 def test_a_list_may_be_wrong_for_as_long_as_it_takes_to_learn(
     until_s: float, says: int, holds: int, expected: tuple[str, ...]
 ) -> None:
-    """Wrong from 4 s on: five seconds are allowed, and a lease more for who is gone."""
+    """A list may be wrong for five seconds, and for one lease longer if it names a dead replica."""
     assert signatures(*wrong(4.0, until_s, says, holds), listing(until_s + 0.1, 2, 2)) == expected
 
 
 def test_what_was_right_in_the_next_look_was_wrong_no_longer_than_seen() -> None:
-    """A look may come late: of the time in between nothing is known."""
+    """A wrong list counts up to the last look that saw it, because the next look may come late."""
     assert signatures(*wrong(4.0, 8.9, 1, 2), listing(9.4, 2, 2)) == ()
     assert signatures(*wrong(4.0, 8.9, 1, 2)) == ()
 
 
 def test_what_changes_meanwhile_begins_anew() -> None:
-    """Each change of what is so gives the graph its time to learn of it; another wrong answer does not."""
+    """A change of the right answer restarts the clock, and a change of the wrong answer does not."""
     assert signatures(*wrong(4.0, 7.5, 1, 2), *wrong(8.0, 12.0, 1, 3), listing(12.5, 3, 3)) == ()
     assert signatures(*wrong(4.0, 7.5, 1, 2), *wrong(8.0, 12.0, 0, 2), listing(12.5, 2, 2)) != ()
 
 
 def test_a_moment_of_truth_between_two_looks_begins_anew() -> None:
-    """A replica that was stalled twice was well in between, whether a look fell into that moment or not."""
+    """A resumed replica restarts the clock, although no look saw the list right in between."""
     apart = wrong(4.0, 20.0, 3, 2)
     assert signatures(*apart) == ("views_agree / frontend lists too many",)
     assert signatures(*apart, Resumed(10.0, Replica("decode", 1), "")) == ()
@@ -81,7 +81,7 @@ def test_a_moment_of_truth_between_two_looks_begins_anew() -> None:
 
 
 def test_a_run_that_ends_has_shown_as_much_as_it_lasted() -> None:
-    """Wrong to the end: broken once its time was over by then."""
+    """A list that is wrong to the end breaks the promise if its time is over by then."""
     assert signatures(*wrong(4.0, 8.0, 1, 2), end_s=8.5) == ()
     assert signatures(*wrong(4.0, 10.0, 1, 2), end_s=10.5) != ()
 
@@ -90,7 +90,7 @@ def test_a_run_that_ends_has_shown_as_much_as_it_lasted() -> None:
     ("says", "expected"), [(1, "frontend ready without a path"), (0, "frontend not ready")]
 )
 def test_readiness_that_lies(says: int, expected: str) -> None:
-    """Both ways."""
+    """A readiness probe that is wrong in either direction breaks the promise."""
     looks = [
         Seen(at_s, Replica("frontend", 0), "readiness", says, 1 - says) for at_s in (4.0, 24.0)
     ]
@@ -98,7 +98,7 @@ def test_readiness_that_lies(says: int, expected: str) -> None:
 
 
 def test_views_tell_what_is_news() -> None:
-    """The first look, each change, and all that is not so; whoever can't be asked any more says nothing wrong."""
+    """The first look, each change and each wrong answer are recorded. An observer that can't be asked is not wrong."""
     views = Views()
     look = View(Replica("frontend", 0), "listing", 2, 2)
     assert views.changes([look], 0.5) == [listing(0.5, 2, 2)]
@@ -113,7 +113,7 @@ def test_views_tell_what_is_news() -> None:
 
 
 def test_a_run_waits_for_the_look_that_decides() -> None:
-    """Until five seconds and a lease are over since the first look, and one was taken after that."""
+    """A run waits until the bound is over since the first wrong look, and a look was taken after that."""
     views, made = Views(), Made(spec_of())
     assert views.undecided_until_s(made.history()) is None
     apart = View(Replica("frontend", 0), "listing", 3, 2)
@@ -128,7 +128,7 @@ def test_a_run_waits_for_the_look_that_decides() -> None:
 
 @in_loop
 async def test_a_frontend_that_is_never_told_is_found_out(tmp_path: Path) -> None:
-    """It lists a worker less than there are; the run waits until that is certain. A look falls into the time without the worker."""
+    """A frontend that lists one worker too few breaks the promise, in a live run that waits for the deciding look."""
     spec = toy_spec(tmp_path, front="--overlook", more="[promises.views_agree]\nwithin_s = 1.0")
     plan = plan_of("kill worker 0", "wait 0.7 s")
     run = await run_live(spec, plan, tmp_path / "run")
