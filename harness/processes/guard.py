@@ -1,18 +1,18 @@
 """The guard: parent of all processes of one launched graph, so that none of them outlives its harness.
 
-It is a process of its own, in a session of its own, started as a script and without any package
-(`python -I -S guard.py FD`), so that it is up in some 20 ms. It is a child subreaper: whatever a
-replica leaves behind becomes its child. Its one order-giver is the other end of a socket pair; when
-that end closes, whatever the reason, it kills all its descendants until none is left, and goes.
+The guard is a separate process in a separate session. It is started as a script without packages
+(`python -I -S guard.py FD`), so that it is up within about 20 ms. It is a child subreaper: orphans of
+replicas become its children. It takes orders from the other end of a socket pair. When that end closes,
+for any reason, the guard kills all its descendants until none is left, and exits.
 
-Promised:
-- an order to spawn is answered by a pid and a pidfd, or by why there is no process: a command that
-  does not exist is an error, not a process that died;
-- every exit of a spawned process is reported once, with the time at which it was seen;
-- nothing that descends from it outlives it. If it is killed itself (SIGKILL), the processes that it
-  spawned die by their death signal; their children are left to the supervisor (`_left_behind`).
+Guarantees:
+- An order to spawn is answered with a pid and a pidfd, or with the reason why there is no process.
+  A command that does not exist is an error, not a process that died.
+- Every exit of a spawned process is reported once, with the time at which it was seen.
+- No descendant outlives the guard. If the guard itself is killed (SIGKILL), the processes that it
+  spawned die by their death signal. Their children are left to the supervisor (`_left_behind`).
 
-The one hole: a process that the kernel does not let die (in an uninterruptible wait) keeps it waiting.
+One gap: a process that the kernel cannot end (in an uninterruptible wait) keeps the guard waiting.
 
 Messages, one JSON list in a packet each (SOCK_SEQPACKET keeps them apart):
 
@@ -44,8 +44,8 @@ _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-# How often the survivors are killed anew. SIGCHLD wakes earlier; this is for grandchildren, whose
-# deaths are not told to us until they are our children.
+# How often the survivors are killed again. SIGCHLD wakes the guard sooner. This is for grandchildren:
+# their deaths are not reported to the guard before they become its children.
 _KILL_AGAIN_S: Final = 0.002
 _KILL_AGAIN_MAX_S: Final = 0.1
 
@@ -55,7 +55,7 @@ _KILL_AGAIN_MAX_S: Final = 0.1
 
 
 class Stat(NamedTuple):
-    """What /proc says about a process.
+    """The fields of /proc/PID/stat that are used here.
 
     Attributes:
         start: when it started, in clock ticks since boot. Together with the pid it is unique.
@@ -70,12 +70,12 @@ class Stat(NamedTuple):
 
     @property
     def runs(self) -> bool:
-        """Whether it is more than an entry that its parent has not yet reaped."""
+        """True unless it is a zombie, which its parent has not yet reaped."""
         return self.state not in "ZX"
 
 
 def stat_of(pid: int) -> Stat | None:
-    """What /proc says about a process; None if there is none."""
+    """Read /proc/PID/stat; None if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
@@ -89,12 +89,12 @@ def stat_of(pid: int) -> Stat | None:
 
 
 def pids() -> list[int]:
-    """All processes there are."""
+    """The pids of all processes."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process, zombies included; none if there is no such process."""
+    """The children of a process, including zombies; empty if there is no such process."""
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -108,7 +108,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def descendants_of(pid: int) -> list[int]:
-    """Children, their children, and so on, parents first, zombies included."""
+    """All descendants of a process, including zombies. Parents come before their children."""
     found = children_of(pid)
     for child in found:  # it grows while we walk it
         found += children_of(child)
@@ -123,7 +123,7 @@ _Order = tuple[str, list[str], dict[str, str], str, str]
 
 
 class _Zygote:
-    """What the guard knows of a zygote."""
+    """The state of one zygote, as the guard knows it."""
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
@@ -133,7 +133,7 @@ class _Zygote:
 
 
 class _Guard:
-    """The life of the guard process."""
+    """The state and the main loop of the guard process."""
 
     def __init__(self, control: socket.socket) -> None:
         self._pid = os.getpid()
@@ -153,10 +153,10 @@ class _Guard:
         self._harness_fd = self._watch_harness()
 
     def _watch_harness(self) -> int:
-        """A pidfd of the harness; -1 if it is gone already.
+        """Open and watch a pidfd of the harness; -1 if it is gone already.
 
-        Its end of the socket may be held open by a child that it forked; its death is the end all
-        the same.
+        A child that the harness forked may hold its end of the socket open. The pidfd shows the
+        death of the harness all the same.
         """
         credentials = self._control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         harness_pid = int.from_bytes(credentials[:4], sys.byteorder, signed=True)
@@ -170,7 +170,7 @@ class _Guard:
         return harness_fd
 
     def run(self) -> None:
-        """Take orders until there is no one left to give any, then leave nothing behind."""
+        """Carry out orders until the harness is gone or says `end`, then kill every descendant."""
         is_wanted = self._harness_fd >= 0
         while is_wanted:
             ready = {key.fd for key, _ in self._selector.select()}
@@ -184,14 +184,14 @@ class _Guard:
         self._kill_all()
 
     def _signals(self) -> set[int]:
-        """The signals that came since the last look."""
+        """Read the signals that arrived since the last call."""
         try:
             return set(os.read(self._wake_fd, 4096))
         except BlockingIOError:
             return set()
 
     def _obey(self) -> bool:
-        """Carry out one order; False if it is the last."""
+        """Carry out one order. False if it was the last."""
         try:
             packet = self._control.recv(PACKET_MAX_BYTES)
         except ConnectionError:
@@ -205,7 +205,7 @@ class _Guard:
                 return True
         return False
 
-    # A zygote (see `zygote`) has imported what takes long; orders that come before it has wait for it.
+    # A zygote (see `zygote`) has imported slow modules. Orders that arrive before it is ready wait.
 
     def _ask_zygote(self, preload: tuple[str, ...], order: _Order) -> None:
         zygote = self._zygotes.get(preload)
@@ -219,12 +219,12 @@ class _Guard:
 
     def _start_zygote(self, preload: tuple[str, ...], order: _Order) -> socket.socket:
         _, argv, env, cwd, log = order
-        # Its copies belong to other replicas; which ones, their sessions tell.
+        # Its copies belong to other replicas, which are known by their sessions.
         env = {name: value for name, value in env.items() if name != "GRAPHQUAKE_REPLICA"}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os.set_inheritable(theirs.fileno(), True)
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
-        # It says in the log of the first replica what goes wrong with it.
+        # The log of the first replica receives its errors.
         self._spawn("", [argv[0], script, str(theirs.fileno()), *preload], env, cwd, log)
         theirs.close()
         return ours
@@ -233,7 +233,7 @@ class _Guard:
         for zygote in self._zygotes.values():
             if zygote.control.fileno() in ready and not zygote.is_ready:
                 zygote.is_ready = True
-                # Said once; if it said nothing it is dead, and what is asked of it is refused.
+                # It reports once that it is ready. An end of file instead means that it is dead.
                 self._selector.unregister(zygote.control)
                 zygote.is_alive = bool(zygote.control.recv(PACKET_MAX_BYTES))
                 for order in zygote.waiting:
@@ -251,7 +251,7 @@ class _Guard:
         if answer:
             self._spawned(key, int(answer), at_ns)
         else:
-            # Slower, and it says itself what it can't import.
+            # Without the zygote: slower, and the replica itself reports a failed import.
             self._spawn(*order)
 
     def _tell(self, *message: str | int, fds: tuple[int, ...] = ()) -> None:
@@ -260,7 +260,7 @@ class _Guard:
         try:
             socket.send_fds(self._control, [json.dumps(message).encode()], fds)
         except OSError:
-            # Nobody listens any more: the end of file comes next.
+            # The harness is gone. The end of file comes next.
             self._is_heard = False
 
     def _spawn(self, key: str, argv: list[str], env: dict[str, str], cwd: str, log: str) -> None:
@@ -293,7 +293,7 @@ class _Guard:
     def _become(
         self, argv: list[str], env: dict[str, str], cwd: str, log: str, why_fd: int
     ) -> NoReturn:
-        """In the child: turn into the program that was asked for."""
+        """In the child: execute the program that was ordered."""
         doing = ""
         try:
             os.setsid()
@@ -321,7 +321,7 @@ class _Guard:
             os._exit(127)
 
     def _reap(self) -> bool:
-        """Reap and report what has ended, orphans included; False if there is no child left."""
+        """Reap and report every ended child, including orphans. False if no child is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -335,7 +335,7 @@ class _Guard:
                 self._tell("exit", key, pid, os.waitstatus_to_exitcode(status), at_ns)
 
     def _kill_all(self) -> None:
-        """SIGKILL to all descendants, again and again until there is none."""
+        """Send SIGKILL to all descendants, again and again until none is left."""
         for fd in set(self._selector.get_map()) - {self._wake_fd}:
             self._selector.unregister(fd)
         pause_s = _KILL_AGAIN_S
@@ -348,17 +348,17 @@ class _Guard:
 
 
 def _note(_number: int, _frame: object) -> None:
-    """The handler of the signals that we read from the wake-up pipe."""
+    """Do nothing: the signal is read from the wake-up pipe."""
 
 
 def _kill(pid: int) -> None:
-    """SIGKILL to a process that was just seen among our descendants, and still is."""
+    """Send SIGKILL to a process if it is still a descendant of the guard."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return
     try:
-        # Between the look at /proc and the pidfd it may have ended and its pid become another's.
+        # It may have ended since /proc was read, and its pid may belong to another process by now.
         if is_descendant(pid, os.getpid()):
             # A stopped process dies of SIGKILL as it is; SIGCONT first would let it run once more.
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -369,7 +369,7 @@ def _kill(pid: int) -> None:
 
 
 def is_descendant(pid: int, ancestor: int) -> bool:
-    """Whether a process descends from another."""
+    """True if a process descends from another."""
     while pid > 1:
         stat = stat_of(pid)
         if stat is None:
@@ -383,7 +383,7 @@ def is_descendant(pid: int, ancestor: int) -> bool:
 def main() -> NoReturn:
     """Run as a script: the argument is the number of the control socket's file descriptor."""
     _Guard(socket.socket(fileno=int(sys.argv[1]))).run()
-    # Nothing is to be cleaned up, and whoever waits for us waits for all of the graph.
+    # Nothing is left to clean up, and the harness waits for this exit.
     os._exit(0)
 
 

@@ -1,6 +1,6 @@
-"""The harness's end of the guard: starts it, gives it orders, and hears of every exit.
+"""The harness's end of the guard: starts it, sends orders, and receives every exit.
 
-See `guard` for what it promises. Closing this end is the order to end everything; it needs no event loop and cannot fail.
+See `guard` for its guarantees. To close this end is the order to end everything. That needs no event loop and cannot fail.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.processes import guard
 from graphquake.harness.processes.procfs import ended
 
-# How long the guard may take to end all processes; what the kernel does not let die by then never will.
+# How long the guard may take to end all processes. A process that survives this is stuck in the kernel.
 END_WITHIN_S: Final = 10.0
 FULL_S: Final = 0.002
 NANO: Final = 1e-9
@@ -33,7 +33,7 @@ class Child:
     """A process that the guard has started.
 
     Attributes:
-        pidfd: opened by its parent before it could be reaped, so it is this very process.
+        pidfd: opened by its parent before it could be reaped, so it cannot belong to another process.
         at_s: when it was started, on the monotonic clock.
     """
 
@@ -42,12 +42,12 @@ class Child:
     at_s: float
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Signal it; not after `close`. That it has just ended is no error: its exit is about to be told."""
+        """Send a signal; not after `close`. A process that has just ended is not an error: its exit is about to be reported."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     def close(self) -> None:
-        """Give the pidfd back."""
+        """Close the pidfd."""
         os.close(self.pidfd)
 
 
@@ -55,8 +55,8 @@ class Guard:
     """A guard process.
 
     Args:
-        on_exit: is told of each exit: key, pid, status (exit code, or minus the signal's number), and when.
-        on_lost: is told if the guard goes without having been asked to.
+        on_exit: receives each exit: key, pid, status (exit code, or minus the signal's number), and monotonic time in seconds.
+        on_lost: is called if the guard exits without an order to do so.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Guard:
 
     @property
     def pid(self) -> int:
-        """Its process id: all processes of the graph descend from it."""
+        """The guard's process id. All processes of the graph descend from it."""
         return self._process.pid
 
     async def spawn(
@@ -96,12 +96,13 @@ class Guard:
         """Start a process.
 
         Args:
-            key: unique; its exit is told with it.
-            log: the file that gets its output.
-            preload: modules; it is then a copy of a process that has imported them (`argv` is a Python's, with `-m`).
+            key: a unique name, under which the exit is reported.
+            argv, env, cwd: its command line, its whole environment, and its working directory.
+            log: the file that receives its output.
+            preload: modules. If there are any, the process is forked from one that has imported them. `argv` must then run Python.
 
         Raises:
-            GraphError: says why there is no process.
+            GraphError: if no process could be started.
         """
         order = json.dumps(["spawn", key, list(argv), dict(env), cwd, log, list(preload)]).encode()
         if len(order) > guard.PACKET_MAX_BYTES // 2:
@@ -149,13 +150,13 @@ class Guard:
             else:
                 order.set_exception(answer)
         elif isinstance(answer, Child):
-            answer.close()  # whoever asked has gone
+            answer.close()  # the caller was cancelled
 
     async def close(self) -> bool:
-        """End every process of the graph, and the guard; also if it is cancelled meanwhile.
+        """End every process of the graph, and the guard, even if this is cancelled meanwhile.
 
         Returns:
-            Whether the guard ended as it should, so that nothing can be left.
+            True if the guard exited in the normal way, so that no process can be left.
         """
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
@@ -163,7 +164,7 @@ class Guard:
             await ended(self._pidfd, END_WITHIN_S)
         finally:
             if not select.select([self._pidfd], [], [], END_WITHIN_S)[0]:
-                # Its children get their death signal; what is left beyond them is the sweep's.
+                # Its children get their death signal. The supervisor finds their children.
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             os.close(self._pidfd)
             status = self._process.wait()

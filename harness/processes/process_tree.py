@@ -1,7 +1,7 @@
-"""Every process of a launched graph, and whose it is: read from /proc each time that it is asked for.
+"""Map every process of a running graph to the replica that it belongs to, by reading /proc at each call.
 
-All of them descend from the graph's guard. A process belongs to the incarnation whose main process is its ancestor; one whose parents have
-died is the guard's child, and known by the mark in its environment or, where it wrote over that, by its session.
+All processes descend from the graph's guard. A process belongs to the incarnation whose main process is its ancestor. An orphan is a child
+of the guard. It is known by the mark in its environment or, if it has overwritten that, by its session.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphquake.harness.processes.replicas import Incarnation
 from graphquake.harness.processes.zygote import NAME as ZYGOTE
 from graphquake.harness.targets.target import Leak
 
-# What an allocator may keep besides; of three engines on a H100, each of 0.5 GiB, less than that was seen.
+# What an allocator may keep in addition. Three engines of 0.5 GiB each on one H100 kept less than this.
 GPU_SLACK_BYTES: Final = 64 * MIB
 
 
@@ -32,20 +32,20 @@ class ProcessTree:
         self._guard_pid = guard_pid
         # The latest incarnation of each main process.
         self._mains: dict[int, str] = {}
-        # Every process so far, as far as it was met; and what all of them held of GPUs when the graph had settled.
+        # Every process that was seen so far, and the GPU memory that all of them held at the baseline.
         self._met: set[int] = set()
         self._gpu_bytes: int | None = None
 
     def add(self, incarnation: Incarnation) -> None:
-        """One that was just started."""
+        """Add an incarnation that was just started."""
         self._mains[incarnation.child.pid] = incarnation.key
 
     def pids(self) -> list[int]:
-        """Every process that runs now, those that only start others included."""
+        """Every process of the graph, including zygotes, which only start others."""
         return descendants_of(self._guard_pid)
 
     def keys(self) -> dict[int, str]:
-        """Every process that runs now, and the key of the incarnation that it belongs to; no key if nothing tells."""
+        """Every process that runs now, with the key of its incarnation. The key is empty if the incarnation is not known."""
         found = {}
         for child in children_of(self._guard_pid):
             if (stat := stat_of(child)) and stat.comm == ZYGOTE:
@@ -60,11 +60,11 @@ class ProcessTree:
         return found
 
     def of(self, incarnation: Incarnation) -> list[int]:
-        """All running processes of an incarnation, its main process first."""
+        """The running processes of an incarnation, its main process first."""
         return [pid for pid, key in self.keys().items() if key == incarnation.key]
 
     def note_gpu_memory(self) -> None:
-        """From now on, much more than this at rest is a leak."""
+        """Take the GPU memory that is held now as the normal amount."""
         self._gpu_bytes = self._gpu_memory().total()
 
     def leaks(self, live: Collection[str]) -> Iterator[Leak]:
@@ -80,7 +80,7 @@ class ProcessTree:
                 yield Leak("socket", f"port {port} is listened on by {called}, {whose}")
 
     def _gpu_leaks(self) -> Iterator[Leak]:
-        """What is held of GPUs by who is gone, and what is held more than at first."""
+        """GPU memory that dead processes hold, and GPU memory beyond the normal amount."""
         if self._gpu_bytes is None:
             return
         held = self._gpu_memory()
@@ -95,7 +95,7 @@ class ProcessTree:
             )
 
     def _gpu_memory(self) -> Counter[int]:
-        """What processes of this graph, those that are gone included, hold of GPUs."""
+        """Bytes of GPU memory by process of this graph, including processes that are gone."""
         self.keys()
         held = memory_by_pid()
         return Counter({pid: held[pid] for pid in self._met if held[pid]})

@@ -1,11 +1,11 @@
-"""What /proc says about a graph's processes, and signals to them that cannot hit anybody else.
+"""Read /proc about a graph's processes, and send them signals that cannot reach other processes.
 
-A process is addressed by a pidfd, never by a name or a bare pid: the pidfd is opened first, and what was believed about the pid is
-checked after, so that a pid that has become another's in between is left alone.
+A process is addressed by a pidfd, never by a name or a bare pid. The pidfd is opened first, and the belief about the pid is checked
+afterwards. A pid that was reused in between is therefore left alone.
 
-Every process of a graph carries two marks in its environment: who launched it (`OWNER`), and which incarnation it belongs to
-(`REPLICA`). A mark survives what a process tree does not: a child whose parent is gone, a guard that was killed, a harness that is no more.
-A program that writes over its environment (to change its title) loses its marks; it is still found as a descendant, or by its session.
+Every process of a graph carries two marks in its environment: its launcher (`OWNER`) and its incarnation (`REPLICA`). Marks remain where
+a process tree breaks: after the death of a parent, of the guard, or of the harness. A program that overwrites its environment, to change
+its title, loses its marks. It is still found as a descendant, or by its session.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from graphquake.harness.processes.guard import pids, stat_of
 
 OWNER: Final = "GRAPHQUAKE_OWNER"
 REPLICA: Final = "GRAPHQUAKE_REPLICA"
-# How often a tree is looked at again while it is being killed: what was forked meanwhile is found the next time.
+# How often a process tree is read again while it is being killed. Processes forked meanwhile are found the next time.
 LOOK_AGAIN_S: Final = 0.002
 _LISTEN: Final = "0A"
 
 
 class Owner(NamedTuple):
-    """Who launched a graph: a process, and which of its graphs it is.
+    """The launcher of a graph: a process, and the number of the graph among those that it launched.
 
     Attributes:
         start: when the process started, in clock ticks since boot.
@@ -44,7 +44,7 @@ class Owner(NamedTuple):
 
     @property
     def lives(self) -> bool:
-        """Whether that very process still runs."""
+        """True if this process still runs. A reused pid does not count."""
         stat = stat_of(self.pid)
         return stat is not None and stat.runs and stat.start == self.start
 
@@ -57,7 +57,7 @@ def this_owner(graph: str) -> Owner:
 
 
 def marks_of(pid: int) -> dict[str, str]:
-    """The environment that a process was started with, as far as it is Graphquake's; empty if it cannot be read."""
+    """The marks in the environment that a process was started with; empty if it cannot be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             environment = file.read()
@@ -80,7 +80,7 @@ def command_of(pid: int) -> str:
 
 
 def is_called(pid: int, name: str) -> bool:
-    """Whether a process goes by that name: the kernel's (15 bytes of it), its program's, or the title it gave itself."""
+    """True if the process has this name: in the kernel (15 bytes), as its program, or as the title that it gave itself."""
     stat = stat_of(pid)
     if stat is None or not stat.runs:
         return False
@@ -90,19 +90,19 @@ def is_called(pid: int, name: str) -> bool:
 
 
 def runs(pid: int) -> bool:
-    """Whether there is such a process, and it is more than an entry that its parent has not reaped."""
+    """True if there is such a process and it is not a zombie."""
     stat = stat_of(pid)
     return stat is not None and stat.runs
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process was stopped by a signal."""
+    """True if the process was stopped by a signal."""
     stat = stat_of(pid)
     return stat is not None and stat.state == "T"
 
 
 def send_signal(pid: int, number: signal.Signals, still: Callable[[], bool]) -> bool:
-    """Signal a process through a pidfd, if `still` holds once the pidfd is open. Whether it was sent."""
+    """Send a signal through a pidfd, if `still` holds once the pidfd is open. True if it was sent."""
     with suppress(ProcessLookupError), opened(pid) as pidfd:
         if still():
             signal.pidfd_send_signal(pidfd, number)
@@ -113,7 +113,7 @@ def send_signal(pid: int, number: signal.Signals, still: Callable[[], bool]) -> 
 async def signal_and_see(
     pid: int, number: signal.Signals, still: Callable[[], bool], within_s: float
 ) -> bool:
-    """As `send_signal`, and wait until the process has ended. Whether it has."""
+    """Send a signal like `send_signal`, and wait until the process has ended. True if it has."""
     with suppress(ProcessLookupError), opened(pid) as pidfd:
         if still():
             signal.pidfd_send_signal(pidfd, number)
@@ -123,7 +123,7 @@ async def signal_and_see(
 
 @contextmanager
 def opened(pid: int) -> Iterator[int]:
-    """A pidfd of a process; a ProcessLookupError if there is none."""
+    """Open a pidfd of a process. Raises ProcessLookupError if there is no such process."""
     pidfd = os.pidfd_open(pid)
     try:
         yield pidfd
@@ -132,7 +132,7 @@ def opened(pid: int) -> Iterator[int]:
 
 
 async def ended(pidfd: int, within_s: float) -> bool:
-    """Wait until the process of a pidfd has ended; False if it still runs after `within_s`."""
+    """Wait until the process of a pidfd has ended. False if it still runs after `within_s` seconds."""
     loop = asyncio.get_running_loop()
     gone = loop.create_future()
     loop.add_reader(pidfd, lambda: None if gone.done() else gone.set_result(None))
@@ -147,7 +147,7 @@ async def ended(pidfd: int, within_s: float) -> bool:
 
 
 async def kill_all(find: Callable[[], Collection[int]], within_s: float) -> tuple[int, bool]:
-    """SIGKILL to whatever `find` finds, until it finds nothing that runs; see `signal_until`."""
+    """Send SIGKILL to the processes that `find` returns, until it returns none that runs; see `signal_until`."""
     return await signal_until(find, signal.SIGKILL, runs, within_s)
 
 
@@ -157,14 +157,16 @@ async def signal_until(
     lacks: Callable[[int], bool],
     within_s: float,
 ) -> tuple[int, bool]:
-    """A signal to whatever `find` finds, and then to what it finds besides, until nothing lacks its effect.
+    """Signal the processes that `find` returns, again and again, until each shows the effect.
 
     Args:
-        find: the pids of the moment, each checked anew before it is signalled.
-        lacks: whether a process does not show the effect yet.
+        find: returns the present pids. Each is checked again before it is signalled.
+        number: the signal, sent once to each process.
+        lacks: true while a process does not show the effect yet.
+        within_s: the time limit in seconds.
 
     Returns:
-        How many processes were signalled, and whether all of them show it.
+        The number of processes that were signalled, and true if all of them show the effect.
     """
     until_s = time.monotonic() + within_s
     signalled: set[int] = set()
@@ -186,18 +188,18 @@ def _finds(find: Callable[[], Collection[int]], pid: int) -> bool:
 
 
 def marked(owner: Owner) -> list[int]:
-    """All processes that carry an owner's mark."""
+    """The processes that carry an owner's mark."""
     return [pid for pid in pids() if marks_of(pid).get(OWNER) == str(owner)]
 
 
 def of_sessions(sessions: Collection[int], since: int) -> list[int]:
-    """All processes of some sessions that started at or after `since` (clock ticks since boot)."""
+    """The processes of these sessions that started at or after `since` (clock ticks since boot)."""
     stats = ((pid, stat_of(pid)) for pid in pids())
     return [pid for pid, stat in stats if stat and stat.session in sessions and stat.start >= since]
 
 
 def ownerless() -> list[int]:
-    """Processes of graphs whose harness is gone, and with it their guard."""
+    """The processes of graphs whose harness is gone."""
     found = []
     for pid in pids():
         mark = marks_of(pid).get(OWNER, "").split(":")
@@ -205,7 +207,7 @@ def ownerless() -> list[int]:
             owner = Owner(int(mark[0]), int(mark[1]), mark[2])
         except (ValueError, IndexError):
             continue
-        # A harness that just died leaves this to its guard, which is quicker; whoever comes first is right.
+        # If the harness has just died, its guard kills these processes too. Both may do it.
         if not owner.lives:
             found.append(pid)
     return found
@@ -215,14 +217,14 @@ def ownerless() -> list[int]:
 
 
 class Listener(NamedTuple):
-    """A TCP socket that is listened on."""
+    """A listening TCP socket."""
 
     port: int
     inode: str
 
 
 def listeners() -> list[Listener]:
-    """All TCP sockets of this network namespace that are in LISTEN."""
+    """The listening TCP sockets of this network namespace."""
     found = []
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(FileNotFoundError), open(table, encoding="ascii") as file:

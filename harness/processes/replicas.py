@@ -1,4 +1,4 @@
-"""The places of a launched graph and what fills them: ports, GPUs, command lines, environments, incarnations."""
+"""The replicas of a launched graph: ports, GPUs, command lines, environments, and incarnations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from graphquake.harness.spec.graph import GraphSpec, RoleSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.templates import expand
 
-# What a replica gets of the environment of the harness; all else it has to be given by the graph file.
+# The variables of the harness's environment that a replica receives. All others come from the graph file.
 PASSED_ON: Final = ("PATH", "CUDA_VISIBLE_DEVICES")
 _PORT: Final = re.compile(r"\{(?:([A-Za-z_][\w-]*)\.)?port\.(\w+)\}")
 
@@ -31,12 +31,12 @@ class Incarnation:
     """One process life of a replica.
 
     Attributes:
-        key: unique within the graph; the guard reports its exit under it, and its processes carry it as a mark.
-        aimed: whether a step went for it.
+        key: unique within the graph. The guard reports its exit under this key, and its processes carry it as a mark.
+        aimed: a step was aimed at it.
         terminating: it was sent SIGTERM, or lost a child that it depends on.
-        stalled: whether it was stopped and not yet resumed.
-        status: how it ended: an exit code, or minus the signal's number; None while it runs.
-        ended_s: when, on the monotonic clock.
+        stalled: it was stopped and not yet resumed.
+        status: an exit code, or minus the number of the signal that ended it; None while it runs.
+        ended_s: the monotonic time of its end.
     """
 
     number: int
@@ -53,12 +53,12 @@ class Incarnation:
 
     @property
     def runs(self) -> bool:
-        """Whether its main process does."""
+        """True while its main process runs."""
         return self.status is None
 
     @property
     def how_it_ended(self) -> str:
-        """In words."""
+        """The exit status or the signal, in words."""
         assert self.status is not None
         return f"{'died of' if self.status < 0 else 'ended with'} {exit_text(self.status)}"
 
@@ -69,8 +69,8 @@ class ReplicaState:
 
     Attributes:
         now: the latest incarnation, running or not; None before the first.
-        begun: how many incarnations there were.
-        spawning: held while an incarnation is being started: two at once would fight for one port.
+        begun: the number of incarnations so far.
+        spawning: held while an incarnation is being started. Two at once would compete for one port.
     """
 
     role: RoleSpec
@@ -88,12 +88,12 @@ class ReplicaState:
 
     @property
     def running(self) -> Incarnation | None:
-        """The incarnation that runs now."""
+        """The incarnation that runs now; None if the replica is dead."""
         return self.now if self.now is not None and self.now.runs else None
 
     @property
     def is_ready(self) -> bool:
-        """Whether it runs, has passed its readiness probe, and is not stalled."""
+        """True if it runs, has passed its readiness probe, and is not stalled."""
         running = self.running
         return running is not None and running.ready.is_set() and not running.stalled
 
@@ -110,7 +110,7 @@ class ReplicaState:
 
 @dataclass(slots=True)
 class Layout:
-    """Which replica has which port, and what its command line and environment are.
+    """The replicas of a graph, with the ports, command line and environment of each.
 
     Attributes:
         run_dir: the graph's own folder; made absolute.
@@ -140,7 +140,7 @@ class Layout:
         """Give every replica its ports and GPUs, and make the folders.
 
         Raises:
-            GraphError: if there are not enough.
+            GraphError: if there are not enough of them.
         """
         for name in ("logs", "home", "tmp"):
             (self.run_dir / name).mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ class Layout:
                 raise GraphError(f"{self.spec.path.name}: roles.{role.name}: {error}") from None
 
     def _port_names(self) -> dict[str, set[str]]:
-        """The names of the ports of each role: all that its own templates, or those of others, mention."""
+        """The names of the ports of each role: all names that any template of the graph mentions."""
         names: dict[str, set[str]] = {role.name: set() for role in self.spec.roles}
         for role in self.spec.roles:
             for template in _templates(self.spec, role):
@@ -164,7 +164,7 @@ class Layout:
         return names
 
     def fill(self, replica: ReplicaState, template: str) -> str:
-        """A template with the words of one replica filled in."""
+        """Fill in a template for one replica."""
         return expand(template, lambda word: self._value(replica, word))
 
     def _value(self, replica: ReplicaState, word: str) -> str:
@@ -174,7 +174,7 @@ class Layout:
         if port and word.startswith("port."):
             return str(replica.ports[port])
         if word == "entry":
-            # One's own where there is one, else the first.
+            # Its own entry if its role has one, otherwise that of the first entry replica.
             own = bool(replica.role.entry)
             owner = replica if own else next(self.of_role(self.spec.entry_role.name))
             return self.fill(owner, owner.role.entry)
@@ -191,14 +191,14 @@ class Layout:
         return str(values[word])
 
     def command(self, replica: ReplicaState) -> list[str]:
-        """Its command line. Words are split before they are filled in: a folder's name may have a space."""
+        """The command line of a replica. Words are split before they are filled in, because a folder's name may have a space."""
         argv = [self.fill(replica, word) for word in shlex.split(replica.role.command)]
         if "/" in argv[0]:
             argv[0] = str(self.spec.path.parent / argv[0])
         return argv
 
     def environment(self, replica: ReplicaState) -> dict[str, str]:
-        """Its whole environment, but for the marks."""
+        """The whole environment of a replica, without the marks."""
         found = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         found |= {
             "HOME": str(self.run_dir / "home"),

@@ -1,10 +1,10 @@
-"""Ports and GPUs for one graph that no other graph on this machine is given at the same time.
+"""Reserve ports and GPUs for one graph, so that no other graph on this machine gets the same ones.
 
-A reservation is an abstract Unix socket: the kernel gives its name to one process of a network namespace at a time, and takes it
-back when that process is gone, however it went. So graphs can run side by side without a lock file that somebody has to clean up.
+A reservation is an abstract Unix socket. The kernel gives its name to one process of a network namespace at a time, and frees it when
+that process ends for any reason. Graphs can therefore run side by side without a lock file that could be left behind.
 
-Ports lie below the range from which the kernel picks ports for outgoing connections (a port there may be taken between its
-drawing and its use), and below 32768, since Dynamo reads one of its ports as a 16-bit number with a sign.
+Ports lie below the range from which the kernel picks ports for outgoing connections, because a port in that range may be taken between
+its reservation and its use. They also lie below 32768, because Dynamo reads one of its ports as a signed 16-bit number.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class Reservations:
-    """What one graph has to itself, until it is closed."""
+    """The ports and GPUs of one graph, until `close`."""
 
     def __init__(self) -> None:
         self._names: list[socket.socket] = []
         self._turn = itertools.count()
-        # A generator of its own: drawing ports must not disturb anybody's seed.
+        # A separate generator: drawing ports must not change the numbers drawn from a test's seed.
         self._random = random.SystemRandom()
 
     def port(self) -> int:
-        """A TCP port that nobody listens on or has reserved.
+        """Reserve a free TCP port.
 
         Raises:
-            GraphError: if there is none.
+            GraphError: if no port is free.
         """
         for port in self._random.sample(range(FIRST_PORT, _end_port()), k=1000):
             if self._reserve(f"port-{port}"):
@@ -48,13 +48,14 @@ class Reservations:
         raise GraphError(f"no free TCP port between {FIRST_PORT} and {_end_port()}")
 
     def gpus(self, count: int, *, share: bool = False) -> list[str]:
-        """So many GPUs, as CUDA_VISIBLE_DEVICES names them.
+        """Reserve GPUs, named as in CUDA_VISIBLE_DEVICES.
 
         Args:
-            share: others may have them as well; each call begins where the one before it ended.
+            count: the number of GPUs.
+            share: allow other replicas to use the same GPUs. Each call begins after the last GPU of the call before.
 
         Raises:
-            GraphError: if there are not as many left, or as many at all.
+            GraphError: if fewer GPUs are free, or exist.
         """
         there = visible_gpus()
         if share and len(there) >= count:
@@ -71,7 +72,7 @@ class Reservations:
         return found
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free all reservations."""
         while self._names:
             self._names.pop().close()
 
@@ -95,7 +96,7 @@ def _end_port() -> int:
 
 
 def _is_free(port: int) -> bool:
-    """Whether nobody holds it, on any address: an empty one means all of them."""
+    """True if no socket holds the port on any address."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             with socket.socket(family) as probe:

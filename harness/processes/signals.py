@@ -1,4 +1,7 @@
-"""Signals to the processes of one replica, each with the proof that it took effect: from the kernel, never from how the graph behaves."""
+"""Send signals to the processes of one replica, and prove that each took effect.
+
+A proof comes from the kernel, never from the behaviour of the graph.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,16 @@ from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.spec.plan import PROCESS, TREE
 from graphquake.harness.targets.target import Landed
 
-# How long a replica that was just started may take to have the child that a step aims at.
+# How long to wait for the child that a step aims at: a replica that was just started may not have it yet.
 CHILD_WITHIN_S: Final = 1.0
-# Longest that a SIGKILL may take to be seen: a process that gives back many GiB, or a GPU, takes its time.
+# The longest time from SIGKILL to the end of a process. One that frees many GiB, or a GPU, needs some seconds.
 KILL_WITHIN_S: Final = 5.0
-# A process stops at once, unless the kernel is at work for it; on a busy host some milliseconds.
+# A process stops at once, unless it is in a system call. On a busy host it takes some milliseconds.
 SWITCH_WITHIN_S: Final = 2.0
 
 
 class Injector:
-    """Does to a replica what a step asks for; see `Target` for each.
+    """Sends the signals that steps ask for. See `Target` for each operation.
 
     Args:
         tree: finds the processes of a replica.
@@ -50,7 +53,7 @@ class Injector:
             return await self._kill_child(replica, running, scope, child)
         begun_s = time.monotonic()
         running.aimed = True
-        # What hides its marks is known only as long as its parents live: so all are looked up before anyone dies.
+        # A process without marks is known only while its parents live. So all are looked up before the first one dies.
         others = {
             pid: stat.start
             for pid in self._tree.of(running)
@@ -142,7 +145,7 @@ class Injector:
         return landed
 
     async def _switch(self, running: Incarnation, number: signal.Signals) -> Landed:
-        """Stop all processes of an incarnation, or let them go on."""
+        """Stop all processes of an incarnation, or let them continue."""
         begun_s = time.monotonic()
         is_stop = number == signal.SIGSTOP
         count, done = await signal_until(
@@ -160,7 +163,7 @@ class Injector:
 
 
 async def seen(event: asyncio.Event, within_s: float) -> bool:
-    """Wait for an event; False if it did not come in time."""
+    """Wait for an event. False if it did not happen within `within_s` seconds."""
     try:
         async with asyncio.timeout(within_s):
             await event.wait()
@@ -170,7 +173,7 @@ async def seen(event: asyncio.Event, within_s: float) -> bool:
 
 
 def not_landed(proof: str) -> Landed:
-    """What was asked for did not take effect."""
+    """Report that an operation did not take effect."""
     return Landed(ok=False, proof=proof, at_s=time.monotonic())
 
 

@@ -1,11 +1,11 @@
-"""The target that launches a graph itself: starts it, watches it, kills it, and leaves nothing of it behind.
+"""The target that launches a graph as local processes: starts it, watches it, kills it, and leaves no process behind.
 
-Every process of a graph descends from the graph's guard (see `guard`), runs in the graph's own folder, with ports of its own and with
-a clean environment: what the harness was started with stays outside (but for PATH and CUDA_VISIBLE_DEVICES), or dying workers would
-register themselves in somebody's production.
+Every process of a graph descends from the graph's guard (see `guard`). It runs in the graph's folder, with reserved ports and a clean
+environment. Of the harness's environment only PATH and CUDA_VISIBLE_DEVICES are passed on. Otherwise test workers could register
+themselves in a production cluster.
 
-What the supervisor knows about a replica comes from the kernel: its exit from the guard that reaped it, its children from /proc. It is
-ready when the probe of the graph file is answered, and by a socket that belongs to just this incarnation.
+The supervisor's knowledge of a replica comes from the kernel: exits from the guard that reaped the process, children from /proc.
+A replica is ready when the graph file's probe is answered by a socket that belongs to this incarnation.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Landed, Leak, View
 
 SWEEP_WITHIN_S: Final = 2.0
-# How long a graph of which every replica is ready may take to list them.
+# How long a graph may take to list its replicas once all of them are ready.
 LISTED_WITHIN_S: Final = 10.0
-# The same while a replica is dead by which others would be listed: those may wait for it in vain.
+# The same while a replica is dead that the others need to become listed, e.g. a registry.
 UNLISTED_S: Final = 2.0
 LOG_LINES: Final = 5
 _graphs = itertools.count(1)
 
 
 class Supervisor:
-    """A graph that was launched from its file; a `Target`. Made by `launch`, for the event loop that it was launched in.
+    """A graph that was launched from its file; a `Target`. Made by `launch`, for the event loop of that call.
 
     Attributes:
         spec: see `Target`.
@@ -87,11 +87,11 @@ class Supervisor:
     @classmethod
     @asynccontextmanager
     async def launch(cls, spec: GraphSpec, run_dir: Path) -> AsyncIterator[Self]:
-        """Start a graph and wait until it is ready; afterwards, whatever happened, end every process of it.
+        """Start a graph and wait until it is ready. At the end, end every process of it in any case.
 
         Args:
-            spec: what to start.
-            run_dir: the graph's own folder, `{run_dir}` in its file; logs go to `logs` in it.
+            spec: the graph.
+            run_dir: the graph's folder, `{run_dir}` in its file. Logs go to its subfolder `logs`.
 
         Raises:
             GraphError: if the graph does not become ready, or if its guard is lost meanwhile.
@@ -134,7 +134,7 @@ class Supervisor:
         """Wait until a replica that was just started is ready.
 
         Raises:
-            GraphError: if it dies before and nobody restarts it, or if it takes longer than its file allows.
+            GraphError: if it dies before and is not restarted, or if it takes longer than its file allows.
         """
         probe = replica.role.ready
         within_s = probe.within_s if probe else KILL_WITHIN_S
@@ -164,7 +164,7 @@ class Supervisor:
         return f"{self.spec.path.name}: roles.{replica.role.name}: {replica.name}"
 
     def _last_lines(self, replica: ReplicaState) -> str:
-        """The end of its latest log that has anything in it, each line indented below what went wrong."""
+        """The last lines of the replica's latest log that is not empty, indented."""
         logs = [inc.log for owner, inc in self._incarnations.values() if owner is replica]
         for log in reversed(logs):
             with suppress(OSError):
@@ -186,11 +186,11 @@ class Supervisor:
                 if incarnation.runs:
                     incarnation.child.close()
         if not clean:
-            # A guard that was killed takes only its children with it.
+            # If the guard was killed, only its children died with it.
             await kill_all(self._left_behind, SWEEP_WITHIN_S)
 
     def _left_behind(self) -> set[int]:
-        """Found by mark, and by session where a process wrote over its marks."""
+        """The graph's processes that still run, found by mark, or by session if a process has overwritten its marks."""
         sessions = {event.pid for event in self.log if isinstance(event, Spawned)}
         return {*marked(self._owner), *of_sessions(sessions, since=self._owner.start)}
 
@@ -198,7 +198,7 @@ class Supervisor:
         self._fail(GraphError(f"{self.spec.name}: the guard of the graph was killed"))
 
     def _fail(self, error: BaseException) -> None:
-        """The graph can no longer be used: cancel whoever uses it."""
+        """Note that the graph can no longer be used, and cancel the task that uses it."""
         if not self._is_closing and self._failure is None and self._user is not None:
             self._failure = error
             self._user.cancel()
@@ -228,13 +228,13 @@ class Supervisor:
         return incarnation
 
     def _preload(self, replica: ReplicaState) -> tuple[str, ...]:
-        """What is worth importing beforehand: not what would have been for a GPU that is not there."""
+        """The modules to import beforehand, without those for a GPU that the replica did not get."""
         role = replica.role
         own = () if role.gpus and not replica.gpus else role.preload
         return (*self.spec.preload, *own)
 
     def _go(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Do something beside; if it fails, the graph can no longer be used."""
+        """Run a task in the background. If it fails, the graph can no longer be used."""
 
         def done(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()
@@ -246,7 +246,7 @@ class Supervisor:
         return task
 
     async def _watch(self, replica: ReplicaState, incarnation: Incarnation) -> None:
-        """Write down when an incarnation becomes ready."""
+        """Log the moment at which an incarnation becomes ready."""
         probe = replica.role.ready
         if probe is not None:
             url = self._layout.fill(replica, probe.get)
@@ -254,14 +254,14 @@ class Supervisor:
             port = urlsplit(url).port
             is_own = port in replica.ports.values()
             while is_own and port not in ports_of(self._tree.of(incarnation)):
-                # Somebody else answers there: a child that outlived an earlier incarnation.
+                # Another process answers there: a child that outlived an earlier incarnation.
                 await asyncio.sleep(POLL_S)
                 await self._prober.until(url, probe.body)
         incarnation.ready.set()
         self.log.append(BecameReady(time.monotonic(), replica.name, incarnation.number))
 
     def _exited(self, key: str, pid: int, status: int, at_s: float) -> None:
-        """The guard reports an exit."""
+        """Handle an exit that the guard reports."""
         replica, incarnation = self._incarnations[key]
         incarnation.status, incarnation.ended_s = status, at_s
         incarnation.child.close()
@@ -278,7 +278,7 @@ class Supervisor:
             await self._spawn(replica)
 
     async def _until(self, holds: Callable[[], bool], within_s: float) -> bool:
-        """Wait until something holds. Whether it did in time."""
+        """Wait until a condition holds. False if it does not within `within_s` seconds."""
         until_s = time.monotonic() + within_s
         while not holds():
             if time.monotonic() >= until_s:
@@ -329,7 +329,7 @@ class Supervisor:
     async def respawn(self, replica: Replica) -> Landed:
         """See `Target.respawn`."""
         place = self._replicas[replica]
-        # One that is being started already can't be called back: its process would be nobody's.
+        # A restart that is already spawning is not cancelled: its process would belong to no replica.
         if not place.spawning.locked() and (restart := self._restarts.pop(replica, None)):
             restart.cancel()
         async with place.spawning:

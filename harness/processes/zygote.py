@@ -1,11 +1,11 @@
-"""A process that has imported what takes seconds (torch), and turns copies of itself into replicas within milliseconds.
+"""A process that has imported slow modules, such as torch, and forks replicas from itself within milliseconds.
 
-Run by the guard as a script (`python zygote.py FD MODULE...`), for roles whose graph file says `preload`. Each order is answered with the
-pid of a process that has become the guard's own child, in a session of its own, and runs the module or the script that was asked for as
-`python` would. What was imported must not have started threads or touched a GPU: neither survives a fork.
+The guard runs it as a script (`python zygote.py FD MODULE...`) for roles whose graph file says `preload`. It answers each order with the
+pid of a new process. That process is a child of the guard, in a separate session, and runs the ordered module or script as `python` would.
+The imported modules must not start threads or use a GPU, because neither survives a fork.
 
 Messages, one JSON value in a packet each: `0` from here, once, when everything is imported; then `[argv, env, cwd, log path]` to here, and
-the pid back. /proc goes on showing the zygote's environment for its copies: whose they are is told by their sessions, not by marks.
+the pid back. /proc shows the zygote's environment for its copies too. Their sessions, not their marks, tell which replica they belong to.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PR_SET_NAME: Final = 15
 
 
 def main() -> None:
-    """Import, then fork whenever the guard says so, until it is gone."""
+    """Import the modules, then fork at each order, until the guard is gone."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -42,7 +42,7 @@ def main() -> None:
         read, write = os.pipe()
         middle = os.fork()
         if middle == 0:
-            # The copy is a child of this process in the middle; as that ends at once, it becomes one of the guard.
+            # The copy's parent is this process, which exits at once. The copy then becomes a child of the guard.
             copy = os.fork()
             if copy:
                 os.write(write, str(copy).encode())
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _become(argv: list[str], env: dict[str, str], cwd: str, log: str) -> NoReturn:
-    """Turn into what was asked for; whatever ends it ends this process in the way that Python would."""
+    """Run the ordered module or script in this process. The process ends as it would under `python`."""
     os.setsid()
     null_fd = os.open(os.devnull, os.O_RDONLY)
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
