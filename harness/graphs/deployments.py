@@ -32,7 +32,7 @@ _DISAGG: Final = re.compile(rf"disagg-p-{_WORKERS}-d-{_WORKERS}\Z")
 
 
 def is_deployment(name: str) -> bool:
-    """Whether that is the name of a deployment."""
+    """True if this is the name of a deployment."""
     return bool(_AGG.match(name) or _DISAGG.match(name))
 
 

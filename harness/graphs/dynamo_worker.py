@@ -59,16 +59,16 @@ class KvOutbox:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits to be fetched."""
+        """True if no KV waits to be fetched."""
         return not self._held
 
     async def open(self) -> None:
-        """Listen on a free loopback port; `port` says which."""
+        """Listen on a free loopback port, which `port` then holds."""
         self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
-        """Stop listening and forget all that is held. Safe to call twice, or before `open`."""
+        """Stop listening and drop every held KV. Safe to call twice, or before `open`."""
         if self._server is not None:
             self._server.close()
         self._held.clear()
@@ -211,7 +211,7 @@ class DynamoWorker(LLMEngine):
             raise InvalidArgument(str(error)) from error
 
     async def is_quiescent(self) -> bool:
-        """Whether no KV waits to be fetched: a prefill worker that drains may go."""
+        """True if no KV waits to be fetched, so that a draining prefill worker may exit."""
         return self._outbox.empty
 
     async def cleanup(self) -> None:

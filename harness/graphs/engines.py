@@ -1,4 +1,4 @@
-"""The engines that a Dynamo worker may have: both know every right answer beforehand, and say it in KV bytes and tokens.
+"""The engines that a Dynamo worker may have. All right answers of both are known beforehand, as KV bytes and tokens.
 
 - `exact`: no more than the exact model of `exact`, at a set speed; costs nothing, so that Dynamo itself is what is tested.
 - `reference`: the engine of the reference graph, with real attention over a real KV, on ranks of its own, on the CPU or on GPUs.
@@ -22,7 +22,7 @@ class Engine(Protocol):
     """Makes tokens."""
 
     async def start(self) -> None:
-        """Become able to."""
+        """Start the engine."""
         ...
 
     async def prefill(self, prompt: list[int]) -> tuple[int, bytes]:
@@ -34,11 +34,11 @@ class Engine(Protocol):
         ...
 
     def decode(self, kv: bytes, first: int, count: int) -> AsyncGenerator[int]:
-        """So many tokens that follow a KV, `first` among them."""
+        """Make tokens that follow a KV. The first of them is `first`."""
         ...
 
     async def close(self) -> None:
-        """End."""
+        """End the engine."""
         ...
 
 
@@ -85,7 +85,7 @@ class Exact:
 
 
 class Reference:
-    """The engine of the reference graph. If it loses a rank, the process ends: whoever waits sees its connections close."""
+    """The engine of the reference graph. If it loses a rank, the process ends, and waiting clients see their connections close."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args

@@ -1,4 +1,4 @@
-"""The exact model: a tiny deterministic "LLM" whose every right answer is known beforehand.
+"""The exact model: a tiny deterministic "LLM" whose right answers are all known beforehand.
 
 It is for checking answers while workers die. A token is a byte of printable ASCII. The KV entry of
 a position is 16 bytes that depend on everything before it, on the token and on the position; the

@@ -1,1 +1,1 @@
-"""A small but real disaggregated serving graph, whose every right answer is known: what Graphquake is tried out on."""
+"""A small but real disaggregated serving graph, whose right answers are all known. Graphquake is tested on it."""

@@ -29,11 +29,11 @@ RANK_PROGRAM: Final = ("-m", "graphquake.harness.reference.rank")
 
 
 class EngineError(Exception):
-    """The engine can't do it (any more)."""
+    """The engine failed, or has ended."""
 
 
 class EngineFull(Exception):
-    """As many sequences as there may be are in the batch, and as many wait."""
+    """The batch is full, and so is the queue."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +57,7 @@ class Decoding:
 
 @dataclass(slots=True, eq=False)
 class Prompt:
-    """A prompt whose KV is wanted."""
+    """A prompt that waits for its prefill."""
 
     tokens: list[int]
     done: asyncio.Future[tuple[int, bytes]]
@@ -157,7 +157,8 @@ class Engine:
 
     async def _start_rank(self, arguments: list[str], fds: list[int]) -> Process:
         if "torch" in sys.modules or len(os.listdir("/proc/self/task")) == 1:
-            # A copy has what a rank needs: importing it anew takes half a second, with torch several. Threads would be lost in it.
+            # A forked copy has the modules that a rank needs. Importing them again takes half a second, with torch several.
+            # Threads would not survive the fork.
             return Forked.start(lambda: rank.main(self.rank_kind, arguments), fds)
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -168,7 +169,7 @@ class Engine:
         )
 
     async def close(self) -> None:
-        """End the ranks; whatever is still waited for fails."""
+        """End the ranks. Requests that still wait fail."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -202,12 +203,12 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Sequences in the batch."""
+        """The number of sequences in the batch."""
         return len(self._batch)
 
     @property
     def waiting(self) -> int:
-        """Sequences and prompts that wait."""
+        """The number of sequences and prompts that wait."""
         return len(self._waiting) + len(self._prompts)
 
     async def prefill(self, tokens: list[int]) -> tuple[int, bytes]:
@@ -269,7 +270,7 @@ class Engine:
                 await self._admit()
                 if self._batch:
                     await self._step()
-                    # What comes meanwhile waits for the next step, as it would behind a real one.
+                    # Requests that arrive meanwhile wait for the next step, as in a real engine.
                     await asyncio.sleep(max(0.0, begun_s + self._step_s - loop.time()))
                 elif not self._prompts and not self._waiting:
                     await self._work.wait()
@@ -290,7 +291,7 @@ class Engine:
             prompt.done.set_result((answers[0][0]["token"], kv))
 
     async def _admit(self) -> None:
-        """Give slots to those who wait."""
+        """Give free slots to waiting sequences."""
         while self._waiting and self._free:
             sequence = self._waiting.popleft()
             sequence.slot = self._free.pop()
@@ -301,7 +302,7 @@ class Engine:
                 await control.send({"do": "load", "slot": sequence.slot}, share)
 
     async def _step(self) -> None:
-        """One token for each sequence of the batch."""
+        """Make one token for each sequence of the batch."""
         batch = list(self._batch)
         ((said, _), *_) = await self._ask(
             {
@@ -319,13 +320,13 @@ class Engine:
                 self._drop(sequence)
 
     async def _ask(self, message: Message) -> list[tuple[Message, bytes]]:
-        """The same command to all ranks, and what they answer."""
+        """Send one command to all ranks, and return their answers."""
         for control in self._controls:
             await control.send(message)
         return [await control.receive() for control in self._controls]
 
     def _drop(self, sequence: Decoding) -> None:
-        """It is over: its slot is free. Safe to call twice."""
+        """End a sequence and free its slot. Safe to call twice."""
         if sequence in self._batch:
             self._batch.remove(sequence)
             self._free.append(sequence.slot)

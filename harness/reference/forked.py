@@ -1,4 +1,4 @@
-"""A child process that is a copy of this one: for what has been imported here and would take seconds there."""
+"""A child process that is a fork of this one, so that it need not import slow modules again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STANDARD = (0, 1, 2)
 
 
 class Process(Protocol):
-    """A child, as much of `asyncio.subprocess.Process` as is needed."""
+    """The part of `asyncio.subprocess.Process` that the engine uses."""
 
     @property
     def pid(self) -> int:
@@ -24,7 +24,7 @@ class Process(Protocol):
         ...
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         ...
 
 
@@ -40,7 +40,7 @@ class Forked:
 
     @classmethod
     def start(cls, run: Callable[[], None], fds: Sequence[int]) -> Self:
-        """Fork; the child runs something, without the event loop, and ends.
+        """Fork. The child calls a function, without the event loop, and exits.
 
         Args:
             fds: what it keeps open besides the standard ones: all else would keep connections of this process alive.

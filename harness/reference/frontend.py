@@ -30,14 +30,14 @@ TOKENS_MAX: Final = 2048
 PROMPT_MAX: Final = 2048
 BODY_MAX_BYTES: Final = 1 << 20
 RETRY_S: Final = 0.02
-# How long a request goes on looking for a processor since its last token, before it is refused.
+# How long after its last token a request keeps looking for a processor before it is refused.
 NOBODY_MAX_S: Final = 3.0
 SERVING_ROLES: Final = ("processor", "prefill", "decode", "agg")
 _STATUS: Final = {"busy": 429, "unavailable": 503, "deadline": 504}
 
 
 class Refused(Exception):
-    """An answer that is none, with its HTTP status."""
+    """A request that is refused, with its HTTP status."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -97,25 +97,25 @@ class Frontend(Node):
         return "workers are missing"
 
     def listed(self) -> list[Instance]:
-        """All that a request may need."""
+        """The roles that a request may need."""
         return [one for role in SERVING_ROLES for one in self.directory.of_role(role)]
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
     async def show_health(self, request: web.Request) -> web.Response:
-        """Whether it can serve, and with whom."""
+        """Whether the frontend can serve, and the replicas that it would use."""
         del request
         status, why = self._health()
         listed = [one.said for one in self.listed()]
         return web.json_response({"status": why.strip(), "instances": listed}, status=status)
 
     async def show_metrics(self, request: web.Request) -> web.Response:
-        """Prometheus text."""
+        """The metrics page, as Prometheus text."""
         del request
         return web.Response(text=self._metrics()[1])
 
     async def models(self, request: web.Request) -> web.Response:
-        """The one model; an empty list while it can't be served."""
+        """The model list. It is empty while the model cannot be served."""
         del request
         data = [] if self.health() else [{"id": self.model, "object": "model"}]
         return web.json_response({"object": "list", "data": data})
@@ -131,7 +131,7 @@ class Frontend(Node):
     # -------------------------------------------------------------------------------------------------------- answers
 
     async def answer(self, request: web.Request, kind: str) -> web.StreamResponse:
-        """One request, from its body to its last byte."""
+        """Answer one request, from its body to its last byte."""
         if self.draining:
             return _error(503, "draining")
         if self.in_flight >= self._max_in_flight:
@@ -155,7 +155,7 @@ class Frontend(Node):
     async def stream(
         self, request: web.Request, texts: AsyncGenerator[str], answer: _Answer
     ) -> web.StreamResponse:
-        """Server-sent events, a token each; before the first one, refusals are still statuses."""
+        """Send one server-sent event a token. Before the first event, a refusal is still an HTTP status."""
         first = await anext(texts)
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
@@ -173,7 +173,7 @@ class Frontend(Node):
         return response
 
     async def generate(self, prompt: str, count: int) -> AsyncGenerator[str]:
-        """The text that follows a prompt, a token at a time, whichever processors it takes.
+        """The text that follows a prompt, a token at a time. If a processor fails, the next one continues.
 
         Raises:
             Refused: if it comes to no end.
@@ -200,7 +200,7 @@ class Frontend(Node):
                 await asyncio.sleep(RETRY_S)
 
     async def asked(self, message: Message) -> AsyncGenerator[str]:
-        """What one processor makes of a request.
+        """The tokens that one processor makes for a request.
 
         Raises:
             Gone: if it breaks off; another one may go on.
@@ -224,7 +224,7 @@ class Frontend(Node):
             opened.close()
 
     async def reach(self, processors: list[Instance], message: Message) -> Call:
-        """Call a processor, in turn; the next one if it is not there.
+        """Call the processors in turn; if one is gone, call the next one.
 
         Raises:
             Gone: if none takes the call.
@@ -245,7 +245,7 @@ async def _said(opened: Call) -> Message:
 
 
 class _Answer:
-    """The form of an answer."""
+    """The JSON form of an answer."""
 
     def __init__(self, kind: str, model: str) -> None:
         self._kind = kind

@@ -1,4 +1,4 @@
-"""Both ends of the registry: being listed, and knowing who is.
+"""The client side of the registry: to be listed, and to know which instances are listed.
 
 A member renews its lease at every registry, three times a lease, whatever became of the last attempt. A reader keeps what a
 registry last said while that registry is away, and for one lease after it is back, since a registry that was restarted knows nobody
@@ -16,19 +16,19 @@ from typing import Any, Final, Self
 
 from graphquake.harness.reference.wire import Gone, ask, call
 
-# How long what is dead stays listed.
+# How long a dead instance stays listed.
 LEASE_S: Final = 1.5
 RENEW_EVERY_S: Final = LEASE_S / 3
 ANSWER_MAX_S: Final = 0.3
-# Watchers hear of the whole list at least as often, so that what was lost on the way is made good.
+# Watchers receive the whole list at least this often, which repairs lost updates.
 REPEAT_S: Final = LEASE_S / 2
-# Between two attempts at a registry that is away.
+# The pause between two attempts to reach a registry that is down.
 RETRY_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One process that serves.
+    """One serving process.
 
     Attributes:
         id: of this incarnation alone.
@@ -43,12 +43,12 @@ class Instance:
 
     @classmethod
     def of(cls, said: dict[str, Any]) -> Self:
-        """From what `said` gave."""
+        """Read the form that `said` returns."""
         return cls(**said)
 
     @property
     def said(self) -> dict[str, Any]:
-        """As it goes over the wire."""
+        """The form that is sent over the wire."""
         return asdict(self)
 
 
@@ -67,16 +67,16 @@ class Member:
 
     @property
     def joined(self) -> bool:
-        """Whether any registry has listed it; true if there is none."""
+        """True if a registry has listed it, or if there is no registry."""
         return self._joined.is_set() or not self._registries
 
     async def join(self) -> None:
-        """Be listed by at least one registry; go on renewing everywhere."""
+        """Wait until one registry lists the instance, and keep renewing its lease at all of them."""
         self._renewals = [asyncio.ensure_future(self._renew(port)) for port in self._registries]
         await self._joined.wait()
 
     async def leave(self) -> None:
-        """Be listed no more."""
+        """Remove the instance from every list."""
         for renewal in self._renewals:
             renewal.cancel()
         leaving = {"do": "leave", "id": self.instance.id}
@@ -97,7 +97,7 @@ class Member:
 
 @dataclass(slots=True)
 class _View:
-    """What one registry says.
+    """The list of one registry.
 
     Attributes:
         instances: whom it lists now, by id; while it is away, who counted when it went.
@@ -121,33 +121,33 @@ class _View:
         return self.before | self.instances if is_young else self.instances
 
     def opened(self) -> None:
-        """It is back."""
+        """The registry is reachable again."""
         self.before, self.since_s = self.instances, math.inf
 
     def learn(self, instances: Sequence[Instance]) -> None:
-        """It said whom it lists."""
+        """The registry sent its list."""
         self.instances = {one.id: one for one in instances}
         self.heard_s = time.monotonic()
         self.since_s = min(self.since_s, self.heard_s)
 
     def lost(self) -> None:
-        """It is away: what it had not heard of yet is not gone for that."""
+        """The registry is down. Instances that it did not know yet are not taken for gone."""
         self.instances, self.before = self.all(), {}
 
 
 class Directory:
-    """Knows who is listed."""
+    """Knows the listed instances."""
 
     def __init__(self, registries: Sequence[int]) -> None:
         self._views = {port: _View() for port in registries}
         self._watches: list[asyncio.Task[None]] = []
 
     def open(self) -> None:
-        """Begin to watch."""
+        """Start watching the registries."""
         self._watches = [asyncio.ensure_future(self._watch(port)) for port in self._views]
 
     def close(self) -> None:
-        """Watch no more."""
+        """Stop watching the registries."""
         for watch in self._watches:
             watch.cancel()
 
@@ -172,7 +172,7 @@ class Directory:
             view.opened()
             try:
                 while True:
-                    # A registry that has been silent for longer is taken for gone.
+                    # A registry that has been silent for longer is treated as down.
                     message, _ = await watched.receive(LEASE_S)
                     self.learn(view, [Instance.of(said) for said in message["instances"]])
             except Gone:
@@ -182,5 +182,5 @@ class Directory:
                 watched.close()
 
     def learn(self, view: _View, instances: Sequence[Instance]) -> None:
-        """Take over a registry's list."""
+        """Take over the list that a registry sent."""
         view.learn(instances)

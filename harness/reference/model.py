@@ -35,13 +35,13 @@ ENTRY_BYTES: Final = 2
 # The KV of one position: a key and a value for each layer.
 POSITION_BYTES: Final = LAYERS * 2 * WIDTH * ENTRY_BYTES
 
-# An array of numpy or of torch: both know what is used of it here.
+# An array of numpy or torch. This module uses only what both have.
 Array: TypeAlias = Any
 Reduce: TypeAlias = Callable[[Array], Array]
 
 
 class Backend:
-    """Where arrays live: numpy, or torch on a device.
+    """The library and the device of arrays: numpy, or torch on a device.
 
     Args:
         name: `numpy` or `torch`.
@@ -72,25 +72,25 @@ class Backend:
         self._torch = torch
 
     def array(self, values: np.ndarray[Any, Any]) -> Array:
-        """A float64 array of those values."""
+        """Make a float64 array of these values."""
         if self._torch is None:
             return values.astype(np.float64)
         return self._torch.as_tensor(values.astype(np.float64), device=self._device)
 
     def zeros(self, *shape: int) -> Array:
-        """Zeros."""
+        """Make an array of zeros."""
         if self._torch is None:
             return np.zeros(shape)
         return self._torch.zeros(shape, dtype=self._torch.float64, device=self._device)
 
     def indices(self, values: Sequence[int]) -> Array:
-        """An array to index with."""
+        """Make an array of indices."""
         if self._torch is None:
             return np.asarray(values, dtype=np.int64)
         return self._torch.as_tensor(list(values), dtype=self._torch.int64, device=self._device)
 
     def numpy(self, array: Array) -> np.ndarray[Any, Any]:
-        """As numpy's."""
+        """Convert an array to numpy."""
         found: np.ndarray[Any, Any] = array if self._torch is None else array.detach().cpu().numpy()
         return found
 
@@ -200,7 +200,7 @@ class Shard:
     def step(
         self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]
     ) -> list[int]:
-        """One token further in each of these slots.
+        """Make one more token in each of these slots.
 
         Args:
             tokens: the last token of each, whose KV is not there yet.
@@ -251,7 +251,7 @@ class Shard:
 
 
 def _weigh(scores: Array) -> Array:
-    """What a score makes of a value: a polynomial in place of a softmax."""
+    """The weight of a value by its score: a polynomial in place of a softmax."""
     return (scores * scores + scores) % P
 
 

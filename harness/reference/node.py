@@ -1,4 +1,4 @@
-"""What all processes of the reference graph have in common: a port, a place in the registry, probes, and a decent end.
+"""The common part of all processes of the reference graph: a port, an entry in the registry, probes, and a graceful shutdown.
 
 SIGTERM ends a process in order: it leaves the registry, refuses what is new, ends what runs (within `DRAIN_MAX_S`), and exits with
 status 0. What a process can't go on without, e.g. the ranks of its engine, ends it at once with status 1: those who
@@ -23,7 +23,7 @@ DRAIN_POLL_S: Final = 0.01
 
 
 class Lost(Exception):
-    """This process can't go on; says why."""
+    """The process cannot continue. The text gives the reason."""
 
 
 class Node:
@@ -58,12 +58,12 @@ class Node:
 
     @classmethod
     def options(cls, parser: argparse.ArgumentParser) -> None:
-        """Add options of one's own."""
+        """Add the options of this kind of process."""
 
     # --------------------------------------------------------------------------------- what a kind of process overrides
 
     async def open(self) -> None:
-        """Become able to serve."""
+        """Prepare to serve."""
 
     async def work(self) -> None:
         """What goes on all the while; its end with an exception is the process's.
@@ -74,14 +74,14 @@ class Node:
         await asyncio.Event().wait()
 
     async def close(self) -> None:
-        """Give back what `open` took."""
+        """Release the resources that `open` took."""
 
     async def on_call(self, call: Call, message: Message) -> None:
         """Handle one call."""
         del call, message
 
     def health(self) -> str:
-        """What keeps it from serving; empty if nothing does."""
+        """The reason why it cannot serve; empty if it can."""
         return ""
 
     def metrics(self) -> dict[str, float]:
@@ -91,20 +91,20 @@ class Node:
     # -------------------------------------------------------------------------------------------------- one life of it
 
     def enter(self) -> None:
-        """A request begins."""
+        """Count a request that begins."""
         self.in_flight += 1
 
     def leave(self) -> None:
-        """A request ends, however it did."""
+        """Count a request that ended, in whatever way."""
         self.in_flight -= 1
 
     async def listen(self) -> None:
-        """Take calls."""
+        """Start to accept calls."""
         self._server = Server(self.on_call, {"/health": self._health, "/metrics": self._metrics})
         await self._server.open(self.port)
 
     def deafen(self) -> None:
-        """Take no more."""
+        """Stop accepting calls."""
         self._server.close()
 
     async def live(self) -> None:

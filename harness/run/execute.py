@@ -1,10 +1,10 @@
 """One plan against one live graph: the only place where the two meet.
 
-A run goes through its phases (baseline, plan, heal, recover, steady, drain) and writes down what happens; it judges nothing. It waits
-for what the promises need to be judged, and for nothing else: `recover` ends as soon as every replica is ready and the clients
-have been calm for a while, at the latest when all has to be well; `steady` lasts until the last fault's window is surely over.
+A run goes through its phases (baseline, plan, heal, recover, steady, drain) and records events and requests. It does not judge them.
+It lasts only as long as the promises need. `recover` ends as soon as every replica is ready and the clients have been calm for a while,
+at the latest when the promise `recovery` is due. `steady` lasts until the window of the last fault is over.
 
-Whatever ends a run early (an early verdict, Ctrl-C, an error), its clients are stopped here, and its graph by whoever launched it.
+If a run ends early (an early verdict, Ctrl-C, an error), its clients are stopped here. Its graph is ended by the caller.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from graphquake.harness.spec.plan import Burst, Plan, Stall, is_fault
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Leak, Target
 
-# How long the load runs before the plan begins: nine requests at 15/s. Whether all is well shows in the first one, and what a percentile
-# of the baseline is used for has a floor of its own.
+# How long the load runs before the plan begins: nine requests at 15/s. The first one already shows a graph that does not work.
+# Bounds that use a percentile of the baseline have a lower limit, so a short baseline does not hurt them.
 BASELINE_S: Final = 0.6
 # How long clients must have been calm, with every replica ready, before `recover` may end.
 CALM_S: Final = 0.5
@@ -61,11 +61,11 @@ BEYOND_WINDOW_S: Final = 0.5
 FIRST_ANSWER_S: Final = 15.0
 TICK_S: Final = 0.25
 POLL_S: Final = 0.05
-# How often the graph is asked what it says about itself.
+# How often the graph's listings and readiness probes are read.
 LOOK_EVERY_S: Final = 0.5
-# How often it is looked whether others use the machine.
+# How often CPU contention is measured.
 CONTENTION_EVERY_S: Final = 0.5
-# How often it is sampled what the replicas use.
+# How often the resources of the replicas are sampled.
 MEASURE_EVERY_S: Final = 1.0
 
 
@@ -184,7 +184,7 @@ class _Run:
         return sorted([*self._events, *spawned], key=lambda event: event.at_s)
 
     async def phases(self) -> None:
-        """All phases, in order."""
+        """Go through all phases in order."""
         target = self._target
         async with self._load as load:
             try:
@@ -230,7 +230,7 @@ class _Run:
                 return
 
     async def look(self) -> None:
-        """See again and again what the graph says about itself: also when somebody came or went, and when it should have learnt of it."""
+        """Read the graph's listings and readiness probes: regularly, after each spawn and death, and when a difference becomes too old."""
         known = len(self._target.log)
         while not self._is_draining():
             await asyncio.sleep(POLL_S)
@@ -254,7 +254,7 @@ class _Run:
         return until_s is not None and now_s >= until_s
 
     async def watch_contention(self) -> None:
-        """See whether others keep the graph from the cores; from then on the run proves nothing."""
+        """Measure CPU contention from other processes. From its first sight on, the run proves nothing."""
         monitor = ContentionMonitor()
         while True:
             await asyncio.sleep(CONTENTION_EVERY_S)
@@ -264,7 +264,7 @@ class _Run:
                 return
 
     async def measure(self) -> None:
-        """Sample what the replicas use and say about their load."""
+        """Sample the resources and the load of the replicas."""
         while True:
             for one in await self._target.measures():
                 self._events.append(replace(one, at_s=one.at_s - self._zero_s))
@@ -361,7 +361,7 @@ class _Run:
             await self._load.clients_end()
 
     async def _last(self) -> None:
-        """Until all that the last fault may bring has had its time."""
+        """Wait until the window of the last fault and of each burst is over, and the last difference between views is decided."""
         now_s = self._load.now_s()
         history = self._history_of_events()
         last_s = max((at_s for _, at_s in history.disturbed()), default=now_s - self._plan.stay_s)
@@ -376,7 +376,7 @@ class _Run:
             await asyncio.sleep(POLL_S)
 
     async def _drain(self) -> None:
-        """End the load, let every request end, and see what is left that should be gone."""
+        """Stop the load, wait until every request has ended, and record leaks."""
         self._load.stop()
         await self._load.idle()
         if "no_leak" not in self._target.spec.promises.made:

@@ -1,6 +1,6 @@
-"""One whole run: launch a graph of its own, execute a plan against it, judge it, and put all of it into one folder.
+"""One whole run: open a graph or heal a used one, execute a plan against it, judge the history, and save all of it into one folder.
 
-The folder is of bounded size whatever the graph does: work files go when the run ends, and logs lose their middle when they are long.
+The size of the folder is bounded. The graph's own files are removed when the graph ends, and long logs lose their middle.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _make_folders(folder: Path, *, apart: bool, used: bool) -> Path:
 
 
 def _save_logs(work: Path, folder: Path, *, goes_on: bool) -> None:
-    """Keep the logs, bounded: of what the graph wrote, only they stay. One that goes on writes into its own."""
+    """Put the graph's logs into the run's folder, shortened. They are copied if the graph goes on, and moved if it has ended."""
     if not (work / "logs").is_dir():
         return
     if goes_on:
@@ -132,10 +132,10 @@ def _save_logs(work: Path, folder: Path, *, goes_on: bool) -> None:
 
 
 async def describe_host(spec: GraphSpec) -> Host:
-    """The machine, and the versions that the graph file asks for.
+    """Describe the machine, and run the version commands of the graph file.
 
-    A version command that fails is no reason to end a session: its entry says that the version is unknown, and why.
-    The commands see the environment of Graphquake, with the file's `[env]` on top.
+    A version command that fails does not end a session. Its entry then says that the version is unknown, and gives the reason.
+    The commands see the environment of Graphquake, overridden by the file's `[env]`.
     """
     versions = {}
     words = {"python": spec.python, "graph_dir": str(spec.path.parent), "model": spec.load.model}
@@ -151,7 +151,7 @@ async def describe_host(spec: GraphSpec) -> Host:
 
 
 def _env(spec: GraphSpec, words: dict[str, str]) -> dict[str, str]:
-    """The environment of version commands. Values that name a port or a run's folder are left out: there are none yet."""
+    """The environment of version commands. Values that name a port or a run's folder are left out, because none exist yet."""
     env = dict(os.environ)
     for name, template in spec.env.items():
         with suppress(KeyError):

@@ -1,8 +1,8 @@
-"""The scenarios of Dynamo's fault tolerance suite, as plans: which process is killed, when, and how many of them.
+"""The scenarios of Dynamo's fault tolerance suite, as plans: the process to kill, the time, and the number of victims.
 
-A scenario names a component, and each graph has its own roles for them: `decode_worker` is `decode` of a disaggregated graph and the worker
-of an aggregated one. A graph file may have scenarios of its own, whole plans under `[scenarios]`; one with the name of a component
-stands for it.
+A scenario names a component, and each graph has its own role for it. `decode_worker` is the role `decode` of a disaggregated graph, and
+the worker of an aggregated one. A graph file may define more scenarios, as whole plans under `[scenarios]`. A scenario in the file
+replaces the built-in one of the same name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from graphquake.harness.spec.plan import TREE, Heal, Kill, Plan, Wait
 from graphquake.harness.spec.table import did_you_mean
 
 NONE: Final = "none"
-# By what names graphs call what the suite calls a component; the first role that is there counts.
+# The names that graphs use for the suite's components. The first role that the graph has counts.
 _ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "decode_worker": ("decode", "decode_worker", "worker", "backend", "engine"),
     "prefill_worker": ("prefill", "prefill_worker"),
@@ -32,7 +32,7 @@ SCENARIOS: Final = ("decode_worker", "prefill_worker", "frontend", "processor", 
 
 
 class NotThereError(Exception):
-    """The graph has nothing that the scenario could be done to; says what is missing."""
+    """The graph lacks a role or a setting that the scenario needs. The text names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Clients:
     """The clients of the suite, by the names of its options.
 
     Attributes:
-        max_retries: how often a request is tried, the first time included.
-        deadline_s: when a client gives a request up, in seconds.
+        max_retries: the number of attempts for a request, including the first one.
+        deadline_s: the time after which a client gives up a request, in seconds.
     """
 
     clients: int = 10
@@ -54,13 +54,13 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """When a scenario strikes, and whom.
+    """The time and the victims of a scenario's kills.
 
     Attributes:
-        after_s: from the first request on, in seconds.
-        victims: how many replicas; None is all of the role.
-        first: the index of the first victim; None is drawn from `seed`.
-        respawn: whether the supervisor brings back what died.
+        after_s: seconds from the first request to the kills.
+        victims: the number of replicas; None means all of the role.
+        first: the index of the first victim; None means that it is drawn from `seed`.
+        respawn: the supervisor restarts dead replicas.
     """
 
     after_s: float = 30.0
@@ -73,7 +73,7 @@ class Strike:
 def scenario_graph(
     spec: GraphSpec, clients: Clients, *, respawn: bool, max_num_seqs: int | None = None
 ) -> GraphSpec:
-    """The graph under the clients of the suite.
+    """The graph file with the load of the suite's clients.
 
     Args:
         spec: the graph as its file has it.
@@ -114,12 +114,12 @@ def _with_capacity(spec: GraphSpec, capacity: int) -> dict[str, Any]:
 
 
 def scenario_names(spec: GraphSpec) -> list[str]:
-    """The suite's scenarios, and the file's own."""
+    """The names of the suite's scenarios and of the file's own."""
     return list(dict.fromkeys([*SCENARIOS, *spec.scenarios]))
 
 
 def scenario_plan(spec: GraphSpec, name: str, strike: Strike) -> Plan:
-    """What a scenario does to a graph.
+    """The plan of a scenario for one graph.
 
     Raises:
         NotThereError: if the graph has no such component, or fewer replicas of it than are to be struck.
