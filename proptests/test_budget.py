@@ -1,4 +1,4 @@
-"""Budgets in seconds and in live runs: how they are written, and who may still begin a run."""
+"""Budgets in seconds and in live runs: their text form, and whether a run may still begin."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from graphquake.machines.runners.budget import Budget, Budgets, Limit, parse_dur
     ],
 )
 def test_limits_are_time_or_runs_or_both(text: str, limit: Limit) -> None:
-    """In any order."""
+    """A limit is a duration, a number of runs, or both in any order."""
     assert parse_limit(text) == limit
 
 
 @pytest.mark.parametrize("text", ["soon", "20runss", "runs", "", "20m,,3runs"])
 def test_what_is_no_limit_says_what_would_be(text: str) -> None:
-    """With both forms."""
+    """Text that is not a limit is an error that shows both forms."""
     with pytest.raises(ValueError, match=r"expected a duration such as .* runs such as 60runs"):
         parse_limit(text)
 
 
 def test_durations() -> None:
-    """Whole seconds, minutes, hours."""
+    """A duration has hours, minutes and seconds, or is a number of seconds."""
     assert [parse_duration(one) for one in ("5", "5s", "2m5s", "1h")] == [5, 5, 125, 3600]
 
 
 def test_a_budget_of_runs() -> None:
-    """What a share of it spends, it has spent."""
+    """Runs that a share begins count for the whole budget as well."""
     budget = Budget(1e9, 4)
     share = budget.share(0.5)
     for _ in range(2):
@@ -47,7 +47,7 @@ def test_a_budget_of_runs() -> None:
 
 
 def test_graphs_share_what_is_left() -> None:
-    """What the first did not use is the second's; without a bound on runs each may begin as many as its time allows."""
+    """The next graph gets what the first one did not use. Without a limit on runs only time counts."""
     timed = Budgets(Limit(600), 2)
     assert [one.has_room(100.0) for one in (timed.next(), timed.next())] == [True, True]
     budgets = Budgets(Limit(1e9, 10), 2)

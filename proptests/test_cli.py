@@ -1,4 +1,4 @@
-"""The commands: what is wrong is one line and status 2, before anything is started."""
+"""The `graphquake` command. An input error is one line and status 2, before anything is started."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def case_of(**changes: Any) -> Case:
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command that fails for its input says: one line."""
+    """The one line that a command prints for an input error."""
     assert main(arguments) == EXIT_INPUT
     out, err = capsys.readouterr()
     assert out == ""
@@ -77,13 +77,13 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_a_graph_file_that_is_not_there(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every command that takes one says the same."""
+    """Each command that takes a graph file reports a missing one in the same words."""
     for arguments in (["try", "no.toml"], ["run", "p", "--graph", "no.toml"]):
         assert said(capsys, *arguments) == "no.toml: no such file"
 
 
 def test_an_unknown_key_and_a_wrong_type(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """File, key, found, right."""
+    """An error in a graph file names the file, the key, the value found and what would be right."""
     Path("bad.toml").write_text(GRAPH + "max_token = 3\n")
     assert (
         said(capsys, "try", "bad.toml")
@@ -114,13 +114,13 @@ def test_an_unknown_key_and_a_wrong_type(graph: str, capsys: pytest.CaptureFixtu
 def test_a_plan_that_is_not_possible(
     graph: str, capsys: pytest.CaptureFixture[str], step: str, right: str
 ) -> None:
-    """It names the step, and what the graph has."""
+    """An impossible plan is an error that names the step and what the graph has."""
     Path("my.plan").write_text(f"wait 1 s\n{step}\n")
     assert said(capsys, "run", "my.plan", "--graph", graph).startswith(right)
 
 
 def test_a_plan_that_is_not_there(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """As the operating system says it."""
+    """A plan file that cannot be read is an error in the operating system's words."""
     assert said(capsys, "run", "no.plan", "--graph", graph) == "no.plan: No such file or directory"
 
 
@@ -144,13 +144,13 @@ def test_a_damaged_case_and_one_of_a_newer_schema(
 
 
 def test_a_case_that_nobody_knows(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It says which there are."""
+    """An unknown case is an error that lists the known ones."""
     Corpus(Path("regressions")).save(case_of())
     assert 'no case "abc124"' in said(capsys, "replay", "abc124", "--graph", graph)
 
 
 def test_a_known_case_needs_a_reason(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Marking is refused without one, and written with one."""
+    """A case can be marked as known only with a reason, which is saved."""
     Corpus(Path("regressions")).save(case_of(status="open", why=""))
     assert "--why is missing" in said(capsys, "mark", "abc123", "known", "--graph", graph)
     assert main(["mark", "abc123", "known", "--why", "a link", "--graph", graph]) == EXIT_KEPT
@@ -175,7 +175,7 @@ def test_a_case_is_read_by_its_file_alone(graph: str, capsys: pytest.CaptureFixt
 def test_a_case_that_the_graph_cannot_do_any_more(
     graph: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its replay proves nothing and says why; no graph is started for it."""
+    """The replay of a case that the graph cannot do any more proves nothing, says why, and starts no graph."""
     monkeypatch.setattr(LiveRunner, "run", NotImplemented)
     Corpus(Path("regressions")).save(case_of(plan=plan_of("kill server 2")))
     assert main(["replay", "abc123", "--graph", graph]) == EXIT_PROVED_NOTHING
@@ -184,7 +184,7 @@ def test_a_case_that_the_graph_cannot_do_any_more(
 
 
 def test_a_budget_without_room_for_a_run(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A budget without room for a run says so and proves nothing, also with `--json`."""
+    """A budget without room for a run proves nothing, and the output says so, also as JSON."""
     Path("my.plan").write_text("kill server 0\n")
     args = ["run", "my.plan", "--graph", graph, "--chaos-budget", "0runs"]
     assert main(args) == EXIT_PROVED_NOTHING
@@ -196,7 +196,7 @@ def test_a_budget_without_room_for_a_run(graph: str, capsys: pytest.CaptureFixtu
 def test_the_cases_that_came_with_it_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where graphquake is installed, and new cases go to the working folder."""
+    """The cases that graphquake brings are found where it is installed, too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(session, "_is_installed", lambda: True)
     assert main(["replay", "--all", "--graph", "dynamo-disagg-bootstrap", "--dry-run"]) == EXIT_KEPT
@@ -204,7 +204,7 @@ def test_the_cases_that_came_with_it_are_found(
 
 
 def test_a_case_survives_its_file(tmp_path: Path) -> None:
-    """What is written is what is read."""
+    """A case that is saved and read again is equal."""
     case = case_of(
         also=(Signature("ends", "deadline", "path left"),),
         any_replica=True,
@@ -217,7 +217,7 @@ def test_a_case_survives_its_file(tmp_path: Path) -> None:
 def test_a_dry_run_prints_the_plan_and_starts_nothing(
     graph: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No folder is made either."""
+    """A dry run prints the plan, and makes no folder."""
     Path("my.plan").write_text("kill server 1\n")
     assert main(["run", "my.plan", "--graph", graph, "--dry-run"]) == EXIT_KEPT
     assert "kill server 1" in capsys.readouterr().out
@@ -227,7 +227,7 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(
 def test_an_old_history_is_judged_again(
     graph: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`check` reads what a run left, and says what the promises say now."""
+    """`check` reads a run's folder and judges it by the promises of today."""
     folder = tmp_path / "run"
     folder.mkdir()
     made = (
@@ -306,7 +306,7 @@ def test_too_few_gpus_are_an_error_before_anything_starts(
 def test_too_few_gpus_end_a_command(
     graph: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A dry run needs no GPUs."""
+    """Too few GPUs end `try` and `run` before anything is started. A dry run needs none."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr(LiveRunner, "run", NotImplemented)
     for command in (["try"], ["run", "kill decode 0", "--graph"]):

@@ -236,8 +236,8 @@ def test_what_is_of_several_faults_is_of_the_worst() -> None:
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
-    """A folder without runs, or one that does not exist, is an error that says so."""
-    with pytest.raises(InputError, match="holds no run"):
+    """The error says what was looked for."""
+    with pytest.raises(InputError, match="has no run in it"):
         read_records(tmp_path)
     with pytest.raises(InputError, match="is not a folder"):
         read_records(tmp_path / "nowhere")

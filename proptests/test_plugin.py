@@ -1,4 +1,4 @@
-"""`pytest --chaos` as a user runs it: in a process of its own, in a folder of theirs, against the toy."""
+"""The pytest plugin as a user runs it: pytest in another process and folder, against the toy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.toys import TOY, left_of, toy_file
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Somebody's project, whose folders have the names of ours."""
+    """A user's project, whose folders have the same names as ours."""
     for name in ("harness", "machines", "proptests"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('not yours')\n")
@@ -34,7 +34,7 @@ CHAOS = ("--chaos-graph", "toy.toml")
 
 
 def panicking(project: Path) -> None:
-    """A front that answers nothing for a moment after each worker's death: it breaks `error_window`, and nothing else.
+    """Plant a bug: the front answers nothing for 0.9 s after each worker's death, which breaks `error_window` and nothing else.
 
     Where several workers die one after the other it panics for longer, but never for as long as it may take to recover.
     """
@@ -45,7 +45,7 @@ def panicking(project: Path) -> None:
 
 
 def test_importing_the_plugin_costs_nothing() -> None:
-    """It is loaded by every pytest of everybody."""
+    """Importing the plugin loads no heavy package: every pytest in the environment imports it."""
     heavy = "{'hypothesis', 'aiohttp', 'numpy', 'psutil', 'uvloop', 'asyncio'}"
     code = f"import sys, graphquake.machines.frontends.plugin; print({heavy} & set(sys.modules))"
     argv = [sys.executable, "-c", code]
@@ -53,7 +53,7 @@ def test_importing_the_plugin_costs_nothing() -> None:
 
 
 def test_without_chaos_nothing_changes(project: Path) -> None:
-    """A project's own tests run as ever; a chaos class is skipped."""
+    """Without `--chaos`, a project's own tests run as before, and a chaos class is skipped."""
     (project / "test_own.py").write_text(
         "from graphquake.machines import chaos\n"
         "def test_one():\n    pass\n"
@@ -105,14 +105,14 @@ def test_two_classes_for_one_graph_have_a_folder_each(project: Path) -> None:
 
 
 def test_too_few_gpus_end_the_session_before_it_begins(project: Path) -> None:
-    """One line says how many GPUs are needed and how many there are."""
+    """A graph that needs more GPUs than there are ends pytest with one line that has both numbers."""
     status, out = run(project, "--chaos-graph", "reference-gpu", CUDA_VISIBLE_DEVICES="0")
     assert (status, "needs 3 GPUs, this machine shows 1" in out) == (2, True), out
     assert not (project / ".graphquake").exists()
 
 
 def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
-    """Also under CI, where Hypothesis's own profile would ignore the seed; nothing is started."""
+    """One seed draws the same plans each time, also under CI, where Hypothesis's profile ignores seeds. A dry run starts nothing."""
     args = (*CHAOS, "--chaos-dry-run", "--hypothesis-seed")
     outs = [run(project, *args, "5"), run(project, *args, "5", CI="true"), run(project, *args, "6")]
     plans = [re.findall(r"^ .*(?:kill|terminate) .*$", out, re.MULTILINE) for _, out in outs]
@@ -140,7 +140,7 @@ def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
     ],
 )  # fmt: skip
 def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) -> None:
-    """Status 2, and nothing is started."""
+    """A wrong option ends pytest with one line and status 2, before anything is started."""
     status, out = run(project, *arguments)
     assert (status, says in out) == (2, True), out
     assert "Traceback" not in out
@@ -157,7 +157,7 @@ def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) 
 def test_a_graph_that_does_not_start_is_one_error(
     project: Path, changes: dict[str, object], says: str
 ) -> None:
-    """It names role and cause; nothing is left running."""
+    """The error names the role and the cause, and no process is left."""
     toy_file(project, **changes)
     status, out = run(project, *CHAOS)
     assert (status, says in out) == (2, True), out
@@ -166,7 +166,7 @@ def test_a_graph_that_does_not_start_is_one_error(
 
 
 def test_a_correct_graph(project: Path) -> None:
-    """Live runs within the budget, none of them broken; a summary to read, and one for programs."""
+    """The search of a correct graph breaks no run, and writes its summary for people and for programs."""
     file = project / "toy.toml"
     # This toy starts no children: what is aimed at one could not land.
     whole = file.read_text()
@@ -200,7 +200,7 @@ def test_a_correct_graph(project: Path) -> None:
 
 @pytest.mark.parametrize("what", [CHAOS, ("--chaos", "test_own.py")])
 def test_a_search_that_proves_nothing_is_an_error(project: Path, what: tuple[str, ...]) -> None:
-    """And no failure, in JUnit as well: no promise was broken. So it is with a class of one's own."""
+    """A search that proves nothing is an error and not a failure, also in JUnit, and also in a chaos class."""
     own = 'from graphquake.machines import chaos\nTestMine = chaos("toy.toml")\n'
     (project / "test_own.py").write_text(own)
     status, out = run(project, *what, "--chaos-budget", "0runs", "--junit-xml", "junit.xml")
@@ -211,7 +211,7 @@ def test_a_search_that_proves_nothing_is_an_error(project: Path, what: tuple[str
 
 
 def test_control_c(project: Path) -> None:
-    """The search ends at once, with a summary, and with nothing left."""
+    """Ctrl-C ends the search at once. There is a summary, and no process is left."""
     journal = project / ".graphquake" / "toy" / "journal.jsonl"
     with start(project, *CHAOS, "--chaos-budget", "5m") as process:
         until_s = time.monotonic() + 60
@@ -232,7 +232,7 @@ def test_control_c(project: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_two_graphs_side_by_side(project: Path) -> None:
-    """With two slots a bug is found, shrunk and confirmed as with one; nothing of what was begun beforehand is left."""
+    """With two slots a bug is found, shrunk and confirmed as with one. No unfinished run is left."""
     panicking(project)
     args = (*CHAOS, "--chaos-max-findings", "1", "--hypothesis-seed", "3", "--chaos-slots", "2")
     status, out = run(project, *args, "--chaos-budget", "3m")
@@ -251,7 +251,7 @@ def test_two_graphs_side_by_side(project: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_two_processes_search_one_graph(project: Path) -> None:
-    """`-n 2`: both search, each with plans of its own; one seed, one budget of runs, one summary; what is found is printed."""
+    """With `-n 2` both processes search with different plans, under one seed and one budget, and there is one summary of both."""
     panicking(project)
     status, out = run(
         project, *CHAOS, "-n", "2", "--chaos-budget", "24runs", "--chaos-max-findings", "1"
@@ -277,7 +277,7 @@ def test_two_processes_search_one_graph(project: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_bug_from_search_to_replay(project: Path) -> None:
-    """Found, shrunk, confirmed, kept beside the graph file; replayed first the next time; marked; excused."""
+    """A bug is found, shrunk, confirmed and saved beside the graph file. The next search replays it; once it is marked, it is excused."""
     panicking(project)
     args = (*CHAOS, "--chaos-max-findings", "1", "--hypothesis-seed", "3")
     status, out = run(project, *args, "--chaos-budget", "3m")

@@ -1,4 +1,4 @@
-"""What is told of a search while it goes on."""
+"""The progress line of a search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOW = RunStatus("plan", 2.0, 1, 30, 4)
 
 @pytest.mark.parametrize(("gpus", "cost"), [(0, ""), (4, ", 26 GPU-seconds")])
 def test_how_a_run_stands_and_what_all_of_them_took(gpus: int, cost: str) -> None:
-    """A plain line where there is no terminal; where runs take GPUs, live seconds times those."""
+    """Without a terminal a plain line shows the run's status, and the GPU-seconds if runs take GPUs."""
     stream, journal = io.StringIO(), RunLog()
     journal.run(PLAN, "search", "kept", 6.5, "")
     reporter = Reporter(stream)

@@ -1,4 +1,4 @@
-"""A search that several processes divide among them: seeds, one corpus, one summary."""
+"""A search that several processes divide: their seeds, their common cases and their one summary."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def searched(folder: Path, cases: Path, shard: int) -> Rounds:
 
 
 def test_each_shard_draws_from_seeds_of_its_own() -> None:
-    """The first one's are those of a search that is not divided."""
+    """Each shard has different seeds. Those of the first shard are those of an undivided search."""
     seeds = {round_seed(7, "g", number, shard) for number in range(3) for shard in range(4)}
     assert len(seeds) == 12
     assert round_seed(7, "g", 0) == round_seed(7, "g", 0, 0)
@@ -46,7 +46,7 @@ def test_each_shard_draws_from_seeds_of_its_own() -> None:
 def test_what_another_shard_kept_meanwhile_is_no_news(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The corpus of the second one was read before the case was there."""
+    """A case that another shard saved after this one began explains what this one sees."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
     late = Rounds(
         FindingPipeline(
@@ -63,7 +63,7 @@ def test_what_another_shard_kept_meanwhile_is_no_news(
 def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both were at it; the second to end has none."""
+    """If two shards shrink the same bug at once, the second one to end has no finding."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
     theirs = searched(tmp_path / "a", tmp_path / "theirs", 0).pipeline.findings[0].case
     ours = Rounds(
@@ -84,7 +84,7 @@ def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
 
 
 def test_parts_add_up_to_one_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sums, the longest time, what none of them tried, every finding once; also after they were sent."""
+    """A merged summary has the sums of the parts, the longest time and each finding once, also after pickling."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
     finding = searched(tmp_path, tmp_path / "cases", 0).pipeline.findings[0]
     one = GraphSummary("g", 7, 10.0, 60.0, live={"kept": 3, "broken": 1}, run_s=[1.0, 2.0])
@@ -108,7 +108,7 @@ def test_parts_add_up_to_one_summary(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_parts_that_are_missing_and_searches_that_are_two() -> None:
-    """A process that died takes its part with it; two parts of the same number are of two searches."""
+    """Missing parts are left out, and two parts with one number belong to two searches."""
     last, first = GraphSummary("g", 7, shard=2), GraphSummary("g", 7, shard=0)
     other = GraphSummary("g", 8, shard=0)
     assert [one.parts for one in merged([last, first])] == [(0, 2)]
@@ -117,7 +117,7 @@ def test_parts_that_are_missing_and_searches_that_are_two() -> None:
 
 
 def test_processes_that_begin_at_once_share_a_folder(tmp_path: Path) -> None:
-    """One of them makes it, whichever comes first."""
+    """Processes that begin at once all get the results folder, and one of them makes it."""
     for number in range(50):
         root = tmp_path / str(number)
         with ThreadPoolExecutor(8) as pool:

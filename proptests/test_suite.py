@@ -1,4 +1,4 @@
-"""What Dynamo's fault tolerance suite has, by its names: scenarios as plans, clients in a closed loop, options, logs, a table."""
+"""The scenarios of Dynamo's fault tolerance suite: plans, clients in a closed loop, options, logs and the table."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FAST = Strike(after_s=3.0)
 
 
 def steps(graph: str | GraphSpec, name: str, strike: Strike = FAST) -> list[str]:
-    """A scenario's plan."""
+    """The lines of a scenario's plan."""
     spec = load_graph(graph) if isinstance(graph, str) else graph
     return scenario_plan(spec, name, strike).lines()
 
@@ -60,13 +60,13 @@ def steps(graph: str | GraphSpec, name: str, strike: Strike = FAST) -> list[str]
     ],
 )
 def test_a_scenario_is_a_plan(name: str, expected: list[str]) -> None:
-    """The fault comes so long after the first request; without respawn the dead stay dead."""
+    """A scenario's fault comes the given time after the first request. Without respawn, dead replicas stay dead."""
     assert steps("disagg-p-tp-1-dp-1-d-tp-2-dp-1", name) == expected
 
 
 @pytest.mark.parametrize("graph", DEPLOYMENTS)
 def test_every_deployment_has_its_scenarios(graph: str) -> None:
-    """An aggregated one has no prefill workers, and its workers are what decodes."""
+    """Each deployment has every scenario, except that an aggregated one has no prefill workers to kill."""
     spec = load_graph(graph)
     there = []
     for name in scenario_names(spec):
@@ -81,7 +81,7 @@ def test_every_deployment_has_its_scenarios(graph: str) -> None:
 
 
 def test_how_many_and_whom() -> None:
-    """The first, others by index, all, or drawn from a seed, which is the same draw again."""
+    """The victims are the first replicas, those from an index, all of them, or drawn from a seed. One seed draws the same victims."""
     spec = load_graph("agg-tp-1-dp-4")
 
     def victims(strike: Strike) -> list[str]:
@@ -100,7 +100,7 @@ def test_how_many_and_whom() -> None:
 
 
 def test_a_file_has_scenarios_of_its_own() -> None:
-    """Whole plans, of several steps; one with the name of a component stands for it."""
+    """A graph file may have scenarios with several steps. One with the name of a built-in scenario replaces it."""
     own = {
         "twice": ["wait 1 s", "kill decode 0", "wait 1 s", "kill decode 1"],
         "frontend": ["kill frontend 0"],
@@ -122,7 +122,7 @@ def test_a_file_has_scenarios_of_its_own() -> None:
 
 
 def test_the_clients_of_the_suite() -> None:
-    """What the options say is what the graph is asked; the file's own document holds it, so that a run can be judged again."""
+    """The options set the clients' load. The run's own graph file has them, so that the run can be judged again."""
     clients = Clients(
         clients=3, requests_per_client=5, input_token_length=7, output_token_length=9, max_retries=2
     )
@@ -147,14 +147,14 @@ def test_the_clients_of_the_suite() -> None:
 def closed(
     folder: Path, *, respawn: bool = False, clients: int = 3, requests: int = 30, **toy: str
 ) -> GraphSpec:
-    """The toy under clients in a closed loop."""
+    """The toy with clients in a closed loop."""
     asked = Clients(clients, requests, input_token_length=16, output_token_length=16, max_retries=2)
     return scenario_graph(toy_spec(folder, **toy), asked, respawn=respawn)
 
 
 @in_loop
 async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
-    """One request after the other; the run lasts until all have ended; what is used and what waits was sampled."""
+    """Each client sends its requests one after the other, the run lasts until all have ended, and memory and CPU are sampled."""
     spec = closed(tmp_path, respawn=True)
     plan = scenario_plan(spec, "decode_worker", Strike(1.0, respawn=True))
     run = await run_live(spec, plan, tmp_path / "run", to_the_end=True)
@@ -176,7 +176,7 @@ async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_search_waits_for_no_client(tmp_path: Path) -> None:
-    """Clients that have a thousand requests end with the run; what they had begun is not cut."""
+    """Clients with requests left stop when the run ends, and their in-flight requests still end normally."""
     spec = closed(tmp_path, respawn=True, requests=1000)
     run = await run_live(spec, plan_of("kill worker 0"), tmp_path / "run")
     assert run.verdict.kind == "kept"
@@ -186,7 +186,7 @@ async def test_a_search_waits_for_no_client(tmp_path: Path) -> None:
 
 @in_loop
 async def test_without_respawn_the_dead_stay_dead(tmp_path: Path) -> None:
-    """With the only frontend gone nothing is answered any more, each request is tried twice, and no promise is broken by that."""
+    """Without the only frontend each request fails in both attempts, and that breaks no promise."""
     spec = closed(tmp_path, clients=2, requests=40)
     plan = scenario_plan(spec, "frontend", Strike(1.0))
     run = await run_live(spec, plan, tmp_path / "run", to_the_end=True)
@@ -200,7 +200,7 @@ async def test_without_respawn_the_dead_stay_dead(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_fault_after_the_last_request_proves_nothing(tmp_path: Path) -> None:
-    """The clients were done before: the run is invalid and says why."""
+    """A run whose clients ended before the fault is invalid, and says why."""
     spec = closed(tmp_path, requests=2)
     run = await run_live(spec, scenario_plan(spec, "decode_worker", Strike(2.0)), tmp_path / "run")
     assert run.verdict.kind == "invalid"
@@ -214,7 +214,7 @@ async def test_a_fault_after_the_last_request_proves_nothing(tmp_path: Path) -> 
 
 
 def test_a_log_for_each_client(tmp_path: Path) -> None:
-    """A line for each request with all its attempts, in the suite's own form."""
+    """A client's log has one line for each request, with all attempts, in the suite's form."""
     made = Made(plan=Plan(()))
     for number, attempt, outcome, detail in (
         (0, 0, Outcome.OK, ""),
@@ -238,7 +238,7 @@ def test_a_log_for_each_client(tmp_path: Path) -> None:
 
 
 def test_one_log_of_all_processes(tmp_path: Path) -> None:
-    """Each line says whose it is."""
+    """Each line of the joined log begins with the replica that wrote it."""
     (tmp_path / "decode-0.0.log").write_text("one\ntwo\n")
     (tmp_path / "frontend-0.0.log").write_text("three")
     join_process_logs(tmp_path)
@@ -253,7 +253,7 @@ def test_one_log_of_all_processes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Somebody's tests: the toy, and the two files that the scenarios need."""
+    """A user's project: the toy, and the two files that the scenarios need."""
     toy_file(tmp_path)
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["graphquake.scenarios"]\n')
     (tmp_path / "test_mine.py").write_text("from graphquake.scenarios import test_scenario\n")
@@ -273,7 +273,7 @@ SMALL = (
 
 
 def test_scenarios_as_a_user_runs_them(project: Path) -> None:
-    """Selected by name, with a verdict each, a table, JUnit properties, and all data on disk."""
+    """Scenarios that are selected by name have a verdict, a row in the table, JUnit properties and files."""
     args = (
         "test_mine.py",
         "--graph",
@@ -308,7 +308,7 @@ def test_scenarios_as_a_user_runs_them(project: Path) -> None:
 
 
 def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
-    """The test fails with what was seen; one whose fault comes too late is an error; the table has both."""
+    """A broken promise fails the test with the violations. A fault that comes too late is an error."""
     toy_file(project, front="--panic 5")
     args = (
         "test_mine.py",
@@ -344,13 +344,13 @@ def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
     ],
 )
 def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) -> None:
-    """Status 2, and nothing is started."""
+    """A wrong option ends pytest with one line and status 2, before anything is started."""
     status, out = run(project, "test_mine.py", "--graph", "toy.toml", *arguments)
     assert (status, says in out) == (2, True), out
 
 
 def test_a_dry_run_starts_nothing(project: Path) -> None:
-    """A dry run says what would be done."""
+    """A dry run shows the plan as the reason of a skipped test, and starts nothing."""
     status, out = run(project, "test_mine.py", "--graph", "toy.toml", "--dry-run", "-rs")
     assert status == 0, out
     assert "dry run: wait 29.40 s; kill worker 0; heal release" in out
@@ -358,7 +358,7 @@ def test_a_dry_run_starts_nothing(project: Path) -> None:
 
 
 def test_plans_of_scenarios_read_as_any(tmp_path: Path) -> None:
-    """A plan file and a scenario are the same thing."""
+    """A scenario gives the same plan as a plan file with its steps."""
     assert scenario_plan(spec_of(), "frontend", Strike(2.0, respawn=True)) == plan_of(
         "wait 1.40 s", "kill frontend 0"
     )
