@@ -1,8 +1,8 @@
-"""The engine of a worker: ranks in processes of their own, and the batch that they work on.
+"""The engine of a worker: its ranks, each in a separate process, and the batch that they work on.
 
-Continuous batching: a sequence joins the batch at the next step and leaves it with its last token, or as soon as nobody takes its
-tokens any more. At most `max_seqs` are in the batch and as many wait; what comes on top is refused. If a rank dies the engine is
-lost: whoever waits for it is told at once. An idle engine takes no CPU.
+Batching is continuous. A sequence joins the batch at the next step. It leaves with its last token, or as soon as its client is gone.
+At most `max_seqs` sequences are in the batch and as many wait; further ones are refused. If a rank dies, the engine is lost, and all
+waiting requests fail at once. An idle engine uses no CPU.
 """
 
 from __future__ import annotations

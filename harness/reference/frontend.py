@@ -1,7 +1,7 @@
 """The frontend: an OpenAI API, and processors behind it.
 
-It counts what is in flight, refuses what is too much (429) or can't be served (503), and goes on with another processor where one
-dies in mid-answer: what was sent so far becomes part of the prompt. A client that leaves cancels everything behind its request.
+It counts requests in flight. It refuses requests that are too many (429) or that cannot be served (503). If a processor dies in the
+middle of an answer, another one continues, with the text so far as part of its prompt. A client that leaves cancels all its work.
 
 Run it as a module.
 """
@@ -287,9 +287,9 @@ async def _body_of(request: web.Request) -> dict[str, Any]:
     try:
         body = await request.json()
     except ValueError:
-        raise Refused(400, "the body is no JSON") from None
+        raise Refused(400, "the body is not valid JSON") from None
     if not isinstance(body, dict):
-        raise Refused(400, "the body is no JSON object")
+        raise Refused(400, "the body is not a JSON object")
     return body
 
 

@@ -1,8 +1,8 @@
 """The client side of the registry: to be listed, and to know which instances are listed.
 
-A member renews its lease at every registry, three times a lease, whatever became of the last attempt. A reader keeps what a
-registry last said while that registry is away, and for one lease after it is back, since a registry that was restarted knows nobody
-yet: a list that is out of date does less harm than an empty one.
+A member renews its lease at every registry, three times a lease, even if the last attempt failed. A reader keeps a registry's last list
+while the registry is down, and for one lease after it is back, because a restarted registry lists no instance at first. An outdated list
+does less harm than an empty one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The common part of all processes of the reference graph: a port, an entry in the registry, probes, and a graceful shutdown.
 
-SIGTERM ends a process in order: it leaves the registry, refuses what is new, ends what runs (within `DRAIN_MAX_S`), and exits with
-status 0. What a process can't go on without, e.g. the ranks of its engine, ends it at once with status 1: those who
-wait for it see their connections close, and somebody may start it again.
+After SIGTERM a process leaves the registry, refuses new calls, finishes running ones (within `DRAIN_MAX_S`), and exits with status 0. If
+it loses something that it needs, e.g. a rank of its engine, it exits at once with status 1. Waiting callers then see their connections
+close, and the process may be started again.
 """
 
 from __future__ import annotations

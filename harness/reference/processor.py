@@ -1,11 +1,11 @@
-"""The processor: tokens in, tokens out, whoever dies meanwhile.
+"""The processor: turns a prompt into a stream of tokens, even if workers die meanwhile.
 
-It turns a prompt into tokens, has a prefill worker compute the KV and a decode worker go on from it (or one `agg` worker do both), and
-sends each token on as it comes. If a worker dies, hangs or refuses, the request migrates: the tokens so far become part of the
+It tokenizes the prompt. A prefill worker computes the KV and a decode worker continues from it, or one `agg` worker does both. The
+processor sends each token on as it comes. If a worker dies, hangs or refuses, the request migrates: the tokens so far become part of the
 prompt of the next attempt, so no token is lost or sent twice, and since decoding is greedy the text is the same.
 
-Routing: of the instances that are listed and not avoided, the one with the fewest requests of ours; among equals in turn. Who failed is
-avoided for one lease, since the registry lists the dead for as long; but before a request fails for want of others, those are tried.
+Routing takes the listed instance with the fewest requests of this processor, in turn among equals. An instance that failed is avoided for
+one lease, because the registry lists dead instances for that long. It is tried all the same before a request fails for lack of others.
 
 Run it as a module.
 """
@@ -36,15 +36,15 @@ AVOID_S: Final = LEASE_S
 
 
 class Unavailable(Exception):
-    """There is nobody to serve this request."""
+    """No instance can serve this request."""
 
 
 class Busy(Exception):
-    """Everybody is full."""
+    """Every instance is full."""
 
 
 class Failed(Exception):
-    """An attempt came to nothing; another one may do better."""
+    """An attempt failed. Another one may succeed."""
 
 
 class Processor(Node):
@@ -92,7 +92,7 @@ class Processor(Node):
             self.leave()
 
     def tokenize(self, prompt: str) -> list[int]:
-        """A token a byte."""
+        """Tokenize a prompt: one token a byte."""
         return list(prompt.encode())
 
     def detokenize(self, token: int) -> str:
@@ -105,7 +105,7 @@ class Processor(Node):
         """The tokens that follow a prompt, through as many attempts as it takes.
 
         Raises:
-            Unavailable: if there is nobody who could.
+            Unavailable: if no instance can serve it.
             Busy: if all who could are full, and no token was sent yet.
         """
         done: list[int] = []
@@ -126,7 +126,7 @@ class Processor(Node):
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 
     async def attempt(self, tokens: list[int], count: int) -> AsyncGenerator[int]:
-        """One attempt, with those who are chosen now.
+        """One attempt, with the instances that are chosen now.
 
         Raises:
             Failed: if it broke off.
@@ -152,7 +152,7 @@ class Processor(Node):
             raise
 
     async def asked(self, role: str, message: Message, answers: int) -> AsyncGenerator[Message]:
-        """What an instance of a role says to a message.
+        """The answers of an instance of a role to a message.
 
         Args:
             answers: how many it has to say.
@@ -215,7 +215,7 @@ class Processor(Node):
                 del self._busy[instance.id]
 
     async def choose(self, role: str) -> Instance:
-        """The instance that is asked next.
+        """Choose the instance to ask next.
 
         Raises:
             Unavailable: if none is listed, for a while.
@@ -231,21 +231,21 @@ class Processor(Node):
         return min(ordered, key=lambda one: self._busy[one.id])
 
     def avoid(self, instance: Instance) -> None:
-        """It failed: others first, for a while."""
+        """Avoid an instance that failed, for a while."""
         self._avoided[instance.id] = time.monotonic() + AVOID_S
 
     def avoid_port(self, port: int) -> None:
-        """The same, of whoever is listed with a port."""
+        """Avoid the instance that is listed with this port, for a while."""
         for one in self.directory.of_role("prefill"):
             if one.port == port:
                 self.avoid(one)
 
     def is_avoided(self, instance: Instance) -> bool:
-        """Whether it failed a short while ago."""
+        """True if it failed a short while ago."""
         return self._avoided.get(instance.id, 0.0) > time.monotonic()
 
     async def work(self) -> None:
-        """See `Node.work`: forget whom there is no more reason to avoid."""
+        """See `Node.work`: forget the instances that need not be avoided any more."""
         while True:
             await asyncio.sleep(AVOID_S)
             now_s = time.monotonic()
@@ -253,7 +253,7 @@ class Processor(Node):
 
 
 class KvLost(Failed):
-    """The KV could not be fetched: not the fault of who tried."""
+    """The KV could not be fetched. This is not the fault of the decode worker."""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""One rank of an engine: a process that holds its share of the model and does what its worker says.
+"""One rank of an engine: a process that holds its share of the model and carries out the commands of its worker.
 
 It reads commands from a socket that it inherits and ends when that socket does. Ranks add up their partial sums through sockets, too:
-rank 0 collects, adds and gives back. Blocking throughout: a rank has nothing else to do, and idle it takes no CPU.
+rank 0 collects, adds and returns them. All calls block, because a rank has nothing else to do. An idle rank uses no CPU.
 
 Run by `engine`, as a module.
 """
@@ -32,7 +32,7 @@ _PR_SET_NAME: Final = 15
 
 
 def receive(source: socket.socket, size: int) -> bytes:
-    """So many bytes.
+    """Read a number of bytes.
 
     Raises:
         EOFError: if the other side is gone.
@@ -61,7 +61,7 @@ def send_frame(sink: socket.socket, message: dict[str, Any], body: bytes = b"") 
 
 
 def reducer(backend: model.Backend, peers: list[socket.socket], rank: int) -> model.Reduce:
-    """What adds up the partial sums of all ranks.
+    """Adds up the partial sums of all ranks.
 
     Args:
         peers: rank 0: a socket to each other rank; else one to rank 0.
@@ -98,7 +98,7 @@ class Rank:
         self._control = control
 
     def run(self) -> None:
-        """Do what is said until nobody says anything any more."""
+        """Carry out commands until the worker hangs up."""
         send_frame(self._control, {"ready": os.getpid()})
         while True:
             message, body = receive_frame(self._control)

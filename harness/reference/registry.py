@@ -1,8 +1,8 @@
-"""Who is there: a list of instances, each of which stays on it only as long as it renews its lease.
+"""The registry: a list of instances. Each stays on it only as long as it renews its lease.
 
-An instance that was killed stays listed until its lease ends, as in every system of this kind: whoever uses the list must be able to
-live with that. The registry keeps nothing on disk; after its own death it learns of everybody at their next renewal. With
-several registries each instance renews at all of them, and a reader takes the union (see `membership`).
+An instance that was killed stays listed until its lease ends, as in every system of this kind. Users of the list must tolerate that. The
+registry keeps nothing on disk. After a restart it learns of each instance at its next renewal. With several registries, each instance
+renews its lease at all of them, and a reader takes the union (see `membership`).
 
 Run it as a module.
 """
@@ -25,14 +25,14 @@ LOOK_EVERY_S: Final = LEASE_S / 10
 
 @dataclass(slots=True)
 class Lease:
-    """An instance, and until when it stays listed, on the monotonic clock."""
+    """An instance, and the monotonic time at which its lease ends."""
 
     instance: Instance
     until_s: float
 
 
 class Registry(Node):
-    """The list, and those who watch it."""
+    """The list, and the connections that watch it."""
 
     role = "registry"
 
@@ -66,7 +66,7 @@ class Registry(Node):
             self._tell_all()
 
     def expire(self) -> None:
-        """Take from the list whose lease is over."""
+        """Remove the instances whose lease is over."""
         now_s = time.monotonic()
         over = [key for key, lease in self.leases.items() if lease.until_s <= now_s]
         for key in over:
@@ -75,7 +75,7 @@ class Registry(Node):
             self._tell_all()
 
     def overslept(self, for_s: float) -> None:
-        """Whoever renewed while this process was stalled could not be heard: no lease ends for that."""
+        """Extend all leases by the time for which this process was stalled, because it could not receive renewals meanwhile."""
         longest_s = time.monotonic() + LEASE_S
         for lease in self.leases.values():
             lease.until_s = max(lease.until_s, min(lease.until_s + for_s, longest_s))

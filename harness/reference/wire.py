@@ -1,9 +1,9 @@
-"""How the processes of the reference graph talk: one TCP connection a call, frames of JSON and bytes on it.
+"""The protocol between the processes of the reference graph: one TCP connection a call, with frames of JSON and bytes.
 
-A call opens with one message of the caller; the other side answers with one or more. Closing the connection is all there is to
-cancelling: a handler whose caller has hung up is cancelled at once, so nobody works for a client who left. The death of a process
-closes its connections, so it is seen as soon as the kernel says so. While a call is worked on its server sends beats, so that one that
-hangs can be told from one that has much to do: waiting for the busy as for the dead makes every overload last.
+A call opens with one message of the caller. The other side answers with one or more messages. To close the connection is to cancel the
+call: the handler is cancelled at once, so that no work is done for a client that left. The death of a process closes its connections and
+is therefore seen at once. While a call is being handled, its server sends beats, which distinguish a busy server from one that hangs.
+Without this, callers would give up on busy servers, and every overload would last.
 
 The same port answers `GET` for probes and metrics: no frame can begin with those letters.
 """
@@ -34,7 +34,7 @@ Page: TypeAlias = Callable[[], tuple[int, str]]
 
 
 class Gone(Exception):
-    """The other side went away, could not be reached, or talks nonsense."""
+    """The other side closed the connection, could not be reached, or sent an invalid message."""
 
 
 class Call:
@@ -85,7 +85,7 @@ class Call:
             await self._reader.read(1)
 
     def close(self) -> None:
-        """Hang up. Safe to call twice."""
+        """Close the connection. Safe to call twice."""
         self._writer.close()
 
 
@@ -125,7 +125,7 @@ async def call(port: int, message: Message, body: bytes = b"") -> Call:
 
 
 async def ask(port: int, message: Message, within_s: float) -> tuple[Message, bytes]:
-    """One message there, one back.
+    """Send one message and receive one answer.
 
     Raises:
         Gone: if there is no answer within that time, in seconds.
@@ -141,7 +141,7 @@ async def ask(port: int, message: Message, within_s: float) -> tuple[Message, by
 
 
 class Server:
-    """Takes calls on one port.
+    """Accepts calls on one port.
 
     Args:
         on_call: handles one call; is cancelled when the caller hangs up.
@@ -158,11 +158,11 @@ class Server:
         self._server: asyncio.Server
 
     async def open(self, port: int) -> None:
-        """Begin to listen on loopback."""
+        """Start to listen on loopback."""
         self._server = await asyncio.start_server(self._serve, LOOPBACK, port, backlog=512)
 
     def close(self) -> None:
-        """Take no more calls; those that run go on."""
+        """Accept no more calls. Running calls continue."""
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
