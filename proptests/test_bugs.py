@@ -8,7 +8,7 @@ import pytest
 
 from graphquake.harness.promises.builtin import BUILT_IN
 from graphquake.harness.run.live import run_live
-from graphquake.machines.plans.graph_model import feasible
+from graphquake.harness.spec.feasible import feasible
 
 from support.planted import planted, read_bug
 from support.toys import in_loop

@@ -12,8 +12,8 @@ import pytest
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.promises.availability import availability
 from graphquake.harness.promises.builtin import judge
+from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
-from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.plans.machine import PlanMachine, machine_for
 from graphquake.machines.sessions.search import draw_plans
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.spec.plan import (
+    PROCESS,
     Burst,
     Kill,
     Plan,
@@ -18,7 +19,9 @@ from graphquake.harness.spec.plan import (
     Wait,
     WaitReady,
 )
-from graphquake.machines.plans.subplan import embedding_ends, embeds
+from graphquake.machines.plans.subplan import embeds, last_act
+
+from support.embedding import complete_at
 
 # Few different steps, so that plans that have nothing to do with one another often embed all the same.
 waits = st.sampled_from([Wait(0.0), Wait(0.1), Wait(0.2), Wait(0.3), Wait(1.0)])
@@ -28,7 +31,7 @@ bursts = st.builds(
 acts = st.sampled_from(
     [
         Kill("a", 0),
-        Kill("a", 0, "process"),
+        Kill("a", 0, PROCESS),
         Kill("a", 1),
         Terminate("a", 0),
         Respawn("a", 0),
@@ -36,7 +39,7 @@ acts = st.sampled_from(
     ]
 )
 steps = st.one_of(acts, waits, waits, bursts)
-heals = st.sampled_from(["all", "all", "all", "none"])
+heals = st.sampled_from(["all", "all", "all", "release"])
 stays = st.sampled_from([0.0, 0.0, 2.0, 12.0])
 
 
@@ -126,22 +129,18 @@ def test_it_embeds_if_and_only_if_some_placing_of_its_steps_does(small: Plan, la
 
 
 @given(small=plans(4), large=plans(6))
-def test_it_ends_where_the_first_prefix_embeds_it(small: Plan, large: Plan) -> None:
-    """The index is that of the last step of the shortest prefix that contains it; -1 if it takes none."""
-    ends = embedding_ends(small, large)
-    prefixes = (
-        size
-        for size in range(len(large.steps) + 1)
-        if embeds(small, replace(large, steps=large.steps[:size]))
-    )
-    size = next(prefixes, None)
-    assert ends == (None if size is None else size - 1)
+def test_the_last_act_ends_the_shortest_prefix_that_does_all_acts(small: Plan, large: Plan) -> None:
+    """Waits after the last act do not count. Without any act, the place is -1."""
+    acts = [place for place, step in enumerate(small.steps) if not step.is_wait]
+    until_the_last = replace(small, steps=small.steps[: max(acts, default=-1) + 1])
+    expected = complete_at(until_the_last, large) if embeds(small, large) else None
+    assert last_act(small, large) == expected
 
 
 def test_waits_are_summed_over_each_gap() -> None:
     """Three waits of 0.1 s hold one of 0.3 s, whatever stands between; floats that miss by a hair do no harm."""
     large = Plan((Wait(0.1), Burst(5), Wait(0.1), WaitReady(), Wait(0.1), Kill("a", 0)))
-    assert embedding_ends(Plan((Wait(0.3), Kill("a", 0))), large) == 5
+    assert last_act(Plan((Wait(0.3), Kill("a", 0))), large) == 5
     assert not embeds(Plan((Wait(0.31), Kill("a", 0))), large)
 
 
@@ -154,6 +153,6 @@ def test_a_burst_that_is_spread_less_embeds_in_one_that_is_spread_more() -> None
 def test_another_heal_or_a_longer_stay_does_not_embed() -> None:
     """They are part of what a plan does."""
     plan = Plan((Kill("a", 0),), stay_s=2.0)
-    assert not embeds(replace(plan, heal="none"), plan)
+    assert not embeds(replace(plan, heal="release"), plan)
     assert not embeds(replace(plan, stay_s=3.0), plan)
     assert embeds(replace(plan, stay_s=1.0), plan)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.errors import InputError
+from graphquake.harness.spec.feasible import check_plan, feasible, mend
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import (
     Burst,
@@ -22,7 +23,7 @@ from graphquake.harness.spec.plan import (
     WaitReady,
     parse_plan,
 )
-from graphquake.machines.plans.graph_model import Model, check_plan, feasible, mend
+from graphquake.harness.spec.steps.model import GraphModel
 
 from support.simulated import SPEC, drawn, spec_with
 
@@ -43,18 +44,18 @@ def plan_of(*lines: str) -> Plan:
     return parse_plan("test", lines)
 
 
-def after(spec: GraphSpec, *lines: str) -> Model:
+def after(spec: GraphSpec, *lines: str) -> GraphModel:
     """A graph after a plan that is possible."""
-    model = Model(spec)
+    model = GraphModel(spec)
     for step in plan_of(*lines).steps:
-        assert model.possible(step) is None, step
-        model = model.after(step)
+        assert step.possible(model) is None, step
+        model = step.after(model)
     return model
 
 
-def can(model: Model, line: str) -> bool:
+def can(model: GraphModel, line: str) -> bool:
     """Whether a step is possible."""
-    return model.possible(plan_of(line).steps[0]) is None
+    return plan_of(line).steps[0].possible(model) is None
 
 
 @pytest.mark.parametrize("lost", ["kill decode 0", "kill decode 0 process", "terminate decode 0"])
@@ -130,12 +131,12 @@ def test_drawn_plans_are_feasible(seed: int) -> None:
 @given(any_plans)
 def test_a_model_changes_only_by_its_steps(plan: Plan) -> None:
     """It is data: asking and going on leave the model before as it was."""
-    model = Model(SPEC)
-    seen: list[tuple[Model, Step, str | None]] = []
+    model = GraphModel(SPEC)
+    seen: list[tuple[GraphModel, Step, str | None]] = []
     for step in mend(SPEC, plan).steps:
-        seen.append((model, step, model.possible(step)))
-        model = model.after(step)
-    assert all(before.possible(step) == said for before, step, said in seen)
+        seen.append((model, step, step.possible(model)))
+        model = step.after(model)
+    assert all(step.possible(before) == said for before, step, said in seen)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_what_is_stalled_serves_again_when_the_stall_is_over() -> None:
     assert not can(stalled, "respawn frontend 0")
     for step in ("wait 0.40 s", "wait until ready"):
         (done,) = plan_of(step).steps
-        assert stalled.after(done).serves()
-        assert stalled.after(done).possible(plan_of("terminate frontend 0").steps[0]) is None
+        assert done.after(stalled).serves()
+        assert can(done.after(stalled), "terminate frontend 0")
     back = after(SPEC, "stall decode 0 for 9.00 s", "kill decode 0", "respawn decode 0")
     assert can(back, "stall decode 0 for 1.00 s")

@@ -24,7 +24,7 @@ from graphquake.machines.findings.pipeline import EVIDENCE_RUNS, FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.findings.sightings import Sightings
 from graphquake.machines.plans import novelty
-from graphquake.machines.plans.machine import machine_for
+from graphquake.machines.plans.plainest import plainest
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.reports.finding_text import finding_text
 from graphquake.machines.runners.budget import Limit
@@ -130,7 +130,7 @@ def judged(runner: SimRunner, folder: Path) -> tuple[Rounds, Case]:
     rounds = Rounds(
         FindingPipeline(runner, Corpus(folder / "cases"), RunLog(), results_dir=folder / "results")
     )
-    rounds.pipeline.plainest = machine_for(runner.spec, rounds)().plainest()
+    rounds.pipeline.plainest = plainest(runner.spec)
     rounds.begin(0)
     for _ in range(2):
         # Hypothesis asks again for what broke.
@@ -181,7 +181,7 @@ def test_what_a_plain_plan_is_known_for_is_no_news(tmp_path: Path) -> None:
 
 def test_the_plainest_plans_are_those_that_may_be_drawn() -> None:
     """The plainest plans are a kill of each role, if kills may be drawn, and the largest bursts."""
-    plain = [plan.one_line() for plan in machine_for(spec_of(), lambda _: None)().plainest()]
+    plain = [plan.one_line() for plan in plainest(spec_of())]
     assert plain == [
         "kill frontend 0",
         "kill prefill 0",
@@ -189,7 +189,7 @@ def test_the_plainest_plans_are_those_that_may_be_drawn() -> None:
         "burst 40 over 0.00 s",
         "burst 40 over 0.00 s, 100% leave",
     ]
-    fewer = machine_for(spec_of(faults=["stall"]), lambda _: None)().plainest()
+    fewer = plainest(spec_of(faults=["stall"]))
     assert [plan.one_line() for plan in fewer] == plain[3:]
 
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.plan import Burst, Kill, Plan, Respawn, Step, Wait
-from graphquake.machines.plans.graph_model import feasible
+from graphquake.harness.spec.steps.table import KINDS
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.parameters import smallest
-from graphquake.machines.shrinking.probdd import PRIORS, prior
+from graphquake.machines.shrinking.probdd import prior
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.trials import Trial, TrialLog
@@ -155,9 +156,9 @@ def test_a_wrong_prior_costs_at_most_twice_the_runs(monkeypatch: pytest.MonkeyPa
         return statistics.median(costs)
 
     right = median_until_held()
-    turned = dict(zip(PRIORS, sorted(PRIORS.values()), strict=True))
+    turned = dict(zip(KINDS, sorted(kind.prior for kind in KINDS), strict=True))
     for kind, share in turned.items():
-        monkeypatch.setitem(PRIORS, kind, share)
+        monkeypatch.setattr(kind, "prior", share)
     assert median_until_held() <= 2 * right
 
 
@@ -324,14 +325,18 @@ def test_other_replicas_are_tried() -> None:
     """A bug of any replica is reported as such; a role with one replica has no others to try."""
     anyone = Shape(
         "any decode",
-        lambda _moments, plan: 0.0 if any(f.role == "decode" for f in plan.faults) else None,
+        lambda _moments, plan: (
+            0.0 if any(f.aims[0].role == "decode" for f in plan.faults) else None
+        ),
         1,
     )
     plan = Plan((Kill("decode", 2), Kill("frontend", 0)))
     assert shrunk(anyone, Simulated(anyone, 0), plan).any_replica is True
     front = Shape(
         "frontend",
-        lambda _moments, plan: 0.0 if any(f.role == "frontend" for f in plan.faults) else None,
+        lambda _moments, plan: (
+            0.0 if any(f.aims[0].role == "frontend" for f in plan.faults) else None
+        ),
         1,
     )
     assert shrunk(front, Simulated(front, 0), plan).any_replica is None

@@ -22,6 +22,7 @@ from graphquake.harness.processes.procfs import OWNER, REPLICA, Owner, command_o
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.scope import PROCESS, TREE, Child
 
 from support.toys import are_open, in_loop, left_of, toy_spec
 
@@ -80,7 +81,7 @@ async def test_two_graphs_side_by_side(tmp_path: Path) -> None:
     ):
         assert not ports_of(one) & ports_of(two)
         assert await one.leaks() == await two.leaks() == []
-        await one.kill(Replica("worker", 0), "tree", 0)
+        await one.kill(Replica("worker", 0), TREE)
         assert two.alive(Replica("worker", 0))
 
 
@@ -116,7 +117,7 @@ async def test_kill_respawn_and_what_is_written_down(tmp_path: Path) -> None:
     async with Supervisor.launch(toy_spec(tmp_path), tmp_path / "run") as target:
         before = pids_of(target)[Replica("worker", 0)]
         begun_s = time.monotonic()
-        landed = await target.kill(Replica("worker", 0), "tree", 0)
+        landed = await target.kill(Replica("worker", 0), TREE)
         assert landed.ok
         assert f"pid {before} gone" in landed.proof
         assert begun_s <= landed.at_s <= time.monotonic()
@@ -129,7 +130,7 @@ async def test_kill_respawn_and_what_is_written_down(tmp_path: Path) -> None:
             -9,
             True,
         )
-        assert not (await target.kill(Replica("worker", 0), "tree", 0)).ok
+        assert not (await target.kill(Replica("worker", 0), TREE)).ok
         assert not (await target.terminate(Replica("worker", 0))).ok
         assert (await target.respawn(Replica("worker", 0))).ok
         assert not (await target.respawn(Replica("worker", 0))).ok
@@ -159,7 +160,7 @@ async def test_a_tree_is_killed_whole(tmp_path: Path, children: str) -> None:
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         await until(lambda: len(left_of(os.getpid())) == 7)
         assert await target.leaks() == []
-        landed = await target.kill(Replica("worker", 0), "tree", 0)
+        landed = await target.kill(Replica("worker", 0), TREE)
         assert landed.ok
         assert "and 2 more gone" in landed.proof
         assert len(left_of(os.getpid())) == 4
@@ -172,7 +173,7 @@ async def test_what_a_process_leaves_behind_is_found(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path, worker="--children 1")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         await until(lambda: "toy-engine" in (tmp_path / "run/logs/worker-0.0.log").read_text())
-        assert (await target.kill(Replica("worker", 0), "process", 0)).ok
+        assert (await target.kill(Replica("worker", 0), PROCESS)).ok
         leaks = await target.leaks()
         assert sorted(leak.kind for leak in leaks) == ["process", "socket"]
         assert all("left by worker 0" in leak.what for leak in leaks)
@@ -189,13 +190,13 @@ async def test_a_child_by_name_and_number(tmp_path: Path) -> None:
         log = tmp_path / "run/logs/worker-1.0.log"
         await until(lambda: log.read_text().count("toy-engine") == 2)
         first, second = sorted(children_of(pids_of(target)[Replica("worker", 1)]))
-        landed = await target.kill(Replica("worker", 1), "engine", 1)
+        landed = await target.kill(Replica("worker", 1), Child("engine", 1))
         assert landed.ok
         assert f"pid {second} (toy-engine) gone" in landed.proof
         assert not runs(second)
         assert runs(first)
         assert target.alive(Replica("worker", 1))
-        missing = await target.kill(Replica("worker", 1), "engine", 1)
+        missing = await target.kill(Replica("worker", 1), Child("engine", 1))
         assert not missing.ok
         assert "has 1 child processes called toy-engine" in missing.proof
 
@@ -205,7 +206,7 @@ async def test_two_who_bring_it_back_start_one_process(tmp_path: Path) -> None:
     """The supervisor by itself and a respawn, at about the same time: every process that was started is somebody's."""
     async with Supervisor.launch(toy_spec(tmp_path, restart="always"), tmp_path / "run") as target:
         for number in range(1, 11):
-            await target.kill(Replica("worker", 0), "tree", 0)
+            await target.kill(Replica("worker", 0), TREE)
             # The supervisor begins when it hears of the exit: from before that to some time after.
             await asyncio.sleep(number * 0.0005)
             await target.respawn(Replica("worker", 0))
@@ -226,7 +227,7 @@ async def test_restart_always(tmp_path: Path) -> None:
     """What dies comes back by itself, without a step."""
     async with Supervisor.launch(toy_spec(tmp_path, restart="always"), tmp_path / "run") as target:
         before = pids_of(target)
-        assert (await target.kill(Replica("worker", 0), "tree", 0)).ok
+        assert (await target.kill(Replica("worker", 0), TREE)).ok
         assert await target.wait_ready(5)
         assert pids_of(target)[Replica("worker", 0)] != before[Replica("worker", 0)]
 
@@ -411,7 +412,7 @@ async def test_a_stall_stops_all_of_a_replica_and_ends(tmp_path: Path) -> None:
         assert "T" not in {stat.state for pid in family if (stat := stat_of(pid))}
         assert await target.wait_ready(2.0)
         await target.stall(Replica("worker", 0))
-        assert (await target.kill(Replica("worker", 0), "tree", 0)).ok
+        assert (await target.kill(Replica("worker", 0), TREE)).ok
         assert not any(map(runs, family))
         assert (await target.resume(Replica("worker", 0))).proof == "it had died"
 

@@ -19,6 +19,7 @@ from graphquake.harness.processes.zygote import NAME
 from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.graph import GraphSpec, load_graph, read_graph
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.scope import TREE
 
 from support.made import plan_of
 from support.planted import FOLDER, planted
@@ -64,7 +65,7 @@ async def test_copies_are_children_of_the_guard(tmp_path: Path) -> None:
             assert (stat.ppid, stat.session, stat.comm) == (guard, mains[name], "python")
         assert await target.leaks() == []
         os.kill(zygote, signal.SIGKILL)
-        assert (await target.kill(Replica("decode", 0), "tree", 0)).ok
+        assert (await target.kill(Replica("decode", 0), TREE)).ok
         assert (await target.respawn(Replica("decode", 0))).ok
         assert await target.wait_ready(5.0)
     assert marked(this_owner("")) == []

@@ -35,7 +35,7 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import RETRY_AFTER_S
-from graphquake.harness.spec.plan import Burst
+from graphquake.harness.spec.steps.actions import BurstLike
 
 # An answer "too busy" that took longer than this was not shed: the request waited and failed.
 SHED_WITHIN_S: Final = 1.0
@@ -139,7 +139,7 @@ class Load:
         for task in (*self._steady, *self._running):
             task.cancel()
 
-    def burst(self, step: int, burst: Burst) -> None:
+    def burst(self, step: int, burst: BurstLike) -> None:
         """Start a burst: `burst.requests` requests over `burst.over_s` seconds from now."""
         self._keep(self._tasks.create_task(self._send_burst(step, burst)))
 
@@ -180,7 +180,7 @@ class Load:
                     break
                 await asyncio.sleep(RETRY_AFTER_S)
 
-    async def _send_burst(self, step: int, burst: Burst) -> None:
+    async def _send_burst(self, step: int, burst: BurstLike) -> None:
         begin_s = self.now_s()
         draw = random.Random(f"{self._load.seed}/{step}")
         for at_s, leaves in _burst_schedule(burst, draw):
@@ -312,7 +312,7 @@ def _heard(request: Request, now_s: float) -> None:
         request.quiet_from_s, request.quiet_to_s = request.last_s, now_s
 
 
-def _burst_schedule(burst: Burst, draw: random.Random) -> Iterator[tuple[float, bool]]:
+def _burst_schedule(burst: BurstLike, draw: random.Random) -> Iterator[tuple[float, bool]]:
     """Yield the time of each request of a burst, in seconds from its begin, and whether its client leaves early."""
     leaving = round(burst.requests * burst.leave)
     leaves = [True] * leaving + [False] * (burst.requests - leaving)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
-from graphquake.harness.spec.plan import Aimed, Step, Wait, WaitReady, is_fault
+from graphquake.harness.spec.plan import Step
 from graphquake.harness.spec.replica import Replica
 
 Phase: TypeAlias = Literal["baseline", "plan", "heal", "recover", "steady", "drain"]
@@ -97,18 +97,17 @@ class StepDone:
     @property
     def fault(self) -> bool:
         """True if the step takes something away from the graph."""
-        return is_fault(self.step)
+        return self.step.is_fault
 
     @property
     def waits(self) -> bool:
         """True if the step only lets time pass."""
-        return isinstance(self.step, Wait | WaitReady)
+        return self.step.is_wait
 
     @property
     def victim(self) -> Replica | None:
-        """The replica that the step aims at; None unless it is a fault or a respawn."""
-        step = self.step
-        return Replica(step.role, step.index) if isinstance(step, Aimed) else None
+        """The first replica that the step aims at; None if it aims at none."""
+        return next(iter(self.step.aims), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from graphquake.harness.processes.procfs import (
     signal_until,
 )
 from graphquake.harness.processes.replicas import Incarnation, ReplicaState
-from graphquake.harness.spec.plan import PROCESS, TREE
+from graphquake.harness.spec.scope import TREE, Child, Scope
 from graphquake.harness.targets.target import Landed
 
 # How long to wait for the child that a step aims at: a replica that was just started may not have it yet.
@@ -44,13 +44,13 @@ class Injector:
     def __init__(self, tree: ProcessTree) -> None:
         self._tree = tree
 
-    async def kill(self, replica: ReplicaState, scope: str, child: int) -> Landed:
+    async def kill(self, replica: ReplicaState, scope: Scope) -> Landed:
         """SIGKILL: to all its processes, to the main one, or to a child."""
         running = replica.running
         if running is None:
             return not_landed(f"{replica.name} was dead already")
-        if scope not in (TREE, PROCESS):
-            return await self._kill_child(replica, running, scope, child)
+        if isinstance(scope, Child):
+            return await self._kill_child(replica, running, scope)
         begun_s = time.monotonic()
         running.aimed = True
         # A process without marks is known only while its parents live. So all are looked up before the first one dies.
@@ -86,9 +86,9 @@ class Injector:
         return Landed(ok=True, proof=_gone_after(pids, ended_s - begun_s), at_s=ended_s)
 
     async def _kill_child(
-        self, replica: ReplicaState, running: Incarnation, scope: str, number: int
+        self, replica: ReplicaState, running: Incarnation, child: Child
     ) -> Landed:
-        name = replica.role.children[scope]
+        name = replica.role.children[child.name]
         until_s = time.monotonic() + CHILD_WITHIN_S
         while True:
             family = [pid for pid in self._tree.of(running) if pid != running.child.pid]
@@ -97,17 +97,17 @@ class Injector:
                 for pid in family
                 if is_called(pid, name) and (stat := stat_of(pid))
             ]
-            if number < len(found) or not running.runs or time.monotonic() >= until_s:
+            if child.index < len(found) or not running.runs or time.monotonic() >= until_s:
                 break
             await asyncio.sleep(POLL_S)
-        if number >= len(found):
+        if child.index >= len(found):
             there = ", ".join(sorted({command_of(pid)[:40] for pid in family})) or "none"
             return not_landed(
                 f"{replica.name} has {len(found)} child processes called {name}; its children: {there}"
             )
-        _, pid = sorted(found)[number]
+        _, pid = sorted(found)[child.index]
         begun_s = time.monotonic()
-        running.terminating |= scope in replica.role.dies_with
+        running.terminating |= child.name in replica.role.dies_with
         gone = await signal_and_see(
             pid, signal.SIGKILL, lambda: pid in self._tree.of(running), KILL_WITHIN_S
         )

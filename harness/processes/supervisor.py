@@ -42,6 +42,7 @@ from graphquake.harness.processes.reservations import Reservations
 from graphquake.harness.processes.signals import KILL_WITHIN_S, Injector, not_landed, seen
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.scope import Scope
 from graphquake.harness.targets.target import Landed, Leak, View
 
 SWEEP_WITHIN_S: Final = 2.0
@@ -310,9 +311,9 @@ class Supervisor:
         running = self._replicas[replica].running
         return running is None or await seen(running.ended, within_s)
 
-    async def kill(self, replica: Replica, scope: str, child: int) -> Landed:
+    async def kill(self, replica: Replica, scope: Scope) -> Landed:
         """See `Target.kill`."""
-        return await self._inject.kill(self._replicas[replica], scope, child)
+        return await self._inject.kill(self._replicas[replica], scope)
 
     async def terminate(self, replica: Replica) -> Landed:
         """See `Target.terminate`."""

@@ -21,7 +21,6 @@ from graphquake.harness.history.request import (
     Request,
 )
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import PROCESS, TREE, Kill, Stall, Terminate
 from graphquake.harness.spec.replica import Replica
 
 # An in-flight request may need this long to notice that its worker is gone, or one baseline p99 if that is longer.
@@ -86,20 +85,19 @@ def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
 
 def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> bool:
     """True if a fault ends its victim: SIGTERM, or a kill after which it died, also a kill of a child that it dies with."""
-    step = fault.step
-    if isinstance(step, Terminate):
+    effect = fault.step.effect(spec)
+    if effect == "ends":
         return True
-    if not isinstance(step, Kill) or died_s is None:
+    if effect not in ("kills", "dooms") or died_s is None:
         return False
-    is_whole = step.scope in (TREE, PROCESS) or step.scope in spec.role(step.role).dies_with
-    return is_whole and fault.begun_s <= died_s <= fault.at_s + spec.promises.window_s
+    return fault.begun_s <= died_s <= fault.at_s + spec.promises.window_s
 
 
 def stalled_stretches(history: History) -> dict[Replica, list[Stretch]]:
     """Return, for each replica, the intervals in which it was stalled: from the begin of the stall to the proof that it runs again."""
     found: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
     for fault in history.faults():
-        if isinstance(fault.step, Stall) and fault.victim:
+        if fault.victim and fault.step.effect(history.spec) == "stops":
             ends_s = (e.at_s for e in history.of(Resumed) if e.replica == fault.victim)
             until_s = min((s for s in ends_s if s >= fault.at_s), default=history.end_s)
             found[fault.victim].append(Stretch(fault.begun_s, max(fault.at_s, until_s)))

@@ -33,7 +33,6 @@ from graphquake.harness.promises.throughput import queueing, throughput
 from graphquake.harness.promises.verdict import Verdict, Violation, violation_in
 from graphquake.harness.promises.views import views_agree
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import PROCESS, TREE, Kill
 
 Promise: TypeAlias = Callable[[History, Availability], Iterable[Violation]]
 
@@ -230,13 +229,11 @@ def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _dies_with_a_child(history: History, death: Died) -> bool:
-    dies_with = history.spec.role(death.replica.role).dies_with
     for fault in history.faults():
         # A kill has landed when the child is gone. The replica that dies with it may be gone first.
         if fault.victim != death.replica or fault.begun_s > death.at_s:
             continue
-        step = fault.step
-        if isinstance(step, Kill) and step.scope not in (TREE, PROCESS) and step.scope in dies_with:
+        if fault.step.effect(history.spec) == "dooms":
             return True
     return False
 

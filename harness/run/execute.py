@@ -10,6 +10,7 @@ If a run ends early (an early verdict, Ctrl-C, an error), its clients are stoppe
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable
@@ -41,8 +42,9 @@ from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
 from graphquake.harness.run.healing import bring_back_all, replicas_down
 from graphquake.harness.run.request_trail import RequestTrail
 from graphquake.harness.run.steps import carry_out
-from graphquake.harness.spec.plan import Burst, Plan, Stall, is_fault
+from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.actions import Scene
 from graphquake.harness.targets.target import Leak, Target
 
 # How long the load runs before the plan begins: nine requests at 15/s. The first one already shows a graph that does not work.
@@ -142,7 +144,10 @@ async def execute(
             observers.append(run.look())
         beside = [tasks.create_task(one) for one in observers]
         body.add_done_callback(lambda _: [task.cancel() for task in beside])
-    return run.history()
+    # A run that ended early may have left something undone, and its graph may serve another run.
+    history = run.history()
+    await run.end_ongoing()
+    return history
 
 
 class _Run:
@@ -161,6 +166,7 @@ class _Run:
         self._phase_s = 0.0
         self._step = -1
         self._landing = False
+        self._ongoing: dict[int, Step] = {}
         self._views = Views()
         self._trail = RequestTrail(self._requests, recent_s=CALM_S)
         self._load = Load(
@@ -275,35 +281,49 @@ class _Run:
         self._events.append(PhaseBegan(self._phase_s, phase))
 
     async def _do_plan(self) -> None:
-        async with asyncio.TaskGroup() as stalls:
-            await self._do_steps(stalls)
+        async with asyncio.TaskGroup() as ends:
+            await self._do_steps(ends)
 
-    async def _do_steps(self, stalls: asyncio.TaskGroup) -> None:
+    async def _do_steps(self, ends: asyncio.TaskGroup) -> None:
         for number, step in enumerate(self._plan.steps):
-            self._step, self._landing = number, is_fault(step)
+            self._step, self._landing = number, step.is_fault
             if self._landing and self._load.is_over:
                 cause = f'the clients had ended before "{step}": they need more requests'
                 self._events.append(Invalidated(self._load.now_s(), cause))
             done = await carry_out(number, step, self._target, self._load)
             self._events.append(done)
             self._landing = False
-            if isinstance(step, Stall) and done.landed:
-                stalls.create_task(self._end_stall(step))
+            if step.lasts_s and done.landed:
+                self._ongoing[number] = step
+                if step.lasts_s < math.inf:
+                    ends.create_task(self._end_later(number, step))
             if not done.landed:
                 # What follows would be another plan than the one that was asked for.
                 break
         self._step = -1
 
-    async def _end_stall(self, stall: Stall) -> None:
-        await asyncio.sleep(stall.for_s)
-        replica = Replica(stall.role, stall.index)
-        resumed = await self._target.resume(replica)
-        self._events.append(Resumed(resumed.at_s - self._zero_s, replica, resumed.proof))
-        if not resumed.ok:
-            self._events.append(Invalidated(self._load.now_s(), f"{replica}: {resumed.proof}"))
+    async def _end_later(self, number: int, step: Step) -> None:
+        await asyncio.sleep(step.lasts_s)
+        await self._end(number)
+
+    async def _end(self, number: int) -> None:
+        """Undo a step that still goes on."""
+        step = self._ongoing[number]
+        undone = await step.undo(Scene(number, self._target, self._load))
+        del self._ongoing[number]
+        for replica in step.aims:
+            self._events.append(Resumed(undone.at_s - self._zero_s, replica, undone.proof))
+        if not undone.ok:
+            what = ", ".join(map(str, step.aims)) or str(step)
+            self._events.append(Invalidated(self._load.now_s(), f"{what}: {undone.proof}"))
+
+    async def end_ongoing(self) -> None:
+        """Undo the steps that still go on, all at once."""
+        await asyncio.gather(*map(self._end, list(self._ongoing)))
 
     async def _heal(self) -> None:
-        """Start all dead replicas again, at once."""
+        """Undo what still goes on, and start all dead replicas again, at once."""
+        await self.end_ongoing()
         if self._plan.heal != "all":
             return
         for replica, landed in await bring_back_all(self._target, replicas_down(self._target)):
@@ -365,8 +385,11 @@ class _Run:
         now_s = self._load.now_s()
         history = self._history_of_events()
         last_s = max((at_s for _, at_s in history.disturbed()), default=now_s - self._plan.stay_s)
-        bursts = ((s.at_s, self._plan.steps[s.number]) for s in history.of(StepDone))
-        over_s = (at_s + step.over_s for at_s, step in bursts if isinstance(step, Burst))
+        over_s = (
+            step.at_s + self._plan.steps[step.number].sends_s
+            for step in history.of(StepDone)
+            if self._plan.steps[step.number].adds_load
+        )
         window_s = self._target.spec.promises.window_s + BEYOND_WINDOW_S
         until_s = max(
             now_s + STEADY_S, max([last_s, *over_s]) + window_s, last_s + self._plan.stay_s

@@ -16,7 +16,7 @@ from typing import Any, Final
 from graphquake.harness.errors import InputError
 from graphquake.harness.run.execute import BASELINE_S
 from graphquake.harness.spec.graph import GraphSpec, RoleSpec, read_graph
-from graphquake.harness.spec.plan import TREE, Heal, Kill, Plan, Wait
+from graphquake.harness.spec.plan import TREE, Child, Heal, Kill, Plan, Scope, Wait
 from graphquake.harness.spec.table import did_you_mean
 
 NONE: Final = "none"
@@ -140,13 +140,13 @@ def scenario_plan(spec: GraphSpec, name: str, strike: Strike) -> Plan:
     return Plan((wait, *kills), heal)
 
 
-def _aim(spec: GraphSpec, name: str) -> tuple[RoleSpec, str]:
+def _aim(spec: GraphSpec, name: str) -> tuple[RoleSpec, Scope]:
     if name == "frontend":
         return spec.entry_role, TREE
     if name == ENGINE:
         for role in (_role(spec, "decode_worker"), _role(spec, "prefill_worker")):
             if role is not None and role.children:
-                return role, next(iter(role.children))
+                return role, Child(next(iter(role.children)))
         raise NotThereError(f"no worker of {spec.name} has an engine as a child of its own")
     found = _role(spec, name)
     if found is None:

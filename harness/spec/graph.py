@@ -20,8 +20,9 @@ from graphquake.harness.graphs.deployments import DEPLOYMENTS, deployment, is_de
 from graphquake.harness.spec.bounds import Promises, read_promises
 from graphquake.harness.spec.load import LoadSpec, read_load
 from graphquake.harness.spec.metrics import KNOWN_GAUGES, read_gauges
-from graphquake.harness.spec.plan import FAULTS, Plan, parse_plan
+from graphquake.harness.spec.plan import Plan, fault_verbs, parse_plan
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.scope import SCOPE_NAMES
 from graphquake.harness.spec.serves import Serves, parse_serves
 from graphquake.harness.spec.table import Table, did_you_mean
 from graphquake.harness.spec.templates import check_words
@@ -127,7 +128,7 @@ class GraphSpec:
     lease_s: float = 0.0
     preload: tuple[str, ...] = ()
     share_gpus: bool = False
-    faults: tuple[str, ...] = tuple(FAULTS)
+    faults: tuple[str, ...] = field(default_factory=fault_verbs)
     gauges: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: KNOWN_GAUGES)
     scenarios: Mapping[str, Plan] = field(default_factory=dict)
     restart: Restart = "never"
@@ -153,6 +154,16 @@ class GraphSpec:
     def entry_role(self) -> RoleSpec:
         """The role that clients talk to."""
         return next(role for role in self.roles if role.entry)
+
+    @property
+    def outage_shows_s(self) -> float:
+        """An outage that lasts longer than this is visible in all that the graph says of itself, in seconds."""
+        return self.lease_s + self.promises.agree_s
+
+    @property
+    def ready_within_s(self) -> float:
+        """The longest time that the file gives a role to become ready, in seconds; 0 if no role has a readiness probe."""
+        return max((role.ready.within_s for role in self.roles if role.ready), default=0.0)
 
     @property
     def shape(self) -> str:
@@ -208,7 +219,7 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
         check_words(table.table("env"), key, value, roles)
     children = table.name_texts("children")
     for key in children:
-        if key in ("tree", "process"):
+        if key in SCOPE_NAMES:
             raise table.table("children").error(
                 key, "is the name of a scope of kill; choose another name"
             )
@@ -276,15 +287,15 @@ def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
 
 
 def _read_faults(table: Table) -> tuple[str, ...]:
-    found = table.texts("faults") if "faults" in table else tuple(FAULTS)
+    found = table.texts("faults") if "faults" in table else fault_verbs()
     for verb in found:
-        if verb not in FAULTS:
+        if verb not in fault_verbs():
             raise table.error(
                 "faults",
-                f'names "{verb}", which is not a kind of fault{did_you_mean(verb, FAULTS)}',
+                f'names "{verb}", which is not a kind of fault{did_you_mean(verb, fault_verbs())}',
             )
     if not found:
-        raise table.error("faults", f"is empty, expected some of {', '.join(FAULTS)}")
+        raise table.error("faults", f"is empty, expected some of {', '.join(fault_verbs())}")
     return found
 
 

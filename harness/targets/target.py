@@ -22,21 +22,9 @@ from graphquake.harness.history.events import (
 )
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.actions import Actions, Landed
 
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """What a target saw of something that it was asked to do.
-
-    Attributes:
-        ok: whether it took effect.
-        proof: what was seen, in words.
-        at_s: when it took effect.
-    """
-
-    ok: bool
-    proof: str
-    at_s: float
+__all__ = ["Landed", "Leak", "Target", "View"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +57,8 @@ class View:
     holds: int
 
 
-class Target(Protocol):
-    """A live graph.
+class Target(Actions, Protocol):
+    """A live graph. The things that steps do to it are in `Actions`.
 
     How to write a target, beginning with the smallest one:
 
@@ -118,48 +106,6 @@ class Target(Protocol):
 
     def ready(self, replica: Replica) -> bool:
         """True if its present incarnation runs, has passed its readiness probe, and is not stalled."""
-        ...
-
-    def ending(self, replica: Replica) -> bool:
-        """True while the replica shuts down: it got SIGTERM, or a child that it depends on was killed, and it has not exited yet."""
-        ...
-
-    async def gone(self, replica: Replica, within_s: float) -> bool:
-        """Wait until the replica's main process is gone. False if it still runs after `within_s` seconds."""
-        ...
-
-    async def kill(self, replica: Replica, scope: str, child: int) -> Landed:
-        """Send SIGKILL, and wait until every process aimed at is gone.
-
-        Args:
-            replica: which one.
-            scope: `tree` (all its processes), `process` (the main process only), or a child's name from the graph file.
-            child: the number of the child among those with this name, oldest first, from 0.
-        """
-        ...
-
-    async def terminate(self, replica: Replica) -> Landed:
-        """Send SIGTERM to the main process. Does not wait for its end."""
-        ...
-
-    async def stall(self, replica: Replica) -> Landed:
-        """Send SIGSTOP to all processes of the replica, and wait until each is stopped."""
-        ...
-
-    async def resume(self, replica: Replica) -> Landed:
-        """Send SIGCONT to all processes of the replica, and wait until none is stopped. Lands as well if the replica has died."""
-        ...
-
-    async def respawn(self, replica: Replica) -> Landed:
-        """Start a dead replica again."""
-        ...
-
-    async def wait_ready(self, within_s: float) -> bool:
-        """Wait until every live replica is ready and the graph lists at least as many replicas as live.
-
-        It may list more: a graph with leases lists a killed replica until its lease ends. While a replica is dead that others need to
-        become listed, e.g. a registry, this may give up sooner than after `within_s` seconds.
-        """
         ...
 
     def pids(self) -> Sequence[int]:

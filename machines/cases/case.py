@@ -19,7 +19,8 @@ from graphquake.harness.history.history import History
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import Aimed, Plan, Step
+from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.replica import Replica
 from graphquake.machines.cases.conditions import Value, under
 from graphquake.machines.plans.subplan import last_act
 from graphquake.machines.shrinking.result import Control, Needed, Threshold
@@ -216,26 +217,20 @@ def relabellings(plan: Plan, within: Plan) -> Iterator[Plan]:
     ]
     for product in itertools.islice(itertools.product(*pools), RELABELLINGS_MAX):
         to = {
-            (role, old): new
+            Replica(role, old): Replica(role, new)
             for role, chosen in product
             for old, new in zip(named[role], chosen, strict=True)
         }
-        yield replace(plan, steps=tuple(_relabelled(step, to) for step in plan.steps))
+        yield replace(plan, steps=tuple(step.moved(to.__getitem__) for step in plan.steps))
 
 
 def _replicas_named(plan: Plan) -> dict[str, list[int]]:
     """For each role, the indices of the replicas that a plan aims at, in ascending order."""
     named: dict[str, set[int]] = {}
     for step in plan.steps:
-        if isinstance(step, Aimed):
-            named.setdefault(step.role, set()).add(step.index)
+        for replica in step.aims:
+            named.setdefault(replica.role, set()).add(replica.index)
     return {role: sorted(used) for role, used in named.items()}
-
-
-def _relabelled(step: Step, to: Mapping[tuple[str, int], int]) -> Step:
-    if isinstance(step, Aimed):
-        return replace(step, index=to[(step.role, step.index)])
-    return step
 
 
 def acted_s(plan: Plan, history: History) -> float | None:

@@ -16,9 +16,9 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.history.host import Host
 from graphquake.harness.promises.builtin import promises_of
 from graphquake.harness.promises.signature import Signature
+from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.machines.cases.case import Case, Observed
-from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import Runner, RunResult

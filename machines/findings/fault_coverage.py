@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from graphquake.harness.history.events import BecameReady, Died, Spawned, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import Burst, Fault
 from graphquake.harness.spec.replica import Replica
 
 OVERLAP = "kill while another recovers"
@@ -55,9 +54,9 @@ def _kinds(history: History) -> Iterator[str]:
             down.add(event.replica)
         elif event.landed:
             step = event.step
-            if isinstance(step, Fault):
-                yield f"{type(step).__name__.lower()} {step.role}"
+            if step.is_fault:
+                yield from dict.fromkeys(f"{step.verb} {one.role}" for one in step.aims)
                 if down - {event.victim}:
                     yield OVERLAP
-            elif isinstance(step, Burst) and down:
+            elif step.adds_load and down:
                 yield BURST_ON_PART

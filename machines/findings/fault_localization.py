@@ -19,7 +19,7 @@ from typing import Final
 from graphquake.harness.history.history import History
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
-from graphquake.harness.spec.plan import Aimed, Burst, Step
+from graphquake.harness.spec.plan import Step
 
 LAST_FAULT: Final = 2.0
 BESIDE_THE_PATH: Final = 0.25
@@ -48,9 +48,10 @@ def blame(history: History, violation: Violation) -> tuple[float, ...]:
 
 def _of_role(history: History, step: Step) -> float:
     path = history.spec.serves.roles | {history.spec.entry_role.name}
-    return BESIDE_THE_PATH if isinstance(step, Aimed) and step.role not in path else 1.0
+    roles = {replica.role for replica in step.aims}
+    return BESIDE_THE_PATH if roles and roles.isdisjoint(path) else 1.0
 
 
 def _of_load(step: Step, violation: Violation) -> float:
     is_load = violation.promise == "throughput" or violation.signature == GAUGE_LEFT
-    return BURST_OF_LOAD if is_load and isinstance(step, Burst) else 1.0
+    return BURST_OF_LOAD if is_load and step.adds_load else 1.0

@@ -31,6 +31,7 @@ from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.impact import SLOW_S
 from graphquake.harness.reports.story import story
 from graphquake.harness.reports.suite_table import FORMATS, compare, read_records, render
+from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.plan import Plan, read_plan
 from graphquake.machines.findings.artifacts import draw
@@ -38,7 +39,6 @@ from graphquake.machines.frontends.cli_cases import MARKS, budget_of, mark_case,
 from graphquake.machines.frontends.demo import add_options as add_demo_options
 from graphquake.machines.frontends.demo import demo
 from graphquake.machines.frontends.try_command import trial_text
-from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.live_runner import LiveRunner

@@ -43,10 +43,10 @@ from graphquake.harness.run.scenarios import (
     scenario_plan,
 )
 from graphquake.harness.spec.environment import check_environment
+from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.frontends.outcomes import ProvedNothing, end_session, lift_timeout
-from graphquake.machines.plans.graph_model import check_plan
 from graphquake.machines.reports.ci_folder import report_scenarios
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.live_runner import new_loop

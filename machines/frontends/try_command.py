@@ -17,12 +17,12 @@ from graphquake.harness.history.request import (
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.plans.machine import WAITS_MAX_S
+from graphquake.harness.spec.steps.wait import PLAN_WAITS_MAX_S
 from graphquake.machines.reports.finding_text import promised
 
 BUDGET_S: Final = 600.0
 # Seconds that a plan adds to a run without steps, for its waits and outages: half of the longest waits that are drawn.
-PLAN_S: Final = WAITS_MAX_S / 2
+PLAN_S: Final = PLAN_WAITS_MAX_S / 2
 
 
 async def trial_text(spec: GraphSpec, folder: Path) -> str:

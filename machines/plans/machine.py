@@ -1,70 +1,74 @@
 """The rule-based state machine that draws a plan.
 
-**Rules append, teardown judges.** A rule adds one step to the plan, if a pure model of the graph says that it is possible; no rule
-ever looks at the live graph. Judging happens once, at teardown. So drawing is deterministic whatever the graph does, and no noise of a
+**Rules append, teardown judges.** A rule adds steps to the plan, if a pure model of the graph says that they are possible. No rule
+ever looks at the live graph. The plan is judged once, at teardown. So drawing is deterministic whatever the graph does, and no noise of a
 live system reaches Hypothesis: a machine whose rules act on a live graph dies of `Flaky` errors as soon as a bug shows in fewer
 than all of its runs (measured on a simulated graph: at a rate of .9, 5 of 30 searches ended so; at .6, 25 of 30).
 
-To draw steps of your own, subclass `PlanMachine` and add rules whose only effect is `self.add(step)`.
+The rules come from the kinds of steps, see `harness.spec.steps`. To draw steps in ways of your own, subclass `PlanMachine` and add rules
+whose only effect is `self.add(step)`. `self.can(step)` is true if the model
+allows the step. A rule of yours that has the name of a built-in one replaces it.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import (
-    FAULTS,
-    Burst,
-    Fault,
-    Kill,
-    Plan,
-    Respawn,
-    Stall,
-    Step,
-    Terminate,
-    Wait,
-    WaitReady,
-    is_fault,
-)
-from graphquake.machines.plans.graph_model import Model
-from graphquake.machines.plans.novelty import outlast_s
+from graphquake.harness.spec.plan import Plan, Step
+from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.burst import may_burst
+from graphquake.harness.spec.steps.kind import FLAG, Rule
+from graphquake.harness.spec.steps.model import GraphModel
+from graphquake.harness.spec.steps.table import rules
 
 # Longer plans are mostly outage: with 24 steps, 59% of the plan's time had nothing to judge.
 STEPS_MAX: Final = 10
 FAULTS_MAX: Final = 6
-BURSTS_MAX: Final = 3
-WAITS_MAX_S: Final = 6.0
-# Log-uniform from 20 ms to 2 s: a race needs a short wait as often as a slow clean-up needs a long one.
-WAITS_S: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.0)
-BURSTS: Final = (5, 10, 20, 30, 40)
-BURSTS_OVER_S: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
-LEAVES: Final = (0.0, 0.0, 0.25, 0.5, 1.0)
 # A stale lease shows itself when it ends: the run outlasts it by this.
 BEYOND_LEASE_S: Final = 2.0
 
-# An outage that lasts so much longer than what the graph says of itself may lag shows whether that is true.
-BEYOND_NOTICE_S: Final = 0.2
-
-STALLS_S: Final = (0.2, 0.6, 1.2)
-STALL_BEYOND_LEASE_S: Final = 1.0
-# Kill, wait.
-OUTAGE_STEPS: Final = 2
-# Kill, respawn, wait; and for how long, where it is not until all is ready.
-RESTART_STEPS: Final = 3
-SHORT_S: Final = (0.1, 0.35)
-
 OnPlan = Callable[[Plan], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    """The choices of one draw, made by Hypothesis; see `Pick`."""
+
+    data: st.DataObject | None
+    targets: Sequence[Replica]
+    ahead: Mapping[str, Any]
+    _chosen: list[Replica] = field(default_factory=list)
+
+    def one_of(self, values: Sequence[T]) -> T:
+        """One of some values."""
+        assert self.data is not None, "a rule that chooses says so, see Rule.picks"
+        return self.data.draw(st.sampled_from(values))
+
+    def flag(self) -> bool:
+        """True or False."""
+        assert self.data is not None, "a rule that chooses says so, see Rule.picks"
+        return self.data.draw(st.booleans())
+
+    @property
+    def replica(self) -> Replica:
+        """One of the targets: a role first, so that a role with one replica is hit as often as one with four."""
+        if not self._chosen:
+            role = self.one_of(list(dict.fromkeys(one.role for one in self.targets)))
+            index = self.one_of([one.index for one in self.targets if one.role == role])
+            self._chosen.append(Replica(role, index))
+        return self._chosen[0]
 
 
 class PlanMachine(RuleBasedStateMachine):
-    """Draws one plan for one graph, and hands it over.
+    """Draws one plan for one graph, and hands it on.
 
     Class attributes are set by `machine_for`.
     """
@@ -74,7 +78,7 @@ class PlanMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model(self.spec)
+        self.model = GraphModel(self.spec)
         self.steps: list[Step] = []
         self.length = 0
         self.stay_s = 0.0
@@ -84,43 +88,55 @@ class PlanMachine(RuleBasedStateMachine):
     # ---- what may be drawn now; all of it from the model
 
     @property
-    def has_room(self) -> bool:
-        """Whether the plan may still grow."""
-        return len(self.steps) < self.length
-
-    def may_fault(self) -> bool:
-        """Whether one more fault may be drawn."""
-        return self.has_room and sum(map(is_fault, self.steps)) < FAULTS_MAX
+    def room(self) -> int:
+        """The number of steps that may still be added."""
+        return max(0, self.length - len(self.steps))
 
     @property
-    def faults(self) -> set[type[Fault]]:
-        """The kinds of fault that the graph file lets be drawn."""
-        return {FAULTS[verb] for verb in self.spec.faults}
+    def has_room(self) -> bool:
+        """True if the plan may still grow."""
+        return self.room > 0
 
-    def targets(self, make: Callable[[str, int], Step]) -> list[tuple[str, int]]:
-        """The replicas at which a step of that kind may aim."""
+    def may_fault(self) -> bool:
+        """True if one more fault may be drawn."""
+        return self.has_room and sum(step.is_fault for step in self.steps) < FAULTS_MAX
+
+    def waited_s(self) -> float:
+        """The time that the plan waits so far, in seconds."""
+        return sum(step.waits_s for step in self.steps)
+
+    def may(self, kind: type[Step], one: Rule) -> bool:
+        """True if a rule applies."""
+        if kind.is_fault and not (self.may_fault() and kind.verb in self.spec.faults):
+            return False
+        return self.has_room and one.may(self) and (one.at is None or bool(self.targets(one.at)))
+
+    def targets(self, at: Callable[[Replica], Step]) -> list[Replica]:
+        """The replicas at which a step may aim."""
         found = []
         for replica in self.spec.replicas():
-            role, index = replica.role, replica.index
-            step = make(role, index)
-            if isinstance(step, Fault) and type(step) not in self.faults:
+            step = at(replica)
+            if step.is_fault and step.verb not in self.spec.faults:
                 return []
-            aimed = self.focus in ("", role) and self.model.possible(step) is None
-            if aimed and (not self.keeps_path or self.model.after(step).serves()):
-                found.append((role, index))
+            aimed = self.focus in ("", replica.role) and step.possible(self.model) is None
+            if aimed and (not self.keeps_path or step.after(self.model).serves()):
+                found.append(replica)
         return found
+
+    def can(self, step: Step) -> bool:
+        """True if the model says that a step is possible now."""
+        return step.possible(self.model) is None
 
     def add(self, step: Step) -> None:
         """Append a step to the plan."""
         self.steps.append(step)
-        self.model = self.model.after(step)
+        self.model = step.after(self.model)
 
-    def pick(self, data: st.DataObject, targets: list[tuple[str, int]]) -> tuple[str, int]:
+    def pick(self, data: st.DataObject, targets: Sequence[Replica]) -> Replica:
         """One of the targets: a role first, so that a role with one replica is hit as often as one with four."""
-        role = data.draw(st.sampled_from(list(dict.fromkeys(role for role, _ in targets))))
-        return role, data.draw(st.sampled_from([i for name, i in targets if name == role]))
+        return _Pick(data, targets, {}).replica
 
-    # ---- rules
+    # ---- the rules that belong to no kind
 
     @initialize(
         length=st.integers(1, STEPS_MAX),
@@ -129,9 +145,10 @@ class PlanMachine(RuleBasedStateMachine):
         stays=st.sampled_from([False, False, False, False, True]),
     )
     def begin(self, length: int, keeps_path: bool, data: st.DataObject, stays: bool) -> None:  # noqa: FBT001
-        """Some plans keep a serving path; one in two aims at one role alone; one in five outlasts the graph's leases.
+        """Choose what all of the plan has in common.
 
-        Where each role can lose a replica, two plans in three keep a path; where few can, fewer do, or the others would hardly be hit.
+        Some plans keep a serving path. One in two aims at one role alone. One in five outlasts the graph's leases.
+        Where each role can lose a replica, two plans in three keep a path. Where few can, fewer do, or the others would hardly be hit.
         """
         self.length = length
         roles = [role.name for role in self.spec.roles]
@@ -141,152 +158,40 @@ class PlanMachine(RuleBasedStateMachine):
         self.stay_s = self.spec.lease_s + BEYOND_LEASE_S if stays and self.spec.lease_s else 0.0
 
     def can_spare(self, role: str) -> bool:
-        """Whether there is still a path without one replica of a role."""
-        return self.model.after(Kill(role, 0)).serves()
+        """True if a path is left without one replica of a role."""
+        return self.model.with_ended(Replica(role, 0)).serves()
 
-    @precondition(lambda self: self.may_fault() and self.targets(Kill))
-    @rule(data=st.data())
-    def kill(self, data: st.DataObject) -> None:
-        """SIGKILL to a replica: all of its tree, its main process, or a child that the graph file names."""
-        role, index = self.pick(data, self.targets(Kill))
-        children = list(self.spec.role(role).children)
-        # Where the file names no children, a replica is one process, and its tree is that.
-        scopes = ["tree", "process", *children] if children else ["tree"]
-        step = Kill(role, index, data.draw(st.sampled_from(scopes)))
-        self.add(step if self.model.possible(step) is None else Kill(role, index))
-
-    @precondition(
-        lambda self: (
-            self.may_fault()
-            and self.spec.restart == "never"
-            and len(self.steps) + RESTART_STEPS <= self.length
-            and self.targets(Kill)
-        )
-    )
-    @rule(
-        data=st.data(),
-        wait=st.sampled_from([WaitReady(), WaitReady(), *map(Wait, SHORT_S)]),
-        again=st.booleans(),
-    )
-    def restart(self, data: st.DataObject, wait: Step, again: bool) -> None:  # noqa: FBT001
-        """A replica goes and comes back: what follows meets its next incarnation, young or not yet there. Or that dies at once."""
-        aim = self.pick(data, self.targets(Kill))
-        for step in (Kill(*aim), Respawn(*aim), wait):
-            self.add(step)
-        if again and self.may_fault():
-            self.add(Kill(*aim))
-
-    @property
-    def outage_s(self) -> float:
-        """How long an outage has to be to show in all that the graph says of itself."""
-        return outlast_s(self.spec) + BEYOND_NOTICE_S
-
-    @precondition(
-        lambda self: (
-            self.may_fault()
-            and self.spec.restart == "never"
-            and self.spec.lease_s > 0
-            and len(self.steps) + OUTAGE_STEPS <= self.length
-            and self.waited_s() + self.outage_s <= WAITS_MAX_S
-            and self.targets(Kill)
-        )
-    )
-    @rule(data=st.data())
-    def outage(self, data: st.DataObject) -> None:
-        """A replica goes, and stays away for longer than leases hide it."""
-        self.add(Kill(*self.pick(data, self.targets(Kill))))
-        self.add(Wait(round(self.outage_s, 2)))
-
-    @precondition(lambda self: self.may_fault() and self.targets(Terminate))
-    @rule(data=st.data())
-    def terminate(self, data: st.DataObject) -> None:
-        """SIGTERM to a replica."""
-        self.add(Terminate(*self.pick(data, self.targets(Terminate))))
-
-    @precondition(lambda self: self.may_fault() and self.targets(_stall))
-    @rule(data=st.data())
-    def stall(self, data: st.DataObject) -> None:
-        """SIGSTOP to a replica for a while; where there are leases, one time in four for longer than they last."""
-        role, index = self.pick(data, self.targets(_stall))
-        beyond = [self.spec.lease_s + STALL_BEYOND_LEASE_S] if self.spec.lease_s else []
-        self.add(Stall(role, index, data.draw(st.sampled_from([*STALLS_S, *beyond]))))
-
-    @precondition(lambda self: self.has_room and self.targets(Respawn))
-    @rule(data=st.data())
-    def respawn(self, data: st.DataObject) -> None:
-        """Bring a dead replica back."""
-        self.add(Respawn(*self.pick(data, self.targets(Respawn))))
-
-    @precondition(lambda self: self.has_room and self.count(Burst) < BURSTS_MAX)
-    @rule(
-        requests=st.sampled_from(BURSTS),
-        over_s=st.sampled_from(BURSTS_OVER_S),
-        leave=st.sampled_from(LEAVES),
-    )
-    def burst(self, requests: int, over_s: float, leave: float) -> None:
-        """Requests on top of the steady load."""
-        self.add(Burst(requests, over_s, leave))
-
-    @precondition(
-        lambda self: (
-            self.has_room
-            and self.waited_s() < WAITS_MAX_S
-            and not (self.steps and isinstance(self.steps[-1], Wait))
-        )
-    )
-    @rule(for_s=st.sampled_from(WAITS_S))
-    def wait(self, for_s: float) -> None:
-        """Let time pass."""
-        self.add(Wait(round(min(for_s, WAITS_MAX_S - self.waited_s()), 2)))
-
-    @precondition(lambda self: self.has_room and self.somebody_comes())
-    @rule()
-    def wait_until_ready(self) -> None:
-        """Let the graph recover before the next step."""
-        self.add(WaitReady())
-
-    @precondition(lambda self: not self.has_room or self.count(Burst) == BURSTS_MAX)
+    @precondition(lambda self: not self.has_room or not may_burst(self))
     @rule()
     def rest(self) -> None:
-        """The plan has its length, or it may be that nothing else can be added."""
+        """Add nothing: the plan has its length, or nothing else may be possible."""
 
-    def somebody_comes(self) -> bool:
-        """Whether there is somebody to wait for: who was respawned, goes on after a stall, or comes back by himself."""
-        comes = Fault if self.spec.restart == "always" else Respawn | Stall
-        since = itertools.takewhile(lambda step: not isinstance(step, WaitReady), self.steps[::-1])
-        return any(isinstance(step, comes) for step in since)
-
-    def count(self, kind: type[Step]) -> int:
-        """How many steps of a kind the plan has so far."""
-        return sum(isinstance(step, kind) for step in self.steps)
-
-    def waited_s(self) -> float:
-        """How long the plan waits so far."""
-        return sum(step.for_s for step in self.steps if isinstance(step, Wait))
-
-    # ---- the plan
-
-    def plainest(self) -> list[Plan]:
-        """The plainest plans: each role loses one replica, or the most requests come at once, which wait or all leave."""
-        first = dict(reversed(self.targets(Kill)))
-        roles = [role.name for role in self.spec.roles if role.name in first]
-        steps: list[Step] = [Kill(role, first[role]) for role in roles]
-        steps += [Burst(max(BURSTS), min(BURSTS_OVER_S), leave) for leave in (0.0, max(LEAVES))]
-        return [Plan((step,)) for step in steps]
+    # ---- the end
 
     def plan(self) -> Plan:
-        """What was drawn."""
+        """The plan so far."""
         return Plan(tuple(self.steps), stay_s=self.stay_s)
 
     def teardown(self) -> None:
-        """Hand over the plan, unless Hypothesis ended the drawing early."""
+        """Hand the plan on, unless an error cut the drawing short."""
         if sys.exc_info()[0] is None:
             type(self).on_plan(self.plan())
 
 
-def _stall(role: str, index: int) -> Stall:
-    """The stall by which targets are looked for: how long it takes is no matter."""
-    return Stall(role, index, STALLS_S[0])
+def _rule_of(kind: type[Step], one: Rule) -> Any:
+    """The Hypothesis rule for a rule of a kind."""
+
+    def draw(self: PlanMachine, data: st.DataObject | None = None, **ahead: object) -> None:
+        targets = self.targets(one.at) if one.at else []
+        for step in one.make(self, _Pick(data, targets, ahead)):
+            self.add(step)
+
+    draw.__name__ = draw.__qualname__ = one.name
+    # Hypothesis orders rules by the number of their arguments, so a rule that chooses nothing gets no data.
+    arguments: dict[str, Any] = {"data": st.data()} if one.at or one.picks else {}
+    for name, values in one.ahead.items():
+        arguments[name] = st.booleans() if values is FLAG else st.sampled_from(values)
+    return precondition(lambda self: self.may(kind, one))(rule(**arguments)(draw))  # type: ignore[no-untyped-call]  # Hypothesis's rule() is not typed
 
 
 def machine_for(
@@ -296,8 +201,11 @@ def machine_for(
 
     Args:
         spec: the graph.
-        on_plan: called with each plan; raises if the plan breaks a promise.
+        on_plan: is given each plan; raises if the plan breaks a promise.
         base: a subclass of `PlanMachine` with rules of its own.
     """
     members: dict[str, Any] = {"spec": spec, "on_plan": staticmethod(on_plan)}
+    for kind, one in rules():
+        if not hasattr(base, one.name):
+            members[one.name] = _rule_of(kind, one)
     return type(base.__name__, (base,), members)

@@ -17,19 +17,9 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import (
-    Burst,
-    Fault,
-    Kill,
-    Plan,
-    Respawn,
-    Stall,
-    Step,
-    Terminate,
-    Wait,
-    WaitReady,
-)
-from graphquake.machines.plans.graph_model import Model
+from graphquake.harness.spec.plan import Plan, Step, WaitReady
+from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.model import GraphModel
 
 Sight: TypeAlias = tuple[str, ...]
 
@@ -44,17 +34,8 @@ AGAIN: Final = 0.25
 ALONE: Final = 4.0
 HIDDEN: Final = "without a path"
 PAIRS: Final = frozenset({"then", "while out", "after the return of"})
-# Requests from where on a burst is a large one.
-MANY: Final = 25
-# A stall that somebody with patience takes for a death.
-LONG_S: Final = 1.0
 # Two acts with less between them are one blow.
 SOON_S: Final = 0.3
-
-
-def outlast_s(spec: GraphSpec) -> float:
-    """What is out for so long has to show in all that the graph says of itself."""
-    return spec.lease_s + spec.promises.agree_s
 
 
 def sights(spec: GraphSpec, plan: Plan) -> frozenset[Sight]:
@@ -63,7 +44,9 @@ def sights(spec: GraphSpec, plan: Plan) -> frozenset[Sight]:
     for step in plan.steps:
         look.at(step)
     if plan.stay_s:
-        look.found |= {("stays", role) for role in {step.role for step in plan.faults}}
+        look.found |= {
+            ("stays", role) for role in {one.role for step in plan.faults for one in step.aims}
+        }
     return frozenset(look.found)
 
 
@@ -81,30 +64,29 @@ class _Look:
     found: set[Sight] = field(default_factory=set)
     at_s: float = 0.0
     out: dict[str, float] = field(default_factory=dict)
-    back: dict[tuple[str, int], float] = field(default_factory=dict)
+    back: dict[Replica, float] = field(default_factory=dict)
     last: tuple[str, float] | None = None
-    _model: Model = field(init=False)
+    _model: GraphModel = field(init=False)
     _lives: Counter[str] = field(default_factory=Counter)
     _deaths: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self._model = Model(self.spec)
+        self._model = GraphModel(self.spec)
 
     def at(self, step: Step) -> None:
         """The next step."""
         act = ""
-        match step:
-            case Wait():
-                self._wait(step)
-            case WaitReady():
-                self.back = dict.fromkeys(self.back, self.at_s)
-            case Burst():
-                act = self._burst(step)
-            case Respawn():
-                act = self._respawn(step)
-            case Kill() | Terminate() | Stall():
-                act = self._fault(step)
-        self._model = self._model.after(step)
+        if step.is_fault:
+            act = self._fault(step)
+        elif step.repairs:
+            act = self._repair(step)
+        elif step.adds_load:
+            act = self._load(step)
+        elif isinstance(step, WaitReady):
+            self.back = dict.fromkeys(self.back, self.at_s)
+        elif step.waits_s:
+            self._wait(step)
+        self._model = step.after(self._model)
         down = (one.role for one in self.spec.replicas() if not self._model.works(one))
         self.out = {role: self.out.get(role, self.at_s) for role in down}
         if act:
@@ -119,55 +101,45 @@ class _Look:
     def _soon(self, since_s: float) -> str:
         return "soon" if self.at_s - since_s < SOON_S else "later"
 
-    def _wait(self, step: Wait) -> None:
-        self.at_s += step.for_s
-        long = (
-            role for role, since_s in self.out.items() if self.at_s - since_s > outlast_s(self.spec)
-        )
+    def _wait(self, step: Step) -> None:
+        self.at_s += step.waits_s
+        shows_s = self.spec.outage_shows_s
+        long = (role for role, since_s in self.out.items() if self.at_s - since_s > shows_s)
         self.found |= {("out for long", role) for role in long}
 
-    def _burst(self, step: Burst) -> str:
-        words = ["burst", "many" if step.requests >= MANY else "few"]
-        words += ["at once"] * (step.over_s <= SOON_S) + ["leave"] * (step.leave > 0)
-        act = " ".join(words)
+    def _load(self, step: Step) -> str:
+        act = step.feature(self.spec)
         shown = {(act, "while out", role) for role in self.out or ("nobody",)}
         self.found |= {(*sight, *self._hidden()) for sight in shown}
         return act
 
-    def _respawn(self, step: Respawn) -> str:
-        self._lives[step.role] += 1
-        self.back[step.role, step.index] = self.at_s
-        self.found.add(("respawn", step.role, str(self._lives[step.role])))
-        return f"respawn {step.role}"
+    def _repair(self, step: Step) -> str:
+        for one in step.aims:
+            self._lives[one.role] += 1
+            self.back[one] = self.at_s
+            self.found.add((step.verb, one.role, str(self._lives[one.role])))
+        return step.feature(self.spec)
 
-    def _fault(self, step: Fault) -> str:
-        act = _act(self.spec, step)
-        own = step.role, step.index
-        shown = {(act,), ("hits", step.role, str(step.index))}
+    def _fault(self, step: Step) -> str:
+        act = step.feature(self.spec)
+        shown = {(act,), *(("hits", one.role, str(one.index)) for one in step.aims)}
         shown |= {(act, "while out", role) for role in self.out}
         shown |= {
-            (act, "after the return of", "itself" if who == own else who[0], self._soon(since_s))
+            (
+                act,
+                "after the return of",
+                "itself" if who in step.aims else who.role,
+                self._soon(since_s),
+            )
             for who, since_s in self.back.items()
         }
         self.found |= {(*sight, *self._hidden()) for sight in shown}
-        self.back.pop(own, None)
-        if not isinstance(step, Stall):
-            self._deaths[step.role] += 1
-            self.found.add(("dies", step.role, str(self._deaths[step.role])))
+        for one in step.aims:
+            self.back.pop(one, None)
+            if not step.lasts_s:
+                self._deaths[one.role] += 1
+                self.found.add(("dies", one.role, str(self._deaths[one.role])))
         return act
-
-
-def _act(spec: GraphSpec, step: Fault) -> str:
-    """A fault without its number, but for how long it takes."""
-    kind = f"{type(step).__name__.lower()} {step.role}"
-    if isinstance(step, Kill):
-        return f"{kind} {step.scope}"
-    if isinstance(step, Stall):
-        beyond = spec.lease_s and step.for_s > spec.lease_s
-        return (
-            f"{kind} {'beyond a lease' if beyond else 'long' if step.for_s >= LONG_S else 'short'}"
-        )
-    return kind
 
 
 @dataclass(slots=True)
@@ -207,5 +179,5 @@ class Novelty:
 
 def _takes_s(plan: Plan) -> float:
     """About what a run of a plan takes."""
-    waited_s = sum(step.for_s for step in plan.steps if isinstance(step, Wait | Stall))
+    waited_s = sum(step.waits_s + step.lasts_s for step in plan.steps)
     return RUN_S + waited_s + plan.stay_s

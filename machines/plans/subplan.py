@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphquake.harness.spec.plan import Burst, Plan, Stall, Step, Wait, WaitReady
+from graphquake.harness.spec.plan import Plan, Step, Wait
 
 # Waits are held at 10 ms; sums of them are compared with a little slack against rounding.
 SLACK_S = 1e-6
@@ -18,17 +18,7 @@ SLACK_S = 1e-6
 
 def embeds(small: Plan, large: Plan) -> bool:
     """Whether `small` embeds in `large`."""
-    return embedding_ends(small, large) is not None
-
-
-def embedding_ends(small: Plan, large: Plan) -> int | None:
-    """Where the earliest embedding of `small` in `large` is complete.
-
-    Returns:
-        The number of the step of `large` with which it is (-1 for an empty `small`); None if there is no embedding.
-    """
-    found = _earliest(small, large)
-    return None if found is None else found[1]
+    return _earliest(small, large) is not None
 
 
 def last_act(small: Plan, large: Plan) -> int | None:
@@ -37,12 +27,11 @@ def last_act(small: Plan, large: Plan) -> int | None:
     Returns:
         The number of the step of `large` (-1 if `small` only waits); None if there is no embedding.
     """
-    found = _earliest(small, large)
-    return None if found is None else found[0]
+    return _earliest(small, large)
 
 
-def _earliest(small: Plan, large: Plan) -> tuple[int, int] | None:
-    """Where the earliest embedding last does anything, and where it is complete."""
+def _earliest(small: Plan, large: Plan) -> int | None:
+    """The place of the last act of the earliest embedding; -1 if it only waits, None if there is none."""
     if small.heal != large.heal or small.stay_s > large.stay_s + SLACK_S:
         return None
     acted, at, waited_s = -1, -1, 0.0
@@ -52,16 +41,16 @@ def _earliest(small: Plan, large: Plan) -> tuple[int, int] | None:
             at = place
             if isinstance(other, Wait):
                 waited_s += other.for_s
-            done = step is None or (not isinstance(other, Wait) and _covers(other, step))
+            done = step is None or (not isinstance(other, Wait) and other.covers(step))
             if done and waited_s + SLACK_S >= wait_s:
                 break
         else:
             if step is not None or wait_s > SLACK_S:
                 return None
-        if step is not None and not isinstance(step, WaitReady):
+        if step is not None and not step.is_wait:
             acted = at
         waited_s = 0.0
-    return acted, at
+    return acted
 
 
 def _from(steps: tuple[Step, ...], begin: int) -> Iterable[tuple[int, Step]]:
@@ -79,16 +68,3 @@ def _acts(steps: tuple[Step, ...]) -> Iterable[tuple[Step | None, float]]:
             waited_s = 0.0
     if waited_s:
         yield None, waited_s
-
-
-def _covers(large: Step, small: Step) -> bool:
-    if isinstance(small, Burst) and isinstance(large, Burst):
-        return (
-            large.requests >= small.requests
-            and large.over_s >= small.over_s
-            and large.leave >= small.leave
-        )
-    if isinstance(small, Stall) and isinstance(large, Stall):
-        same = (large.role, large.index) == (small.role, small.index)
-        return same and large.for_s >= small.for_s
-    return large == small

@@ -23,6 +23,7 @@ from graphquake.machines.cases.case import Case
 from graphquake.machines.findings.hypothesis_errors import PromiseBroken, StopDrawing
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for
+from graphquake.machines.plans.plainest import plainest
 from graphquake.machines.runners.budget import BudgetSpent
 
 Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
@@ -78,7 +79,7 @@ def search(
     """
     pipeline = rounds.pipeline
     new_machine = partial(machine_for, rounds.spec, partial(_take, rounds), base)
-    pipeline.plainest = new_machine()().plainest()
+    pipeline.plainest = plainest(rounds.spec)
     with suppress(BudgetSpent):
         for case in unshrunk:
             if pipeline.found < findings_max:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import Aimed, Plan, Step
-from graphquake.machines.plans.graph_model import feasible
+from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.replica import Replica
 from graphquake.machines.shrinking.probdd import prior
 from graphquake.machines.shrinking.state import (
     EVEN,
@@ -128,9 +129,7 @@ def try_other_replicas(state: ShrinkState) -> bool | None:
 def _other_replicas(spec: GraphSpec, plan: Plan) -> Plan:
     """The plan with each replica exchanged for the next one of its role."""
 
-    def other(step: Step) -> Step:
-        if isinstance(step, Aimed):
-            return replace(step, index=(step.index + 1) % spec.role(step.role).replicas)
-        return step
+    def other(one: Replica) -> Replica:
+        return Replica(one.role, (one.index + 1) % spec.role(one.role).replicas)
 
-    return replace(plan, steps=tuple(other(step) for step in plan.steps))
+    return replace(plan, steps=tuple(step.moved(other) for step in plan.steps))

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.plans.graph_model import feasible
 from graphquake.machines.shrinking.parameters import Number, numbers, smallest
 from graphquake.machines.shrinking.state import EVEN, OFTEN, UNLIKELY, ShrinkState
 
@@ -25,18 +25,27 @@ QUARTER: Final = 0.25
 NUMBER_RUNS_MAX: Final = 16
 
 
+def simplify_steps(state: ShrinkState) -> None:
+    """Hold each step against those that its kind calls simpler, the simplest first. Such a step must break as often, too."""
+    for place in range(len(state.minimal_plan.steps)):
+        for step in state.minimal_plan.steps[place].simpler():
+            plan = state.minimal_plan.with_step(place, step)
+            if _accepts(state, plan, f"is this enough: {step}"):
+                break
+
+
 def lower_numbers(state: ShrinkState) -> None:
     """Lower each number. First, in one run, lower all numbers that seldom matter."""
     all_numbers = list(numbers(state.minimal_plan))
     seldom = [
         number
         for number in all_numbers
-        if number.seldom and number.of(state.minimal_plan) > number.least
+        if number.knob.seldom and number.of(state.minimal_plan) > number.knob.least
     ]
     if len(seldom) > 1:
         lower = state.minimal_plan
         for number in seldom:
-            lower = number.put(lower, number.least)
+            lower = number.put(lower, number.knob.least)
         names = ", ".join(dict.fromkeys(number.name for number in seldom))
         _accepts(state, lower, "all at once: " + names)
     until = len(state.log.all) + NUMBER_RUNS_MAX
@@ -58,7 +67,7 @@ def _lower(state: ShrinkState, number: Number, until: int) -> None:
         return lower == state.minimal_plan
 
     value = number.of(state.minimal_plan)
-    smallest(value, number.least, number.unit, accepts, matters=number.matters)
+    smallest(value, number.knob.least, number.knob.unit, accepts, matters=number.knob.matters)
     # Each rejected value is higher than the rejected values before it. If only used graphs rejected the last one, a fresh graph must agree.
     if below and log.count(below[-1]).used_kept and not log.count(below[-1]).kept:
         again = log.once_more(below[-1], f"below {number.name}", UNLIKELY)

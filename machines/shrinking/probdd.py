@@ -24,32 +24,11 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
+from graphquake.harness.spec.feasible import impossible
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import (
-    Aimed,
-    Burst,
-    Fault,
-    Kill,
-    Plan,
-    Respawn,
-    Stall,
-    Step,
-    Terminate,
-    Wait,
-    WaitReady,
-)
-from graphquake.machines.plans.graph_model import Model
+from graphquake.harness.spec.plan import Plan, Step, Wait
+from graphquake.harness.spec.replica import Replica
 
-# The share of steps of a kind that are needed, over simulated failures of ten shapes. Twice or half of it costs one run in ten.
-PRIORS: Final[dict[type[Step], float]] = {
-    Kill: 0.40,
-    Terminate: 0.40,
-    Stall: 0.40,
-    Respawn: 0.25,
-    Burst: 0.12,
-    Wait: 0.04,
-    WaitReady: 0.04,
-}
 # Prior knowledge never makes a step certain, and never rules one out.
 WEIGHT_MAX: Final = 4.0
 PRIOR_MIN: Final = 0.01
@@ -110,7 +89,7 @@ class StepProbabilities:
 
     def mended(self, places: Removal) -> Removal:
         """A removal together with the steps that it makes impossible."""
-        return _mended(self.spec, self.plan, places)
+        return _impossible(self.spec, self.plan, places)
 
     def chance(self, removal: Removal) -> float:
         """The probability that no step of a removal is needed.
@@ -165,37 +144,20 @@ class StepProbabilities:
 
 def _takes_s(step: Step) -> float:
     """Roughly the seconds that a step takes in a run."""
-    match step:
-        case Wait() | Stall():
-            return step.for_s
-        case Burst():
-            return step.over_s
-        case _:
-            return 0.0
+    return step.waits_s + step.lasts_s + step.sends_s
 
 
-@lru_cache(maxsize=1 << 16)
-def _mended(spec: GraphSpec, plan: Plan, places: Removal) -> Removal:
-    # Remembered, because speculation runs the same shrink again and again with the same questions.
-    gone = places
-    model = Model(spec)
-    for place, step in enumerate(plan.steps):
-        if place in places:
-            continue
-        if model.possible(step) is None:
-            model = model.after(step)
-        else:
-            gone |= {place}
-    return gone
+# Remembered, because speculation runs the same shrink again and again with the same questions.
+_impossible = lru_cache(maxsize=1 << 16)(impossible)
 
 
 def _undoes(plan: Plan) -> tuple[int, ...]:
-    last: dict[tuple[str, int], int] = {}
+    last: dict[tuple[Replica, ...], int] = {}
     faults = []
     for place, step in enumerate(plan.steps):
-        faults.append(last.get((step.role, step.index), -1) if isinstance(step, Respawn) else -1)
-        if isinstance(step, Fault):
-            last[step.role, step.index] = place
+        faults.append(last.get(step.aims, -1) if step.repairs else -1)
+        if step.is_fault:
+            last[step.aims] = place
     return tuple(faults)
 
 
@@ -209,7 +171,7 @@ def prior(spec: GraphSpec, plan: Plan, weights: tuple[float, ...] = ()) -> StepP
     """
     needed = []
     for place, step in enumerate(plan.steps):
-        share = PRIORS[type(step)]
+        share = step.prior
         weight = weights[place] if place < len(weights) else 1.0
         odds = share / (1 - share) * min(WEIGHT_MAX, max(1 / WEIGHT_MAX, weight))
         needed.append(min(PRIOR_MAX, max(PRIOR_MIN, odds / (1 + odds))))
@@ -218,10 +180,10 @@ def prior(spec: GraphSpec, plan: Plan, weights: tuple[float, ...] = ()) -> StepP
 
 def pairs(plan: Plan) -> Iterator[tuple[int, int]]:
     """The pairs of steps that may undo each other: neighbours that aim at the same replica, and neighbouring waits."""
-    acts: dict[tuple[str, int] | str, list[int]] = {}
+    acts: dict[tuple[Replica, ...] | str, list[int]] = {}
     for place, step in enumerate(plan.steps):
-        if isinstance(step, Aimed):
-            acts.setdefault((step.role, step.index), []).append(place)
+        if step.aims:
+            acts.setdefault(step.aims, []).append(place)
         elif isinstance(step, Wait):
             acts.setdefault("waits", []).append(place)
     for places in acts.values():

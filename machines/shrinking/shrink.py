@@ -38,7 +38,7 @@ from graphquake.machines.shrinking.confirm import (
     try_other_replicas,
 )
 from graphquake.machines.shrinking.leave_out import leave_out_singles, leave_out_steps, try_plainer
-from graphquake.machines.shrinking.lower_numbers import lower_numbers
+from graphquake.machines.shrinking.lower_numbers import lower_numbers, simplify_steps
 from graphquake.machines.shrinking.probdd import prior
 from graphquake.machines.shrinking.result import Shrunk, thresholds, without_each
 from graphquake.machines.shrinking.state import LIKELY, OFTEN, REPRODUCE_MAX, ShrinkState
@@ -108,6 +108,7 @@ def _find_minimal_plan(state: ShrinkState) -> None:
         # With a step too many, all confirming runs would be for nothing.
         while leave_out_singles(state):
             leave_out_steps(state)
+    simplify_steps(state)
     lower_numbers(state)
     while True:
         if not stands_on_fresh_graphs(state):

@@ -22,9 +22,10 @@ from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.fault_localization import blame
 from graphquake.machines.findings.sightings import last_step
-from graphquake.machines.plans.subplan import embedding_ends
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.trials import Trial
+
+from support.embedding import complete_at
 
 SEEDS: Final = 5
 
@@ -69,7 +70,7 @@ def cost(first: First, weights: tuple[float, ...], rate: float, seed: int) -> Co
     chance = random.Random(seed)
 
     def run(plan: Plan) -> Trial:
-        ends = embedding_ends(first.minimal, plan)
+        ends = complete_at(first.minimal, plan)
         shows = ends is not None and chance.random() < rate
         return Trial("broken", ends) if shows and ends is not None else Trial("kept")
 

@@ -23,13 +23,13 @@ from typing import Any, Final, Protocol
 from unittest import mock
 
 from graphquake.harness.spec.plan import Burst, Kill, Plan, Respawn, Wait
+from graphquake.harness.spec.steps.table import KINDS
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans import novelty
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.search import draw_plans, search
-from graphquake.machines.shrinking.probdd import PRIORS
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.stats import wilson
@@ -75,12 +75,11 @@ class Each(Protocol):
 @contextlib.contextmanager
 def wrong_priors() -> Iterator[None]:
     """Swap the priors of the shrinker: kills become the least likely to be needed, waits the most likely."""
-    right = dict(PRIORS)
-    PRIORS.update(zip(right, sorted(right.values()), strict=True))
-    try:
+    wrong = sorted(kind.prior for kind in KINDS)
+    with contextlib.ExitStack() as stack:
+        for kind, share in zip(KINDS, wrong, strict=True):
+            stack.enter_context(mock.patch.object(kind, "prior", share))
         yield
-    finally:
-        PRIORS.update(right)
 
 
 def wrong_prior() -> Further:

@@ -69,7 +69,7 @@ class Size:
 def sizes(shape: Shape, plan: Plan) -> list[Size]:
     """Return the numbers of a plan that cost time: requests of bursts, seconds of waits, and the long stay."""
     return [
-        Size(number.name, number.of(plan), least_value(shape, plan, number), number.unit)
+        Size(number.name, number.of(plan), least_value(shape, plan, number), number.knob.unit)
         for number in numbers(plan)
         if number.name in ("requests", "for_s", "stay_s")
     ]
@@ -79,17 +79,20 @@ def least_value(shape: Shape, plan: Plan, number: Number) -> float:
     """Return the least value of a number that still shows the bug, by bisection with the predicate; no run is made."""
 
     def shows(units: int) -> bool:
-        return shape.at_s(number.put(plan, units * number.unit)) is not None
+        return shape.at_s(number.put(plan, units * number.knob.unit)) is not None
 
-    low, high = round(number.least / number.unit), round(number.of(plan) / number.unit)
+    low, high = (
+        round(number.knob.least / number.knob.unit),
+        round(number.of(plan) / number.knob.unit),
+    )
     if high <= low:
         return number.of(plan)
     if shows(low):
-        return number.least
+        return number.knob.least
     while high - low > 1:
         middle = (low + high) // 2
         if shows(middle):
             high = middle
         else:
             low = middle
-    return round(high * number.unit, 2)
+    return round(high * number.knob.unit, 2)

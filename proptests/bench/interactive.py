@@ -47,7 +47,7 @@ from graphquake.harness.spec.plan import (
     WaitReady,
 )
 from graphquake.harness.spec.replica import Replica
-from graphquake.machines.plans.graph_model import Model
+from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.sessions.search import round_seed
 from graphquake.machines.shrinking.trials import Trial
 
@@ -122,7 +122,7 @@ class Interactive(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model(SPEC)
+        self.model = GraphModel(SPEC)
         self.steps: list[Step] = []
         self.stay_s = 0.0
         self.shows = self.sessions.begin()
@@ -130,7 +130,7 @@ class Interactive(RuleBasedStateMachine):
     def act(self, step: Step) -> None:
         """Do a step and check the promise."""
         self.steps.append(step)
-        self.model = self.model.after(step)
+        self.model = step.after(self.model)
         plan = self.plan()
         self.look(plan, until_s=timeline(SPEC, plan)[-1].at_s)
 
@@ -164,7 +164,7 @@ class Interactive(RuleBasedStateMachine):
     def can(self, make: Callable[[str, int], Step]) -> bool:
         """Return whether a step of a kind may aim at any replica."""
         return any(
-            self.model.possible(make(who.role, who.index)) is None for who in SPEC.replicas()
+            make(who.role, who.index).possible(self.model) is None for who in SPEC.replicas()
         )
 
     def may_fault(self) -> bool:
@@ -173,7 +173,7 @@ class Interactive(RuleBasedStateMachine):
 
     def aim(self, step: Step) -> None:
         """Do a step if its replica can take it now."""
-        if self.model.possible(step) is None:
+        if step.possible(self.model) is None:
             self.act(step)
 
     @initialize(stay_s=st.sampled_from(STAYS_S))

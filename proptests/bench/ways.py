@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import ClassVar, Final, Protocol
 
+from graphquake.harness.spec.feasible import mend
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.plans.graph_model import mend
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead

@@ -16,6 +16,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.scope import PROCESS, Scope
 from graphquake.harness.targets.target import Landed, Leak, View
 
 GRAPH = """
@@ -102,9 +103,9 @@ class FakeTarget:
         del within_s
         return replica in self.dead
 
-    async def kill(self, replica: Replica, scope: str, child: int) -> Landed:
+    async def kill(self, replica: Replica, scope: Scope) -> Landed:
         """Set the flag."""
-        del scope, child
+        del scope
         self.calls.append(f"kill {replica}")
         self.dead.add(replica)
         self.log.append(Died(time.monotonic(), replica, self.lives[replica], 0, -9, aimed=True))
@@ -112,7 +113,7 @@ class FakeTarget:
 
     async def terminate(self, replica: Replica) -> Landed:
         """As a kill."""
-        return await self.kill(replica, "process", 0)
+        return await self.kill(replica, PROCESS)
 
     async def stall(self, replica: Replica) -> Landed:
         """Can't be done to a flag."""

@@ -16,10 +16,10 @@ from graphquake.harness.promises.builtin import judge
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan, Respawn, Terminate, Wait
-from graphquake.machines.plans.subplan import embedding_ends
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.runner import PendingRun, RunResult
 
+from support.embedding import complete_at
 from support.made import Made, spec_of
 
 RUN_S: Final = 10.0
@@ -111,7 +111,7 @@ class SimRunner:
             at_s + 1.0, at_s + 12.0, every_s=0.5
         )
         for bug in self.bugs:
-            last = embedding_ends(bug.needs, plan)
+            last = complete_at(bug.needs, plan)
             if last is not None and self._random.random() < bug.rate:
                 sent_s = (done_s[last] if done_s else at_s) + bug.after_s
                 made.ask(sent_s, outcome=bug.outcome, detail=bug.detail)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.spec.bounds import Promises
+from graphquake.harness.spec.feasible import feasible, mend
 from graphquake.harness.spec.graph import GraphSpec, Restart, RoleSpec
 from graphquake.harness.spec.load import LoadSpec
 from graphquake.harness.spec.plan import (
@@ -26,10 +27,9 @@ from graphquake.harness.spec.plan import (
     Terminate,
     Wait,
     WaitReady,
-    is_fault,
 )
 from graphquake.harness.spec.serves import parse_serves
-from graphquake.machines.plans.graph_model import Model, feasible, mend
+from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.trials import Trial
 
@@ -90,21 +90,21 @@ class Moment:
     place: int
     at_s: float
     step: Step
-    model: Model
+    model: GraphModel
 
     def dead(self, role: str) -> int:
         """Return how many replicas of a role are dead."""
         replicas = self.model.spec.role(role).replicas
         return sum(
-            self.model.possible(Terminate(role, index)) is not None for index in range(replicas)
+            Terminate(role, index).possible(self.model) is not None for index in range(replicas)
         )
 
 
 def timeline(spec: GraphSpec, plan: Plan) -> list[Moment]:
     """Return the steps of a plan with the times at which they take effect."""
-    model, at_s, ready_s, moments = Model(spec), 0.0, 0.0, []
+    model, at_s, ready_s, moments = GraphModel(spec), 0.0, 0.0, []
     for place, step in enumerate(plan.steps):
-        model = model.after(step)
+        model = step.after(model)
         at_s += step.for_s if isinstance(step, Wait) else STEP_S
         if isinstance(step, WaitReady):
             at_s = max(at_s, ready_s)
@@ -192,12 +192,12 @@ def _single_kill(moments: list[Moment], _plan: Plan) -> float | None:
 
 def _kill_in_start(moments: list[Moment], _plan: Plan) -> float | None:
     respawns = [m.at_s for m in moments if isinstance(m.step, Respawn)]
-    kills = [m.at_s for m in moments if is_fault(m.step)]
+    kills = [m.at_s for m in moments if m.step.is_fault]
     return _first(k for k in kills for r in respawns if 0 < k - r <= 0.3)
 
 
 def _all_of_a_role(moments: list[Moment], _plan: Plan) -> float | None:
-    return _first(m.at_s for m in moments if is_fault(m.step) and m.dead("decode") == 3)
+    return _first(m.at_s for m in moments if m.step.is_fault and m.dead("decode") == 3)
 
 
 def _burst_late_after_kill(moments: list[Moment], _plan: Plan) -> float | None:
@@ -277,17 +277,17 @@ def broken(shape: Shape, plan: Plan) -> Trial:
 def drawn(seed: int | str, *, steps: tuple[int, int] = (6, 20), faults_max: int = 6) -> Plan:
     """Draw a plan as the machine would: each kind of step equally often, only possible steps, a role before a replica."""
     rng = random.Random(f"plan/{seed}")
-    model, plan, length = Model(SPEC), list[Step](), rng.randint(*steps)
+    model, plan, length = GraphModel(SPEC), list[Step](), rng.randint(*steps)
     while len(plan) < length:
         step = _drawn_step(rng, model)
-        if step is None or (is_fault(step) and sum(map(is_fault, plan)) >= faults_max):
+        if step is None or (step.is_fault and sum(one.is_fault for one in plan) >= faults_max):
             continue
         plan.append(step)
-        model = model.after(step)
+        model = step.after(model)
     return Plan(tuple(plan), stay_s=LEASE_S + 2.0 if rng.random() < 0.2 else 0.0)
 
 
-def _drawn_step(rng: random.Random, model: Model) -> Step | None:
+def _drawn_step(rng: random.Random, model: GraphModel) -> Step | None:
     kind = rng.choice((Kill, Terminate, Respawn, Burst, Wait, WaitReady))
     if kind is Burst:
         return Burst(rng.choice(REQUESTS), rng.choice(OVER_S), rng.choice(LEAVE))
@@ -298,7 +298,7 @@ def _drawn_step(rng: random.Random, model: Model) -> Step | None:
     make: Callable[[str, int], Step] = {"Kill": Kill, "Terminate": Terminate, "Respawn": Respawn}[
         kind.__name__
     ]
-    aims = [who for who in SPEC.replicas() if model.possible(make(who.role, who.index)) is None]
+    aims = [who for who in SPEC.replicas() if make(who.role, who.index).possible(model) is None]
     if not aims:
         return None
     role = rng.choice(list(dict.fromkeys(one.role for one in aims)))

@@ -1,0 +1,63 @@
+"""Which plans a graph can do, by its model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.steps.model import Graph, GraphModel
+
+
+def impossible(spec: Graph, plan: Plan, without: Collection[int] = ()) -> frozenset[int]:
+    """The steps that are not possible where they stand, and those that are left out.
+
+    Args:
+        spec: the graph.
+        plan: the plan.
+        without: the places of steps that are left out; what needs them becomes impossible.
+
+    Returns:
+        Their places, `without` among them.
+    """
+    gone = set(without)
+    model = GraphModel(spec)
+    for place, step in enumerate(plan.steps):
+        if place in gone:
+            continue
+        if step.possible(model) is None:
+            model = step.after(model)
+        else:
+            gone.add(place)
+    return frozenset(gone)
+
+
+def mend(spec: Graph, plan: Plan) -> Plan:
+    """The plan without the steps that are not possible where they stand."""
+    gone = impossible(spec, plan)
+    left = (step for place, step in enumerate(plan.steps) if place not in gone)
+    return replace(plan, steps=tuple(left))
+
+
+def feasible(spec: Graph, plan: Plan) -> bool:
+    """True if every step of the plan is possible where it stands."""
+    return not impossible(spec, plan)
+
+
+def check_plan(spec: Graph, plan: Plan, source: str) -> None:
+    """Check a plan that a user gave.
+
+    Args:
+        spec: the graph.
+        plan: the plan.
+        source: the start of the error message.
+
+    Raises:
+        InputError: about the first step that is not possible, e.g. `plan step 3, "kill decode 2": my-disagg has decode 0`.
+    """
+    model = GraphModel(spec)
+    for number, step in enumerate(plan.steps, 1):
+        if (reason := step.possible(model)) is not None:
+            raise InputError(f'{source}: plan step {number}, "{step}": {reason}')
+        model = step.after(model)

@@ -1,0 +1,165 @@
+"""SIGKILL to a replica, or to a part of it.
+
+It lands when every process in its scope was seen to be gone. Heal respawns the replica, if it is dead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from graphquake.harness.spec.scope import PROCESS, TREE, Child, Scope, Whole, scope_of
+from graphquake.harness.spec.steps.actions import Landed, Scene
+from graphquake.harness.spec.steps.kind import (
+    FLAG,
+    ROLE,
+    Aimed,
+    Draft,
+    Effect,
+    Pick,
+    Rule,
+    Step,
+)
+from graphquake.harness.spec.steps.model import Graph, GraphModel
+from graphquake.harness.spec.steps.respawn import Respawn
+from graphquake.harness.spec.steps.wait import PLAN_WAITS_MAX_S, Wait, WaitReady
+from graphquake.harness.spec.table import did_you_mean
+
+# An outage that lasts so much longer than the graph may lag shows whether the graph says the truth then, in seconds.
+BEYOND_NOTICE_S: Final = 0.2
+# The steps of an outage: kill, wait.
+OUTAGE_STEPS: Final = 2
+# The steps of a restart: kill, respawn, wait.
+RESTART_STEPS: Final = 3
+# The short waits of a restart, in seconds.
+SHORT_S: Final = (0.1, 0.35)
+
+
+@dataclass(frozen=True, slots=True)
+class Kill(Aimed):
+    """SIGKILL.
+
+    Attributes:
+        scope: how much of the replica is killed.
+    """
+
+    scope: Scope = TREE
+
+    verb: ClassVar[str] = "kill"
+    form: ClassVar[str] = "kill ROLE INDEX [process | CHILD [INDEX]]"
+    pattern: ClassVar[str] = (
+        rf"kill {ROLE}(?: (?P<scope>[A-Za-z_][\w-]*)(?: (?P<child>\d{{1,6}}))?)?"
+    )
+    is_fault: ClassVar[bool] = True
+    prior: ClassVar[float] = 0.40
+
+    def __str__(self) -> str:
+        aim = f"kill {self.aim}"
+        return aim if self.scope == TREE else f"{aim} {self.scope}"
+
+    @classmethod
+    def parse(cls, found: re.Match[str]) -> Kill:
+        """The step from its text form."""
+        scope = scope_of(found["scope"] or TREE.value, int(found["child"] or 0))
+        return cls(found["role"], int(found["index"]), scope)
+
+    @classmethod
+    def rules(cls) -> tuple[Rule, ...]:
+        """A kill; a kill and a respawn; a kill and a wait that outlasts what hides it."""
+        return (
+            Rule("kill", _kill, at=cls.at),
+            Rule(
+                "restart",
+                _restart,
+                _may_restart,
+                at=cls.at,
+                ahead={
+                    "wait": (WaitReady(), WaitReady(), *map(Wait, SHORT_S)),
+                    "again": FLAG,
+                },
+            ),
+            Rule("outage", _outage, _may_outage, at=cls.at),
+        )
+
+    def feature(self, graph: Graph) -> str:
+        """Kills of another part show something else."""
+        del graph
+        name = self.scope.name if isinstance(self.scope, Child) else self.scope.value
+        return f"kill {self.role} {name}"
+
+    def effect(self, graph: Graph) -> Effect:
+        """A child takes its replica along only if the graph file says so."""
+        if isinstance(self.scope, Whole):
+            return "kills"
+        return "dooms" if self.scope.name in graph.role(self.role).dies_with else "nothing"
+
+    def check(self, model: GraphModel) -> str | None:
+        """The role needs to have a child of that name."""
+        if said := model.unknown(self.aim):
+            return said
+        if isinstance(self.scope, Whole):
+            return None
+        children = model.spec.role(self.role).children
+        if self.scope.name in children:
+            return None
+        near = did_you_mean(self.scope.name, (PROCESS.value, *children))
+        return f'{self.role} has no child "{self.scope.name}"{near}'
+
+    def possible(self, model: GraphModel) -> str | None:
+        """A stalled replica can only be killed as a whole: the rest would not see that a part is gone."""
+        if said := self.check(model):
+            return said
+        if not model.lives(self.aim):
+            return f"{self.aim} does not live any more"
+        if self.scope != TREE and model.is_stopped(self.aim):
+            return f"{self.aim} is stalled"
+        return None
+
+    async def run(self, scene: Scene) -> Landed:
+        """Kill, and see that it is gone."""
+        return await scene.target.kill(self.aim, self.scope)
+
+
+def _kill(draft: Draft, pick: Pick) -> Iterator[Step]:
+    replica = pick.replica
+    children = list(draft.model.spec.role(replica.role).children)
+    # Where the file names no children, a replica is one process, and its tree is that.
+    scopes = [TREE.value, PROCESS.value, *children] if children else [TREE.value]
+    step = Kill(replica.role, replica.index, scope_of(pick.one_of(scopes)))
+    yield step if step.possible(draft.model) is None else Kill.at(replica)
+
+
+def _may_restart(draft: Draft) -> bool:
+    return draft.model.spec.restart == "never" and draft.room >= RESTART_STEPS
+
+
+def _restart(draft: Draft, pick: Pick) -> Iterator[Step]:
+    """What follows meets the next incarnation, which may be young or not yet up. Or the next incarnation dies at once."""
+    replica = pick.replica
+    yield Kill.at(replica)
+    yield Respawn.at(replica)
+    yield pick.ahead["wait"]
+    if pick.ahead["again"] and draft.may_fault():
+        yield Kill.at(replica)
+
+
+def _outage_s(graph: Graph) -> float:
+    return graph.outage_shows_s + BEYOND_NOTICE_S
+
+
+def _may_outage(draft: Draft) -> bool:
+    graph = draft.model.spec
+    return (
+        graph.restart == "never"
+        and graph.lease_s > 0
+        and draft.room >= OUTAGE_STEPS
+        and draft.waited_s() + _outage_s(graph) <= PLAN_WAITS_MAX_S
+    )
+
+
+def _outage(draft: Draft, pick: Pick) -> Iterator[Step]:
+    """The replica stays away for longer than leases hide it."""
+    yield Kill.at(pick.replica)
+    yield Wait(round(_outage_s(draft.model.spec), 2))

@@ -1,0 +1,46 @@
+"""The one list of all kinds of steps. A kind that is not in it is neither read nor drawn."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from graphquake.harness.spec.steps.burst import Burst
+from graphquake.harness.spec.steps.kill import Kill
+from graphquake.harness.spec.steps.kind import Rule, Step
+from graphquake.harness.spec.steps.respawn import Respawn
+from graphquake.harness.spec.steps.stall import Stall
+from graphquake.harness.spec.steps.terminate import Terminate
+from graphquake.harness.spec.steps.wait import Wait, WaitReady
+from graphquake.harness.spec.table import did_you_mean, shown
+
+KINDS: Final[list[type[Step]]] = [Kill, Terminate, Stall, Respawn, Burst, Wait, WaitReady]
+
+
+def fault_verbs() -> tuple[str, ...]:
+    """The verbs of the faults, as plans and graph files spell them."""
+    return tuple(dict.fromkeys(kind.verb for kind in KINDS if kind.is_fault))
+
+
+def rules() -> list[tuple[type[Step], Rule]]:
+    """Every rule by which steps are drawn, with its kind."""
+    return [(kind, rule) for kind in KINDS for rule in kind.rules()]
+
+
+def parse_step(text: str) -> Step:
+    """One step from its line of text.
+
+    Raises:
+        ValueError: says what was found and what would be right; the caller knows the file and the place.
+    """
+    line = " ".join(text.split())
+    verb = line.partition(" ")[0]
+    kinds = [kind for kind in KINDS if kind.verb == verb]
+    if not kinds:
+        near = did_you_mean(verb, [kind.verb for kind in KINDS])
+        raise ValueError(f"{shown(line)} is not a step{near}")
+    for kind in kinds:
+        if found := re.fullmatch(kind.pattern, line):
+            return kind.parse(found)
+    forms = " | ".join(kind.form for kind in kinds)
+    raise ValueError(f"{shown(line)} is not of the form: {forms}")
