@@ -106,7 +106,7 @@ class StepDone:
 
     @property
     def victim(self) -> Replica | None:
-        """The first replica that the step aims at; None if it aims at none."""
+        """The first replica that the step aims at, or None if it aims at none."""
         return next(iter(self.step.aims), None)
 
 
@@ -130,7 +130,7 @@ class Seen:
     Attributes:
         observer: the replica that was asked.
         what: `listing` (the number of replicas that it lists) or `readiness` (1 or 0).
-        says: its answer; -1 if it gave none.
+        says: its answer, or -1 if it gave none.
         holds: the right answer. Both numbers are 0 if the observer can't be asked any more.
     """
 
@@ -148,8 +148,8 @@ class Measured:
     Attributes:
         cores: the number of cores that its processes kept busy since the last sample; 0 in their first sample.
         rss_bytes, gpu_bytes: the memory of its processes.
-        in_flight, waiting: numbers of requests, from its metrics; None if they do not contain them.
-        kv_usage: the share of its KV cache that is in use, 0 to 1; None if its metrics do not contain it.
+        in_flight, waiting: numbers of requests, from its metrics, or None if they do not contain them.
+        kv_usage: the share of its KV cache that is in use, 0 to 1, or None if its metrics do not contain it.
     """
 
     at_s: float

@@ -66,7 +66,7 @@ class History:
         return (event for event in self.events if isinstance(event, kind))
 
     def phase_began_s(self, phase: Phase) -> float | None:
-        """Return the time at which a phase began; None if the run did not get there."""
+        """Return the time at which a phase began, or None if the run did not get there."""
         return next((e.at_s for e in self.of(PhaseBegan) if e.phase == phase), None)
 
     def faults(self) -> list[StepDone]:

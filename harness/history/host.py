@@ -22,8 +22,8 @@ class Host:
     """Facts about one run that no promise looks at.
 
     Attributes:
-        began: the wall-clock time of the run's time 0; None if it is not known.
-        cores: the number of CPU cores that the run may use; 0 if it is not known.
+        began: the wall-clock time of the run's time 0, or None if it is not known.
+        cores: the number of CPU cores that the run may use, or 0 if it is not known.
         gpus: the number of GPUs.
         python: the version of the Python that runs Graphquake.
         versions: the versions that the graph file asks for, by name.

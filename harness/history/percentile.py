@@ -14,7 +14,7 @@ def percentile(values: Iterable[float], share: float) -> float | None:
         share: from 0 to 1, e.g. 0.99.
 
     Returns:
-        One of the samples; None if there are none.
+        One of the samples, or None if there are none.
     """
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None

@@ -75,7 +75,7 @@ class Stat(NamedTuple):
 
 
 def stat_of(pid: int) -> Stat | None:
-    """Read /proc/PID/stat; None if there is no such process."""
+    """Read /proc/PID/stat. None if the process does not exist."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
@@ -153,7 +153,7 @@ class _Guard:
         self._harness_fd = self._watch_harness()
 
     def _watch_harness(self) -> int:
-        """Open and watch a pidfd of the harness; -1 if it is gone already.
+        """Open and watch a pidfd of the harness, or -1 if it is gone already.
 
         A child that the harness forked may hold its end of the socket open. The pidfd shows the
         death of the harness all the same.

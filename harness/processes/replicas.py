@@ -68,7 +68,7 @@ class ReplicaState:
     """A place in the graph, filled by one incarnation after the other.
 
     Attributes:
-        now: the latest incarnation, running or not; None before the first.
+        now: the latest incarnation, running or not, or None before the first.
         begun: the number of incarnations so far.
         spawning: held while an incarnation is being started. Two at once would compete for one port.
     """
@@ -88,7 +88,7 @@ class ReplicaState:
 
     @property
     def running(self) -> Incarnation | None:
-        """The incarnation that runs now; None if the replica is dead."""
+        """The incarnation that runs now, or None if the replica is dead."""
         return self.now if self.now is not None and self.now.runs else None
 
     @property

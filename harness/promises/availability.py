@@ -202,7 +202,7 @@ def _gaps(paths: list[Stretch], end_s: float) -> list[Stretch]:
 
 
 def baseline_p99_s(history: History) -> float:
-    """Return the 99th percentile of the latency of right answers before the first disturbance, in seconds; 0 if there were none."""
+    """Return the 99th percentile of the latency of right answers before the first disturbance, in seconds, or 0 if there were none."""
     until_s = history.undisturbed_s()
     latencies = (
         r.latency_s

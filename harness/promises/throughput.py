@@ -46,7 +46,7 @@ def throughput(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _steady_window(history: History, up: Availability) -> Stretch | None:
-    """The part of the steady phase without excused time and bursts; None if the run did not get through that phase."""
+    """The part of the steady phase without excused time and bursts, or None if the run did not get through that phase."""
     begun_s, ended_s = history.phase_began_s("steady"), history.phase_began_s("drain")
     if begun_s is None or ended_s is None:
         return None
@@ -80,7 +80,7 @@ def queueing(history: History, at_s: float) -> float | None:
         at_s: the time at which the live replicas are counted.
 
     Returns:
-        1 if no replica is missing; None if the capacity of a missing one is not known.
+        1 if no replica is missing, or None if the capacity of a missing one is not known.
     """
     spec = history.spec
     alive = {

@@ -20,7 +20,7 @@ class Violation:
         at_s: when it begins, in seconds on the run's clock.
         seen: the observation, in words.
         after: the last fault that had landed by then, as a step; empty if none had.
-        request: the number of the request that shows it; -1 if no single request does.
+        request: the number of the request that shows it, or -1 if no single request does.
         too_many: each of the failures is excused, but there are more of them than may be.
     """
 

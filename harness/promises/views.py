@@ -65,7 +65,7 @@ class Views:
         return any(seen.says != seen.holds for seen in self._last.values())
 
     def undecided_until_s(self, history: History) -> float | None:
-        """Return the time of the look that decides about a wrong answer; None if no answer is wrong, or the last look decided."""
+        """Return the time of the look that decides about a wrong answer, or None if no answer is wrong, or the last look decided."""
         decided = (
             bound_s
             for first in _differing(history)
@@ -101,7 +101,7 @@ def _differing(history: History) -> list[Seen]:
 
 
 def _stretch(stretches: dict[tuple[Replica, ViewKind], Seen], seen: Seen) -> Seen | None:
-    """Return the first look of the difference that this look continues; None if this answer is right. Updates `stretches`."""
+    """Return the first look of the difference that this look continues, or None if this answer is right. Updates `stretches`."""
     key = seen.observer, seen.what
     if key in stretches and not _alike(stretches[key], seen):
         del stretches[key]
@@ -132,7 +132,7 @@ def _since_s(history: History, seen: Seen) -> float:
 
 
 def _too_long_since_s(history: History, first: Seen, until_s: float) -> float | None:
-    """Return the begin of an interval without a change in which the difference lasted too long; None if there is none."""
+    """Return the begin of an interval without a change in which the difference lasted too long, or None if there is none."""
     within = [at_s for at_s in _changes_s(history) if first.at_s < at_s < until_s]
     stretches = pairwise([first.at_s, *within, until_s])
     bound_s = _bound_s(history, first)

@@ -33,7 +33,7 @@ PEAK_OVER_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Times of some requests, in seconds; None if there were none."""
+    """Times of some requests, in seconds, or None if there were none."""
 
     mean_s: float | None
     p50_s: float | None
@@ -53,7 +53,7 @@ class Side:
     Attributes:
         latency: right answers, from sending to the last byte.
         first_token: right answers that were streamed, from sending to the first token.
-        pending: the mean number of requests that waited in the graph, over the samples of its metrics in which it had work; None if
+        pending: the mean number of requests that waited in the graph, over the samples of its metrics in which it had work, or None if
             its metrics do not contain it.
         slow: the number of right answers that took longer than the threshold.
     """
@@ -76,7 +76,7 @@ class Impact:
     Attributes:
         failed: the number of attempts that failed or were wrong.
         window_s: the error window: from the fault to the middle between the sending of the last failed request and of the next right
-            one; 0 if none failed.
+            one, or 0 if none failed.
         first_ok_s: the end of the first right answer to a request that was sent after the first failure, or after the fault if none failed.
         peak_s: the time from which on, after the last failure, right answers came as often as before the first fault.
         ready_s: the time at which the victim's next incarnation was ready, or at which a stalled victim ran again.

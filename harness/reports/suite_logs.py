@@ -61,7 +61,7 @@ def _line(began: datetime, attempts: list[Request]) -> dict[str, Any]:
 
 
 def _status(request: Request) -> int | None:
-    """Return the HTTP status; None if none came."""
+    """Return the HTTP status, or None if none came."""
     if request.outcome in (Outcome.OK, Outcome.WRONG):
         return HTTPStatus.OK.value
     code = _CODE.match(request.detail)

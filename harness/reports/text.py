@@ -101,7 +101,7 @@ class LogLine:
 
     Attributes:
         replica: the name of the log file.
-        at_s: the time of the line in seconds since the first fault; None if the line has no time stamp.
+        at_s: the time of the line in seconds since the first fault, or None if the line has no time stamp.
     """
 
     replica: str

@@ -78,7 +78,7 @@ class RunStatus:
     Attributes:
         phase: the name of the phase.
         now_s: the run's clock.
-        step: the number of the step that is being carried out, from 0; -1 outside the plan.
+        step: the number of the step that is being carried out, from 0, or -1 outside the plan.
         sent, failed: the numbers of requests so far, without those before the baseline.
     """
 

@@ -152,7 +152,7 @@ class ReusableGraph:
         )
 
     def _took_s(self, replica: Replica) -> float:
-        """The longest time that an incarnation of this replica took to become ready; 0 if none did."""
+        """The longest time that an incarnation of this replica took to become ready, or 0 if none did."""
         spawned = {
             e.incarnation: e.at_s
             for e in self.target.log

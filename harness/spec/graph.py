@@ -76,7 +76,7 @@ class RoleSpec:
         preload: further Python modules to import beforehand, as for the graph.
         cpu_ok: true if the role runs without GPUs on a machine that has none.
         stop_s: the time from SIGTERM to SIGKILL that a replica has to end, in seconds.
-        capacity: the number of requests that a replica serves at once, `{capacity}` in its command; 0 if it is not known.
+        capacity: the number of requests that a replica serves at once, `{capacity}` in its command, or 0 if it is not known.
         metrics: template of the URL of a page in Prometheus text format; empty if there is none.
     """
 
@@ -105,7 +105,7 @@ class GraphSpec:
         name: the name of the graph in output and cases.
         path: the file. Relative paths in it start from its folder.
         document: the parsed file; a history keeps it.
-        lease_s: the time for which the graph may list a dead replica, in seconds; 0 if it has no leases.
+        lease_s: the time for which the graph may list a dead replica, in seconds, or 0 if it has no leases.
         preload: Python modules that take long to import. Replicas are forked from a process that has imported them.
         share_gpus: true if several replicas may get the same GPU. The command line sets it, not the file.
         faults: the kinds of fault that are drawn. A graph that promises nothing under stalls leaves them out.
@@ -162,7 +162,7 @@ class GraphSpec:
 
     @property
     def ready_within_s(self) -> float:
-        """The longest time that the file gives a role to become ready, in seconds; 0 if no role has a readiness probe."""
+        """The longest time that the file gives a role to become ready, in seconds, or 0 if no role has a readiness probe."""
         return max((role.ready.within_s for role in self.roles if role.ready), default=0.0)
 
     @property

@@ -35,7 +35,7 @@ def shown(value: object) -> str:
 
 
 def one_of(value: object, choices: Iterable[_C]) -> _C | None:
-    """The choice that equals a value; None if none does. So a value from outside gets the type of the choices."""
+    """The choice that equals a value, or None if none does. So a value from outside gets the type of the choices."""
     return next((choice for choice in choices if choice == value), None)
 
 
@@ -97,7 +97,7 @@ class Table:
         Args:
             key: where the word stands.
             choices: all words that are right, usually the values of a Literal.
-            default: the word where the key is absent; None if it must be there.
+            default: the word where the key is absent, or None if it must be there.
         """
         if default is not None and not self._has(key):
             return default
@@ -164,7 +164,7 @@ class Table:
         return items
 
     def table(self, key: str) -> Table:
-        """A table inside this one; an empty one if the key is absent."""
+        """A table inside this one, or an empty one if the key is absent."""
         if not self._has(key):
             return Table(self.source, {}, self.key_path(key))
         value = self._take(key)

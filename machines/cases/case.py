@@ -120,11 +120,11 @@ class Case:
         also: other signatures that the minimal plan itself showed in its own runs.
         reach_s: how long after the last act of the plan its violations began at most, with a margin, in seconds.
         bounds, load: the graph's bounds and load under which it was seen; a replay uses them.
-        any_replica: whether it holds for other replicas of the same roles; None if that was not tried.
+        any_replica: whether it holds for other replicas of the same roles, or None if that was not tried.
         needed: the runs without each step of the plan.
         numbers: where each number of the plan begins to matter.
         differs: if the plan does not always break it, what separated the broken runs from the kept ones.
-        control: the runs without the plan's faults; None if that was not tried.
+        control: the runs without the plan's faults, or None if that was not tried.
         cost: the cost of the shrink.
         observed: each series of runs, the oldest first.
     """
@@ -156,7 +156,7 @@ class Case:
 
     @property
     def rate(self) -> float:
-        """The share of runs that broke it, the last time that any did; 1 if it was never counted."""
+        """The share of runs that broke it, the last time that any did, or 1 if it was never counted."""
         last = next((o for o in reversed(self.observed) if o.broke), None)
         return last.broke / last.runs if last else 1.0
 
@@ -234,7 +234,7 @@ def _replicas_named(plan: Plan) -> dict[str, list[int]]:
 
 
 def acted_s(plan: Plan, history: History) -> float | None:
-    """The time in a run at which the earliest embedding of a plan began its last act, in seconds; None if there is no embedding.
+    """The time in a run at which the earliest embedding of a plan began its last act, in seconds, or None if there is no embedding.
 
     The begin counts, not the end: a kill takes effect as soon as it begins, and the plan also caused what breaks during its last wait.
     """

@@ -78,7 +78,7 @@ class ShowsWanted:
 
     Attributes:
         excuses: the known cases.
-        wanted: the signature that is shrunk; None if any unexplained violation counts.
+        wanted: the signature that is shrunk, or None if any unexplained violation counts.
     """
 
     excuses: Excuses

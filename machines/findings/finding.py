@@ -29,7 +29,7 @@ class Finding:
         original: the run of the plan that was drawn.
         others: other signatures that runs of the shrink showed. They may be other bugs, and were not followed.
         counts: whether it fails the session.
-        path: the file of the case; None if it was not saved.
+        path: the file of the case, or None if it was not saved.
     """
 
     case: Case

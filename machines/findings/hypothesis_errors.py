@@ -17,7 +17,7 @@ class StopDrawing(BaseException):
     """Ends the drawing of plans from within. Hypothesis does not take it for a failure of the plan at hand.
 
     Args:
-        error: the error for which drawing ends; None if there is nothing more to draw.
+        error: the error for which drawing ends, or None if there is nothing more to draw.
     """
 
     def __init__(self, error: GraphquakeError | None = None) -> None:

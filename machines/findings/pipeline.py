@@ -137,7 +137,7 @@ class FindingPipeline:
             violation: the violation of that run that is shrunk.
 
         Returns:
-            The finding; None if another process has saved it in the meantime.
+            The finding, or None if another process has saved it in the meantime.
         """
         sightings = Sightings(violation.signature)
         before = _Before.of(self.log)

@@ -131,7 +131,7 @@ class Rounds:
             self._found = Found(case.plan, plan, broken(case.promise), case.title)
 
     def _why_not(self, plan: Plan) -> str | None:
-        """The reason why a drawn plan is not worth a run; None if it is worth one."""
+        """The reason why a drawn plan is not worth a run, or None if it is worth one."""
         if not plan.disturbs:
             return "only waits"
         if plan in self._ran:

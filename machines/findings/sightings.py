@@ -113,7 +113,7 @@ def status_of(promise: str, shrunk: Shrunk) -> Status:
 def _late_s(
     plan: Plan, history: History, violations: Iterable[Violation]
 ) -> dict[Signature, float]:
-    """For each signature, how long after the last act of a plan it was last seen, in seconds; 0 if the run did not do the whole plan."""
+    """For each signature, how long after the last act of a plan it was last seen, in seconds, or 0 if the run did not do the whole plan."""
     since_s = acted_s(plan, history)
     found: dict[Signature, float] = {}
     for one in violations:
@@ -123,5 +123,5 @@ def _late_s(
 
 
 def last_step(history: History, at_s: float) -> int:
-    """The number of the last step that had begun by a time; -1 if none had."""
+    """The number of the last step that had begun by a time, or -1 if none had."""
     return max((step.number for step in history.of(StepDone) if step.begun_s <= at_s), default=-1)

@@ -97,7 +97,7 @@ def _corpora(arguments: argparse.Namespace) -> list[tuple[Corpus, list[GraphSpec
 
 
 class _Found(NamedTuple):
-    """A case, and the graph that it is about; None if that graph is not known here."""
+    """A case, and the graph that it is about, or None if that graph is not known here."""
 
     corpus: Corpus
     case: Case

@@ -25,13 +25,13 @@ def last_act(small: Plan, large: Plan) -> int | None:
     """Where the earliest embedding of `small` in `large` last does anything: what it waits for besides comes after that.
 
     Returns:
-        The number of the step of `large` (-1 if `small` only waits); None if there is no embedding.
+        The number of the step of `large` (-1 if `small` only waits), or None if there is no embedding.
     """
     return _earliest(small, large)
 
 
 def _earliest(small: Plan, large: Plan) -> int | None:
-    """The place of the last act of the earliest embedding; -1 if it only waits, None if there is none."""
+    """The place of the last act of the earliest embedding, or -1 if it only waits, None if there is none."""
     if small.heal != large.heal or small.stay_s > large.stay_s + SLACK_S:
         return None
     acted, at, waited_s = -1, -1, 0.0

@@ -49,8 +49,8 @@ class Limit:
     """The bounds of a budget, as the user wrote them.
 
     Attributes:
-        seconds: wall time; infinite if there is no bound.
-        runs: live runs; infinite if there is no bound.
+        seconds: wall time, or infinity if there is no bound.
+        runs: live runs, or infinity if there is no bound.
     """
 
     seconds: float = NO_BOUND
@@ -84,11 +84,11 @@ class Budget:
     """A budget that is being spent.
 
     Attributes:
-        total_s: the seconds in all; infinite if there is no bound.
-        total_runs: the live runs in all; infinite if there is no bound.
+        total_s: the seconds in all, or infinity if there is no bound.
+        total_runs: the live runs in all, or infinity if there is no bound.
         begun_s: `time.monotonic()` when the budget began.
         begun_runs: the number of runs that were begun.
-        whole: the budget of which this one is a share; None if it is not a share.
+        whole: the budget of which this one is a share, or None if it is not a share.
     """
 
     total_s: float

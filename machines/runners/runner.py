@@ -28,7 +28,7 @@ class RunResult:
         verdict: the verdict over its history.
         history: what happened.
         live_s: the seconds that the run took, with the start of its graph.
-        folder: the folder of the run's files; None if there are none, as for a simulated run.
+        folder: the folder of the run's files, or None if there are none, as for a simulated run.
         used: the graph had been used by an earlier run.
         start_s: the seconds until the graph gave its first right answer.
     """

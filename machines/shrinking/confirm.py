@@ -117,7 +117,7 @@ def try_other_replicas(state: ShrinkState) -> bool | None:
     """Run the minimal plan with other replicas of the same roles.
 
     Returns:
-        True if it breaks, too; None if there are no other replicas, or no run proved anything.
+        True if it breaks, too, or None if there are no other replicas, or no run proved anything.
     """
     other = _other_replicas(state.spec, state.minimal_plan)
     if other == state.minimal_plan or not feasible(state.spec, other):

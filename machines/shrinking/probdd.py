@@ -101,7 +101,7 @@ class StepProbabilities:
         )
 
     def best(self, is_out: Callable[[Plan], bool]) -> Removal | None:
-        """The removal that promises the most; None if no removal promises enough.
+        """The removal that promises the most, or None if no removal promises enough.
 
         Args:
             is_out: says of a plan that no run of it can teach more.

@@ -82,7 +82,7 @@ class Shrunk:
         control_runs: how many such runs proved something.
         needed: the runs without each step, in the order of the plan.
         thresholds: where each number that matters begins to matter.
-        any_replica: whether other replicas of the same roles break the promise too; None if that was not tried.
+        any_replica: whether other replicas of the same roles break the promise too, or None if that was not tried.
         live_runs: all live runs of the shrink, invalid ones included.
         complete: everything was tried; False if the budget ended the shrink.
         confirmed: a fresh run showed the violation again.

@@ -148,7 +148,7 @@ class _Ahead(Generic[T]):
                     heapq.heappush(guesses, (chance * share, next(number), more, asked))
 
     def _asks_after(self, guessed: list[Trial]) -> _Question | None:
-        """The question that the shrinker asks after the answers so far and some guessed answers; None if it is done."""
+        """The question that the shrinker asks after the answers so far and some guessed answers, or None if it is done."""
         known = iter([*self.answers, *guessed])
         likely = 0.0
 

@@ -28,7 +28,7 @@ class Trial:
 
     Attributes:
         kind: `broken` if it showed a violation of the wanted signature that no known case explains; `invalid` if it proves nothing.
-        last_step: the index of the last step that had begun when that violation began; -1 if it is not known.
+        last_step: the index of the last step that had begun when that violation began, or -1 if it is not known.
         blame: for each step of the plan, a factor on its odds of having caused the violation (1 is neutral); empty if nothing is known.
         used: the graph had been used by an earlier run.
     """
@@ -103,7 +103,7 @@ class TrialLog:
     Attributes:
         run: makes one live run on a fresh graph.
         on_trial: called before each live run.
-        reuse: makes one live run on a used graph if there is one; None if every run needs a fresh graph.
+        reuse: makes one live run on a used graph if there is one, or None if every run needs a fresh graph.
         all: every live run, in order.
         aside: plans that are set aside, because all of their runs were invalid.
         eroded: plans that break too seldom to show the finding; they count as kept.

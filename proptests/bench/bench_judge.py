@@ -240,7 +240,7 @@ def _behind(seed: int) -> float:
 
 
 def _runs_until_met(runner: SimRunner, seed: int, cases: Path) -> float:
-    """Return the live runs of a search until its first finding, without the shrink; infinite if there is none."""
+    """Return the live runs of a search until its first finding, without the shrink, or infinity if there is none."""
     rounds = Rounds(FindingPipeline(runner, Corpus(cases), RunLog(), results_dir=cases))
     search(rounds, seed, findings_max=1)
     if not rounds.pipeline.findings:

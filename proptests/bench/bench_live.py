@@ -68,7 +68,7 @@ class WatchedRunner(LiveRunner):
 
 
 def shrink_once(graph: str, slots: int, seed: int) -> Shrunk | None:
-    """Search until the first finding; None if there is none."""
+    """Search until the first finding, or None if there is none."""
     watch = Watch()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

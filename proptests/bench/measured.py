@@ -74,7 +74,7 @@ def row_of(way: str, shape: Shape, rate: float, seed: int, result: Result) -> Ro
 
 
 def until_held(result: Result) -> int:
-    """Return the runs until a plan with the final steps first broke; 0 if the shrink began with that plan."""
+    """Return the runs until a plan with the final steps first broke, or 0 if the shrink began with that plan."""
     final = _acts(result.plan)
     for number, one in enumerate(result.runs, start=1):
         if one.trial.kind == "broken" and _acts(one.plan) == final:
@@ -89,7 +89,7 @@ def _acts(plan: Plan) -> list[Step | type[Step]]:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median and 95th percentile; None if there are no values."""
+    """Median and 95th percentile, or None if there are no values."""
 
     median: float | None
     p95: float | None

@@ -122,7 +122,7 @@ class Shape:
     """A bug.
 
     Attributes:
-        violated: returns when the bug first shows, on the plan's clock; None if it does not.
+        violated: returns when the bug first shows, on the plan's clock, or None if it does not.
         steps: the length of its minimal plans.
         late_s: the delay until it is seen, such as the window W in which errors are excused.
     """
@@ -133,7 +133,7 @@ class Shape:
     late_s: float = 0.0
 
     def at_s(self, plan: Plan) -> float | None:
-        """Return when the bug is seen in a run of a plan; None if it does not show."""
+        """Return when the bug is seen in a run of a plan, or None if it does not show."""
         shown_s = self.violated(timeline(SPEC, plan), plan)
         return None if shown_s is None else shown_s + self.late_s
 

@@ -238,7 +238,7 @@ class Step(ABC):
 
     @property
     def lasts_s(self) -> float:
-        """The time from when the step has landed until it is undone, in seconds; infinite if only heal undoes it."""
+        """The time from when the step has landed until it is undone, in seconds, or infinity if only heal undoes it."""
         return 0.0
 
     @property
@@ -259,11 +259,11 @@ class Step(ABC):
         return "nothing"
 
     def check(self, model: GraphModel) -> str | None:
-        """The reason why the graph can never take this step; None if it can."""
+        """The reason why the graph can never take this step, or None if it can."""
         return next((said for said in map(model.unknown, self.aims) if said), None)
 
     def possible(self, model: GraphModel) -> str | None:
-        """The reason why the step is not possible now; None if it is."""
+        """The reason why the step is not possible now, or None if it is."""
         if said := self.check(model):
             return said
         for replica in self.aims:

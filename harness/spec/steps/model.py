@@ -89,7 +89,7 @@ class Graph(Protocol):
 
     @property
     def lease_s(self) -> float:
-        """The lease, in seconds; 0 if the graph has none."""
+        """The lease, in seconds, or 0 if the graph has none."""
         ...
 
     @property
@@ -123,7 +123,7 @@ class Ongoing:
     Attributes:
         verb: the kind of the step.
         aims: the replicas that it acts on.
-        left_s: the time until it is undone, in seconds; infinite if only heal undoes it.
+        left_s: the time until it is undone, in seconds, or infinity if only heal undoes it.
         stops: its replicas do no work while it goes on.
     """
 
@@ -174,7 +174,7 @@ class GraphModel:
         return any(self.works(Replica(role, i)) for i in range(self.spec.role(role).replicas))
 
     def unknown(self, replica: Replica) -> str | None:
-        """The reason why the graph has no such replica; None if it has."""
+        """The reason why the graph has no such replica, or None if it has."""
         roles = {role.name: role for role in self.spec.roles}
         if replica.role not in roles:
             near = did_you_mean(replica.role, roles)
