@@ -18,13 +18,6 @@ PLANS = 40
 DRAWN_BY = "6.170.17"
 
 
-@pytest.fixture(autouse=True)
-def no_constants_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hypothesis also draws constants that it finds in the source of loaded modules, so any edit may change a search."""
-    monkeypatch.setattr(providers, "_get_local_constants", Constants)
-    monkeypatch.setattr(providers, "CONSTANTS_CACHE", type(providers.CONSTANTS_CACHE)(1024))
-
-
 @pytest.mark.skipif(
     hypothesis.__version__ != DRAWN_BY, reason=f"recorded with hypothesis {DRAWN_BY}"
 )
@@ -71,3 +64,15 @@ def test_the_first_plans_of_a_seed_are_these() -> None:
         "burst 10 over 0.10 s",
         "respawn frontend 0",
     ]
+
+
+def test_the_source_of_loaded_modules_does_not_change_what_a_seed_draws(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A loaded module with many numbers, as Hypothesis would find them, leaves the plans of a seed as they are."""
+    spec = load_graph("reference")
+    before = draw_plans(spec, 3, PLANS)
+    found = Constants(integers=set(range(40)))
+    monkeypatch.setattr(providers, "_get_local_constants", lambda: found)
+    monkeypatch.setattr(providers, "CONSTANTS_CACHE", type(providers.CONSTANTS_CACHE)(1024))
+    assert draw_plans(spec, 3, PLANS) == before

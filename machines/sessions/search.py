@@ -22,6 +22,7 @@ from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
 from graphquake.machines.findings.hypothesis_errors import PromiseBroken, StopDrawing
 from graphquake.machines.findings.rounds import Rounds
+from graphquake.machines.plans.constants import no_constants_from_source
 from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for
 from graphquake.machines.plans.plainest import plainest
 from graphquake.machines.runners.budget import BudgetSpent
@@ -94,7 +95,8 @@ def search(
         machine = new_machine()
         seed(round_seed(session_seed, rounds.spec.name, number, shard))(machine)
         try:
-            run_state_machine_as_test(machine, settings=config)
+            with no_constants_from_source():
+                run_state_machine_as_test(machine, settings=config)
         except PromiseBroken:
             pass
         except BudgetSpent:
@@ -133,6 +135,6 @@ def draw_plans(
 
     machine = machine_for(spec, note, base)
     seed(round_seed(session_seed, spec.name, 0))(machine)
-    with suppress(StopDrawing):
+    with suppress(StopDrawing), no_constants_from_source():
         run_state_machine_as_test(machine, settings=SETTINGS)
     return drawn
