@@ -1,6 +1,6 @@
 """The GPUs of this machine: which ones this process may use, and what processes hold of their memory.
 
-Memory is what NVML counts. It needs `nvidia-ml-py`. Without that, or without a driver, nothing is held as far as this module knows.
+Memory is what NVML counts. It needs `nvidia-ml-py`. Without that, or without a driver, this module reports that no GPU memory is in use.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def visible_gpus() -> Sequence[str]:
 
 @cache
 def _nvml() -> Any:
-    """The NVML library, initialized. None if it is not installed or there is no driver."""
+    """The NVML library, initialized. None if it is not installed or the driver is missing."""
     try:
         import pynvml  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - optional
     except ImportError:

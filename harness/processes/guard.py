@@ -6,7 +6,7 @@ replicas become its children. It takes orders from the other end of a socket pai
 for any reason, the guard kills all its descendants until none is left, and exits.
 
 Guarantees:
-- An order to spawn is answered with a pid and a pidfd, or with the reason why there is no process.
+- An order to spawn is answered with a pid and a pidfd, or with the reason why the process could not be started.
   A command that does not exist is an error, not a process that died.
 - Every exit of a spawned process is reported once, with the time at which it was seen.
 - No descendant outlives the guard. If the guard itself is killed (SIGKILL), the processes that it
@@ -36,15 +36,14 @@ import sys
 import time
 from typing import Final, NamedTuple, NoReturn
 
-# Longest packet. The kernel's default socket buffer takes about 200 KiB; arguments and a clean
-# environment need a few.
+# Longest packet. The kernel's default socket buffer takes about 200 KiB. Arguments and a clean environment need a few KiB.
 PACKET_MAX_BYTES: Final = 1 << 18
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-# How often the survivors are killed again. SIGCHLD wakes the guard sooner. This is for grandchildren:
+# The interval at which the survivors are killed again. SIGCHLD wakes the guard sooner. This is for grandchildren:
 # their deaths are not reported to the guard before they become its children.
 _KILL_AGAIN_S: Final = 0.002
 _KILL_AGAIN_MAX_S: Final = 0.1
@@ -94,7 +93,7 @@ def pids() -> list[int]:
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process, including zombies; empty if there is no such process."""
+    """The children of a process, including zombies. Empty if the process does not exist."""
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -164,7 +163,7 @@ class _Guard:
             harness_fd = os.pidfd_open(harness_pid)
         except OSError:
             return -1
-        if os.getppid() != harness_pid:  # it died before; the pid may be another's by now
+        if os.getppid() != harness_pid:  # its pid may be reused
             return -1
         self._selector.register(harness_fd, selectors.EVENT_READ)
         return harness_fd
@@ -360,7 +359,7 @@ def _kill(pid: int) -> None:
     try:
         # It may have ended since /proc was read, and its pid may belong to another process by now.
         if is_descendant(pid, os.getpid()):
-            # A stopped process dies of SIGKILL as it is; SIGCONT first would let it run once more.
+            # A stopped process dies of SIGKILL as it is. With SIGCONT first it would run once more.
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except OSError:
         pass

@@ -22,7 +22,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.processes import guard
 from graphquake.harness.processes.procfs import ended
 
-# How long the guard may take to end all processes. A process that survives this is stuck in the kernel.
+# The time limit for the guard to end all processes. A process that survives this is stuck in the kernel.
 END_WITHIN_S: Final = 10.0
 FULL_S: Final = 0.002
 NANO: Final = 1e-9
@@ -42,7 +42,7 @@ class Child:
     at_s: float
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal; not after `close`. A process that has just ended is not an error: its exit is about to be reported."""
+        """Send a signal. Do not call it after `close`. A process that has just ended is not an error: its exit is about to be reported."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
@@ -55,7 +55,8 @@ class Guard:
     """A guard process.
 
     Args:
-        on_exit: receives each exit: key, pid, status (exit code, or minus the signal's number), and monotonic time in seconds.
+        on_exit: receives each exit: the key, the pid, the status (exit code, or minus the signal's number) and the monotonic time in
+            seconds.
         on_lost: is called if the guard exits without an order to do so.
     """
 

@@ -17,7 +17,7 @@ from graphquake.harness.processes.replicas import Incarnation
 from graphquake.harness.processes.zygote import NAME as ZYGOTE
 from graphquake.harness.targets.target import Leak
 
-# What an allocator may keep in addition. Three engines of 0.5 GiB each on one H100 kept less than this.
+# The memory that an allocator may keep in addition. Three engines of 0.5 GiB each on one H100 kept less than this.
 GPU_SLACK_BYTES: Final = 64 * MIB
 
 

@@ -23,7 +23,7 @@ from graphquake.harness.processes.guard import pids, stat_of
 
 OWNER: Final = "GRAPHQUAKE_OWNER"
 REPLICA: Final = "GRAPHQUAKE_REPLICA"
-# How often a process tree is read again while it is being killed. Processes forked meanwhile are found the next time.
+# The interval at which a process tree is read again while it is being killed. Processes forked meanwhile are found the next time.
 LOOK_AGAIN_S: Final = 0.002
 _LISTEN: Final = "0A"
 
@@ -57,7 +57,7 @@ def this_owner(graph: str) -> Owner:
 
 
 def marks_of(pid: int) -> dict[str, str]:
-    """The marks in the environment that a process was started with; empty if it cannot be read."""
+    """The marks in the environment that a process was started with. Empty if it cannot be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             environment = file.read()
@@ -90,7 +90,7 @@ def is_called(pid: int, name: str) -> bool:
 
 
 def runs(pid: int) -> bool:
-    """True if there is such a process and it is not a zombie."""
+    """True if the process exists and is not a zombie."""
     stat = stat_of(pid)
     return stat is not None and stat.runs
 
@@ -123,7 +123,7 @@ async def signal_and_see(
 
 @contextmanager
 def opened(pid: int) -> Iterator[int]:
-    """Open a pidfd of a process. Raises ProcessLookupError if there is no such process."""
+    """Open a pidfd of a process. Raises ProcessLookupError if the process does not exist."""
     pidfd = os.pidfd_open(pid)
     try:
         yield pidfd
@@ -147,7 +147,7 @@ async def ended(pidfd: int, within_s: float) -> bool:
 
 
 async def kill_all(find: Callable[[], Collection[int]], within_s: float) -> tuple[int, bool]:
-    """Send SIGKILL to the processes that `find` returns, until it returns none that runs; see `signal_until`."""
+    """Send SIGKILL to the processes that `find` returns, until it returns none that runs (see `signal_until`)."""
     return await signal_until(find, signal.SIGKILL, runs, within_s)
 
 

@@ -35,7 +35,7 @@ class Incarnation:
         aimed: a step was aimed at it.
         terminating: it was sent SIGTERM, or lost a child that it depends on.
         stalled: it was stopped and not yet resumed.
-        status: an exit code, or minus the number of the signal that ended it; None while it runs.
+        status: an exit code, or minus the number of the signal that ended it. None while it runs.
         ended_s: the monotonic time of its end.
     """
 

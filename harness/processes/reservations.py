@@ -3,8 +3,8 @@
 A reservation is an abstract Unix socket. The kernel gives its name to one process of a network namespace at a time, and frees it when
 that process ends for any reason. Graphs can therefore run side by side without a lock file that could be left behind.
 
-Ports lie below the range from which the kernel picks ports for outgoing connections, because a port in that range may be taken between
-its reservation and its use. They also lie below 32768, because Dynamo reads one of its ports as a signed 16-bit number.
+Ports lie below the range from which the kernel picks ports for outgoing connections. A port in that range may be taken between its
+reservation and its use. They also lie below 32768, because Dynamo reads one of its ports as a signed 16-bit number.
 """
 
 from __future__ import annotations

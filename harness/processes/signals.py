@@ -26,7 +26,7 @@ from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.spec.scope import TREE, Child, Scope
 from graphquake.harness.targets.target import Landed
 
-# How long to wait for the child that a step aims at: a replica that was just started may not have it yet.
+# The time limit for the child that a step aims at to appear. A replica that was just started may not have it yet.
 CHILD_WITHIN_S: Final = 1.0
 # The longest time from SIGKILL to the end of a process. One that frees many GiB, or a GPU, needs some seconds.
 KILL_WITHIN_S: Final = 5.0

@@ -46,7 +46,7 @@ from graphquake.harness.spec.scope import Scope
 from graphquake.harness.targets.target import Landed, Leak, View
 
 SWEEP_WITHIN_S: Final = 2.0
-# How long a graph may take to list its replicas once all of them are ready.
+# The time limit for a graph to list its replicas once all of them are ready.
 LISTED_WITHIN_S: Final = 10.0
 # The same while a replica is dead that the others need to become listed, e.g. a registry.
 UNLISTED_S: Final = 2.0
@@ -55,7 +55,7 @@ _graphs = itertools.count(1)
 
 
 class Supervisor:
-    """A graph that was launched from its file; a `Target`. Made by `launch`, for the event loop of that call.
+    """A graph that was launched from its file. It is a `Target`. Made by `launch`, for the event loop of that call.
 
     Attributes:
         spec: see `Target`.
@@ -63,7 +63,7 @@ class Supervisor:
     """
 
     def __init__(self, layout: Layout, prober: Prober) -> None:
-        """Start the guard; `launch` starts the replicas."""
+        """Start the guard. The replicas are started by `launch`."""
         self.spec = layout.spec
         self.log: list[Spawned | BecameReady | Died] = []
         self._layout = layout
@@ -111,7 +111,7 @@ class Supervisor:
                 yield self
             except asyncio.CancelledError:
                 if self._failure is None or self._user is None or self._user.uncancel() > 0:
-                    raise  # cancelled by somebody else
+                    raise  # another task cancelled it
                 raise self._failure from None
 
     def begin_run(self) -> None:
@@ -210,7 +210,7 @@ class Supervisor:
         """Start the next incarnation.
 
         Raises:
-            GraphError: if there is no process afterwards.
+            GraphError: if the replica has no process afterwards.
         """
         number, replica.begun = replica.begun, replica.begun + 1
         key = f"{replica.name}.{number}"

@@ -3,7 +3,7 @@
 When a decode worker dies, its streams migrate to another worker. This processor counts the token that was in flight as sent to the client.
 The stream goes on one token too late. The client gets HTTP 200 and a text with a hole in it.
 
-Modelled on dynamo PR 8254, in which a connection reset loses what was being read.
+Modelled on dynamo PR 8254, in which a connection reset loses the data that was being read.
 """
 
 from __future__ import annotations

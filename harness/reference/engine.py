@@ -1,7 +1,7 @@
 """The engine of a worker: its ranks, each in a separate process, and the batch that they work on.
 
 Batching is continuous. A sequence joins the batch at the next step. It leaves with its last token, or as soon as its client is gone.
-At most `max_seqs` sequences are in the batch and as many wait; further ones are refused. If a rank dies, the engine is lost, and all
+At most `max_seqs` sequences are in the batch and as many wait. Further ones are refused. If a rank dies, the engine is lost, and all
 waiting requests fail at once. An idle engine uses no CPU.
 """
 
@@ -41,10 +41,10 @@ class Decoding:
     """One sequence that is decoded.
 
     Attributes:
-        kv: of all positions before `token`; given away when it gets its slot.
+        kv: of all positions before `token`. It is handed over when the sequence gets its slot.
         token: the last one, whose KV is not there yet.
         left: how many tokens are still wanted.
-        out: the tokens made; an error ends it.
+        out: the tokens made so far. An error ends it.
     """
 
     kv: bytes
@@ -104,11 +104,11 @@ class Engine:
         Args:
             tp: how many.
             backend: `numpy`, `torch`, or `auto`: torch if CUDA_VISIBLE_DEVICES names a GPU.
-        devices: of each rank, for torch; one for all if there is one only. `cuda` is one GPU after the other, in turn.
+        devices: of each rank, for torch. A single one is used for all ranks. `cuda` is one GPU after the other, in turn.
             step_s: the least time that a token takes.
 
         Raises:
-            EngineError: if a rank does not come up; says why.
+            EngineError: if a rank does not come up. It says why.
         """
         if model.HEADS % tp:
             raise EngineError(f"tp: found {tp}, expected a divisor of {model.HEADS}")
@@ -199,7 +199,7 @@ class Engine:
         self._waiting.clear()
         self._prompts.clear()
 
-    # ---------------------------------------------------------------------------------------------------- what is asked
+    # ---------------------------------------------------------------------------------------------------- requests
 
     @property
     def running(self) -> int:
@@ -279,7 +279,7 @@ class Engine:
 
     async def _prefill_next(self) -> None:
         while self._prompts and self._prompts[0].done.done():
-            self._prompts.popleft()  # whoever asked has gone
+            self._prompts.popleft()  # the caller has gone
         if not self._prompts:
             return
         prompt = self._prompts[0]

@@ -29,7 +29,7 @@ class Process(Protocol):
 
 
 class Forked:
-    """A forked child; made by `start`, in a running event loop."""
+    """A forked child. `start` makes it, in a running event loop."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -43,7 +43,7 @@ class Forked:
         """Fork. The child calls a function, without the event loop, and exits.
 
         Args:
-            fds: what it keeps open besides the standard ones: all else would keep connections of this process alive.
+            fds: the descriptors that it keeps open, in addition to the standard ones. Others would keep connections of this process alive.
         """
         pid = os.fork()
         if pid:
@@ -58,7 +58,7 @@ class Forked:
                     try:
                         os.close(fd)
                     except OSError:
-                        continue  # the one that listed them
+                        continue  # the descriptor that listed them
             run()
             status = 0
         finally:

@@ -30,7 +30,7 @@ TOKENS_MAX: Final = 2048
 PROMPT_MAX: Final = 2048
 BODY_MAX_BYTES: Final = 1 << 20
 RETRY_S: Final = 0.02
-# How long after its last token a request keeps looking for a processor before it is refused.
+# The time after its last token in which a request keeps looking for a processor before it is refused.
 NOBODY_MAX_S: Final = 3.0
 SERVING_ROLES: Final = ("processor", "prefill", "decode", "agg")
 _STATUS: Final = {"busy": 429, "unavailable": 503, "deadline": 504}
@@ -103,7 +103,7 @@ class Frontend(Node):
     # ---------------------------------------------------------------------------------------------------------- pages
 
     async def show_health(self, request: web.Request) -> web.Response:
-        """Whether the frontend can serve, and the replicas that it would use."""
+        """Tell whether the frontend can serve, and which replicas it would use."""
         del request
         status, why = self._health()
         listed = [one.said for one in self.listed()]
@@ -203,7 +203,7 @@ class Frontend(Node):
         """The tokens that one processor makes for a request.
 
         Raises:
-            Gone: if it breaks off; another one may go on.
+            Gone: if it breaks off. Another processor may continue.
             Refused: if it says no.
         """
         processors = self.directory.of_role("processor")
@@ -224,7 +224,7 @@ class Frontend(Node):
             opened.close()
 
     async def reach(self, processors: list[Instance], message: Message) -> Call:
-        """Call the processors in turn; if one is gone, call the next one.
+        """Call the processors in turn. If one is gone, call the next one.
 
         Raises:
             Gone: if none takes the call.

@@ -1,7 +1,7 @@
 """The client side of the registry: to be listed, and to know which instances are listed.
 
 A member renews its lease at every registry, three times a lease, even if the last attempt failed. A reader keeps a registry's last list
-while the registry is down, and for one lease after it is back, because a restarted registry lists no instance at first. An outdated list
+while the registry is down, and for one lease after it is back. A restarted registry lists no instance at first. An outdated list
 does less harm than an empty one.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from graphquake.harness.reference.wire import Gone, ask, call
 
-# How long a dead instance stays listed.
+# The time for which a dead instance stays listed.
 LEASE_S: Final = 1.5
 RENEW_EVERY_S: Final = LEASE_S / 3
 ANSWER_MAX_S: Final = 0.3
@@ -67,7 +67,7 @@ class Member:
 
     @property
     def joined(self) -> bool:
-        """True if a registry has listed it, or if there is no registry."""
+        """True if a registry has listed it, or if the graph runs without a registry."""
         return self._joined.is_set() or not self._registries
 
     async def join(self) -> None:
@@ -100,8 +100,8 @@ class _View:
     """The list of one registry.
 
     Attributes:
-        instances: whom it lists now, by id; while it is away, who counted when it went.
-        before: who counted when it came back.
+        instances: the instances that it lists now, by id. While it is away, those that counted when it went.
+        before: the instances that counted when it came back.
         since_s: when it was first heard after it came back.
         heard_s: when it was last heard.
     """
@@ -114,7 +114,7 @@ class _View:
     def all(self) -> dict[str, Instance]:
         """Those that count: while it is not back for a lease, those of before as well.
 
-        The time that it is silent, stalled say, does not count: it hears of nobody then.
+        The time that it is silent, stalled say, does not count, because it hears of no instance then.
         """
         until_s = min(time.monotonic(), self.heard_s + REPEAT_S)
         is_young = until_s - self.since_s < LEASE_S

@@ -1,13 +1,13 @@
 """A small decoder-only transformer whose answers are exactly known.
 
-Embeddings, layers of causal multi-head attention and MLP with residuals, a KV cache, greedy decoding: all as usual. What is not usual is
-the arithmetic: every number is an integer modulo the prime `P`, held in float64, where sums of products stay exact. So a
-matmul gives the same result in numpy and in torch, on a CPU and on a GPU, in any batch, in any order, on any number of
-tensor-parallel ranks, and a right answer is right to the token. Attention weights are a polynomial of q·k instead of a softmax, and the
-MLP cubes: nothing is rounded away, so every entry of the KV of every position bears on every token that follows. A KV that was
-flipped, cut, shifted or somebody else's gives another text; one token is right by chance once in 62.
+Embeddings, layers of causal multi-head attention and MLP with residuals, a KV cache, greedy decoding: all as usual. Only the arithmetic is
+unusual: every number is an integer modulo the prime `P`, held in float64, where sums of products stay exact. So a matmul gives the same
+result in numpy and in torch, on a CPU and on a GPU. The batch, the order and the number of tensor-parallel ranks do not matter. A right
+answer is right to the token. Attention weights are a polynomial of q·k instead of a softmax, and the MLP cubes. Nothing is rounded away. So
+every entry of the KV of every position bears on every token that follows. A KV that was flipped, cut, shifted or mixed up with another
+request's gives another text. One token is right by chance once in 62.
 
-A rank of `tp` holds its share of the heads and of the MLP's columns; its partial sums are added up by the `reduce` that it is given.
+A rank of `tp` holds its share of the heads and of the MLP's columns. The `reduce` that it is given adds up the partial sums of all ranks.
 `expected` is the oracle: the same function, written down a second time in integers, without batch, shares or bytes.
 """
 
@@ -46,10 +46,10 @@ class Backend:
     Args:
         name: `numpy` or `torch`.
         device: for torch: `cpu`, `cuda`, `cuda:1`.
-        rank: of the engine; chooses among several GPUs if `device` is `cuda`.
+        rank: the rank in the engine. It chooses among several GPUs if `device` is `cuda`.
 
     Raises:
-        RuntimeError: if there is no torch, or no such device; says what to do.
+        RuntimeError: if torch or the device is missing. The message says what to do.
     """
 
     def __init__(self, name: str = "numpy", device: str = "cuda", rank: int = 0) -> None:
@@ -97,7 +97,7 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All weights, as integers below `P`; the layers' have the layer as their first axis.
+    """All weights, as integers below `P`. Those of the layers have the layer as their first axis.
 
     Attributes:
         token: (VOCABULARY, WIDTH); position: (CONTEXT_MAX, WIDTH); out: (WIDTH, letters of the alphabet).
@@ -143,8 +143,8 @@ class Shard:
     """One rank's share of the model, with the KV cache of as many sequences as it has slots.
 
     Args:
-        rank, tp: which share, of how many; `tp` divides `HEADS`.
-        slots: how many sequences.
+        rank, tp: the number of this share, and the number of shares. `tp` divides `HEADS`.
+        slots: the number of sequences.
         reduce: adds up the partial sums of all ranks.
     """
 
@@ -167,7 +167,7 @@ class Shard:
         self._out = backend.array(whole.out)
         # Greedy with ties to the first letter, by numbers that are never equal: torch does not say which of equals it takes.
         self._rank_of_letter = backend.array(np.arange(len(ALPHABET))[::-1].copy())
-        # (slot, layer, key or value, head, position, entry); pages that were never written take no memory.
+        # (slot, layer, key or value, head, position, entry). Pages that were never written take no memory.
         self.cache = backend.zeros(slots, LAYERS, 2, self.heads, CONTEXT_MAX, HEAD_WIDTH)
 
     def prefill(self, tokens: Sequence[int]) -> tuple[int, bytes]:
@@ -191,7 +191,7 @@ class Shard:
         return self._letters(last)[0], packed
 
     def load(self, slot: int, share: bytes) -> int:
-        """Put a share of a KV into a slot; how many positions it has."""
+        """Put a share of a KV into a slot. Returns its number of positions."""
         shape = (LAYERS, 2, self.heads, -1, HEAD_WIDTH)
         kv = np.frombuffer(share, dtype="<u2").reshape(shape)
         self.cache[slot, :, :, :, : kv.shape[3]] = self._backend.array(kv)
@@ -231,7 +231,7 @@ class Shard:
         remember: Callable[[int, Array, Array], tuple[Array, Array]],
         attend: Callable[[Array, Array, Array], Array],
     ) -> Array:
-        """All layers over (rows, WIDTH); `remember` keeps a layer's KV and gives back all that is visible of it."""
+        """All layers over (rows, WIDTH). `remember` keeps a layer's KV and returns the part of it that is visible."""
         for layer in range(LAYERS):
             query, key, value = (
                 (states[:, None, None, :] @ part[layer])[:, :, 0] % P
@@ -276,8 +276,8 @@ def expected(prompt: str, max_tokens: int, seed: int = 1) -> str:
     """The one right text of a completion.
 
     Args:
-        prompt: ASCII; each character is a token.
-        max_tokens: how many tokens, each of them a letter or a digit.
+        prompt: ASCII text. Each character is a token.
+        max_tokens: the number of tokens, each of them a letter or a digit.
     """
     whole = weights_of(seed)
     tokens, said = list(prompt.encode("ascii")), bytearray()

@@ -33,8 +33,8 @@ class Node:
         arguments: the command line, as `options` describes it.
 
     Attributes:
-        role: what it is listed as.
-        draining: whether it has been told to end.
+        role: the role that it is listed under.
+        draining: true after SIGTERM.
         in_flight: the requests that it works on.
     """
 
@@ -60,13 +60,13 @@ class Node:
     def options(cls, parser: argparse.ArgumentParser) -> None:
         """Add the options of this kind of process."""
 
-    # --------------------------------------------------------------------------------- what a kind of process overrides
+    # --------------------------------------------------------------------------------- overridden by each kind of process
 
     async def open(self) -> None:
         """Prepare to serve."""
 
     async def work(self) -> None:
-        """What goes on all the while; its end with an exception is the process's.
+        """The work in the background. An exception in it ends the process.
 
         Raises:
             Lost: if this process can't go on.
@@ -81,7 +81,7 @@ class Node:
         del call, message
 
     def health(self) -> str:
-        """The reason why it cannot serve; empty if it can."""
+        """The reason why it cannot serve. Empty if it can."""
         return ""
 
     def metrics(self) -> dict[str, float]:
@@ -95,7 +95,7 @@ class Node:
         self.in_flight += 1
 
     def leave(self) -> None:
-        """Count a request that ended, in whatever way."""
+        """Count a request that ended, well or not."""
         self.in_flight -= 1
 
     async def listen(self) -> None:
@@ -141,7 +141,7 @@ class Node:
         self.deafen()
 
     def is_drained(self) -> bool:
-        """Whether nobody needs it any more."""
+        """True if no other process needs it any more."""
         return self.in_flight == 0
 
     def _health(self) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 It tokenizes the prompt. A prefill worker computes the KV and a decode worker continues from it, or one `agg` worker does both. The
 processor sends each token on as it comes. If a worker dies, hangs or refuses, the request migrates: the tokens so far become part of the
-prompt of the next attempt, so no token is lost or sent twice, and since decoding is greedy the text is the same.
+prompt of the next attempt. So no token is lost or sent twice. Decoding is greedy, so the text is the same.
 
 Routing takes the listed instance with the fewest requests of this processor, in turn among equals. An instance that failed is avoided for
 one lease, because the registry lists dead instances for that long. It is tried all the same before a request fails for lack of others.
@@ -27,10 +27,10 @@ from graphquake.harness.reference.wire import Call, Gone, Message, call
 
 # A worker that gives no sign of life for so long is taken for dead: four beats, and less than a client bears.
 SILENCE_MAX_S: Final = 1.0
-# Attempts follow each other at this distance, doubled each time up to the maximum; the deadline bounds their number.
+# Attempts follow each other at this distance, doubled each time up to the maximum. The deadline bounds their number.
 BACKOFF_S: Final = 0.01
 BACKOFF_MAX_S: Final = 0.2
-# How long a request waits for an instance where none is listed: a moment of nobody is over when a respawned one joins.
+# The time for which a request waits while no instance is listed. The gap ends when a respawned instance joins.
 NOBODY_MAX_S: Final = 0.5
 AVOID_S: Final = LEASE_S
 

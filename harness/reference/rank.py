@@ -48,7 +48,7 @@ def receive(source: socket.socket, size: int) -> bytes:
 
 
 def receive_frame(source: socket.socket) -> tuple[dict[str, Any], bytes]:
-    """The next command and its bytes; frames as in `wire`."""
+    """The next command and its bytes, in the frames of `wire`."""
     head, body = HEAD.unpack(receive(source, HEAD.size))
     message: dict[str, Any] = json.loads(receive(source, head))
     return message, receive(source, body)
@@ -64,7 +64,7 @@ def reducer(backend: model.Backend, peers: list[socket.socket], rank: int) -> mo
     """Adds up the partial sums of all ranks.
 
     Args:
-        peers: rank 0: a socket to each other rank; else one to rank 0.
+        peers: for rank 0 a socket to each other rank, for the others one socket to rank 0.
     """
     if not peers:
         return lambda partial: partial

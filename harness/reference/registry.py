@@ -19,7 +19,7 @@ from graphquake.harness.reference.membership import LEASE_S, REPEAT_S, Instance
 from graphquake.harness.reference.node import Node, main
 from graphquake.harness.reference.wire import Call, Message
 
-# How often it is looked whose lease is over.
+# The interval at which ended leases are looked for.
 LOOK_EVERY_S: Final = LEASE_S / 10
 
 

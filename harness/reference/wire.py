@@ -1,7 +1,7 @@
 """The protocol between the processes of the reference graph: one TCP connection a call, with frames of JSON and bytes.
 
 A call opens with one message of the caller. The other side answers with one or more messages. To close the connection is to cancel the
-call: the handler is cancelled at once, so that no work is done for a client that left. The death of a process closes its connections and
+call. The handler is cancelled at once, so the server does no work for a client that left. The death of a process closes its connections and
 is therefore seen at once. While a call is being handled, its server sends beats, which distinguish a busy server from one that hangs.
 Without this, callers would give up on busy servers, and every overload would last.
 
@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 LOOPBACK: Final = "127.0.0.1"
-# A loopback connect takes well under 1 ms; only a peer that is stopped, or a full backlog, comes near this.
+# A loopback connect takes well under 1 ms. Only a peer that is stopped, or a full backlog, comes near this.
 CONNECT_MAX_S: Final = 0.5
 # The longest message: the KV of a whole context.
 FRAME_MAX_BYTES: Final = 1 << 26
@@ -27,7 +27,7 @@ _HEAD: Final = struct.Struct(">II")
 _HTTP: Final = b"GET "
 
 Message: TypeAlias = dict[str, Any]
-# What a server says while it works on a call and has nothing else to say.
+# The frame that a server sends while it works on a call and has no result yet.
 BEAT: Final[Message] = {"beat": True}
 BEAT_EVERY_S: Final = 0.25
 Page: TypeAlias = Callable[[], tuple[int, str]]
@@ -61,7 +61,7 @@ class Call:
         """The next message and its bytes.
 
         Args:
-            silence_s: how long the other side may show no sign of life; for ever if none is given. It may take longer than
+            silence_s: the time for which the other side may show no sign of life. There is no limit if it is None. It may take longer than
                 that to answer: as long as a server works on a call it sends a beat now and then.
 
         Raises:
@@ -80,7 +80,7 @@ class Call:
             raise Gone(str(error)) from None
 
     async def hung_up(self) -> None:
-        """Wait until the other side closes; for a side that awaits no further message."""
+        """Wait until the other side closes. It is meant for a side that awaits no further message."""
         with suppress(OSError):
             await self._reader.read(1)
 
@@ -108,7 +108,7 @@ async def call(port: int, message: Message, body: bytes = b"") -> Call:
     """Open a connection and send the first message.
 
     Raises:
-        Gone: if nobody takes the call.
+        Gone: if the server does not accept the call.
     """
     try:
         async with asyncio.timeout(CONNECT_MAX_S):
@@ -128,7 +128,7 @@ async def ask(port: int, message: Message, within_s: float) -> tuple[Message, by
     """Send one message and receive one answer.
 
     Raises:
-        Gone: if there is no answer within that time, in seconds.
+        Gone: if no answer comes within that time, in seconds.
     """
     opened = await call(port, message)
     try:
@@ -144,8 +144,8 @@ class Server:
     """Accepts calls on one port.
 
     Args:
-        on_call: handles one call; is cancelled when the caller hangs up.
-        pages: what `GET` answers, by path: status and text.
+        on_call: handles one call. It is cancelled when the caller hangs up.
+        pages: the answers to `GET`, by path: status and text.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """A worker: an engine on its ranks, in one of three modes.
 
 - `prefill` computes the KV of a prompt, keeps it under an unguessable id, and hands it over once;
-- `decode` fetches a KV and goes on from there; it never sees the prompt;
-- `agg` does both by itself.
+- `decode` fetches a KV and goes on from there. It never sees the prompt.
+- `agg` does both.
 
 The KV that was handed over carries no checksum on purpose: a wrong transfer must show as a wrong answer. A worker whose engine lost
 a rank can't serve: it ends at once, so that all who wait for it see their connections close.
@@ -24,7 +24,7 @@ from graphquake.harness.reference.engine import Engine, EngineError, EngineFull
 from graphquake.harness.reference.node import Lost, Node, main
 from graphquake.harness.reference.wire import Call, Gone, Message, ask
 
-# A KV that nobody fetches (client gone, decode worker dead) must not stay. Decode comes within milliseconds.
+# A KV that is never fetched (client gone, decode worker dead) must not stay. Decode comes within milliseconds.
 KV_KEEP_S: Final = 2.0
 KV_KEEP_MAX: Final = 1024
 # The peer of a fetch is stopped, or starved on a busy host, if it takes longer.
@@ -135,12 +135,12 @@ class Worker(Node):
             self.leave()
 
     async def prefill(self, call: Call, message: Message) -> None:
-        """Compute the KV of a prompt; answer with the first token and where the KV is."""
+        """Compute the KV of a prompt. The answer has the first token and the place of the KV."""
         token, kv = await self.engine.prefill(message["tokens"])
         await call.send({"token": token, "kv": self.hold(kv), "port": self.port})
 
     async def decode(self, call: Call, message: Message) -> None:
-        """Fetch a KV; answer with the tokens that follow."""
+        """Fetch a KV, and answer with the tokens that follow."""
         try:
             kv = await self.fetch(message)
         except Gone as gone:
@@ -163,7 +163,7 @@ class Worker(Node):
     # ----------------------------------------------------------------------------------------------- handing KV over
 
     def hold(self, kv: bytes) -> str:
-        """Keep a KV until it is fetched or too old; the id to fetch it by."""
+        """Keep a KV until it is fetched or too old. Returns the id to fetch it by."""
         key = secrets.token_hex(8)
         self._held[key] = kv
         asyncio.get_running_loop().call_later(KV_KEEP_S, self._held.pop, key, None)

@@ -9,7 +9,7 @@ one second alone took three seconds beside two other graphs. During a run this m
 Contention means that both are high. A graph whose threads only wait for each other is overloaded by its own doing, which promises judge.
 
 Measured on two cores with plans of a kill and a burst of 55 requests, in the worst second of each run: a graph alone had at most 0.4
-waiting threads a core, two graphs side by side at most 0.7, and three graphs 0.7 to 1.5. From 1.2 on, answers came two seconds late.
+waiting threads a core. Two graphs side by side had at most 0.7, and three graphs 0.7 to 1.5. From 1.2 on, answers came two seconds late.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Final
 
 # The time over which contention is judged. A respawn alone makes all threads wait for half a second.
 WINDOW_S: Final = 1.0
-# Waiting threads of the graph and its clients, a core; and the share of the cores that others used meanwhile.
+# The first limit is the number of waiting threads of the graph and its clients, for each core. The second is the share of the cores that
+# other processes used.
 WAITING_MAX: Final = 1.0
 OTHERS_MAX: Final = 0.35
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
@@ -51,7 +52,7 @@ class Sample:
 
 
 def contention(then: Sample, now: Sample, cores: int) -> str:
-    """Describe the contention between two samples on a machine with so many cores; empty if there was none."""
+    """Describe the contention between two samples on a machine with that number of cores. Empty if there was none."""
     core_s = cores * (now.at_s - then.at_s)
     waiting = (now.waited_s - then.waited_s) / core_s
     others = (now.busy_s - then.busy_s - now.ran_s + then.ran_s) / core_s

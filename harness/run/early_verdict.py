@@ -1,12 +1,12 @@
 """Ask, while a run goes on, whether its history so far is enough, without making the clients late.
 
 Judging is pure Python and takes time in proportion to the history: on two cores about 0.5 s for 25,000 requests. It therefore runs in a
-worker thread, on a snapshot that nothing changes. One question is asked at a time. The thread still competes with the event loop for
+worker thread, on a snapshot that never changes. One question is asked at a time. The thread still competes with the event loop for
 the interpreter: while it judged, requests left up to 0.1 s late at 1,000 a second. Two things bound that. The interpreter's switch
 interval, 5 ms by default, is shorter meanwhile. And a pause in proportion to the CPU time of the last question follows each one, so that
-judging has 2 % of the time. In the usual run of a few hundred requests a pause is 0.2 s; in a long one the pauses grow with the history.
+judging has 2 % of the time. In the usual run of a few hundred requests a pause is 0.2 s. In a long run the pauses grow with the history.
 
-A question is asked only if its answer may have changed. An early verdict saves time and decides nothing: each complete history is judged.
+A question is asked only if its answer may have changed. An early verdict only saves time: each complete history is judged again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from graphquake.harness.history.history import History
 
 Enough: TypeAlias = Callable[[History], bool]
 
-# A pause lasts at least so many times the CPU time of the question before it.
+# A pause lasts at least this many times the CPU time of the question before it.
 PAUSE_FACTOR: Final = 49.0
-# Without anything new, the passing of time alone may break a promise; so a question is asked at least this often.
+# Time alone may break a promise, so a question is asked at least this often.
 ASK_AT_LEAST_EVERY_S: Final = 2.0
 # The interpreter's switch interval while a question is being answered.
 SWITCH_INTERVAL_S: Final = 0.0005
@@ -49,13 +49,13 @@ class EarlyVerdict:
 
         Args:
             now_s: the monotonic time.
-            known: stands for what has been seen so far; a new question waits until it differs, or for `ASK_AT_LEAST_EVERY_S`.
+            known: the number of things seen so far. A new question waits until it differs, or for `ASK_AT_LEAST_EVERY_S`.
         """
         is_new = known != self._known or now_s - self._asked_at_s >= ASK_AT_LEAST_EVERY_S
         return is_new and now_s >= self._pause_until_s
 
     async def ask(self, snapshot: History, known: object) -> bool:
-        """Ask whether this history, which nothing changes any more, is enough."""
+        """Ask whether this history, which does not change any more, is enough."""
         self._asked_at_s = time.monotonic()
         self._known = known
         is_enough, cpu_s = await asyncio.to_thread(self._answer, snapshot)

@@ -47,27 +47,27 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import Scene
 from graphquake.harness.targets.target import Leak, Target
 
-# How long the load runs before the plan begins: nine requests at 15/s. The first one already shows a graph that does not work.
+# The time for which the load runs before the plan begins: nine requests at 15/s. The first one already shows a graph that does not work.
 # Bounds that use a percentile of the baseline have a lower limit, so a short baseline does not hurt them.
 BASELINE_S: Final = 0.6
-# How long clients must have been calm, with every replica ready, before `recover` may end.
+# The time for which clients must have been calm, with every replica ready, before `recover` may end.
 CALM_S: Final = 0.5
-# Right answers that calm clients got meanwhile; at a low rate, half of what was asked.
+# The right answers that calm clients got meanwhile. At a low rate, it is half of the requests.
 CALM_ANSWERS: Final = 5.0
-# A request that was under way for so long when the calm began is taken for one that hangs.
+# A request that was in flight for this long when the calm began counts as one that hangs.
 OVERDUE_S: Final = 0.5
-# How long `steady` lasts at least, and how far it reaches beyond the last fault's window of excused errors.
+# The least length of `steady`, and the time by which it reaches beyond the last fault's window of excused errors.
 STEADY_S: Final = 0.5
 BEYOND_WINDOW_S: Final = 0.5
-# A graph that is ready but answers nothing right within this time has not started.
+# A graph that is ready but gives no right answer within this time has not started.
 FIRST_ANSWER_S: Final = 15.0
 TICK_S: Final = 0.25
 POLL_S: Final = 0.05
-# How often the graph's listings and readiness probes are read.
+# The interval at which the graph's listings and readiness probes are read.
 LOOK_EVERY_S: Final = 0.5
-# How often CPU contention is measured.
+# The interval at which CPU contention is measured.
 CONTENTION_EVERY_S: Final = 0.5
-# How often the resources of the replicas are sampled.
+# The interval at which the resources of the replicas are sampled.
 MEASURE_EVERY_S: Final = 1.0
 
 
@@ -123,11 +123,11 @@ async def execute(
     """Run a plan against a graph that is ready.
 
     Args:
-        target: the graph; it is left as the run left it.
+        target: the graph. It stays as the run left it.
         plan: what to do to it.
         watch: receives the state of the run, several times a second.
-        enough: is asked again and again, in a worker thread, whether the history so far is enough. The run ends as soon as it is.
-        to_the_end: clients of a closed loop ask all that they have to ask, however long that takes; else they end with the run.
+        enough: tells whether the history so far is enough. It is called again and again, in a worker thread. The run ends as soon as it is.
+        to_the_end: clients of a closed loop send all of their requests, however long that takes. Otherwise they end with the run.
 
     Returns:
         What happened.
@@ -225,7 +225,7 @@ class _Run:
         """End the run as soon as its history is enough."""
         while True:
             await asyncio.sleep(TICK_S)
-            # While a fault is landing, requests fail for it already and nothing is written down about it yet.
+            # While a fault is landing, requests already fail because of it, and no event tells of it yet.
             if self._landing or self._phase == "baseline":
                 continue
             self._trail.follow()
@@ -260,7 +260,7 @@ class _Run:
         return until_s is not None and now_s >= until_s
 
     async def watch_contention(self) -> None:
-        """Measure CPU contention from other processes. From its first sight on, the run proves nothing."""
+        """Measure CPU contention from other processes. After its first sight, the run does not prove anything."""
         monitor = ContentionMonitor()
         while True:
             await asyncio.sleep(CONTENTION_EVERY_S)
@@ -298,7 +298,7 @@ class _Run:
                 if step.lasts_s < math.inf:
                     ends.create_task(self._end_later(number, step))
             if not done.landed:
-                # What follows would be another plan than the one that was asked for.
+                # The rest would be another plan than the one that was asked for.
                 break
         self._step = -1
 

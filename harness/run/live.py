@@ -67,7 +67,7 @@ async def run_live(
     keep: bool = False,
     opener: OpenTarget = open_target,
 ) -> LiveRun:
-    """Run a plan on a fresh graph, or on one that has served another run.
+    """Run a plan on a fresh graph, or on a graph that has served another run.
 
     Args:
         spec: the graph.

@@ -17,10 +17,10 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.targets.target import Target
 
 # Arguments: the spec, and a folder for the graph's own files, which exists. Log files belong into its subfolder `logs`.
-# Entering the context returns a graph of which every replica is ready, or raises a GraphError. Leaving it ends the graph.
+# Entering the context returns a graph with all replicas ready, or raises a GraphError. Leaving it ends the graph.
 OpenTarget: TypeAlias = Callable[[GraphSpec, Path], AbstractAsyncContextManager[Target]]
 
 
 def open_target(spec: GraphSpec, folder: Path) -> AbstractAsyncContextManager[Target]:
-    """Open the kind of target that the graph file asks for; see `OpenTarget`."""
+    """Open the kind of target that the graph file asks for (see `OpenTarget`)."""
     return Supervisor.launch(spec, folder)

@@ -66,7 +66,7 @@ class RequestTrail:
         return list(self._in_flight.values())
 
     def snapshot(self) -> list[Request]:
-        """All requests so far, none of which changes any more. Only those in flight are copied."""
+        """All requests so far. They do not change any more. Only those in flight are copied."""
         self.follow()
         requests = self._requests.copy()
         for place, one in self._in_flight.items():

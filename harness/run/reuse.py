@@ -1,8 +1,8 @@
 """An open graph that can outlive a run, so that later runs need not wait for a slow start.
 
 A run leaves the graph as its plan left it. Before the next run the graph is healed: dead replicas are started again and stalled
-ones go on. It is used again only if no trace of the earlier run remains: every replica is ready, the graph's listings are right, nothing
-leaked, and an answer is right. A graph that needs about as long for this as a fresh one needs to start is given up.
+ones go on. It is used again only if no trace of the earlier run remains. Then every replica is ready, the graph's listings are right, no
+resource leaked, and an answer is right. A graph that needs about as long for this as a fresh one needs to start is given up.
 
 A `ReusableGraph` owns its target. Exactly one of these ends it: a run that does not keep it, an error, a failed heal, or `close`.
 """
@@ -26,9 +26,9 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
 
-# The largest number of runs that share one graph. In simulations more of them saved next to nothing.
+# The largest number of runs that share one graph. In simulations more of them saved almost no time.
 USES_MAX: Final = 6
-# Where a start takes less than this, every run has a fresh graph.
+# If a start takes less than this, every run has a fresh graph.
 SLOW_START_S: Final = 5.0
 # The share of a graph's start time that its dead replicas may take to become ready again.
 WORTH_HEALING: Final = 0.5
@@ -74,7 +74,7 @@ class ReusableGraph:
         """Lend the target to one run.
 
         Args:
-            keep: leave the graph open if the run raises nothing. Otherwise it is ended, while its folder stays.
+            keep: leave the graph open, unless the run raises an error. Otherwise it is ended, while its folder stays.
         """
         async with self._ended_on_error():
             yield self.target
@@ -117,7 +117,7 @@ class ReusableGraph:
         await self._opened.__aexit__(type(error) if error is not None else None, error, trace)
 
     async def _heal(self) -> bool:
-        """Undo what a run did to the graph. True if no trace of it remains.
+        """Undo the changes that a run made to the graph. True if no trace of it remains.
 
         Raises:
             GraphError: if the graph can no longer be used at all.

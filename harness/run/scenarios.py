@@ -58,8 +58,8 @@ class Strike:
 
     Attributes:
         after_s: seconds from the first request to the kills.
-        victims: the number of replicas; None means all of the role.
-        first: the index of the first victim; None means that it is drawn from `seed`.
+        victims: the number of replicas. None means all of the role.
+        first: the index of the first victim. None means that it is drawn from `seed`.
         respawn: the supervisor restarts dead replicas.
     """
 
@@ -76,10 +76,10 @@ def scenario_graph(
     """The graph file with the load of the suite's clients.
 
     Args:
-        spec: the graph as its file has it.
-        clients: what is sent, in a closed loop.
-        respawn: whether the supervisor brings back what died.
-        max_num_seqs: how many requests a worker may serve at once; None is what the file says.
+        spec: the graph as its file describes it.
+        clients: the clients of the closed loop.
+        respawn: whether the supervisor brings back dead replicas.
+        max_num_seqs: the number of requests that a worker may serve at once. None is the value in the file.
 
     Raises:
         NotThereError: if the graph file does not say how its workers are told.
@@ -122,8 +122,8 @@ def scenario_plan(spec: GraphSpec, name: str, strike: Strike) -> Plan:
     """The plan of a scenario for one graph.
 
     Raises:
-        NotThereError: if the graph has no such component, or fewer replicas of it than are to be struck.
-        InputError: if there is no such scenario.
+        NotThereError: if the component is missing in the graph, or has fewer replicas than the scenario strikes.
+        InputError: if the scenario does not exist.
     """
     heal: Heal = "all" if strike.respawn else "release"
     if name in spec.scenarios:

@@ -1,7 +1,7 @@
 """Carries out one step, and proves that it landed.
 
 A step ends when it has taken effect, not when its consequences are over. So a kill can fall into a burst, or into the start of another
-replica. What was seen is written into a `StepDone`. A fault that could not be shown to have landed makes its run invalid.
+replica. The observation is written into a `StepDone`. A fault that could not be shown to have landed makes its run invalid.
 The kinds of steps do the work, see `harness.spec.steps`.
 """
 
@@ -26,7 +26,7 @@ async def carry_out(number: int, step: Step, target: Target, load: Load) -> Step
         load: the clients, for bursts and for the number of requests in flight.
 
     Returns:
-        What was seen, on the run's clock.
+        The observation, on the run's clock.
     """
     begun_s = load.now_s()
     in_flight = load.in_flight

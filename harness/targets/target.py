@@ -1,7 +1,7 @@
 """The protocol between a run and its graph.
 
-A run, the reuse of a graph, and every observation reach the graph only through `Target`. Nothing else may assume that it can start,
-restart or retire a replica, and nothing else may send a signal. `run/open_target.py` decides which target a graph gets.
+A run, the reuse of a graph, and every observation reach the graph only through `Target`. Only a target may start, restart or retire a
+replica, and only a target may send a signal. `run/open_target.py` decides which target a graph gets.
 
 All times are absolute `time.monotonic()` seconds. A run puts them on its own clock (see `history`).
 """
@@ -42,13 +42,13 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the graph says about itself, against what is.
+    """A statement of the graph about itself, compared with the truth.
 
     Attributes:
         observer: the replica that was asked.
         what: `listing` or `readiness`.
-        says: how many items it listed, whatever the HTTP status (-1 if there was no answer), or whether it says that it is ready.
-        holds: how many replicas it should list, or whether it should be ready.
+        says: the number of items that it listed, for any HTTP status (-1 without an answer), or whether it says that it is ready.
+        holds: the number of replicas that it should list, or whether it should be ready.
     """
 
     observer: Replica
@@ -62,9 +62,9 @@ class Target(Actions, Protocol):
 
     How to write a target, beginning with the smallest one:
 
-    1. A graph that somebody else runs and that nothing may be done to. `entries` gives its base URLs, `alive` and `ready` are always true,
+    1. A graph that other people run and that must not be changed. `entries` gives its base URLs, `alive` and `ready` are always true,
        and `ending` is always false. `wait_ready` returns True. `log`, `pids`, `views`, `measures` and `leaks` are empty. `begin_run` and
-       `note_baseline_memory` do nothing. Each fault returns `Landed(ok=False, ...)`: a run with such a step is then invalid, never wrong.
+       `note_baseline_memory` have no effect. Each fault returns `Landed(ok=False, ...)`: a run with a fault is then invalid, never wrong.
     2. Add faults one by one. A fault returns when it has taken effect, with a proof that does not come from the graph itself.
        `log` must then tell of each death and each new incarnation, because promises excuse failures by these events.
     3. Add `views`, `measures` and `leaks` where the graph can be asked.
@@ -89,7 +89,7 @@ class Target(Actions, Protocol):
     def begin_run(self) -> None:
         """Prepare for a further run, which may belong to another task.
 
-        From then on `log` holds only the incarnations that live now, and the calling task is the one that uses the graph.
+        From then on `log` holds only the incarnations that live now. Only the calling task uses the graph.
 
         Raises:
             GraphError: if the graph can no longer be used.
