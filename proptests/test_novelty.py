@@ -1,4 +1,4 @@
-"""Which drawn plans are run: those that show what no run has shown yet."""
+"""Tests of the choice of drawn plans: those with new features are run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.machine import machine_for
-from graphquake.machines.plans.novelty import LOOK_MAX, Novelty, sights
+from graphquake.machines.plans.novelty import LOOK_MAX, Novelty, features
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.search import SETTINGS, round_seed, search
 
@@ -28,7 +28,7 @@ class _Enough(BaseException):
 
 
 def drawn(count: int) -> list[Plan]:
-    """The first so many plans that do anything, each once, in the order in which they are drawn."""
+    """Return the first `count` different plans that disturb the graph, in the order in which they are drawn."""
     plans: dict[Plan, None] = {}
 
     def note(plan: Plan) -> None:
@@ -44,37 +44,37 @@ def drawn(count: int) -> list[Plan]:
     return list(plans)
 
 
-def test_numbers_are_no_sights() -> None:
-    """How long a wait is matters only where it outlasts what hides an outage, or tells two blows from one."""
+def test_numbers_are_not_features() -> None:
+    """The length of a wait is a feature only if an outage outlasts its hidden time, or if it separates two acts."""
     one = plan_of("wait 0.10 s", "kill decode 1", "wait 0.35 s", "burst 5 over 0.50 s")
     two = plan_of("kill decode 1", "wait 0.60 s", "burst 10 over 1.00 s")
-    assert sights(SPEC, one) == sights(SPEC, two)
+    assert features(SPEC, one) == features(SPEC, two)
     long = plan_of("kill decode 1", "wait 6.50 s", "burst 10 over 1.00 s")
-    assert sights(SPEC, long) - sights(SPEC, two) == {("out for long", "decode")}
+    assert features(SPEC, long) - features(SPEC, two) == {("out for long", "decode")}
     at_once = plan_of("kill decode 1", "burst 10 over 1.00 s")
-    assert sights(SPEC, at_once) != sights(SPEC, two)
+    assert features(SPEC, at_once) != features(SPEC, two)
 
 
-def test_what_a_fault_falls_into_is_a_sight() -> None:
-    """The same kill, while another role is out, and right after its victim came back."""
-    alone = sights(SPEC, plan_of("kill decode 0"))
-    beside = sights(SPEC, plan_of("kill decode 1", "kill decode 0"))
-    young = sights(SPEC, plan_of("kill decode 0", "respawn decode 0", "kill decode 0"))
+def test_the_state_in_which_a_fault_happens_is_a_feature() -> None:
+    """A kill while another replica is out, and a kill soon after its victim came back, have features that a lone kill lacks."""
+    alone = features(SPEC, plan_of("kill decode 0"))
+    beside = features(SPEC, plan_of("kill decode 1", "kill decode 0"))
+    young = features(SPEC, plan_of("kill decode 0", "respawn decode 0", "kill decode 0"))
     assert ("kill decode tree", "while out", "decode") in beside - alone
     assert ("kill decode tree", "after the return of", "itself", "soon") in young - alone
     assert {("dies", "decode", "1"), ("dies", "decode", "2")} <= young
 
 
-def test_what_nobody_can_see_is_another_sight() -> None:
-    """A kill while the only prefill worker is out: no request shows what it did, so it still has to be shown."""
-    seen = sights(SPEC, plan_of("kill decode 0"))
-    hidden = sights(SPEC, plan_of("kill prefill 0", "kill decode 0"))
+def test_an_act_without_a_path_has_another_feature() -> None:
+    """A kill while the only prefill worker is out has another feature, because no request shows its effect."""
+    seen = features(SPEC, plan_of("kill decode 0"))
+    hidden = features(SPEC, plan_of("kill prefill 0", "kill decode 0"))
     assert ("kill decode tree",) in seen - hidden
     assert ("kill decode tree", "while out", "prefill", "without a path") in hidden
 
 
-def test_live_runs_go_to_what_was_not_seen_yet(tmp_path: Path) -> None:
-    """Twenty runs show far more than the first twenty plans that are drawn."""
+def test_live_runs_show_new_features(tmp_path: Path) -> None:
+    """Twenty chosen runs show far more features than the first twenty plans that are drawn."""
     runner = SimRunner([], runs_max=20, spec=SPEC)
     rounds = Rounds(
         FindingPipeline(
@@ -82,14 +82,14 @@ def test_live_runs_go_to_what_was_not_seen_yet(tmp_path: Path) -> None:
         )
     )
     search(rounds, 1, findings_max=1)
-    first = set[tuple[str, ...]]().union(*(sights(SPEC, plan) for plan in drawn(20)))
-    chosen = set[tuple[str, ...]]().union(*(sights(SPEC, plan) for plan in runner.runs))
+    first = set[tuple[str, ...]]().union(*(features(SPEC, plan) for plan in drawn(20)))
+    chosen = set[tuple[str, ...]]().union(*(features(SPEC, plan) for plan in runner.runs))
     assert len(chosen) > 1.5 * len(first)
     assert rounds.log.drawn["shows less than others"] > 20
 
 
-def test_nothing_is_ruled_out() -> None:
-    """A plan that shows nothing new has its turn if nothing better comes."""
+def test_no_plan_is_ruled_out() -> None:
+    """A plan without new features is run if no better plan is drawn."""
     novelty, plan = Novelty(SPEC), plan_of("kill decode 0")
     novelty.ran(plan)
     novelty.has_turn(plan_of("kill prefill 0", "kill decode 0", "kill frontend 0"))

@@ -58,7 +58,7 @@ class Signature:
 
     @classmethod
     def parse(cls, text: str) -> Signature:
-        """The signature of that text form; the inverse of `str`."""
+        """The signature of a text form. It is the inverse of `str`."""
         promise, _, rest = text.partition(SEPARATOR)
         what, separator, last = rest.rpartition(SEPARATOR)
         for path in PATH_WORDS:

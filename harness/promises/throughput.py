@@ -2,7 +2,7 @@
 
 It is the only promise that sees a graph that sheds its load, falls behind or becomes slow, and stays so. It judges the steady load of the
 steady phase, outside the windows of faults. If dead replicas stay dead, the bounds follow the remaining capacity. The graph file has to
-give the capacity of the roles that lost a replica; without it, nothing is promised.
+give the capacity of the roles that lost a replica. Without it, the promise does not apply.
 """
 
 from __future__ import annotations

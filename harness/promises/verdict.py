@@ -19,7 +19,7 @@ class Violation:
         signature: equal for two violations of the same bug, e.g. `error_window / HTTP 503 / path left`.
         at_s: when it begins, in seconds on the run's clock.
         seen: the observation, in words.
-        after: the last fault that had landed by then, as a step; empty if none had.
+        after: the last fault that had landed by then, as a step. Empty if none had.
         request: the number of the request that shows it, or -1 if no single request does.
         too_many: each of the failures is excused, but there are more of them than may be.
     """
@@ -69,8 +69,8 @@ class Verdict:
 
     Attributes:
         kind: kept, broken, or invalid (the run proves nothing).
-        violations: the violations in order of time; empty unless broken.
-        causes: the reasons why the run is invalid; empty otherwise.
+        violations: the violations in order of time. Empty unless broken.
+        causes: the reasons why the run is invalid. Empty otherwise.
         weak: true if less than a quarter of the requests could be judged.
     """
 
@@ -85,7 +85,7 @@ class Verdict:
         return tuple(dict.fromkeys(v.signature for v in self.violations))
 
     def to_json(self) -> dict[str, Any]:
-        """The form in which a run's folder keeps it; a signature is its text."""
+        """The form in which a run's folder keeps it. A signature is kept as its text."""
         return {
             "says": self.kind,
             "violations": [

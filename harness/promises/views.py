@@ -1,8 +1,8 @@
-"""The graph's answers about itself, compared with the facts; and the promise `views_agree`.
+"""The promise `views_agree`, which compares the graph's answers about itself with the facts.
 
 During a run, each list and each readiness probe of the graph file is asked again and again. A short difference is normal, because the graph
-learns of changes later than the supervisor: a dead replica may stay listed for a lease. A longer one is a bug, if nothing changes meanwhile
-and no registry is down: the graph says that it is healthy without a path, or it does not notice live workers.
+learns of changes later than the supervisor: a dead replica may stay listed for a lease. A longer one is a bug, if the replicas do not
+change meanwhile and no registry is down. Then the graph says that it is healthy without a path, or it does not notice live workers.
 
 Looks are samples. Only events show a replica that was well for a moment between two looks. So the clock restarts with each event that
 changes which replicas are up.
@@ -41,7 +41,7 @@ class Views:
     _last: dict[tuple[Replica, ViewKind], Seen] = field(default_factory=dict)
 
     def changes(self, views: Sequence[View], at_s: float) -> list[Seen]:
-        """Return the answers of a look that are to be recorded: those that changed, and those that are wrong.
+        """Return the answers of a look that the run records: those that changed, and those that are wrong.
 
         Args:
             views: the answers.

@@ -22,10 +22,10 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.spec.plan import Stall
 
-# A success that takes longer than this is what the suite calls a violation.
+# The suite calls a success that takes longer than this a violation.
 SLOW_S: Final = 2.1
-# Service is at its peak again if successes come at this share of their earlier rate, over the time that this many of them took before,
-# and over at least a second.
+# Service is at its peak again if successes come at this share of their earlier rate. The rate is taken over the time that this many of them
+# took before, and over at least a second.
 PEAK_SHARE: Final = 0.9
 PEAK_REQUESTS: Final = 20
 PEAK_OVER_S: Final = 1.0
@@ -70,8 +70,8 @@ class Side:
 class Impact:
     """The impact of one fault.
 
-    A failure counts for the last fault that had begun when it was seen. What comes back may do so after the next fault. Times are seconds
-    from the begin of the fault; None means never.
+    A failure counts for the last fault that had begun when it was seen. A replica may come back after the next fault. Times are seconds
+    from the begin of the fault. None means never.
 
     Attributes:
         failed: the number of attempts that failed or were wrong.

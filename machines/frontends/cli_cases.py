@@ -41,7 +41,7 @@ MARKS: Final[tuple[Status, ...]] = ("open", "known", "fixed")
 
 
 def budget_of(arguments: argparse.Namespace) -> Budget:
-    """The budget that `--chaos-budget` gives; without the option there is no limit.
+    """The budget that `--chaos-budget` gives. Without the option it is unlimited.
 
     Raises:
         InputError: if the value is not a limit.
@@ -57,7 +57,7 @@ def budget_of(arguments: argparse.Namespace) -> Budget:
 
 
 def _graphs(names: list[str]) -> list[GraphSpec]:
-    """The graphs with these names; without names, the ready-made ones and those in the working folder.
+    """The graphs with these names. Without names, the ready-made ones and those in the working folder.
 
     Raises:
         InputError: if a graph's file is wrong.
@@ -68,7 +68,7 @@ def _graphs(names: list[str]) -> list[GraphSpec]:
 
 
 def _graphs_in(folder: Path) -> list[GraphSpec]:
-    """The graphs in a folder. Other tools' TOML files are passed over; a graph file that is wrong is an error."""
+    """The graphs in a folder. Other tools' TOML files are passed over. A graph file that is wrong is an error."""
     return [load_graph(str(path)) for path in sorted(folder.glob("*.toml")) if _is_graph_file(path)]
 
 
@@ -112,7 +112,7 @@ def _find(arguments: argparse.Namespace, name: str) -> _Found:
     """Find a case by its id or its file.
 
     Raises:
-        InputError: if there is no such case, or a graph file is wrong.
+        InputError: if the case does not exist, or a graph file is wrong.
     """
     path = Path(name)
     return _in_file(arguments, path) if path.suffix == ".json" else _by_id(arguments, name)
@@ -151,7 +151,7 @@ def _all_cases(arguments: argparse.Namespace) -> list[_Found]:
 
 
 def replay_cases(arguments: argparse.Namespace) -> int:
-    """`graphquake replay`; returns the exit status."""
+    """Run `graphquake replay`, and return the exit status."""
     if bool(arguments.case) == arguments.all:
         raise InputError("replay: name cases (ids or files), or give --all")
     if arguments.runs is not None and arguments.runs < 1:
@@ -234,7 +234,7 @@ def _one_text(one: Replay) -> str:
 
 def _replay_status(done: list[Replay], *, strict_known: bool) -> int:
     fails = any(meaning_of(one)[0] for one in done)
-    # The replay of one case answers whether it still breaks, whatever its status is.
+    # The replay of one case answers whether it still breaks. The status of the case does not matter.
     there = len(done) == 1 and done[0].word == "REPRODUCED"
     gone = any(one.word == "NOT REPRODUCED" and one.case.status == "known" for one in done)
     if fails or there or (strict_known and gone):
@@ -245,7 +245,7 @@ def _replay_status(done: list[Replay], *, strict_known: bool) -> int:
 
 
 def mark_case(arguments: argparse.Namespace) -> int:
-    """`graphquake mark`; returns the exit status."""
+    """Run `graphquake mark`, and return the exit status."""
     corpus, case, _ = _find(arguments, arguments.case)
     why = arguments.why or case.why
     if arguments.status == "known" and not why:

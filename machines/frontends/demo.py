@@ -26,7 +26,7 @@ from graphquake.machines.sessions.session import Options, Session, results_folde
 
 GRAPH: Final = "demo"
 SEED: Final = 2
-# A minute, less what the runs in progress and the pictures may take after the budget has ended.
+# A minute, less the time that the runs in progress and the pictures may take after the budget has ended.
 BUDGET_S: Final = 46.0
 # Two graphs side by side: one run waits for most of its time, so two cores carry both.
 SLOTS: Final = 2
@@ -49,7 +49,7 @@ def demo(arguments: argparse.Namespace) -> int:
     """Search the demo's graph and print the finding.
 
     Returns:
-        0 if the planted bug was found, shrunk and confirmed; 3 if the budget ended before that.
+        0 if the planted bug was found, shrunk and confirmed, or 3 if the budget ended before that.
     """
     spec = load_graph(GRAPH)
     folder = _empty_folder(arguments.results_dir)
@@ -79,7 +79,7 @@ def _empty_folder(root: Path) -> Path:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Register what the command takes."""
+    """Register the arguments of the command."""
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="draws other plans")
     parser.add_argument("--results-dir", type=Path, default=Path(".graphquake"), metavar="DIR")
 

@@ -108,7 +108,7 @@ def asks_for_chaos(config: pytest.Config) -> bool:
 
 
 def limit_of(config: pytest.Config, option: str) -> Limit:
-    """The limit that an option gives; none if it is empty.
+    """The limit that an option gives, or no limit if it is empty.
 
     Raises:
         InputError: if the value is not a limit.

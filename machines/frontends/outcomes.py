@@ -1,6 +1,8 @@
-"""How a search or a scenario ends in pytest: an input error ends the session, a finding fails a test, no proof is an error.
+"""The end of a search or a scenario in pytest.
 
-The always-loaded plugin imports this module, so it imports nothing but pytest.
+An input error ends the session, a finding fails a test, and a search without proof is an error.
+
+The always-loaded plugin imports this module, so it imports only pytest.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ class Findings(Exception):
 
 
 class ProvedNothing(Exception):
-    """A search or a scenario whose runs say nothing about the graph."""
+    """A search or a scenario whose runs do not prove anything about the graph."""
 
 
 def end_session(error: Exception) -> NoReturn:

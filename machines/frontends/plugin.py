@@ -3,7 +3,7 @@
 Every pytest in an environment with graphquake installed loads this module. So it imports hypothesis, aiohttp and numpy only when a
 search was asked for, and all of its options begin with `--chaos` (see `options`).
 
-Without test files on the command line, pytest collects one item for each graph and nothing else. With test files and `--chaos`,
+Without test files on the command line, pytest collects only one item for each graph. With test files and `--chaos`,
 the `chaos(…)` classes in them search as well.
 """
 
@@ -77,7 +77,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
-    """Without files on the command line, let pytest collect one item for each graph and nothing else."""
+    """Without files on the command line, let pytest collect only one item for each graph."""
     config = session.config
     if not asks_for_chaos(config):
         return
@@ -90,7 +90,7 @@ def pytest_collection(session: pytest.Session) -> None:
                 )
             )
         return
-    # Checked here, and not while pytest collects: what is wrong shall be one line, also from the controller of pytest-xdist.
+    # Checked here, and not while pytest collects. So an error is one line, also from the controller of pytest-xdist.
     searches = _Searches(_specs(config), _shards(config))
     config.pluginmanager.register(searches, "graphquake-searches")
     config.args = []
@@ -149,7 +149,7 @@ class _Searches:
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Put our collector beside what pytest's session collects, which is nothing."""
+        """Add our collector to pytest's session, which collects no item of its own here."""
         report = yield
         if isinstance(collector, pytest.Session):
             report.result.append(
@@ -161,7 +161,7 @@ class _Searches:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Let nothing but its budget limit a search."""
+    """Let only its budget limit a search."""
     if is_search(item):
         lift_timeout(item)
 
@@ -221,7 +221,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Report a finding, or that nothing was proved, as its text: a traceback through graphquake would hide it."""
+    """Report a finding, or a lack of proof, as its text. A traceback through graphquake would hide it."""
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, Findings | ProvedNothing):
         report.longrepr = str(call.excinfo.value)

@@ -7,7 +7,7 @@ The options have the suite's own short names. So the plugin is not loaded unless
 
     pytest test_scenarios.py -k "disagg and frontend" --respawn
 
-A run that breaks a promise fails its test. A run that proves nothing is an error of its test. Its files are kept either way.
+A run that breaks a promise fails its test. A run that does not prove anything is an error of its test. Its files are kept either way.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Let nothing but its plan and its clients limit a scenario."""
+    """Let only its plan and its clients limit a scenario."""
     if getattr(item, "function", None) is test_scenario:
         lift_timeout(item)
 

@@ -53,7 +53,7 @@ class ChaosItem(pytest.Item):
         self.add_marker("chaos")
 
     def setup(self) -> None:
-        """Search. It happens here because pytest calls an exception in `setup` an error: a search that proves nothing is not a failure."""
+        """Search. It happens here because pytest calls an exception in `setup` an error: a search without proof is not a failure."""
         try:
             run_graph(self, self.spec, shard=self.shard)
         except Findings as found:
@@ -84,13 +84,13 @@ def run_graph(
     Args:
         item: gets the properties that JUnit shows (see `summary.properties`).
         spec: the graph.
-        base: the machine that draws plans; None for the one that graphquake brings.
+        base: the machine that draws plans. None means the built-in one.
         shard: the part of the search that this process does, from 0.
-        folder: the name of the folder in the results folder; the graph's name if it is empty.
+        folder: the name of the folder in the results folder. If it is empty, it is the graph's name.
 
     Raises:
         Findings: if there is a new one, or a case failed.
-        ProvedNothing: if the runs say nothing about the graph.
+        ProvedNothing: if the runs do not prove anything about the graph.
     """
     from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, GraphquakeError  # noqa: PLC0415
     from graphquake.machines.plans.machine import PlanMachine  # noqa: PLC0415
@@ -120,7 +120,7 @@ def run_graph(
 
 
 def _texts(config: pytest.Config, summary: GraphSummary) -> list[str]:
-    """The findings' reports, for a pytest-xdist worker: what it printed when it made them is lost."""
+    """The findings' reports, for a pytest-xdist worker. The output that it printed when it made them is lost."""
     if not hasattr(config, "workerinput"):
         return []
     from graphquake.machines.reports.finding_text import finding_text  # noqa: PLC0415
@@ -150,7 +150,7 @@ def chaos_class(graph: str, promises: tuple[str, ...], machine: type[PlanMachine
 
         @pytest.fixture
         def found(self, request: pytest.FixtureRequest) -> Findings | None:
-            """The findings of the search. One that proves nothing is an error here, and not a failure of the test."""
+            """The findings of the search. A search without proof is an error here, and not a failure of the test."""
             config = request.config
             if not asks_for_chaos(config):
                 pytest.skip("needs --chaos")

@@ -1,7 +1,7 @@
-"""`graphquake try`: start a graph without faults, wait for a right answer, and describe what a search on it would be like.
+"""`graphquake try`: start a graph without faults, wait for a right answer, and describe a search on it.
 
-It prints the replicas, the versions, each bound with its source, the steps that can be drawn, the reasons for those that can't, the cost
-of a run, and the number of runs that a budget buys.
+It prints the replicas, the versions, and each bound with its source. It prints the steps that can be drawn, and the reasons for those that
+can't. It also prints the cost of a run, and the number of runs that a budget buys.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def trial_text(spec: GraphSpec, folder: Path) -> str:
 
     Args:
         spec: the graph.
-        folder: the folder of the run; removed afterwards.
+        folder: the folder of the run. It is removed afterwards.
 
     Raises:
         GraphError: if the graph does not become ready, or gives no right answer.

@@ -1,12 +1,12 @@
 """The rule-based state machine that draws a plan.
 
 **Rules append, teardown judges.** A rule adds steps to the plan, if a pure model of the graph says that they are possible. No rule
-ever looks at the live graph. The plan is judged once, at teardown. So drawing is deterministic whatever the graph does, and no noise of a
-live system reaches Hypothesis: a machine whose rules act on a live graph dies of `Flaky` errors as soon as a bug shows in fewer
-than all of its runs (measured on a simulated graph: at a rate of .9, 5 of 30 searches ended so; at .6, 25 of 30).
+ever looks at the live graph. The plan is judged once, at teardown. So drawing is deterministic, and the noise of a live system does not
+reach Hypothesis. A machine whose rules act on a live graph dies of `Flaky` errors as soon as a bug does not show in all of its runs. This
+was measured on a simulated graph: 5 of 30 searches ended so at a rate of .9, and 25 of 30 at .6.
 
-The rules come from the kinds of steps, see `harness.spec.steps`. To draw steps in ways of your own, subclass `PlanMachine` and add rules
-whose only effect is `self.add(step)`. `self.can(step)` is true if the model
+The rules come from the kinds of steps, see `harness.spec.steps`. To draw steps in other ways, subclass `PlanMachine` and add rules whose
+only effect is `self.add(step)`. `self.can(step)` is true if the model
 allows the step. A rule of yours that has the name of a built-in one replaces it.
 """
 
@@ -28,10 +28,10 @@ from graphquake.harness.spec.steps.kind import FLAG, Rule
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.harness.spec.steps.table import rules
 
-# Longer plans are mostly outage: with 24 steps, 59% of the plan's time had nothing to judge.
+# Longer plans are mostly outage: with 24 steps, no request could be judged in 59% of the plan's time.
 STEPS_MAX: Final = 10
 FAULTS_MAX: Final = 6
-# A stale lease shows itself when it ends: the run outlasts it by this.
+# A stale lease shows itself when it ends. The run outlasts it by this time.
 BEYOND_LEASE_S: Final = 2.0
 
 OnPlan = Callable[[Plan], None]
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Pick:
-    """The choices of one draw, made by Hypothesis; see `Pick`."""
+    """The choices of one draw, made by Hypothesis (see `Pick`)."""
 
     data: st.DataObject | None
     targets: Sequence[Replica]
@@ -145,10 +145,10 @@ class PlanMachine(RuleBasedStateMachine):
         stays=st.sampled_from([False, False, False, False, True]),
     )
     def begin(self, length: int, keeps_path: bool, data: st.DataObject, stays: bool) -> None:  # noqa: FBT001
-        """Choose what all of the plan has in common.
+        """Choose the properties of the whole plan.
 
         Some plans keep a serving path. One in two aims at one role alone. One in five outlasts the graph's leases.
-        Where each role can lose a replica, two plans in three keep a path. Where few can, fewer do, or the others would hardly be hit.
+        If each role can lose a replica, two plans in three keep a path. If few roles can, fewer plans do: the other roles must be hit, too.
         """
         self.length = length
         roles = [role.name for role in self.spec.roles]
@@ -164,7 +164,7 @@ class PlanMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.has_room or not may_burst(self))
     @rule()
     def rest(self) -> None:
-        """Add nothing: the plan has its length, or nothing else may be possible."""
+        """Add no step: the plan has its length, or no other rule may apply."""
 
     # ---- the end
 
@@ -187,7 +187,7 @@ def _rule_of(kind: type[Step], one: Rule) -> Any:
             self.add(step)
 
     draw.__name__ = draw.__qualname__ = one.name
-    # Hypothesis orders rules by the number of their arguments, so a rule that chooses nothing gets no data.
+    # Hypothesis orders rules by the number of their arguments, so a rule without choices gets no data.
     arguments: dict[str, Any] = {"data": st.data()} if one.at or one.picks else {}
     for name, values in one.ahead.items():
         arguments[name] = st.booleans() if values is FLAG else st.sampled_from(values)
@@ -201,8 +201,8 @@ def machine_for(
 
     Args:
         spec: the graph.
-        on_plan: is given each plan; raises if the plan breaks a promise.
-        base: a subclass of `PlanMachine` with rules of its own.
+        on_plan: receives each plan. It raises an error if the plan breaks a promise.
+        base: a subclass of `PlanMachine` with further rules.
     """
     members: dict[str, Any] = {"spec": spec, "on_plan": staticmethod(on_plan)}
     for kind, one in rules():

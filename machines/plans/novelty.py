@@ -1,12 +1,14 @@
-"""Which of the drawn plans is worth a live run: the one that shows the most that no run has shown yet.
+"""Choose the drawn plans that are worth a live run: those that show the most features that few runs have shown.
 
-A draw costs milliseconds and a run seconds. So of some draws in a row only one is run, and which one follows from the model and from
-earlier draws alone, so that the same seed still runs the same plans. What a plan shows are its **sights**: a kind of fault on a role, a
-replica that is hit, how many lives and deaths a role has had, an outage that outlasts what hides it; and of two acts, a fault while
-another role is out or soon after somebody's return, which act follows which and how soon, a burst of some kind while somebody is out. A
-sight that is rarely drawn counts more (its chance will not come soon again), and one that was run before counts less, each time.
+A draw costs milliseconds and a run costs seconds. So of several draws in a row only one is run. The choice follows from the model and from
+earlier draws alone, so the same seed still runs the same plans.
 
-Nothing is ruled out by it: a plan that shows nothing new is run as soon as none of its neighbours shows more.
+A plan shows **features**. Those of one act are: a kind of fault on a role, a replica that is hit, the number of lives and deaths of a role,
+and an outage that outlasts the time for which it stays hidden. Those of two acts are: a fault while another role is out, a fault soon
+after a replica came back, two acts one after the other and the time between them, and a burst while a role is out.
+A feature that is rarely drawn counts more, because its chance does not come again soon. Each run of a feature lowers its worth.
+
+This rules out no plan for good: a plan without new features is run as soon as none of its neighbours shows more.
 """
 
 from __future__ import annotations
@@ -21,25 +23,26 @@ from graphquake.harness.spec.plan import Plan, Step, WaitReady
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.model import GraphModel
 
-Sight: TypeAlias = tuple[str, ...]
+Feature: TypeAlias = tuple[str, ...]
 
-# So many draws are looked at before one is run, and after so many in vain any is good enough.
+# A plan is run after this many draws at the earliest, if it is worth the most so far. After `LOOK_MAX` draws any plan is run.
 LOOK: Final = 5
 LOOK_MAX: Final = 25
-# What a run is taken to cost besides what its plan waits for, in seconds. It costs about twice as much: what waits long has to show a lot.
+# The assumed cost of a run, in seconds, without the waits of its plan. The true cost is about twice that. So waits weigh more than
+# they cost: a plan that waits long has to show a lot.
 RUN_S: Final = 1.5
-# What a sight that was run is worth, against one that was not.
+# Each run of a feature multiplies its worth by this.
 AGAIN: Final = 0.25
-# One act by itself comes before what two of them make together: that is by far the larger number, and would outweigh it.
+# The features of single acts weigh more than those of pairs. Pairs are far more numerous, and would outweigh them.
 ALONE: Final = 4.0
 HIDDEN: Final = "without a path"
 PAIRS: Final = frozenset({"then", "while out", "after the return of"})
-# Two acts with less between them are one blow.
+# Two acts with less time between them count as simultaneous.
 SOON_S: Final = 0.3
 
 
-def sights(spec: GraphSpec, plan: Plan) -> frozenset[Sight]:
-    """What a run of that plan would show, by the model."""
+def features(spec: GraphSpec, plan: Plan) -> frozenset[Feature]:
+    """Return the features that a run of a plan would show, by the model."""
     look = _Look(spec)
     for step in plan.steps:
         look.at(step)
@@ -52,16 +55,17 @@ def sights(spec: GraphSpec, plan: Plan) -> frozenset[Sight]:
 
 @dataclass(slots=True)
 class _Look:
-    """A plan as it would go by.
+    """Collects the features of a plan, step by step.
 
     Attributes:
-        out: roles of which a replica is out, and since when.
-        back: respawned replicas, and when they came.
-        last: the act before, and when it was.
+        found: the features so far.
+        out: the roles with a replica that is out, and the time since when.
+        back: the respawned replicas, and the time at which each came back.
+        last: the act before, and its time.
     """
 
     spec: GraphSpec
-    found: set[Sight] = field(default_factory=set)
+    found: set[Feature] = field(default_factory=set)
     at_s: float = 0.0
     out: dict[str, float] = field(default_factory=dict)
     back: dict[Replica, float] = field(default_factory=dict)
@@ -74,7 +78,7 @@ class _Look:
         self._model = GraphModel(self.spec)
 
     def at(self, step: Step) -> None:
-        """The next step."""
+        """Add the features of the next step."""
         act = ""
         if step.is_fault:
             act = self._fault(step)
@@ -95,7 +99,7 @@ class _Look:
             self.last = act, self.at_s
 
     def _hidden(self) -> tuple[str, ...]:
-        """What is done while nothing can be served is another sight: of what it does to requests nothing is seen."""
+        """Mark the features of acts without a serving path: requests do not show the effects of such an act."""
         return () if self._model.serves() else (HIDDEN,)
 
     def _soon(self, since_s: float) -> str:
@@ -110,7 +114,7 @@ class _Look:
     def _load(self, step: Step) -> str:
         act = step.feature(self.spec)
         shown = {(act, "while out", role) for role in self.out or ("nobody",)}
-        self.found |= {(*sight, *self._hidden()) for sight in shown}
+        self.found |= {(*feature, *self._hidden()) for feature in shown}
         return act
 
     def _repair(self, step: Step) -> str:
@@ -133,7 +137,7 @@ class _Look:
             )
             for who, since_s in self.back.items()
         }
-        self.found |= {(*sight, *self._hidden()) for sight in shown}
+        self.found |= {(*feature, *self._hidden()) for feature in shown}
         for one in step.aims:
             self.back.pop(one, None)
             if not step.lasts_s:
@@ -144,21 +148,21 @@ class _Look:
 
 @dataclass(slots=True)
 class Novelty:
-    """The sights that were run, and whose turn it is."""
+    """Counts the features that were drawn and run, and decides which plan is run next."""
 
     spec: GraphSpec
-    _run: Counter[Sight] = field(default_factory=Counter)
-    _drawn: Counter[Sight] = field(default_factory=Counter)
+    _run: Counter[Feature] = field(default_factory=Counter)
+    _drawn: Counter[Feature] = field(default_factory=Counter)
     _draws: int = 0
     _looked: int = 0
     _best: float = 0.0
 
     def has_turn(self, plan: Plan) -> bool:
-        """Whether a plan is to be run now; to be asked once for each draw."""
-        shown = sights(self.spec, plan)
+        """True if a plan should be run now. Call it once for each draw."""
+        shown = features(self.spec, plan)
         self._draws += 1
         self._drawn.update(shown)
-        worth = sum(map(self._news, shown)) / _takes_s(plan)
+        worth = sum(map(self._worth, shown)) / _takes_s(plan)
         self._looked += 1
         if (self._looked > LOOK and worth >= self._best) or self._looked > LOOK_MAX:
             self._looked, self._best = 0, 0.0
@@ -166,18 +170,18 @@ class Novelty:
         self._best = max(self._best, worth)
         return False
 
-    def _news(self, sight: Sight) -> float:
-        """How much one more run of a sight is worth: the rarer it is drawn the more, and less each time that it was run."""
-        weight = ALONE if PAIRS.isdisjoint(sight) else 1.0
-        rarity = 1 + math.log2(self._draws / self._drawn[sight])
-        return weight * rarity * AGAIN ** self._run[sight]
+    def _worth(self, feature: Feature) -> float:
+        """The worth of one more run of a feature: the rarer it is drawn the more, and less for each run of it."""
+        weight = ALONE if PAIRS.isdisjoint(feature) else 1.0
+        rarity = 1 + math.log2(self._draws / self._drawn[feature])
+        return weight * rarity * AGAIN ** self._run[feature]
 
     def ran(self, plan: Plan) -> None:
-        """A plan was run."""
-        self._run.update(sights(self.spec, plan))
+        """Note that a plan was run."""
+        self._run.update(features(self.spec, plan))
 
 
 def _takes_s(plan: Plan) -> float:
-    """About what a run of a plan takes."""
+    """The approximate time that a run of a plan takes, in seconds."""
     waited_s = sum(step.waits_s + step.lasts_s for step in plan.steps)
     return RUN_S + waited_s + plan.stay_s

@@ -1,9 +1,8 @@
-"""One plan within another.
+"""Find one plan within another.
 
-A plan M embeds in a plan P if P does all that M does, in that order, and at least as much of it: a subsequence, with bursts at least as
-large, stalls at least as long and, in each gap, waits that sum up to at least as much. Embedding over-approximates: a bug may need a
-*short* wait. It serves two things only, and nothing else may rest on it: Hypothesis's free shrinking towards M, and what a known case may
-explain.
+A plan M embeds in a plan P if the steps of M are a subsequence of those of P, and P does at least as much. Its bursts are at least as
+large, its stalls at least as long, and in each gap its waits sum up to at least as much. Embedding over-approximates: a bug may need a
+*short* wait. Only two things may rest on it: Hypothesis's free shrinking towards M, and the violations that a known case may explain.
 """
 
 from __future__ import annotations
@@ -12,26 +11,26 @@ from collections.abc import Iterable
 
 from graphquake.harness.spec.plan import Plan, Step, Wait
 
-# Waits are held at 10 ms; sums of them are compared with a little slack against rounding.
+# Waits are whole multiples of 10 ms. Their sums are compared with a little slack against rounding.
 SLACK_S = 1e-6
 
 
 def embeds(small: Plan, large: Plan) -> bool:
-    """Whether `small` embeds in `large`."""
+    """True if `small` embeds in `large`."""
     return _earliest(small, large) is not None
 
 
 def last_act(small: Plan, large: Plan) -> int | None:
-    """Where the earliest embedding of `small` in `large` last does anything: what it waits for besides comes after that.
+    """The place of the last act of the earliest embedding of `small` in `large`. Its last wait comes after that.
 
     Returns:
-        The number of the step of `large` (-1 if `small` only waits), or None if there is no embedding.
+        The number of the step of `large` (-1 if `small` only waits), or None if `small` does not embed.
     """
     return _earliest(small, large)
 
 
 def _earliest(small: Plan, large: Plan) -> int | None:
-    """The place of the last act of the earliest embedding, or -1 if it only waits, None if there is none."""
+    """The place of the last act of the earliest embedding, -1 if it only waits, or None if there is none."""
     if small.heal != large.heal or small.stay_s > large.stay_s + SLACK_S:
         return None
     acted, at, waited_s = -1, -1, 0.0
@@ -58,7 +57,7 @@ def _from(steps: tuple[Step, ...], begin: int) -> Iterable[tuple[int, Step]]:
 
 
 def _acts(steps: tuple[Step, ...]) -> Iterable[tuple[Step | None, float]]:
-    """Each step that is no wait, with the waiting before it; at the end, if there is any, the waiting after the last."""
+    """Each step that is not a wait, with the waiting before it. A wait after the last step comes last, with None."""
     waited_s = 0.0
     for step in steps:
         if isinstance(step, Wait):

@@ -20,7 +20,7 @@ def report_search(summaries: Sequence[GraphSummary], results: Path, report: Path
     Args:
         summaries: the searches.
         results: the results folder.
-        report: the folder to copy to; made if it does not exist.
+        report: the folder to copy to. It is made if it does not exist.
     """
     write(list(summaries), report)
     for summary in summaries:

@@ -193,7 +193,7 @@ def row(label: str, text: str, lines: int = 3) -> list[str]:
     Args:
         label: the label, at most `LABEL` characters.
         text: the text.
-        lines: the highest number of lines; the rest is cut.
+        lines: the highest number of lines. The rest is cut.
     """
     indent = " " * (LABEL + 2)
     wrapped = textwrap.wrap(text, WIDTH - len(indent), break_on_hyphens=False) or [""]

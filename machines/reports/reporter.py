@@ -1,4 +1,4 @@
-"""The progress line of a search. On a terminal it is redrawn in place; elsewhere plain lines are written now and then.
+"""The progress line of a search. On a terminal it is redrawn in place. Elsewhere plain lines are written now and then.
 
 It shows the plan that runs, the phase, the request rate, failures, findings and the time that is left.
 """
@@ -17,7 +17,7 @@ from graphquake.harness.spec.plan import Plan
 from graphquake.machines.runners.budget import Budget, duration_text
 from graphquake.machines.runners.run_log import RunLog
 
-# Where there is no terminal: at most one line a run, and at least this many seconds between two lines.
+# Without a terminal: at most one line for each run, and at least this many seconds between two lines.
 PLAIN_EVERY_S: Final = 10.0
 
 
@@ -25,11 +25,11 @@ class Reporter:
     """Writes progress to a stream.
 
     Args:
-        stream: the stream; None for the terminal behind pytest's capturing. On a terminal the line is redrawn in place.
+        stream: the stream. None means the terminal behind pytest's capturing. On a terminal the line is redrawn in place.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        # Tests run by pytest have sys.stdout captured; the terminal itself is behind sys.__stderr__.
+        # Pytest captures sys.stdout in tests. The terminal is behind sys.__stderr__.
         self._stream = stream or sys.__stderr__ or sys.stderr
         self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._drawn = False

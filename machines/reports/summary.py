@@ -1,8 +1,8 @@
 """The summary of a session as text, JSON and Markdown, made from the same numbers.
 
-`summary.json` is for other programs; its form changes only with `schema`. For the whole session and for each graph it holds
-`verdict` ("kept", "broken" or "proved nothing") and `exit_status`, the number that the `graphquake` commands return for that
-verdict: 0, 1 or 3. Pytest has status numbers of its own: it returns 1 for the last two.
+`summary.json` is for other programs. Its form changes only with `schema`. For the whole session and for each graph it holds `verdict`
+("kept", "broken" or "proved nothing"). It also holds `exit_status`, the number that the `graphquake` commands return for that verdict: 0, 1
+or 3. Pytest has other status numbers: it returns 1 for the last two.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class GraphSummary:
         graph: the graph's name.
         seed: the seed of the session.
         spent_s: seconds of the budget that were spent.
-        total_s: seconds of the budget; infinite without a limit.
+        total_s: seconds of the budget, or infinity without a limit.
         versions: name -> version, as the graph file's commands print them.
         live: verdict -> number of live runs.
         causes: cause -> number of runs that were invalid for it.
@@ -55,11 +55,11 @@ class GraphSummary:
         run_s: seconds of each live run.
         replays: the replays of the graph's cases.
         findings: the new findings.
-        ended: the reason why the search ended; empty if there was no search.
+        ended: the reason why the search ended. Empty if no search was made.
         strict_known: a known case that does not break any more fails the session.
         shard: the part of the search that this is, from 0.
         parts: the shards whose numbers are summed up here.
-        folder: the name of its folder in the results folder; the graph's name if none is given.
+        folder: the name of its folder in the results folder. If it is empty, it is the graph's name.
     """
 
     graph: str
@@ -238,7 +238,7 @@ def _differs(one: Replay) -> str:
 
 
 def combined(summaries: list[GraphSummary]) -> int:
-    """The exit status of several graphs: broken before proved nothing, and that before kept."""
+    """The exit status of several graphs: broken wins over proved nothing, and proved nothing wins over kept."""
     found = {one.exit_status for one in summaries}
     order = (EXIT_BROKEN, EXIT_PROVED_NOTHING)
     return next((status for status in order if status in found), EXIT_KEPT)
@@ -260,7 +260,7 @@ def properties(summary: GraphSummary) -> list[tuple[str, object]]:
 
 
 def _longest(values: list[float | None]) -> str:
-    """The longest time in seconds; `never` if one of them did not end."""
+    """The longest time in seconds, or `never` if one of them did not end."""
     known = [value for value in values if value is not None]
     return "never" if len(known) < len(values) else f"{max(known, default=0.0):.3f}"
 

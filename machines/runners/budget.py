@@ -25,7 +25,7 @@ def parse_duration(text: str) -> float:
     """Read a duration such as `90`, `90s`, `20m` or `1h30m`, in seconds.
 
     Raises:
-        ValueError: if it is not a duration; the message says what was found and what would be right.
+        ValueError: if it is not a duration. The message names the text that was found and a correct one.
     """
     if text.isdigit():
         return float(text)
@@ -68,7 +68,7 @@ def parse_limit(text: str) -> Limit:
     """Read a limit such as `20m`, `60runs` or `20m,60runs`.
 
     Raises:
-        ValueError: if it is not a limit; the message says what was found and what would be right.
+        ValueError: if it is not a limit. The message names the text that was found and a correct one.
     """
     seconds = runs = NO_BOUND
     for part in text.replace(" ", "").split(","):
@@ -104,16 +104,16 @@ class Budget:
 
     @property
     def left_s(self) -> float:
-        """The seconds that are left; never negative."""
+        """The seconds that are left. Never negative."""
         return max(0.0, self.total_s - self.spent_s)
 
     @property
     def left_runs(self) -> float:
-        """The number of runs that may still be begun; never negative."""
+        """The number of runs that may still be begun. Never negative."""
         return max(0.0, self.total_runs - self.begun_runs)
 
     def share(self, of: float) -> Budget:
-        """A budget with that share of what is left. Runs that it begins count for this one, too."""
+        """A budget with a share of the rest of this one. Runs that it begins count for this one, too."""
         return Budget(self.left_s * of, self.left_runs * of, whole=self)
 
     def has_room(self, run_s: float) -> bool:
@@ -128,7 +128,7 @@ class Budget:
 
 
 class Budgets:
-    """Divides a session's budget: each graph gets an equal part of what is left when its turn comes."""
+    """Divides a session's budget: each graph gets an equal part of the rest when its turn comes."""
 
     def __init__(self, limit: Limit, graphs: int) -> None:
         self._limit, self._graphs = limit, graphs

@@ -1,4 +1,4 @@
-"""Runs plans on real graphs, in an event loop in a thread of its own.
+"""Runs plans on real graphs, in an event loop in a separate thread.
 
 The thread beside it draws and shrinks. It delays a client by at most the interpreter's switch interval. A run is begun only if it will
 probably end within the budget, which is in seconds of wall time. Whatever ends the runner ends the runs that still go on, and
@@ -51,7 +51,7 @@ class LiveRunner:
         folder: the parent of the runs' folders.
         budget: the budget of all runs together.
         watch: called several times a second with the status of the oldest run, in the thread of the runs.
-        put_away: called with every run that is discarded; without it, the run's folder is removed.
+        put_away: called with every run that is discarded. Without it, the run's folder is removed.
         slots: the number of graphs that may run side by side.
 
     Attributes:

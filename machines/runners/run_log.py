@@ -20,14 +20,14 @@ class RunLog:
     """Writes the log of one search, and counts.
 
     Args:
-        path: the file; None counts only.
+        path: the file. None means that runs are only counted.
 
     Attributes:
         round: the number of the present round of drawing.
         plans: every drawn plan, in order.
-        drawn: what became of the drawn plans -> how many.
+        drawn: fate of a drawn plan -> number of plans.
         live: verdict -> number of live runs.
-        causes: cause of an invalid run -> how many.
+        causes: cause of an invalid run -> number of runs.
         explained: id of a case -> number of runs in which it explained a violation.
         run_s: the seconds that each live run took, replays included.
         weak: drawn plans whose run could judge less than a quarter of its requests.
@@ -55,7 +55,7 @@ class RunLog:
         return sum(self.run_s)
 
     def draw(self, plan: Plan, became: str) -> None:
-        """Note a drawn plan; `became` is "run", or the reason why it was not run."""
+        """Note a drawn plan. `became` is "run", or the reason why it was not run."""
         self.drawn[became] += 1
         self.plans.append(plan)
         self._write({"drawn": len(self.plans), "round": self.round, "became": became}, plan)

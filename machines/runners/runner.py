@@ -1,7 +1,7 @@
-"""The interface of runners: whatever runs plans, within a budget and on as many graphs side by side as there are slots.
+"""The interface of runners. A runner runs plans within a budget, on as many graphs side by side as there are slots.
 
-The search and the shrinker ask a `Runner` for runs. They know nothing of processes or event loops. In tests, a simulated graph takes
-the place of `live_runner`. A run is begun with `start`, and its result taken later with `result`; `run` does both.
+The search and the shrinker ask a `Runner` for runs. They do not know about processes or event loops. In tests, a simulated graph takes
+the place of `live_runner`. A run is begun with `start`, and its result taken later with `result`. `run` does both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RunResult:
     Attributes:
         plan: the plan.
         verdict: the verdict over its history.
-        history: what happened.
+        history: the history of the run.
         live_s: the seconds that the run took, with the start of its graph.
         folder: the folder of the run's files, or None if there are none, as for a simulated run.
         used: the graph had been used by an earlier run.
@@ -85,8 +85,8 @@ class Runner(Protocol):
         Args:
             plan: the plan.
             why: the purpose of the run, in a word or two.
-            enough: asked during the run, in another thread, whether the history so far is enough; see `Enough`.
-            may_reuse: a used graph will do, if the runner `reuses` graphs; otherwise the graph is fresh.
+            enough: tells during the run, in another thread, whether the history so far is enough (see `Enough`).
+            may_reuse: a used graph will do, if the runner `reuses` graphs. Otherwise the graph is fresh.
 
         Raises:
             BudgetSpent: if no run fits into the budget any more.
@@ -102,7 +102,7 @@ class Runner(Protocol):
         ...
 
     def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> RunResult:
-        """Begin a run and wait until it is over; see `start` and `result`."""
+        """Begin a run and wait until it is over (see `start` and `result`)."""
         ...
 
     def cancel(self, pending: PendingRun) -> None:

@@ -1,6 +1,6 @@
 """A search: rounds of drawing plans until the budget is spent, or until there are enough findings.
 
-A round is one run of the Hypothesis machine. It ends at its first finding. Each round has a seed of its own, derived from the seed of the
+A round is one run of the Hypothesis machine. It ends at its first finding. Each round has another seed, derived from the seed of the
 session, the graph's name and the number of the round. So the same seed draws the same plans up to the first finding.
 """
 
@@ -65,13 +65,13 @@ def search(
     unshrunk: Iterable[Case] = (),
     config: settings = SETTINGS,
 ) -> Ended:
-    """Go on with the cases that were left unshrunk; then draw plans and run them.
+    """Go on with the cases that were left unshrunk. Then draw plans and run them.
 
     Args:
         rounds: takes each drawn plan; its runner knows the budget.
         session_seed: the value of `--hypothesis-seed`.
         findings_max: stop after this many findings that count.
-        base: the machine; a user's subclass may add rules.
+        base: the machine. A user's subclass may add rules.
         shard: the number of this part, if several processes divide a search; each part draws from its own seeds.
         unshrunk: cases that an earlier search had no time to shrink.
 
@@ -114,7 +114,7 @@ def search(
 
 
 def _take(rounds: Rounds, plan: Plan) -> None:
-    """Hand a plan over; an error of the graph or of its file must not look like a failure of the plan to Hypothesis."""
+    """Hand a plan over. An error of the graph or of its file must not look like a failure of the plan to Hypothesis."""
     try:
         rounds(plan)
     except GraphquakeError as error:

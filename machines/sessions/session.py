@@ -53,15 +53,15 @@ class Options:
         results_dir: the folder for journals, runs and summaries.
         shrink_limit: the limit of each shrink.
         replay_limit: the limit of each case's replay.
-        findings_max: the search ends after so many new findings.
-        corpus: the folder of the cases; None for the graph's own.
+        findings_max: the search ends after this many new findings.
+        corpus: the folder of the cases. None means the graph's own folder.
         keep_failed: a broken or invalid run is never deleted.
         strict: an unconfirmed finding fails the session.
         strict_known: a known case that does not break any more fails the session.
         slots: the number of graphs that run side by side.
         shrink_any: a shrink may end at a plan that breaks another promise (see `FindingPipeline`).
         shard: the part of the search that this process does, from 0 (see `shards`).
-        folder: the name of the folder in the results folder; the graph's name if it is empty.
+        folder: the name of the folder in the results folder. If it is empty, it is the graph's name.
     """
 
     seed: int
@@ -82,7 +82,7 @@ class Options:
 def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
     """The folder of a graph's cases: `regressions`, beside the graph file.
 
-    A ready-made graph has its cases in this project. Where graphquake is installed, new ones go to the working folder instead.
+    A ready-made graph has its cases in this project. If graphquake is installed, new ones go to the working folder instead.
 
     Args:
         spec: the graph.
@@ -118,14 +118,14 @@ def _is_installed() -> bool:
 
 
 def check_machine(spec: GraphSpec, graphs: int = 1) -> None:
-    """Check that this machine has what a graph asks for: environment variables and GPUs.
+    """Check that this machine has the environment variables and GPUs that a graph asks for.
 
     Args:
         spec: the graph.
         graphs: how many of this graph run side by side.
 
     Raises:
-        InputError: says what is missing.
+        InputError: if one is missing. The message names it.
     """
     check_environment(spec)
     check_gpus(spec, graphs)

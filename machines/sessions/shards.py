@@ -3,7 +3,7 @@
 Each process does one part of the search of each graph: a shard. Each shard draws plans from a seed that is derived from the session's
 seed and the shard's number. The first shard also replays the cases.
 
-The shards share only the folder of the cases. A case that one shard saves explains what the others see after that. So the plans that a
+The shards share only the folder of the cases. A case that one shard saves explains later violations in the others. So the plans that a
 shard draws do not depend on the other shards.
 """
 
