@@ -77,7 +77,7 @@ def test_one_wrong_token_is_seen_wherever_it_stands(at: int, how: str) -> None:
     assert outcome(stream([text]))[0] == "wrong"
 
 
-def test_somebody_elses_answer_is_wrong() -> None:
+def test_the_answer_to_another_request_is_wrong() -> None:
     """The right answer to another request is wrong."""
     assert outcome(stream([right(prompt_of(EXACT.load, 4), 8)])) == ("wrong", "wrong tokens")
 

@@ -143,7 +143,7 @@ def test_a_damaged_case_and_one_of_a_newer_schema(
     assert "steps: step 1" in said(capsys, "replay", "abc123", "--graph", graph)
 
 
-def test_a_case_that_nobody_knows(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_case_is_an_error(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown case is an error that lists the known ones."""
     Corpus(Path("regressions")).save(case_of())
     assert 'no case "abc124"' in said(capsys, "replay", "abc124", "--graph", graph)

@@ -1,4 +1,4 @@
-"""One plan within another: an order among plans, and the earliest place where it is complete."""
+"""Tests of embedding: it is an order among plans, and its last act has the earliest place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from graphquake.machines.plans.subplan import embeds, last_act
 
 from support.embedding import complete_at
 
-# Few different steps, so that plans that have nothing to do with one another often embed all the same.
+# There are few different steps, so that unrelated plans often embed, too.
 waits = st.sampled_from([Wait(0.0), Wait(0.1), Wait(0.2), Wait(0.3), Wait(1.0)])
 bursts = st.builds(
     Burst, st.sampled_from([1, 5, 40]), st.sampled_from([0.0, 0.5]), st.sampled_from([0.0, 0.25])
@@ -44,12 +44,12 @@ stays = st.sampled_from([0.0, 0.0, 2.0, 12.0])
 
 
 def plans(size: int) -> st.SearchStrategy[Plan]:
-    """Plans of at most so many steps."""
+    """Plans of at most `size` steps."""
     return st.builds(Plan, st.lists(steps, max_size=size).map(tuple), heals, stays)
 
 
 def covers(step: Step, wanted: Step) -> bool:
-    """What "at least as large" means for one step."""
+    """True if one step is at least as large as another."""
     if isinstance(step, Burst) and isinstance(wanted, Burst):
         return all(
             getattr(step, name) >= getattr(wanted, name) for name in ("requests", "over_s", "leave")
@@ -58,12 +58,12 @@ def covers(step: Step, wanted: Step) -> bool:
 
 
 def hundredths(steps_between: tuple[Step, ...]) -> int:
-    """What is waited in a stretch of steps."""
+    """Return the sum of the waits in some steps, in hundredths of a second."""
     return sum(round(step.for_s * 100) for step in steps_between if isinstance(step, Wait))
 
 
 def by_brute_force(small: Plan, large: Plan) -> bool:
-    """Try every way to place the steps."""
+    """True if any placing of the steps fits. It tries all of them."""
     wanted = [place for place, step in enumerate(small.steps) if not isinstance(step, Wait)]
     at = [place for place, step in enumerate(large.steps) if not isinstance(step, Wait)]
     gaps = list(zip([-1, *wanted], [*wanted, len(small.steps)], strict=True))
@@ -80,14 +80,14 @@ def by_brute_force(small: Plan, large: Plan) -> bool:
 
 
 @given(plan=plans(8))
-def test_every_plan_embeds_in_itself(plan: Plan) -> None:
-    """The order is reflexive."""
+def test_embedding_is_reflexive(plan: Plan) -> None:
+    """Every plan embeds in itself."""
     assert embeds(plan, plan)
 
 
 @given(data=st.data(), large=plans(8))
-def test_what_embeds_in_what_embeds_embeds(data: st.DataObject, large: Plan) -> None:
-    """The order is transitive."""
+def test_embedding_is_transitive(data: st.DataObject, large: Plan) -> None:
+    """If a plan embeds in a second one, and the second in a third, then the first embeds in the third."""
     middle = data.draw(smaller(large))
     small = data.draw(smaller(middle))
     assert embeds(middle, large)
@@ -96,7 +96,7 @@ def test_what_embeds_in_what_embeds_embeds(data: st.DataObject, large: Plan) -> 
 
 
 def smaller(plan: Plan) -> st.SearchStrategy[Plan]:
-    """What a shrinker may make of a plan: steps left out, numbers lowered."""
+    """Plans that a shrinker may make of a plan, with fewer steps and lower numbers."""
 
     def lowered(step: Step) -> st.SearchStrategy[tuple[Step, ...]]:
         match step:
@@ -115,7 +115,7 @@ def smaller(plan: Plan) -> st.SearchStrategy[Plan]:
 
 @given(data=st.data(), large=plans(8), extra=steps)
 def test_adding_a_step_loses_no_embedding(data: st.DataObject, large: Plan, extra: Step) -> None:
-    """The larger plan may only grow."""
+    """A plan that embeds in another one still embeds after a step was added to the other one."""
     small = data.draw(smaller(large))
     place = data.draw(st.integers(0, len(large.steps)))
     grown = replace(large, steps=(*large.steps[:place], extra, *large.steps[place:]))
@@ -124,13 +124,13 @@ def test_adding_a_step_loses_no_embedding(data: st.DataObject, large: Plan, extr
 
 @given(small=plans(4), large=plans(6))
 def test_it_embeds_if_and_only_if_some_placing_of_its_steps_does(small: Plan, large: Plan) -> None:
-    """Taking each step as early as possible misses none; trying every placing is the oracle."""
+    """A plan embeds exactly if some placing of its steps fits, as a search through all placings shows."""
     assert embeds(small, large) == by_brute_force(small, large)
 
 
 @given(small=plans(4), large=plans(6))
 def test_the_last_act_ends_the_shortest_prefix_that_does_all_acts(small: Plan, large: Plan) -> None:
-    """Waits after the last act do not count. Without any act, the place is -1."""
+    """The last act ends the shortest prefix with all acts. Waits after it do not count, and without any act the place is -1."""
     acts = [place for place, step in enumerate(small.steps) if not step.is_wait]
     until_the_last = replace(small, steps=small.steps[: max(acts, default=-1) + 1])
     expected = complete_at(until_the_last, large) if embeds(small, large) else None
@@ -138,20 +138,20 @@ def test_the_last_act_ends_the_shortest_prefix_that_does_all_acts(small: Plan, l
 
 
 def test_waits_are_summed_over_each_gap() -> None:
-    """Three waits of 0.1 s hold one of 0.3 s, whatever stands between; floats that miss by a hair do no harm."""
+    """Three waits of 0.1 s contain a wait of 0.3 s, also with other steps between them, and in spite of rounding."""
     large = Plan((Wait(0.1), Burst(5), Wait(0.1), WaitReady(), Wait(0.1), Kill("a", 0)))
     assert last_act(Plan((Wait(0.3), Kill("a", 0))), large) == 5
     assert not embeds(Plan((Wait(0.31), Kill("a", 0))), large)
 
 
 def test_a_burst_that_is_spread_less_embeds_in_one_that_is_spread_more() -> None:
-    """Every number that the shrinker lowers is compared the same way, or the minimal plan might not embed in its original."""
+    """A burst embeds in one that is larger in each number, and does not if its spread is longer."""
     assert embeds(Plan((Burst(10, 0.0, 0.0),)), Plan((Burst(40, 0.5, 0.25),)))
     assert not embeds(Plan((Burst(10, 0.5, 0.0),)), Plan((Burst(40, 0.0, 0.25),)))
 
 
 def test_another_heal_or_a_longer_stay_does_not_embed() -> None:
-    """They are part of what a plan does."""
+    """A plan with another heal, or with a longer stay, does not embed."""
     plan = Plan((Kill("a", 0),), stay_s=2.0)
     assert not embeds(replace(plan, heal="release"), plan)
     assert not embeds(replace(plan, stay_s=3.0), plan)

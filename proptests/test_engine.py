@@ -1,4 +1,4 @@
-"""The engine of the reference graph: right to the token whatever the batch and the ranks, and wrong at once if the KV is."""
+"""Tests of the reference graph's engine: its answers are exact for every batch and number of ranks, and wrong if the KV is wrong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHARD = shard()
 
 
 def text_from(kv: bytes, token: int, count: int) -> str:
-    """What follows a KV and its next token."""
+    """Return the text that follows a KV, beginning with its next token."""
     said, position = [token], SHARD.load(0, kv)
     for at in range(position, position + count - 1):
         said += SHARD.step([0], [said[-1]], [at])
@@ -38,8 +38,8 @@ def text_from(kv: bytes, token: int, count: int) -> str:
 
 @given(PROMPTS, st.integers(1, 12))
 @settings(deadline=None, max_examples=50)
-def test_the_cached_way_is_the_oracles(prompt: str, count: int) -> None:
-    """Prefill and steps give what a second, independent account of the same function gives."""
+def test_the_engine_agrees_with_the_oracle(prompt: str, count: int) -> None:
+    """Prefill and decode steps give the same text as the oracle, which is written independently."""
     token, kv = SHARD.prefill(list(prompt.encode()))
     assert text_from(kv, token, count) == model.expected(prompt, count)
 
@@ -47,7 +47,7 @@ def test_the_cached_way_is_the_oracles(prompt: str, count: int) -> None:
 @given(PROMPTS, st.data())
 @settings(deadline=None, max_examples=50)
 def test_any_wrong_byte_of_a_kv_shows(prompt: str, data: st.DataObject) -> None:
-    """One flipped bit anywhere gives another text; by chance the same one once in 62 to the 11th."""
+    """One flipped bit in a KV changes the text. The chance of the same text is one in 62 to the 11th."""
     token, kv = SHARD.prefill(list(prompt.encode()))
     place = data.draw(st.integers(0, len(kv) - 1))
     bit = 1 << data.draw(st.integers(0, 7))
@@ -57,8 +57,8 @@ def test_any_wrong_byte_of_a_kv_shows(prompt: str, data: st.DataObject) -> None:
 
 @given(PROMPTS, PROMPTS)
 @settings(deadline=None, max_examples=25)
-def test_the_kv_of_somebody_else_shows(mine: str, others: str) -> None:
-    """So does the KV of a prompt of which a token is missing."""
+def test_the_kv_of_another_prompt_shows(mine: str, others: str) -> None:
+    """The KV of another prompt changes the text, also if that prompt only lacks the first token."""
     token, _ = SHARD.prefill(list(mine.encode()))
     for wrong in {others, mine[1:] or "x"} - {mine}:
         _, kv = SHARD.prefill(list(wrong.encode()))
@@ -67,7 +67,7 @@ def test_the_kv_of_somebody_else_shows(mine: str, others: str) -> None:
 
 @pytest.mark.parametrize("tp", [1, 2, 4])
 def test_a_kv_is_split_and_joined(tp: int) -> None:
-    """Shares of any number of ranks make the same whole."""
+    """The shares of any number of ranks have equal sizes, and join to the whole KV."""
     _, kv = SHARD.prefill(list(b"graphquake"))
     shares = model.split(kv, tp)
     assert len({len(share) for share in shares}) == 1
@@ -77,7 +77,7 @@ def test_a_kv_is_split_and_joined(tp: int) -> None:
 @pytest.mark.parametrize(("prefill_tp", "decode_tp"), [(1, 1), (2, 1), (1, 2), (4, 2)])
 @in_loop
 async def test_engines_in_a_batch(prefill_tp: int, decode_tp: int) -> None:
-    """Many requests at once, of all lengths, handed over between engines of different ranks: each is right."""
+    """Thirty concurrent requests of different lengths are all right, also if prefill and decode use different numbers of ranks."""
     one = await Engine.start(tp=prefill_tp, step_s=0.0)
     two = await Engine.start(tp=decode_tp, step_s=0.0)
 
@@ -98,8 +98,8 @@ async def test_engines_in_a_batch(prefill_tp: int, decode_tp: int) -> None:
 
 
 @in_loop
-async def test_who_leaves_gives_its_slot_back() -> None:
-    """A sequence that nobody reads any more is out of the batch at once; what comes on top of all slots and places is refused."""
+async def test_a_reader_that_leaves_frees_its_slot() -> None:
+    """A sequence whose reader has gone leaves the batch at once. A request is refused if all slots and places are taken."""
     engine = await Engine.start(max_seqs=2, step_s=0.01)
     try:
         token, kv = await engine.prefill([1, 2, 3])
@@ -125,7 +125,7 @@ async def test_who_leaves_gives_its_slot_back() -> None:
 
 @in_loop
 async def test_a_dead_rank_loses_the_engine() -> None:
-    """Whoever waits is told at once, and so is who comes later."""
+    """If a rank dies, waiting calls fail within a second, and later calls fail at once."""
     engine = await Engine.start(tp=2, step_s=0.01)
     try:
         token, kv = await engine.prefill([1, 2, 3])
@@ -146,8 +146,8 @@ async def test_a_dead_rank_loses_the_engine() -> None:
 
 
 @in_loop
-async def test_what_can_not_start_says_why() -> None:
-    """A backend that is not there, or a number of ranks that does not divide the heads."""
+async def test_an_engine_that_can_not_start_says_why() -> None:
+    """A missing backend is an EngineError that names it. So is a number of ranks that does not divide the number of heads."""
     with pytest.raises(EngineError, match="tp: found 3, expected a divisor of 4"):
         await Engine.start(tp=3)
     with pytest.raises(EngineError, match=r"needs torch: pip install torch|torch sees no GPU"):

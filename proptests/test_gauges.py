@@ -37,6 +37,6 @@ def test_names_of_the_file_come_first() -> None:
         spec_of(gauges={"queue": ["my_queue"]})
 
 
-def test_what_is_no_number_is_left_out() -> None:
+def test_a_value_that_is_not_a_number_is_left_out() -> None:
     """A value that is not a number, or a name that is absent, is left out."""
     assert gauges_in("a NaN\nb some\nc +Inf\n", ["a", "b", "d"]) == {}

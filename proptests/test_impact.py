@@ -64,7 +64,7 @@ def test_what_never_comes_back() -> None:
     assert impact.expected is None
 
 
-def test_a_fault_that_nobody_noticed() -> None:
+def test_a_fault_without_failures() -> None:
     """A fault without a failure has an error window of 0 and is served at once."""
     made = Made(plan=plan_of("kill decode 0")).steady(0.0, 6.0).step("kill decode 0", 2.0)
     (impact,) = account(made.history()).impacts
@@ -73,7 +73,7 @@ def test_a_fault_that_nobody_noticed() -> None:
     assert impact.first_ok_s < 0.3
 
 
-def test_every_fault_counts_by_itself() -> None:
+def test_every_fault_counts_separately() -> None:
     """Each failure counts for the last fault before it."""
     made = outage()
     made.step("kill decode 1", 7.0, number=2)

@@ -1,4 +1,4 @@
-"""A plan against a live graph: the toy, right and with bugs switched on."""
+"""Tests of whole runs on a live toy graph, without bugs and with bugs switched on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def seen(verdict: Verdict) -> set[str]:
 
 @in_loop
 async def test_a_graph_that_keeps_its_promises(tmp_path: Path) -> None:
-    """Every step lands with a proof; every answer is right; the folder holds all of it, and can be judged again."""
+    """A graph without bugs keeps its promises under a plan of five steps. The run's folder gives the same verdict again."""
     run = await run_live(toy_spec(tmp_path), KILLS, tmp_path / "run")
     assert run.verdict.violations == ()
     assert run.verdict.kind == "kept"
@@ -80,7 +80,7 @@ async def test_a_graph_that_keeps_its_promises(tmp_path: Path) -> None:
 async def test_planted_bugs(
     tmp_path: Path, changes: dict[str, str], lines: list[str], promise: str, signature: str
 ) -> None:
-    """Each breaks the promise that it is about."""
+    """Each bug breaks its promise, and `clients.jsonl` has one line for each failed request."""
     spec = toy_spec(tmp_path, **changes)
     run = await run_live(spec, plan_of(*lines), tmp_path / "run")
     assert run.verdict.kind == "broken"
@@ -101,8 +101,8 @@ async def test_planted_bugs(
 
 
 @in_loop
-async def test_a_stream_that_is_cut(tmp_path: Path) -> None:
-    """Without a window, and where requests in flight must survive, one cut stream is one too many."""
+async def test_a_cut_stream_breaks_a_window_of_zero(tmp_path: Path) -> None:
+    """Without an error window, a cut stream breaks `error_window`. A front that retries keeps it."""
     plan = plan_of("burst 20 over 0.00 s", "wait 0.03 s", "kill worker 0")
     for front, says in (("--forget", "broken"), ("", "kept")):
         spec = toy_spec(tmp_path, front=front)
@@ -114,7 +114,7 @@ async def test_a_stream_that_is_cut(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_fault_that_does_not_land_proves_nothing(tmp_path: Path) -> None:
-    """A kill of what is dead: the run is invalid, and says why."""
+    """A run with a kill of a dead replica is invalid, and its cause names the replica."""
     plan = plan_of("kill worker 0", "kill worker 0")
     run = await run_live(toy_spec(tmp_path), plan, tmp_path / "run")
     assert run.verdict.kind == "invalid"
@@ -123,7 +123,7 @@ async def test_a_fault_that_does_not_land_proves_nothing(tmp_path: Path) -> None
 
 @in_loop
 async def test_heal_none_leaves_the_dead_dead(tmp_path: Path) -> None:
-    """The other worker serves on, and that is judged."""
+    """With `heal none` the dead replica is not started again, and the run is judged on the other worker."""
     run = await run_live(
         toy_spec(tmp_path), plan_of("kill worker 0", "heal none"), tmp_path / "run"
     )
@@ -132,8 +132,8 @@ async def test_heal_none_leaves_the_dead_dead(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_an_early_end(tmp_path: Path) -> None:
-    """As soon as the history is enough, the run is over; so it is when it is cancelled. Nothing is left either way."""
+async def test_a_run_ends_early(tmp_path: Path) -> None:
+    """A run ends as soon as its history is enough, or when it is cancelled. No process is left."""
     spec = toy_spec(tmp_path)
     long = plan_of("kill worker 0", "wait 30.00 s")
     run = await run_live(
@@ -152,7 +152,7 @@ async def test_an_early_end(tmp_path: Path) -> None:
 async def test_a_graph_that_never_answers_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A graph that is ready but whose every answer differs from its oracle's is one GraphError, and leaves no process."""
+    """A ready graph whose answers all differ from the oracle's is one GraphError, and leaves no process."""
     monkeypatch.setattr(phases, "FIRST_ANSWER_S", 0.5)
     path = toy_file(tmp_path)
     path.write_text(path.read_text().replace("support.toy:expected", "test_live:other_answer"))
@@ -172,8 +172,8 @@ async def test_an_oracle_that_does_not_exist(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_versions(tmp_path: Path) -> None:
-    """The first line that a version command prints is the version. A command that fails leaves a note, and sees the file's `[env]`."""
+async def test_version_commands(tmp_path: Path) -> None:
+    """The first line that a version command prints is the version. The command sees the file's `[env]`, and its failure is noted."""
     spec = toy_spec(tmp_path, more="[versions]\npython = '{python} --version'\n")
     assert (await describe_host(spec)).versions["python"].startswith("Python 3.")
     commands = """
@@ -192,7 +192,7 @@ async def test_versions(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_stall_lasts_as_long_as_it_says(tmp_path: Path) -> None:
-    """The plan goes on beside it, and is over when it is."""
+    """Later steps run during a stall, the stall lasts as long as its step says, and heal waits for its end."""
     plan = plan_of("stall worker 0 for 0.60 s", "wait 0.10 s", "kill worker 1")
     run = await run_live(toy_spec(tmp_path), plan, tmp_path / "run")
     stall, _, kill = run.history.of(StepDone)
@@ -211,7 +211,7 @@ async def test_a_stall_lasts_as_long_as_it_says(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_graph_that_hangs_with_a_stalled_replica_is_found_out(tmp_path: Path) -> None:
-    """Requests that wait for who is stopped, while another could serve, get no byte for too long."""
+    """A front that keeps requests at a stalled worker, while another could serve them, breaks `ends`."""
     spec = toy_spec(tmp_path, front="--patience 9")
     run = await run_live(spec, plan_of("stall worker 0 for 4.00 s"), tmp_path / "run")
     assert seen(run.verdict) == {"ends"}

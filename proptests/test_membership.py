@@ -1,4 +1,4 @@
-"""What a reader of the reference graph's registry believes, while that one comes and goes."""
+"""Tests of the reference graph's membership: the instances that a reader counts while its registry comes and goes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PORT = 1
 
 
 class Clock:
-    """The monotonic clock, as a test moves it."""
+    """A monotonic clock that only the test moves."""
 
     now_s = 100.0
 
@@ -25,24 +25,24 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time stands still for the directory unless a test moves it."""
+    """Replace the directory's clock by one that only the test moves."""
     clock = Clock()
     monkeypatch.setattr(membership, "time", clock)
     return clock
 
 
 def instances(*names: str) -> list[Instance]:
-    """One for each name."""
+    """Return one instance for each name."""
     return [Instance(name, "decode", name, 1) for name in names]
 
 
 def listed(directory: Directory) -> list[str]:
-    """Their names."""
+    """Return the names of the decode instances that count."""
     return [one.name for one in directory.of_role("decode")]
 
 
-def test_a_registry_that_is_back_knows_nobody_yet(clock: Clock) -> None:
-    """For one lease those of before count as well; then it is believed."""
+def test_a_registry_that_is_back_is_believed_after_a_lease(clock: Clock) -> None:
+    """After a registry is back, its earlier instances count for one more lease. Then only its new list counts."""
     directory = Directory([PORT])
     view = directory._views[PORT]
     view.opened()
@@ -58,8 +58,8 @@ def test_a_registry_that_is_back_knows_nobody_yet(clock: Clock) -> None:
     assert listed(directory) == ["a"]
 
 
-def test_one_that_is_stalled_when_it_is_just_back_hears_of_nobody(clock: Clock) -> None:
-    """What it had not heard of before it was stalled counts all the while, and until it was heard for a lease."""
+def test_a_registry_that_stalls_just_after_its_return(clock: Clock) -> None:
+    """If a registry stalls just after it is back, its earlier instances count until it has been heard for a whole lease."""
     directory = Directory([PORT])
     view = directory._views[PORT]
     view.opened()
@@ -69,7 +69,7 @@ def test_one_that_is_stalled_when_it_is_just_back_hears_of_nobody(clock: Clock) 
     directory.learn(view, instances("a"))
     clock.now_s += LEASE_S
     assert listed(directory) == ["a", "b"]
-    # It was silent for too long: the reader asks anew, and is answered when the registry goes on.
+    # The registry was silent for too long. The reader asks again, and gets an answer when the registry goes on.
     view.lost()
     view.opened()
     clock.now_s += LEASE_S
@@ -81,8 +81,8 @@ def test_one_that_is_stalled_when_it_is_just_back_hears_of_nobody(clock: Clock) 
     assert listed(directory) == ["a", "b"]
 
 
-def test_one_that_goes_again_at_once_takes_nobody_with_it(clock: Clock) -> None:
-    """It had heard of one of the two: while it is away, both count, however long that takes, and when it is back as well."""
+def test_a_registry_that_is_lost_again_ends_no_instance(clock: Clock) -> None:
+    """If a registry is lost again before it has listed all instances, all of them count while it is away and when it is back."""
     directory = Directory([PORT])
     view = directory._views[PORT]
     view.opened()
@@ -100,7 +100,7 @@ def test_one_that_goes_again_at_once_takes_nobody_with_it(clock: Clock) -> None:
 def test_a_registry_that_was_stalled_ends_no_lease_for_that(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It could not hear who renewed; who renewed first thing afterwards gets no more than a lease."""
+    """The time of a registry's stall does not count against leases. A renewal right after the stall lasts for one lease only."""
     monkeypatch.setattr(registry, "time", clock)
     one = Registry(argparse.Namespace(port=1, registries=[], name="registry 0"))
     early, late = instances("a", "b")
@@ -120,8 +120,8 @@ def test_a_registry_that_was_stalled_ends_no_lease_for_that(
     assert not one.leases
 
 
-def test_who_was_never_known_before_is_believed_at_once(clock: Clock) -> None:
-    """A reader that has just begun has nothing to hold on to: whoever leaves the list is gone, within its first lease as well."""
+def test_a_new_reader_believes_its_first_list(clock: Clock) -> None:
+    """A new reader has no earlier list. An instance that leaves the list is gone at once, also within the first lease."""
     directory = Directory([PORT])
     view = directory._views[PORT]
     view.opened()

@@ -1,4 +1,4 @@
-"""What a graph should look like after some steps, and which plans it can do."""
+"""Tests of the model: the state of a graph after some steps, and the plans that are feasible."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ any_plans = st.lists(any_steps, max_size=15).map(lambda steps: Plan(tuple(steps)
 
 
 def plan_of(*lines: str) -> Plan:
-    """A plan from its text."""
+    """Read a plan from its text."""
     return parse_plan("test", lines)
 
 
 def after(spec: GraphSpec, *lines: str) -> GraphModel:
-    """A graph after a plan that is possible."""
+    """Return the model of a graph after a feasible plan."""
     model = GraphModel(spec)
     for step in plan_of(*lines).steps:
         assert step.possible(model) is None, step
@@ -54,13 +54,13 @@ def after(spec: GraphSpec, *lines: str) -> GraphModel:
 
 
 def can(model: GraphModel, line: str) -> bool:
-    """Whether a step is possible."""
+    """True if a step is possible."""
     return plan_of(line).steps[0].possible(model) is None
 
 
 @pytest.mark.parametrize("lost", ["kill decode 0", "kill decode 0 process", "terminate decode 0"])
-def test_what_is_lost_can_only_be_brought_back(lost: str) -> None:
-    """Dead or told to end: no further fault, and one respawn."""
+def test_a_lost_replica_can_only_be_brought_back(lost: str) -> None:
+    """A replica that is dead, or got SIGTERM, can't be a victim again. It can be respawned once."""
     model = after(SPEC, lost)
     assert not can(model, "kill decode 0")
     assert not can(model, "terminate decode 0")
@@ -72,22 +72,22 @@ def test_what_is_lost_can_only_be_brought_back(lost: str) -> None:
 
 
 def test_a_child_takes_its_replica_along_only_if_the_file_says_so() -> None:
-    """The engine is in `dies_with`, the helper is not."""
+    """A kill of a child ends its replica if the child is in `dies_with`, as the engine is and the helper is not."""
     assert can(after(WORKERS, "kill worker 0 engine"), "respawn worker 0")
     assert can(after(WORKERS, "kill worker 0 helper"), "kill worker 0")
     assert not can(after(WORKERS, "kill worker 0"), "kill worker 0 engine")
 
 
 def test_a_path_needs_one_of_each_role() -> None:
-    """The last decode takes it away, and so does the only entry."""
+    """A path ends with the last decode replica, or with the only entry."""
     assert after(SPEC, "kill decode 0", "terminate decode 2").serves()
     assert not after(SPEC, "kill decode 0", "kill decode 1", "terminate decode 2").serves()
     assert not after(SPEC, "kill frontend 0").serves()
     assert after(SPEC, "kill frontend 0", "respawn frontend 0", "wait until ready").serves()
 
 
-def test_what_restarts_by_itself_needs_no_respawn() -> None:
-    """It is gone after the kill, comes back by itself, and no step may do it."""
+def test_a_restarted_replica_needs_no_respawn() -> None:
+    """With `restart = "always"`, a killed replica comes back without a step, and a respawn is not possible."""
     spec = spec_with(restart="always")
     model = after(spec, "kill decode 0")
     assert not can(model, "respawn decode 0")
@@ -97,7 +97,7 @@ def test_what_restarts_by_itself_needs_no_respawn() -> None:
 
 
 def test_a_slow_restart_takes_its_delay() -> None:
-    """Before it, there is no process to kill."""
+    """A replica can't be killed again before its restart delay is over."""
     spec = replace(spec_with(restart="always"), restart_delay_s=5.0)
     assert not can(after(spec, "kill decode 0", "wait 2 s"), "kill decode 0")
     assert can(after(spec, "kill decode 0", "wait 6 s"), "kill decode 0")
@@ -105,7 +105,7 @@ def test_a_slow_restart_takes_its_delay() -> None:
 
 @given(any_plans)
 def test_a_mended_plan_is_feasible_and_loses_no_more_than_it_must(plan: Plan) -> None:
-    """What is feasible is left alone, and mending twice changes nothing."""
+    """Mending makes a plan feasible. It does not change a feasible plan."""
     mended = mend(SPEC, plan)
     assert feasible(SPEC, mended)
     assert mend(SPEC, mended) == mended
@@ -113,7 +113,7 @@ def test_a_mended_plan_is_feasible_and_loses_no_more_than_it_must(plan: Plan) ->
 
 
 def test_mending_takes_out_what_became_impossible() -> None:
-    """Without its kill, a respawn has nothing to do; what comes later is judged anew."""
+    """Mending removes a respawn without its kill, and a second kill of the same replica. It keeps the steps that are possible then."""
     broken = plan_of(
         "respawn decode 0", "kill decode 0", "kill decode 0", "burst 5 over 0.00 s", "kill decode 1"
     )
@@ -122,7 +122,7 @@ def test_mending_takes_out_what_became_impossible() -> None:
 
 @given(st.integers(0, 300))
 def test_drawn_plans_are_feasible(seed: int) -> None:
-    """What is drawn from the model is possible by the model, step by step, and passes as a user's plan."""
+    """Every drawn plan is feasible, and is accepted as a user's plan."""
     plan = drawn(seed)
     assert feasible(SPEC, plan)
     check_plan(SPEC, plan, "test")
@@ -130,7 +130,7 @@ def test_drawn_plans_are_feasible(seed: int) -> None:
 
 @given(any_plans)
 def test_a_model_changes_only_by_its_steps(plan: Plan) -> None:
-    """It is data: asking and going on leave the model before as it was."""
+    """Neither a question nor a later step changes an earlier model."""
     model = GraphModel(SPEC)
     seen: list[tuple[GraphModel, Step, str | None]] = []
     for step in mend(SPEC, plan).steps:
@@ -155,14 +155,14 @@ def test_a_model_changes_only_by_its_steps(plan: Plan) -> None:
 def test_an_impossible_plan_of_a_user_is_turned_down_with_its_step(
     lines: list[str], said: str
 ) -> None:
-    """The number from 1, the step, what is wrong, and what would be right."""
+    """The error for an impossible plan has the number of the step (from 1), its text, the reason and a correct value."""
     spec = spec_with(frontend=1, prefill=2, decode=3, worker=1)
     with pytest.raises(InputError, match=said):
         check_plan(spec, plan_of(*lines), "plan.txt")
 
 
-def test_what_is_stalled_serves_again_when_the_stall_is_over() -> None:
-    """Waits use a stall up; meanwhile only all of it can be killed."""
+def test_a_stalled_replica_serves_again_after_the_stall() -> None:
+    """A stalled replica serves again after waits of the stall's length. Until then, only a kill of its whole tree is possible."""
     stalled = after(SPEC, "stall frontend 0 for 1.00 s", "wait 0.60 s")
     assert not stalled.serves()
     assert can(stalled, "kill frontend 0")

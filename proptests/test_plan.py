@@ -1,4 +1,4 @@
-"""Plans as text and JSON."""
+"""Tests of plans as text and as JSON."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ plans = st.builds(
 
 @given(plans)
 def test_a_plan_survives_its_text(plan: Plan) -> None:
-    """Text -> plan gives back what plan -> text was made of, and so does JSON."""
+    """A plan that is written as text and read again is the same plan."""
     assert parse_plan("made", plan.lines()) == plan
     assert read_plan("made", str(plan)) == plan
 
 
 @given(plans)
 def test_a_plan_survives_json(plan: Plan) -> None:
-    """The JSON form holds all of it, and is told from the text form by itself."""
+    """A plan that is written as JSON and read again is the same plan. The reader recognises the form."""
     text = json.dumps(plan.to_json())
     assert plan_from_json(Table("made", json.loads(text))) == plan
     assert read_plan("made", text) == plan
 
 
 def test_heal_none_of_an_old_file_is_heal_release() -> None:
-    """Files may still say `heal none`. It is read as `heal release`, so that one plan has one spelling."""
+    """`heal none` in an old file is read as `heal release`, so that one plan has one spelling."""
     release = Plan((Kill("a", 0),), heal="release")
     assert read_plan("old", "kill a 0\nheal none") == release
     assert read_plan("old", '{"steps": ["kill a 0"], "heal": "none"}') == release
@@ -78,15 +78,15 @@ def test_heal_none_of_an_old_file_is_heal_release() -> None:
 
 @given(plans)
 def test_the_control_plan_has_no_fault_and_the_same_load(plan: Plan) -> None:
-    """Without faults and respawns; bursts and waits stay as they were."""
+    """The control plan has no faults and no respawns, and all bursts and waits of the plan."""
     control = plan.without_faults()
     assert not control.faults
     kept = [step for step in plan.steps if isinstance(step, Burst | Wait | WaitReady)]
     assert list(control.steps) == kept
 
 
-def test_remarks_and_empty_lines_are_no_steps() -> None:
-    """A case may be commented."""
+def test_remarks_and_empty_lines_are_not_steps() -> None:
+    """Remarks and empty lines in a plan are skipped."""
     plan = parse_plan("made", ["# why", "", "  kill   decode 0  "])
     assert plan.steps == (Kill("decode", 0),)
 
@@ -104,7 +104,7 @@ def test_remarks_and_empty_lines_are_no_steps() -> None:
     ],
 )
 def test_a_wrong_step_says_what_would_be_right(line: str, said: str) -> None:
-    """File, number of the step, what was found, what would be right."""
+    """The error for a wrong step begins with the file and the number of the step, and shows a correct form."""
     with pytest.raises(InputError) as raised:
         parse_plan("my.plan", ["wait 1 s", line])
     assert str(raised.value).startswith("my.plan: step 2: ")
@@ -112,14 +112,14 @@ def test_a_wrong_step_says_what_would_be_right(line: str, said: str) -> None:
 
 
 def test_a_newer_schema_is_not_guessed_at() -> None:
-    """A plan from a later version is an error."""
+    """A plan with a newer schema is an InputError that names both schemas."""
     with pytest.raises(InputError, match="schema: found 99, this graphquake reads up to 1"):
         read_plan("my.json", '{"schema": 99, "steps": []}')
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_a_plan_or_an_input_error(text: str) -> None:
-    """Nothing from outside brings a traceback."""
+    """Any text is read as a plan, or is an InputError that names its source."""
     try:
         plan = read_plan("any", text)
     except InputError as error:
@@ -128,8 +128,8 @@ def test_any_text_is_a_plan_or_an_input_error(text: str) -> None:
         assert read_plan("any", str(plan)) == plan
 
 
-def test_faults_are_what_takes_something_away() -> None:
-    """A respawn or a burst is none."""
+def test_kills_and_terminates_are_faults() -> None:
+    """Kills and terminates are faults. Respawns and waits are not."""
     assert [parse_step(s).is_fault for s in ("kill a 0", "terminate a 0", "respawn a 0", "wait 1 s")] == [
         True, True, False, False,
     ]  # fmt: skip

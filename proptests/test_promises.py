@@ -157,7 +157,7 @@ def test_what_fails_with_the_only_one_of_its_role_is_no_failure_on_a_path(
         ("kill prefill 0 helper", 2.05, 2.05),
     ],
 )
-def test_who_dies_of_a_kill_is_down_from_when_it_began(
+def test_a_killed_replica_is_down_from_the_begin_of_the_kill(
     kill: str, died_s: float, down_s: float
 ) -> None:
     """A replica that dies with a killed child is down from the begin of the kill. A much later death is not part of the kill."""
@@ -180,7 +180,7 @@ def test_a_burst_in_the_window_may_fail_with_it() -> None:
     assert says(made)[0] == "kept"
 
 
-def test_shed_and_left_requests_are_no_failures() -> None:
+def test_shed_and_left_requests_are_not_failures() -> None:
     """Requests that are shed at once under a burst, and clients that leave, break no promise."""
     made = (
         healthy().ask(5.0, outcome=Outcome.SHED, detail="HTTP 429").ask(5.0, outcome=Outcome.LEFT)
@@ -231,7 +231,7 @@ def test_nothing_fails_after_r2() -> None:
     assert says(made.ask(9.0, outcome=Outcome.ERROR))[1] == ("recovery / HTTP 503 / path left",)
 
 
-def test_nobody_but_the_victim_dies() -> None:
+def test_only_the_victim_dies() -> None:
     """An unexpected death breaks `blast_radius`; the death of a victim does not."""
     assert says(healthy().step("kill decode 0", 2.0))[0] == "kept"
     made = healthy().step("kill decode 0", 2.0).dies("prefill 0", 2.3, status=1)

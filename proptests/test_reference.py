@@ -1,4 +1,4 @@
-"""The reference graph, live: it survives what it says it survives."""
+"""Tests of the live reference graph: its promises, its API, and its healing."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from support.toys import in_loop, left_of
     ],
 )
 @in_loop
-async def test_its_promises_hold(tmp_path: Path, steps: list[str]) -> None:
-    """Each answer right to the token, none lost while a path was left, nothing leaked."""
+async def test_the_reference_graph_keeps_its_promises(tmp_path: Path, steps: list[str]) -> None:
+    """The reference graph keeps all of its promises under kills, terminates, bursts and respawns, and leaves no process."""
     run = await run_live(load_graph("reference"), plan_of(*steps), tmp_path / "run")
     assert run.verdict.violations == ()
     assert run.verdict.kind == "kept"
@@ -44,8 +44,8 @@ async def test_its_promises_hold(tmp_path: Path, steps: list[str]) -> None:
 
 
 @in_loop
-async def test_its_api(tmp_path: Path) -> None:
-    """Completions and chat, streamed and not; what is wrong with a request is said with its status."""
+async def test_the_api_of_the_reference_graph(tmp_path: Path) -> None:
+    """Completions and chat answer right, streamed or not. A wrong request gets status 400 and a reason."""
     spec = load_graph("reference")
     async with Supervisor.launch(spec, tmp_path) as graph, aiohttp.ClientSession() as client:
         (entry,) = graph.entries()
@@ -78,7 +78,7 @@ async def test_its_api(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_client_that_leaves_ends_the_work_for_it(tmp_path: Path) -> None:
-    """Within a moment no process counts it any more."""
+    """Within two seconds of a client's leaving, no process counts its request any more."""
     spec = load_graph("reference")
     body = {"prompt": "hello", "max_tokens": 2000, "stream": True}
     async with Supervisor.launch(spec, tmp_path) as graph, aiohttp.ClientSession() as client:
@@ -95,7 +95,7 @@ async def test_a_client_that_leaves_ends_the_work_for_it(tmp_path: Path) -> None
 
 @in_loop
 async def test_a_worker_that_dies_with_its_rank_is_healed(tmp_path: Path) -> None:
-    """It may end a moment after its rank: heal waits for that, and brings it back."""
+    """A worker whose rank was killed may end a moment later. Heal waits for its end, and starts it again."""
     run = await run_live(load_graph("reference"), plan_of("kill decode 1 rank"), tmp_path)
     assert run.verdict.kind == "kept", run.verdict
     incarnations = [

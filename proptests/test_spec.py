@@ -175,7 +175,7 @@ def test_a_bound_knows_whether_the_file_gave_it() -> None:
     assert promises.source("recovery.first_ok_s") == "default"
 
 
-def test_what_is_no_graph_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_graph_is_one_clear_error(tmp_path: Path) -> None:
     """A missing file, a file that is not valid TOML and an unknown name each give one clear error."""
     with pytest.raises(InputError, match=r"nowhere\.toml: no such file"):
         load_graph(str(tmp_path / "nowhere.toml"))

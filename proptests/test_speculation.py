@@ -79,7 +79,7 @@ def test_slots_cut_the_time_of_a_shrink(slots: int, most: float) -> None:
     assert max(ratios) <= 1.0
 
 
-def test_runs_that_nobody_needs_are_bounded() -> None:
+def test_speculative_runs_are_bounded() -> None:
     """With four slots at rate 1, a shrink makes at most twice the runs of one slot (median)."""
     ratios = [
         shrunk(shape.name, seed, 1.0, 4)[1].runs / shrunk(shape.name, seed, 1.0, 1)[1].runs

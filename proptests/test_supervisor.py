@@ -1,4 +1,4 @@
-"""Real processes: what is launched, how it is killed and proved, what is left (nothing)."""
+"""Tests of the supervisor with real processes: launching, faults and their proofs, and the end of all processes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ports_of(target: Supervisor) -> set[int]:
 
 
 async def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
-    """Wait until something holds; fail if it does not."""
+    """Wait until a condition holds, and fail if it never does."""
     async with asyncio.timeout(within_s):
         while not holds():
             await asyncio.sleep(0.01)
@@ -52,7 +52,7 @@ async def until(holds: Callable[[], bool], within_s: float = 5.0) -> None:
 
 @in_loop
 async def test_a_graph_comes_and_goes(tmp_path: Path) -> None:
-    """Every replica gets ready and is listed; afterwards there is neither a process nor a socket."""
+    """Every replica becomes ready and is listed. After the graph is closed, no process and no socket is left."""
     async with Supervisor.launch(toy_spec(tmp_path), tmp_path / "run") as target:
         names = [Replica("front", 0), Replica("worker", 0), Replica("worker", 1)]
         assert all(target.alive(name) and target.ready(name) for name in names)
@@ -73,7 +73,7 @@ async def test_a_graph_comes_and_goes(tmp_path: Path) -> None:
 
 @in_loop
 async def test_two_graphs_side_by_side(tmp_path: Path) -> None:
-    """They share no port and no folder."""
+    """Two graphs that run side by side share neither ports nor folders, and a kill in one leaves the other alone."""
     spec = toy_spec(tmp_path)
     async with (
         Supervisor.launch(spec, tmp_path / "one") as one,
@@ -89,7 +89,7 @@ async def test_two_graphs_side_by_side(tmp_path: Path) -> None:
 async def test_processes_get_a_clean_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What would make a worker join somebody's production stays outside; the file's own words arrive."""
+    """Replicas do not inherit variables that could make them join a production system. They get the variables of the graph file."""
     secrets = {"ETCD_ENDPOINTS": "prod:2379", "DYN_NAMESPACE": "prod", "KUBECONFIG": "/root/prod"}
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
@@ -112,8 +112,8 @@ async def test_processes_get_a_clean_environment(
 
 
 @in_loop
-async def test_kill_respawn_and_what_is_written_down(tmp_path: Path) -> None:
-    """A kill has landed when the kernel says so; the next incarnation has a pid of its own, and the same port."""
+async def test_kill_respawn_and_their_events(tmp_path: Path) -> None:
+    """A kill has landed when the kernel reports the end of the process. After a respawn the replica has a new pid."""
     async with Supervisor.launch(toy_spec(tmp_path), tmp_path / "run") as target:
         before = pids_of(target)[Replica("worker", 0)]
         begun_s = time.monotonic()
@@ -140,8 +140,8 @@ async def test_kill_respawn_and_what_is_written_down(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_terminate_lets_it_end_by_itself(tmp_path: Path) -> None:
-    """The step is over when the signal is sent; the exit comes later and counts as aimed at."""
+async def test_a_terminated_replica_ends_later(tmp_path: Path) -> None:
+    """A terminate lands when the signal is sent. The exit comes later, and counts as aimed at."""
     async with Supervisor.launch(toy_spec(tmp_path), tmp_path / "run") as target:
         landed = await target.terminate(Replica("worker", 0))
         assert landed.ok
@@ -154,8 +154,8 @@ async def test_terminate_lets_it_end_by_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("children", ["--children 2", "--children 2 --detach"])
 @in_loop
-async def test_a_tree_is_killed_whole(tmp_path: Path, children: str) -> None:
-    """Also a child that went to a session of its own, and whose parent is gone."""
+async def test_a_whole_tree_is_killed(tmp_path: Path, children: str) -> None:
+    """A kill of a process tree also ends a child that has started another session."""
     spec = toy_spec(tmp_path, worker=children)
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         await until(lambda: len(left_of(os.getpid())) == 7)
@@ -168,8 +168,8 @@ async def test_a_tree_is_killed_whole(tmp_path: Path, children: str) -> None:
 
 
 @in_loop
-async def test_what_a_process_leaves_behind_is_found(tmp_path: Path) -> None:
-    """SIGKILL to the main process alone: its children, and their sockets, are leaks until they are gone."""
+async def test_children_that_outlive_a_process_are_leaks(tmp_path: Path) -> None:
+    """If only the main process is killed, its children and their sockets are leaks until they are gone."""
     spec = toy_spec(tmp_path, worker="--children 1")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         await until(lambda: "toy-engine" in (tmp_path / "run/logs/worker-0.0.log").read_text())
@@ -184,7 +184,7 @@ async def test_what_a_process_leaves_behind_is_found(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_child_by_name_and_number(tmp_path: Path) -> None:
-    """Children are counted in the order of their start; one that is not there is a fault that did not land."""
+    """Children are counted in the order of their start. A kill of a missing child does not land."""
     spec = toy_spec(tmp_path, worker="--children 2")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         log = tmp_path / "run/logs/worker-1.0.log"
@@ -202,12 +202,12 @@ async def test_a_child_by_name_and_number(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_two_who_bring_it_back_start_one_process(tmp_path: Path) -> None:
-    """The supervisor by itself and a respawn, at about the same time: every process that was started is somebody's."""
+async def test_two_concurrent_restarts_start_one_process(tmp_path: Path) -> None:
+    """If a respawn and the supervisor restart a replica at about the same time, only one new process runs."""
     async with Supervisor.launch(toy_spec(tmp_path, restart="always"), tmp_path / "run") as target:
         for number in range(1, 11):
             await target.kill(Replica("worker", 0), TREE)
-            # The supervisor begins when it hears of the exit: from before that to some time after.
+            # The supervisor begins when it hears of the exit. The respawn comes shortly before or after that.
             await asyncio.sleep(number * 0.0005)
             await target.respawn(Replica("worker", 0))
             await until(lambda: target.ready(Replica("worker", 0)))
@@ -224,7 +224,7 @@ async def test_two_who_bring_it_back_start_one_process(tmp_path: Path) -> None:
 
 @in_loop
 async def test_restart_always(tmp_path: Path) -> None:
-    """What dies comes back by itself, without a step."""
+    """With `restart = "always"`, a dead replica is restarted without a respawn step."""
     async with Supervisor.launch(toy_spec(tmp_path, restart="always"), tmp_path / "run") as target:
         before = pids_of(target)
         assert (await target.kill(Replica("worker", 0), TREE)).ok
@@ -234,7 +234,7 @@ async def test_restart_always(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_gauge_that_is_up(tmp_path: Path) -> None:
-    """A request under way shows in the gauge; when it is over, the gauge is back."""
+    """A gauge above 0 is a leak while a request is in flight, and is not a leak when the request has ended."""
     spec = toy_spec(tmp_path)
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         port = int(target.entries()[0].rpartition(":")[2])
@@ -261,7 +261,7 @@ BAD_GRAPHS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
 @pytest.mark.parametrize("kind", BAD_GRAPHS)
 @in_loop
 async def test_a_graph_that_does_not_start(tmp_path: Path, kind: str) -> None:
-    """One error that names the place and what was seen; nothing is left running."""
+    """A graph that does not start is one GraphError that names the cause, and leaves no process."""
     changes, message, more = BAD_GRAPHS[kind]
     path = toy_spec(tmp_path, **changes).path
     if kind == "no command":
@@ -278,7 +278,7 @@ async def test_a_graph_that_does_not_start(tmp_path: Path, kind: str) -> None:
 
 @in_loop
 async def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each replica gets its own; too few are one clear error."""
+    """Each replica gets its own GPUs. If there are too few, the launch ends with one GraphError."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
     spec = toy_spec(tmp_path, worker='"\ngpus = 1\n#"')
     async with Supervisor.launch(spec, tmp_path / "run") as target:
@@ -292,12 +292,12 @@ async def test_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             raise AssertionError
 
 
-# ---------------------------------------------------------------------------------------------- nothing outlives anything
+# ---------------------------------------------------------------------------------------------- no process outlives its owner
 
 
 @in_loop
-async def test_whoever_uses_the_graph_may_fail(tmp_path: Path) -> None:
-    """Their error comes out as it is, and the graph is gone."""
+async def test_an_error_of_the_user_ends_the_graph(tmp_path: Path) -> None:
+    """An error in the body of `launch` is raised unchanged, and no process of the graph is left."""
     with pytest.raises(ZeroDivisionError):
         async with Supervisor.launch(toy_spec(tmp_path), tmp_path / "run"):
             raise ZeroDivisionError
@@ -306,7 +306,7 @@ async def test_whoever_uses_the_graph_may_fail(tmp_path: Path) -> None:
 
 @in_loop
 async def test_the_guard_is_killed_at_random_moments(tmp_path: Path) -> None:
-    """Whoever uses the graph hears of it as a GraphError; no process is left, detached children included."""
+    """If the guard is killed, the user of the graph gets a GraphError. Within two seconds no process is left, not even a detached child."""
     spec = toy_spec(tmp_path, worker="--children 1 --detach")
     draw = random.Random(1)
     for _ in range(MOMENTS):
@@ -333,7 +333,7 @@ async def test_the_guard_is_killed_at_random_moments(tmp_path: Path) -> None:
 
 
 def is_guard(pid: int) -> bool:
-    """Whether a child of ours is a guard."""
+    """True if a child of this process is a guard."""
     return b"guard.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
@@ -352,7 +352,7 @@ asyncio.run(main())
 
 
 def test_the_harness_is_killed_at_random_moments(tmp_path: Path) -> None:
-    """SIGKILL to it: within two seconds there is no process and no LISTEN socket of its graph."""
+    """If the harness is killed by SIGKILL, no process of its graph is left after two seconds."""
     path = toy_spec(tmp_path, worker="--children 1 --detach").path
     draw = random.Random(2)
     for number in range(MOMENTS):
@@ -367,8 +367,8 @@ def test_the_harness_is_killed_at_random_moments(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_what_a_harness_and_its_guard_left_is_swept(tmp_path: Path) -> None:
-    """Both were killed: the next launch ends what carries the mark of an owner that is no more; nothing else."""
+async def test_processes_of_a_dead_owner_are_swept(tmp_path: Path) -> None:
+    """A launch ends the processes that carry the mark of a dead owner, and leaves those of a living owner alone."""
     gone = subprocess.Popen(["true"])
     gone.wait()
     own = stat_of(os.getpid())
@@ -392,7 +392,7 @@ async def test_what_a_harness_and_its_guard_left_is_swept(tmp_path: Path) -> Non
 
 @in_loop
 async def test_a_stall_stops_all_of_a_replica_and_ends(tmp_path: Path) -> None:
-    """Every process is in state T while it lasts, and in none of them after it; the replica is not ready meanwhile."""
+    """During a stall every process of the replica is in state T, and the replica is not ready. After it, the replica is ready again."""
     spec = toy_spec(tmp_path, worker="--children 2")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         family = [
@@ -418,8 +418,8 @@ async def test_a_stall_stops_all_of_a_replica_and_ends(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_what_is_stalled_does_not_outlive_its_graph(tmp_path: Path) -> None:
-    """A stopped process ends with the rest."""
+async def test_a_stalled_replica_does_not_outlive_its_graph(tmp_path: Path) -> None:
+    """Stopped processes end when their graph is closed."""
     spec = toy_spec(tmp_path, worker="--children 2")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
         assert (await target.stall(Replica("worker", 0))).ok

@@ -1,4 +1,4 @@
-"""Graphs that several runs use, live: as good as fresh ones, or not used."""
+"""Tests of live graphs that several runs use: a used graph is as good as a fresh one, or it is not used again."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ DEAD = plan_of("kill worker 0", "wait 2.00 s")
 
 
 def pids(target: Target) -> dict[Replica, int]:
-    """The main process of each replica, as the log has it last."""
+    """Return the latest main process of each replica, from the log."""
     return {event.replica: event.pid for event in target.log if isinstance(event, Spawned)}
 
 
 @in_loop
 async def test_a_graph_is_used_again_as_if_it_were_fresh(tmp_path: Path) -> None:
-    """What the first run killed is back; the second run knows nothing of the first; at the end nothing is left."""
+    """A second run on a graph finds the killed replica back, and its history has no event of the first run."""
     spec = toy_spec(tmp_path)
     first = await run_live(spec, KILL, tmp_path / "1", keep=True)
     assert first.verdict.kind == "kept"
@@ -51,8 +51,8 @@ async def test_a_graph_is_used_again_as_if_it_were_fresh(tmp_path: Path) -> None
 
 
 @in_loop
-async def test_what_an_ended_run_left_dead_is_brought_back(tmp_path: Path) -> None:
-    """A run that ends at once leaves its victim dead, and clients in mid-request."""
+async def test_a_replica_that_an_ended_run_left_dead_is_brought_back(tmp_path: Path) -> None:
+    """After a run that ended early, its victim is dead. It is brought back before the next run."""
     spec = toy_spec(tmp_path)
     first = await run_live(
         spec, DEAD, tmp_path / "1", enough=lambda history: any(history.of(Died)), keep=True
@@ -67,7 +67,7 @@ async def test_what_an_ended_run_left_dead_is_brought_back(tmp_path: Path) -> No
 @pytest.mark.parametrize("spoil", ["a leak", "the guard"])
 @in_loop
 async def test_a_graph_that_is_not_whole_is_not_used(tmp_path: Path, spoil: str) -> None:
-    """A process that outlived its replica, or no guard any more: a fresh graph is launched, and the old one is gone."""
+    """A graph with a leaked process, or without its guard, is closed, and the next run gets a fresh one."""
     spec = toy_spec(tmp_path, worker="--children 1") if spoil == "a leak" else toy_spec(tmp_path)
     lines = ["kill worker 0 process"] if spoil == "a leak" else []
     first = await run_live(spec, plan_of(*lines), tmp_path / "1", keep=True)
@@ -81,8 +81,8 @@ async def test_a_graph_that_is_not_whole_is_not_used(tmp_path: Path, spoil: str)
 
 
 @in_loop
-async def test_one_that_takes_longer_to_heal_than_to_start_is_not_healed(tmp_path: Path) -> None:
-    """Its replicas took as long as all of it: then a fresh one is as quick."""
+async def test_a_graph_that_is_slower_to_heal_than_to_start_is_closed(tmp_path: Path) -> None:
+    """A graph is closed, not healed, if the start of its dead replica took longer than the start of a whole graph."""
     first = await run_live(
         toy_spec(tmp_path), DEAD, tmp_path / "1", enough=lambda h: any(h.of(Died)), keep=True
     )
@@ -94,8 +94,8 @@ async def test_one_that_takes_longer_to_heal_than_to_start_is_not_healed(tmp_pat
     assert left_of(os.getpid()) == []
 
 
-def test_a_lab_uses_slow_graphs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only for runs that may; at most so often; and never past its own end."""
+def test_a_runner_reuses_slow_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner reuses a slow graph only for runs that allow it, and at most `USES_MAX` times. It closes all graphs at its end."""
     monkeypatch.setattr(runners, "SLOW_START_S", 0.0)
     monkeypatch.setattr(runners, "USES_MAX", 2)
     with LiveRunner(toy_spec(tmp_path), tmp_path / "runs", Budget(120.0)) as runner:

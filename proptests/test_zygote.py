@@ -1,4 +1,4 @@
-"""Replicas that are forked from a process that has imported what they need: the same in all that a graph is promised."""
+"""Tests of replicas that are forked from a process with their modules: they behave like replicas that were started afresh."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from support.toys import in_loop, left_of
 
 
 def preloading(*modules: str) -> GraphSpec:
-    """The reference graph, its workers with modules to preload."""
+    """Return the reference graph with modules to preload for its prefill workers."""
     right = load_graph("reference")
     document = tomllib.loads(right.path.read_text(encoding="utf-8"))
     document["preload"] = []
@@ -36,13 +36,13 @@ def preloading(*modules: str) -> GraphSpec:
 
 
 def zygotes(guard: int) -> list[int]:
-    """The zygotes of a guard."""
+    """Return the pids of the zygotes of a guard."""
     return [pid for pid in children_of(guard) if (stat := stat_of(pid)) and stat.comm == NAME]
 
 
 @in_loop
-async def test_a_run_is_the_same(tmp_path: Path) -> None:
-    """Kills of all kinds, a stall, respawns, SIGTERM: every step lands, nothing is left."""
+async def test_forked_replicas_keep_the_promises(tmp_path: Path) -> None:
+    """With preloaded modules, kills, a stall, a respawn and a SIGTERM keep all promises, and no process is left."""
     plan = plan_of(
         "kill decode 0 process", "stall prefill 0 for 0.20 s", "respawn decode 0", "wait until ready",
         "kill decode 1 rank", "terminate decode 0",
@@ -54,7 +54,7 @@ async def test_a_run_is_the_same(tmp_path: Path) -> None:
 
 @in_loop
 async def test_copies_are_children_of_the_guard(tmp_path: Path) -> None:
-    """One zygote for all; each copy in a session of its own, with the guard as its parent and its own environment."""
+    """All copies come from one zygote. Each has its own session and the guard as parent, and respawns work after the zygote's death."""
     async with Supervisor.launch(preloading("numpy"), tmp_path) as target:
         guard = target._guard.pid
         (zygote,) = zygotes(guard)
@@ -74,7 +74,10 @@ async def test_copies_are_children_of_the_guard(tmp_path: Path) -> None:
 
 @in_loop
 async def test_an_orphan_of_a_copy_is_a_leak(tmp_path: Path) -> None:
-    """The marks of a copy are its zygote's: whose child it is, its session says."""
+    """A child that outlives its forked replica breaks `no_leak`.
+
+    It is found by its session, because /proc shows the zygote's marks for it.
+    """
     bug = planted()["orphan_ranks"]
     document = dict(bug.spec.document)
     roles = {name: dict(role) for name, role in document["roles"].items()}
@@ -88,8 +91,8 @@ async def test_an_orphan_of_a_copy_is_a_leak(tmp_path: Path) -> None:
     assert left_of(os.getpid()) == []
 
 
-def test_it_is_for_python_modules() -> None:
-    """Something else can not be forked from a Python."""
+def test_preloading_needs_a_python_command() -> None:
+    """A role with `preload` whose command does not begin with Python is an InputError that names the key."""
     right = load_graph("reference")
     document = tomllib.loads(right.path.read_text(encoding="utf-8"))
     document["roles"]["registry"] |= {"command": "registry --port {port.rpc}"}
@@ -105,7 +108,7 @@ def test_it_is_for_python_modules() -> None:
 
 @in_loop
 async def test_a_script_is_run_as_python_would(tmp_path: Path) -> None:
-    """With its own folder to import from: the planted bugs are such scripts, and one of them counts its starts in a module beside it."""
+    """A preloaded script can import modules from its own folder, as if Python had started it."""
     bug = planted()["one_replica"]
     assert bug.spec.preload
     run = await run_live(bug.spec, bug.plan, tmp_path)
