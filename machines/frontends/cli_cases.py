@@ -162,12 +162,18 @@ def replay_cases(arguments: argparse.Namespace) -> int:
             raise InputError(
                 f"{one.case.id}: found a case of graph {one.case.graph['name']}, which is not known here: give --graph FILE"
             )
-    found = _all_cases(arguments) if arguments.all else named
+    found = _all_cases(arguments) if arguments.all else _distinct(named)
     if not found:
         print("no cases")
         return EXIT_KEPT
     done = _replay_found(found, arguments)
-    return _replay_status(done, strict_known=arguments.strict_known)
+    alone = not arguments.all and len(found) == 1
+    return _replay_status(done, alone=alone, strict_known=arguments.strict_known)
+
+
+def _distinct(found: list[_Found]) -> list[_Found]:
+    """The cases without repetition. One case may be named twice, or by its id and by its file."""
+    return list({(one.corpus.folder.resolve(), one.case.id): one for one in found}.values())
 
 
 def _replay_found(found: list[_Found], arguments: argparse.Namespace) -> list[Replay]:
@@ -232,10 +238,10 @@ def _one_text(one: Replay) -> str:
     return "\n".join(lines)
 
 
-def _replay_status(done: list[Replay], *, strict_known: bool) -> int:
+def _replay_status(done: list[Replay], *, alone: bool, strict_known: bool) -> int:
     fails = any(meaning_of(one)[0] for one in done)
-    # The replay of one case answers whether it still breaks. The status of the case does not matter.
-    there = len(done) == 1 and done[0].word == "REPRODUCED"
+    # The replay of one named case answers whether it still breaks. The status of the case does not matter.
+    there = alone and any(one.word == "REPRODUCED" for one in done)
     gone = any(one.word == "NOT REPRODUCED" and one.case.status == "known" for one in done)
     if fails or there or (strict_known and gone):
         return EXIT_BROKEN
