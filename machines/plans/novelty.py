@@ -183,5 +183,8 @@ class Novelty:
 
 def _takes_s(plan: Plan) -> float:
     """The approximate time that a run of a plan takes, in seconds."""
-    waited_s = sum(step.waits_s + step.lasts_s for step in plan.steps)
+    # A step that only heal undoes takes no time of its own.
+    waited_s = sum(
+        step.waits_s + (step.lasts_s if step.lasts_s < math.inf else 0.0) for step in plan.steps
+    )
     return RUN_S + waited_s + plan.stay_s
