@@ -1,6 +1,6 @@
 """The errors that a user sees, and how they map to the exit status of the commands.
 
-An `InputError` is about what the user gave: it names the file, the key, what was found and what would be right.
+An `InputError` is about the user's input. It names the file, the key, the value that was found and a correct one.
 A `GraphError` is about the graph under test: it would not start, or is not what its file says.
 Neither is a verdict: verdicts are data (see `promises.verdict`).
 """
@@ -18,7 +18,7 @@ class GraphquakeError(Exception):
 
 
 class InputError(GraphquakeError):
-    """What the user gave is wrong: a graph file, a plan, a case, an option."""
+    """The user's input is wrong: a graph file, a plan, a case, an option."""
 
 
 class GraphError(GraphquakeError):

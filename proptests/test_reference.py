@@ -68,7 +68,7 @@ async def test_the_api_of_the_reference_graph(tmp_path: Path) -> None:
         for body, complaint in (
             ({"prompt": "hello", "max_tokens": 0}, "max_tokens: expected"),
             ({"prompt": "über", "max_tokens": 1}, "prompt: expected"),
-            (["hello"], "no JSON object"),
+            (["hello"], "not a JSON object"),
         ):
             status, text = await post("completions", body)
             assert (status, complaint in text) == (400, True), text

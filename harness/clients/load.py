@@ -2,8 +2,8 @@
 
 In the open loop the schedule is fixed before a run and follows from the load's seed. A request is never skipped because the server is down
 or slow, and never sent twice. In the closed loop a client sends its next request when the last one has ended, or repeats it if it failed.
-Each `Request` records its outcome, and the time at which it should have left, so a history shows how late the clients were. Whether a
-failure is excused is left to the promises.
+Each `Request` records its outcome, and the time at which it should have left, so a history shows how late the clients were. The promises
+decide whether a failure is excused.
 
 Three choices keep the load realistic. Requests are jittered: clients in lockstep hide the fate of in-flight requests. The connection pool
 closes idle connections after a second, before a server would. A client whose connection is refused tries the next entry, as a load balancer
@@ -53,11 +53,11 @@ class Load:
     """The load generator of one run.
 
     Args:
-        spec: the graph; its `load` says what is sent.
+        spec: the graph. Its `load` describes the requests.
         entries: base URLs, one for each replica of the entry role.
         zero_s: `time.monotonic()` at the run's time 0.
-        requests: where every request is written, when it is about to be sent.
-        exchanges: where is written, a line each, what was said in those that did not end well.
+        requests: receives every request, when it is about to be sent.
+        exchanges: receives a line for each request that did not end well, with the request and its answer.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Load:
             )
             self._end(request, outcome, detail, f"{type(error).__name__}: {error}")
         finally:
-            # If the run is cancelled, the request has no outcome and no promise judges it.
+            # If the run is cancelled, the request has no outcome, and promises do not judge it.
             self.in_flight -= 1
         if is_whole:
             await self._check(request, bytes(exchange.answer))

@@ -1,8 +1,8 @@
-"""The deployments of Dynamo's fault tolerance suite, by its own names, as shapes of the reference graph.
+"""The deployments of Dynamo's fault tolerance suite, by the suite's names, as shapes of the reference graph.
 
 `agg-tp-2-dp-4`: four workers that prefill and decode, each with an engine of two ranks. `disagg-p-tp-1-dp-2-d-tp-4-dp-1`: two prefill
-workers of one rank, one decode worker of four. On a machine with GPUs each worker gets as many of its own as it has ranks; on one without,
-the processes are the same and compute on the CPU.
+workers of one rank, one decode worker of four. On a machine with GPUs, each worker gets one GPU for each of its ranks. Without GPUs, the
+processes are the same and compute on the CPU.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-# Those that the suite has; any other numbers will do as well.
+# The deployments of the suite. Other numbers work, too.
 DEPLOYMENTS: Final = (
     "agg-tp-1-dp-1",
     "agg-tp-1-dp-4",

@@ -1,19 +1,18 @@
 """A real Dynamo worker (Backend SDK) with an engine whose every right answer is known: see `engines`.
 
-Run it as a module; `--mode` says which role it plays behind a real `dynamo.frontend`:
+Run it as a module. `--mode` is the role that it plays behind a real `dynamo.frontend`:
 
-- `agg` prefills and decodes by itself;
+- `agg` prefills and decodes;
 - `prefill` keeps the KV it made under an unguessable id and serves it once over TCP on loopback;
-- `decode` has only what it fetches: it goes on from those KV bytes and never looks at the prompt.
+- `decode` has only the KV bytes that it fetches. It goes on from them, and never looks at the prompt.
 
 Promised: the tokens are right for the KV that was there, or the request fails. A fetch that cannot
 end ends with one of the exceptions that make a Dynamo frontend migrate the request, within
-`CONNECT_MAX_S` plus `STALL_MAX_S`. A client that left is noticed at the next token. Migration
-needs nothing special: the frontend sends the prompt and the tokens so far as a new prompt.
+`CONNECT_MAX_S` plus `STALL_MAX_S`. A client that left is noticed at the next token. Migration needs no special code: the frontend sends the
+prompt and the tokens so far as a new prompt.
 
-Left to the SDK: discovery, the request plane, metrics, SIGTERM and drain. Left to the engine: which
-token is right. The KV handle carries no checksum on purpose: a wrong transfer must show as a wrong
-answer, since that is what the property test is for.
+Left to the SDK: discovery, the request plane, metrics, SIGTERM and drain. Left to the engine: the right tokens. The KV handle carries no
+checksum on purpose. A wrong transfer must show as a wrong answer, because the property test looks for wrong answers.
 """
 
 import argparse
@@ -37,13 +36,13 @@ from graphquake.harness.graphs import engines
 LOOPBACK = "127.0.0.1"
 ID_BYTES = 16
 
-# A loopback connect takes well under 1 ms; a whole KV of 64 tokens is one packet. Only a peer that
-# is stopped, or starved on a busy host, comes near these; both together stay below a 2 s window.
+# A loopback connect takes well under 1 ms. A whole KV of 64 tokens is one packet. Only a peer that
+# is stopped, or starved on a busy host, comes near these. Both together stay below a 2 s window.
 CONNECT_MAX_S = 0.5
 STALL_MAX_S = 1.0
 
-# A KV that nobody fetches (client gone, decode dead) must not stay: decode comes within
-# milliseconds, and a migrated request makes a new one. It also is what holds up the drain of a
+# A KV that is never fetched (client gone, decode dead) must not stay. Decode fetches within milliseconds, and a migrated request makes a
+# new KV. It also is what holds up the drain of a
 # terminated prefill worker. 4,096 at 1 KiB each are 4 MiB.
 KV_KEEP_S = 3.0
 KV_KEEP_MAX = 4_096
@@ -74,7 +73,7 @@ class KvOutbox:
         self._held.clear()
 
     def put(self, kv: bytes) -> dict[str, Any]:
-        """Hold `kv` until it is fetched or too old; returns the handle for `fetch`."""
+        """Hold `kv` until it is fetched or too old. Returns the handle for `fetch`."""
         handle_id = secrets.token_bytes(ID_BYTES)
         self._held[handle_id] = kv
         asyncio.get_running_loop().call_later(KV_KEEP_S, self._held.pop, handle_id, None)
@@ -88,7 +87,7 @@ class KvOutbox:
         }
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer an id with its KV; an unknown id, or a silent peer, with a closed connection."""
+        """Answer an id with its KV. For an unknown id, or a silent peer, close the connection."""
         try:
             async with asyncio.timeout(STALL_MAX_S):
                 kv = self._held.pop(await reader.readexactly(ID_BYTES), b"")
@@ -104,7 +103,7 @@ async def fetch(handle: dict[str, Any]) -> bytes:
     """Fetch the KV that `handle` names: the decode side of a transfer.
 
     Raises:
-        CannotConnect: nobody listens there any more.
+        CannotConnect: the prefill worker does not listen any more.
         ConnectionTimeout: the peer does not answer within `CONNECT_MAX_S` or `STALL_MAX_S`.
         Disconnected: the peer went away, or no longer has this KV.
     """
@@ -140,7 +139,7 @@ class DynamoWorker(LLMEngine):
 
     @classmethod
     async def from_args(cls, argv: list[str] | None = None) -> tuple["DynamoWorker", WorkerConfig]:
-        """Parse the command line; how Dynamo connects comes from its own DYN_* variables."""
+        """Parse the command line. The connection settings come from Dynamo's own DYN_* variables."""
         parser = argparse.ArgumentParser(description="A Dynamo worker whose answers are known")
         parser.add_argument("--model-path", required=True)
         parser.add_argument("--model-name", default="tiny")
@@ -207,7 +206,7 @@ class DynamoWorker(LLMEngine):
         try:
             return await self._engine.prefill(prompt)
         except ValueError as error:
-            # A token of it is none of the model's; no other worker could answer either.
+            # A token of it is not one of the model's. No other worker could answer either.
             raise InvalidArgument(str(error)) from error
 
     async def is_quiescent(self) -> bool:

@@ -1,7 +1,8 @@
 """The engines that a Dynamo worker may have. All right answers of both are known beforehand, as KV bytes and tokens.
 
-- `exact`: no more than the exact model of `exact`, at a set speed; costs nothing, so that Dynamo itself is what is tested.
-- `reference`: the engine of the reference graph, with real attention over a real KV, on ranks of its own, on the CPU or on GPUs.
+- `exact`: only the exact model of `exact`, at a set speed. It takes almost no CPU time, so a test shows the behaviour of Dynamo.
+- `reference`: the engine of the reference graph, with real attention over a real KV. Its ranks are separate processes, on the CPU or on
+GPUs.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Exact:
         self._token_s: float = args.token_ms / 1000
 
     async def start(self) -> None:
-        """See `Engine.start`: nothing to do."""
+        """See `Engine.start`. It has no effect here."""
 
     async def prefill(self, prompt: list[int]) -> tuple[int, bytes]:
         """See `Engine.prefill`."""
@@ -81,7 +82,7 @@ class Exact:
             yield next(tokens)
 
     async def close(self) -> None:
-        """See `Engine.close`: nothing to do."""
+        """See `Engine.close`. It has no effect here."""
 
 
 class Reference:

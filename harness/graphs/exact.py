@@ -1,22 +1,20 @@
-"""The exact model: a tiny deterministic "LLM" whose right answers are all known beforehand.
+"""The exact model: a tiny deterministic "LLM". All of its right answers are known beforehand.
 
-It is for checking answers while workers die. A token is a byte of printable ASCII. The KV entry of
-a position is 16 bytes that depend on everything before it, on the token and on the position; the
-next token depends on every byte of every KV entry. So a KV that was flipped, cut, stale or taken
-from another request shows in the text at once, as does a token lost, doubled or out of order.
+It is for checking answers while workers die. A token is a byte of printable ASCII. The KV entry of a position is 16 bytes that depend on
+everything before it, on the token and on the position. The next token depends on every byte of every KV entry. So a KV that was flipped,
+cut, stale or taken from another request shows in the text at once. So does a token that is lost, doubled or out of order.
 
-Promised: the same prompt gives the same text in every process and Python version; all tokens made
-here are lower-case letters, so one token is one character. `decode` works from KV bytes alone: who
-fetched the KV never needs the prompt. Left to `dynamo_worker`: serving, time, transfer, failure.
+Promised: the same prompt gives the same text in every process and Python version. All tokens made here are lower-case letters, so one token
+is one character. `decode` works from KV bytes alone, so a worker that fetched the KV never needs the prompt. Left to `dynamo_worker`:
+serving, time, transfer, failure.
 
 A chance hit is the one hole: a wrong state gives the right letter once in 26. One wrong token in a
 long answer spreads to all that follow, but a one-token answer is weak evidence.
 
-The model folder `tiny/` beside this file is only what Dynamo needs to tokenize, written as plain
-JSON by a short script: a byte-level BPE without merges. Ids 0 to 255 are GPT-2's byte alphabet
-(token id = byte value; bytes that do not print are mapped to U+0100 onwards, in order), 256 to 260
-special tokens with brackets that no ASCII prompt can spell, 261 to 2047 three letters each ("aaa",
-"aab", …): no prompt tokenizes to these, but Dynamo's mocker draws its answers from 1000 to 1999.
+The model folder `tiny/` beside this file has only the files that Dynamo needs to tokenize. A short script wrote them as plain JSON: a
+byte-level BPE without merges. Ids 0 to 255 are GPT-2's byte alphabet: the token id is the byte value, and bytes that do not print are
+mapped to U+0100 onwards, in order. Ids 256 to 260 are special tokens with brackets that an ASCII prompt cannot spell. Ids 261 to 2047 are
+three letters each ("aaa", "aab", …). No prompt tokenizes to these, but Dynamo's mocker draws its answers from 1000 to 1999.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,7 +40,7 @@ class KvCache:
         """Start from the KV bytes of all positions so far, as made here or fetched.
 
         Raises:
-            ValueError: if `kv` is no whole number of entries, or too long.
+            ValueError: if `kv` is not a whole number of entries, or is too long.
         """
         if len(kv) % KV_ENTRY_BYTES or len(kv) > POSITIONS_MAX * KV_ENTRY_BYTES:
             raise ValueError(
@@ -61,7 +59,7 @@ class KvCache:
         """Append the KV entry of `token` (0..255) at the next position.
 
         Raises:
-            ValueError: if `token` is no byte value, or the cache is full.
+            ValueError: if `token` is not a byte value, or the cache is full.
         """
         position = len(self._kv) // KV_ENTRY_BYTES
         if not 0 <= token <= TOKEN_MAX:
@@ -88,7 +86,7 @@ def prefill(tokens: Iterable[int]) -> KvCache:
 
 
 def decode(cache: KvCache) -> Iterator[int]:
-    """Tokens without end from where `cache` stands; it grows by each token that is taken."""
+    """Tokens without end from the end of `cache`, which grows by each token that is taken."""
     while True:
         token = cache.next_token()
         cache.extend(token)
@@ -99,11 +97,11 @@ def expected(prompt: str, max_tokens: int) -> str:
     """The one right text of a completion.
 
     Args:
-        prompt: printable ASCII; each character is a token.
-        max_tokens: how many tokens were asked for; the answer has just as many characters.
+        prompt: printable ASCII. Each character is a token.
+        max_tokens: the number of tokens that were asked for. The answer has as many characters.
 
     Raises:
-        ValueError: if the prompt has a character that is no single token.
+        ValueError: if the prompt has a character that is not a single token.
     """
     if not prompt.isascii():
         raise ValueError(f"prompt: found {prompt!r}, expected ASCII, one token a character")

@@ -1,4 +1,4 @@
-"""The events of a run: what was done to the graph, what its processes did, and what the graph said about itself.
+"""The events of a run: the acts on the graph, the lives of its processes, and the graph's answers about itself.
 
 Each event has `at_s`, in seconds on the run's own clock (see `history`). Code tells events apart by their class only.
 """
@@ -18,7 +18,7 @@ LeakKind: TypeAlias = Literal["process", "socket", "gpu memory", "gauge"]
 
 
 def exit_text(status: int) -> str:
-    """How a process ended, in words.
+    """Return the end of a process, in words.
 
     Args:
         status: the exit code, or minus the number of the signal.
@@ -63,7 +63,7 @@ class Died:
 
     @property
     def how(self) -> str:
-        """How it ended, in words."""
+        """The end of the process, in words."""
         return exit_text(self.status)
 
 
@@ -173,7 +173,7 @@ class Leaked:
 
 @dataclass(frozen=True, slots=True)
 class Invalidated:
-    """From here on the run proves nothing, for this cause."""
+    """From here on the run is invalid, for this cause."""
 
     at_s: float
     cause: str

@@ -50,8 +50,8 @@ class History:
     """The record of one run.
 
     Attributes:
-        exchanges: one line for each request that did not end well; the first ones if there are many. `load` does not read them.
-        host: the time and the machine; no promise looks at them.
+        exchanges: one line for each request that did not end well. If there are many, only the first ones. `load` does not read them.
+        host: the time and the machine. Promises do not look at them.
     """
 
     spec: GraphSpec
@@ -144,7 +144,7 @@ def _cell(value: object) -> object:
 
 
 def _row(event: Event) -> dict[str, Any]:
-    """An event as one line of events.jsonl; replicas and steps in their text form."""
+    """An event as one line of events.jsonl, with replicas and steps in their text form."""
     row: dict[str, Any] = {"event": type(event).__name__}
     row |= {one.name: getattr(event, one.name) for one in fields(event)}
     if isinstance(event, StepDone):

@@ -1,7 +1,7 @@
-"""Where and when a run took place: the machine, the versions, and the scenario if there was one.
+"""The place and time of a run: the machine, the versions, and the scenario if there was one.
 
-`graph.json` of a run folder holds these facts. Runs from before this type kept all of them in one flat table, in which a version that the
-user named `host` or `began` took the place of a fact. `Host.from_json` reads both forms.
+`graph.json` of a run folder holds these facts. Older runs kept all of them in one flat table. In it, a version that the user named `host`
+or `began` took the place of a fact. `Host.from_json` reads both forms.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Host:
         gpus: the number of GPUs.
         python: the version of the Python that runs Graphquake.
         versions: the versions that the graph file asks for, by name.
-        scenario: the name of the scenario of Dynamo's suite; empty for every other run.
+        scenario: the name of the scenario of Dynamo's suite. Empty for every other run.
     """
 
     began: datetime | None = None

@@ -12,12 +12,12 @@ GroupKind: TypeAlias = Literal["steady", "client", "burst", "probe"]
 # The limit for each side of an exchange that is written down.
 EXCHANGE_MAX_BYTES: Final = 1 << 10
 
-# The detail of an error that came within a stream; the HTTP status that the event names, if it names one, comes behind it.
+# The detail of an error that came within a stream. If the event names an HTTP status, the status follows it.
 ERROR_EVENT: Final = "error event"
 
 
 class Outcome(StrEnum):
-    """How a request ended.
+    """The ends that a request may have.
 
     Attributes:
         OK: a right answer.
@@ -41,7 +41,7 @@ class Outcome(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> Outcome | None:
-        """Read the text form; empty is a request without an end. Old runs say `stalled` for `timed_out`."""
+        """Read the text form. The empty text is a request without an end. Old runs say `stalled` for `timed_out`."""
         if not text:
             return None
         return cls.TIMED_OUT if text == "stalled" else cls(text)
@@ -57,7 +57,7 @@ class Group:
 
     Attributes:
         kind: `steady` (the open loop), `client` (one client of a closed loop), `burst`, or `probe` (outside every history).
-        number: the number of the client, or of the burst's step in the plan; None for the others.
+        number: the number of the client, or of the burst's step in the plan. None for the others.
     """
 
     kind: GroupKind
@@ -93,10 +93,10 @@ class Request:
         group: the clients that it belongs to.
         stream: true if the answer is streamed.
         intended_s, sent_s, ended_s: the times at which it should have been sent, was sent, and ended, in seconds on the run's clock.
-        first_s: the time of the first token; NaN if there was none.
-        last_s: the time of the last byte; `sent_s` if there was none.
+        first_s: the time of the first token, or NaN if there was none.
+        last_s: the time of the last byte, or `sent_s` if there was none.
         quiet_from_s, quiet_to_s: the longest interval without a byte.
-        outcome: how it ended; None while it is in flight.
+        outcome: how it ended. None while it is in flight.
         detail: the reason for the outcome, e.g. `HTTP 503`, `stream cut`, `error event 503`.
         message: the server's message, shortened.
         tokens: the number of tokens that came.
@@ -167,7 +167,7 @@ class Exchange:
 
 
 def _shorten(said: bytes | bytearray) -> str:
-    """Return the text; the beginning and the end of a long one."""
+    """Return the text. Of a long text, return the beginning and the end."""
     if len(said) > EXCHANGE_MAX_BYTES:
         half = EXCHANGE_MAX_BYTES // 2
         said = said[:half] + " … ".encode() + said[-half:]

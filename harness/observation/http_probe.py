@@ -21,7 +21,7 @@ ANSWER_MAX_BYTES: Final = 8 << 20
 
 
 class Answer(NamedTuple):
-    """An HTTP status and a text; status 0 and a reason if no answer came."""
+    """An HTTP status and a text. Without an answer, status 0 and a reason."""
 
     status: int
     text: str

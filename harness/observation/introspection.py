@@ -53,7 +53,7 @@ class Inquiry:
         return all(one.says >= one.holds for one in await self.listings())
 
     async def loads(self) -> dict[Replica, dict[str, float]]:
-        """Return the load that each working replica reports; see `load_in`."""
+        """Return the load that each working replica reports (see `load_in`)."""
         asked = self._where(lambda one: one.works and bool(one.role.metrics))
         return {
             one.name: load_in(answer.text, self._spec.gauges)

@@ -1,6 +1,6 @@
 """The resources that each replica uses, and the load that it reports: one sample of all replicas a second.
 
-The samples are for pictures and tables. They are too coarse for promises. `no_leak` looks at what is left at rest.
+The samples are for pictures and tables. They are too coarse for promises. `no_leak` looks at the remains of a graph at rest.
 """
 
 from __future__ import annotations

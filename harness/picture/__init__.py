@@ -1,6 +1,6 @@
 """The picture of a run: one HTML page that needs no other file and no network.
 
-The page follows from the history alone. `content` computes its data; `page` puts them into the template, with the plotting library (Apache
+The page follows from the history alone. `content` computes its data. `page` puts them into the template, with the plotting library (Apache
 ECharts) beside them. Every text from outside goes through `html.escape` or JSON.
 """
 
@@ -290,7 +290,7 @@ def _rates(ended: list[Request], end_s: float) -> dict[str, list[list[float]]]:
 
 
 def _in_flight(ended: list[Request]) -> list[list[float]]:
-    """Return the number of requests in flight at each change; of very many changes only some."""
+    """Return the number of requests in flight at each change. Of very many changes, only some are returned."""
     moments = sorted([*((r.sent_s, 1) for r in ended), *((r.ended_s, -1) for r in ended)])
     level, points = 0, []
     for at_s, change in moments:

@@ -1,4 +1,4 @@
-// What of Apache ECharts the pages use. To make echarts.min.js anew (then put its first line back):
+// The parts of Apache ECharts that the pages use. To make echarts.min.js anew (then put its first line back):
 //   npm install echarts esbuild && npx esbuild build.js --bundle --minify --format=iife --global-name=echarts --outfile=echarts.min.js
 import * as echarts from "echarts/core";
 import { LineChart, ScatterChart, CustomChart } from "echarts/charts";

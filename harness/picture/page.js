@@ -1,4 +1,4 @@
-// Draws one run: lanes of replicas, requests, rates, what was in flight, CPU and memory, on one axis of time.
+// Draws one run: lanes of replicas, requests, rates, requests in flight, CPU and memory, on one axis of time.
 "use strict";
 (() => {
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -48,9 +48,9 @@ const yAxis = panels.map(({ title, axis }, i) => ({
   splitNumber: 3, axisLine: { show: false }, axisTick: { show: false }, axisLabel: { color: QUIET }, splitLine: { lineStyle: { color: "#eef0f3" } }, ...axis,
 }));
 
-// ---------------------------------------------------------------- what stands in all panels: faults, heal, phases
+// ---------------------------------------------------------------- marks in all panels: faults, heal, phases
 const marks = [
-  ...(data.heal_s === null ? [] : [{ at: data.heal_s, color: HEAL, type: "dashed", name: "healed", more: "what was dead has been started again" }]),
+  ...(data.heal_s === null ? [] : [{ at: data.heal_s, color: HEAL, type: "dashed", name: "healed", more: "dead replicas have been started again" }]),
   ...data.faults.map((f) => ({ at: f.at_s, color: FAULT, type: "solid", name: f.step, label: String(f.number), more: f.proof })),
 ];
 const markLine = (labels) => ({

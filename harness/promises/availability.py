@@ -1,6 +1,7 @@
 """Compute when each replica was up, when a path was up, and which failures are excused.
 
-A failed request is excused if the graph had no path to serve it, or if it failed within W seconds of a fault that landed. This module
+A failed request is excused if the graph had no path to serve it. It is also excused if it failed within W seconds of a fault that landed.
+This module
 turns a history into those intervals. It does not judge: promises do (see `builtin`).
 
 Intervals come from events, never from the plan: a respawn that was requested but never came up counts as an outage. Overlapping windows

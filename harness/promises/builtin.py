@@ -38,8 +38,8 @@ Promise: TypeAlias = Callable[[History, Availability], Iterable[Violation]]
 
 # A run is weak if less than this share of its requests could be judged.
 JUDGED_SHARE_MIN: Final = 0.25
-# The load generator was late if more than this share of its requests left this many seconds after their time. (On two noisy cores the
-# p99 of 40 requests/s stayed below 0.1 s while four processes started.)
+# The load generator was late if more than this share of its requests left this many seconds after their time. On two noisy cores the p99 of
+# 40 requests/s stayed below 0.1 s while four processes started.
 LATE_S: Final = 0.25
 LATE_SHARE_MAX: Final = 0.02
 
@@ -93,7 +93,7 @@ def answers(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def error_window(history: History, up: Availability) -> Iterator[Violation]:
-    """Every failure is excused by a fault that landed shortly before, or by an outage; and not too many are."""
+    """Every failure is excused by a fault that landed shortly before, or by an outage. And not too many are."""
     excused: list[Request] = []
     for request in _failed(history):
         if _is_for_recovery(history, request):
@@ -139,7 +139,7 @@ def _too_many(history: History, up: Availability, excused: list[Request]) -> Ite
 
 
 def _mostly(failed: list[Request]) -> str:
-    """The class of failure that most requests belong to, while a path was up; of equally many, the first by name."""
+    """The class of failure that most requests belong to, while a path was up. Of equally frequent ones, it is the first by name."""
     counts = Counter(Signature("error_window", r.detail, "path left") for r in failed)
     most = min(counts, key=lambda one: (-counts[one], one.family))
     return f"{most.what} / {most.path}"
@@ -239,7 +239,7 @@ def _dies_with_a_child(history: History, death: Died) -> bool:
 
 
 def no_leak(history: History, up: Availability) -> Iterator[Violation]:
-    """After the load, nothing is left: no orphan, no LISTEN socket of a dead replica, no gauge above 0."""
+    """After the load, the graph leaks nothing: no orphan, no LISTEN socket of a dead replica, and no gauge above 0."""
     del up
     for leak in history.of(Leaked):
         yield violation_in(history, "no_leak", leak.kind, leak.at_s, leak.what)
@@ -285,7 +285,7 @@ def _imported(spec: GraphSpec, name: str) -> Promise:
 
 
 def not_judged(history: History) -> dict[str, str]:
-    """Return the promises that a run says nothing about, each with the reason."""
+    """Return the promises that a run cannot test, each with the reason."""
     early = "the run ended before that"
     needs: dict[str, Phase] = {"recovery": "recover", "throughput": "drain", "no_leak": "drain"}
     found = {name: early for name, phase in needs.items() if history.phase_began_s(phase) is None}
@@ -300,7 +300,7 @@ def not_judged(history: History) -> dict[str, str]:
 def judge(history: History) -> Verdict:
     """Return the verdict of one run.
 
-    A violation before the first cause makes the run broken. Violations after it prove nothing.
+    A violation before the first cause makes the run broken. Violations after it are not proof.
 
     Raises:
         InputError: if a promise of the user can't be imported.

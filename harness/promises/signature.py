@@ -8,8 +8,8 @@ Two signatures are equal if their *families* are equal. So equality is an equiva
 - `stream cut` belongs to the family `connection lost`: which of the two a client sees depends on whether the request was a stream.
 - `error event 503` belongs to the family `HTTP 503`: the same error, sent after the stream had begun. Its status is in the event (`code`
   in Dynamo, vLLM, SGLang and the reference graph). So 500 and 503 stay two bugs, and a case of one does not excuse the other.
-- `error event` without a status is a separate family: nothing tells the status.
-- Too many failures within one window have no word of their own. They are signed by the family that most of them belong to, since it is
+- `error event` without a status is a separate family, because its status is not known.
+- Too many failures within one window have no separate word. They are signed by the family that most of them belong to, since it is
   chance whether one of them falls behind the window. `Violation.too_many` tells the two apart.
 """
 
@@ -29,7 +29,7 @@ STREAM_CUT: Final = "stream cut"
 
 
 def family_of(what: str) -> str:
-    """The family of a class of failure; most classes are their own family."""
+    """The family of a class of failure. Most classes are their own family."""
     if what == STREAM_CUT:
         return CONNECTION_LOST
     if what.startswith(f"{ERROR_EVENT} "):
@@ -39,12 +39,12 @@ def family_of(what: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signature:
-    """The promise, the class of failure and the path of a violation; equal if the families are equal.
+    """The promise, the class of failure and the path of a violation. Signatures are equal if their families are equal.
 
     Attributes:
         promise: the name of the promise.
         what: the class of the failure as it was seen, e.g. `HTTP 503` or `stream cut`.
-        path: whether a path was up meanwhile; empty where the promise does not ask.
+        path: whether a path was up meanwhile. Empty if the promise does not ask.
     """
 
     promise: str

@@ -30,7 +30,7 @@ def write_client_logs(history: History, folder: Path) -> None:
 
     Args:
         history: the run.
-        folder: the folder for the files; it is made if it does not exist.
+        folder: the folder for the files. It is made if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     began = history.host.began or datetime.fromtimestamp(0, UTC)

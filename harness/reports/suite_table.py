@@ -1,7 +1,7 @@
 """The table of the runs in a folder, as Dynamo's fault tolerance suite prints it: for the terminal, Markdown, JSON and CSV.
 
 There is one row for each run, and one table for each graph. JSON and CSV have every number. The printed table has those that a reader
-compares. `b/a` is before and after the first fault, a dash means that there is no number, and `never` that it did not happen.
+compares. `b/a` is before and after the first fault, a dash means that the number is missing, and `never` that it did not happen.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Record:
 
     Attributes:
         failure: the name of the scenario, or the plan.
-        kind: the verdict; `signatures` or `causes` are its reasons.
+        kind: the verdict. `signatures` or `causes` are its reasons.
     """
 
     graph: str
@@ -84,9 +84,9 @@ def read_records(folder: Path, slow_s: float = SLOW_S) -> list[Record]:
 
 
 def flat(record: Record) -> dict[str, Any]:
-    """Return every number of a run by name, for JSON and CSV. Times are in seconds; None means never, or no number.
+    """Return every number of a run by name, for JSON and CSV. Times are in seconds. None means never, or no number.
 
-    What is of a fault is of the worst one: a run that never recovers from one of two has not recovered.
+    A number of a fault is that of the worst fault. A run that never recovers from one of two faults has not recovered.
     """
     numbers = record.numbers
     row: dict[str, Any] = {

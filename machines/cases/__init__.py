@@ -1,1 +1,1 @@
-"""Cases: their files, what they excuse, and their replay."""
+"""Cases: their files, the violations that they excuse, and their replay."""

@@ -28,8 +28,8 @@ from graphquake.machines.shrinking.result import Control, Needed, Threshold
 Sign: TypeAlias = Literal["≥", "≤"]
 Status: TypeAlias = Literal["open", "known", "fixed", "unconfirmed", "unshrunk"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
-# Only these excuse what they explain. A case that counts as fixed is a finding again when it comes back, and one that was never
-# confirmed explains nothing.
+# Only cases with these statuses excuse violations. A fixed case that comes back is a finding again. A case that was never confirmed does
+# not explain any violation.
 EXCUSING: Final[tuple[Status, ...]] = ("open", "known", "unshrunk")
 # A violation of the same kind may come somewhat later than in the runs that were recorded.
 REACH_FACTOR: Final = 1.25
@@ -48,8 +48,8 @@ class Observed:
         versions: name -> version of the software that ran.
         host: the machine, in words.
         broke: how many of the runs broke the promise with the case's signature.
-        runs: how many runs proved something.
-        invalid: how many runs proved nothing; they are not among `runs`.
+        runs: how many runs were valid.
+        invalid: how many runs were invalid. They are not among `runs`.
     """
 
     on: str
@@ -209,7 +209,7 @@ def _last_acts(plan: Plan, whole: Plan, *, any_replica: bool) -> frozenset[int]:
 
 
 def relabellings(plan: Plan, within: Plan) -> Iterator[Plan]:
-    """The same plan with other replicas of the same roles, for all that another plan names; at most `RELABELLINGS_MAX`."""
+    """The same plan with other replicas of the same roles, among those that another plan names. At most `RELABELLINGS_MAX` of them."""
     named, there = _replicas_named(plan), _replicas_named(within)
     pools = [
         [(role, chosen) for chosen in itertools.permutations(there.get(role, []), len(used))]
@@ -234,9 +234,9 @@ def _replicas_named(plan: Plan) -> dict[str, list[int]]:
 
 
 def acted_s(plan: Plan, history: History) -> float | None:
-    """The time in a run at which the earliest embedding of a plan began its last act, in seconds, or None if there is no embedding.
+    """The time in a run at which the earliest embedding of a plan began its last act, in seconds, or None if it does not embed.
 
-    The begin counts, not the end: a kill takes effect as soon as it begins, and the plan also caused what breaks during its last wait.
+    The begin counts, not the end: a kill takes effect as soon as it begins, and the plan also caused the failures during its last wait.
     """
     number = last_act(plan, history.plan)
     return next((step.begun_s for step in history.of(StepDone) if step.number == number), None)

@@ -1,7 +1,7 @@
 """The JSON form of a case.
 
 It reads well in a review and in a diff: steps are the same one-line text as everywhere, and counts are numbers.
-A damaged file, or one of a newer schema, is an `InputError`: nothing is guessed. Cases of schema 1 are read by way of `schema_1`.
+A damaged file, or one of a newer schema, is an `InputError`. The reader does not guess. Cases of schema 1 are read by way of `schema_1`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from graphquake.machines.cases.conditions import read_bounds, read_fields, read_
 from graphquake.machines.shrinking.result import Control, Needed, Threshold
 
 SCHEMA: Final = 2
-# Keys that a file leaves out where they say nothing.
+# Keys that a file leaves out if they have their default.
 _OPTIONAL: Final = (
     "why", "also", "heal", "stay_s", "any_replica", "needed", "numbers", "differs", "control",
 )  # fmt: skip
@@ -70,7 +70,7 @@ def case_text(case: Case) -> str:
 
 
 def _evidence_json(one: Needed | Threshold) -> dict[str, Any]:
-    """The fields, with the step in its text form; a number of the plan itself has no step."""
+    """The fields, with the step in its text form. A number of the plan as a whole has no step."""
     step = {"step": str(one.step)} if one.step is not None else {}
     return step | {key: value for key, value in asdict(one).items() if key != "step"}
 
@@ -79,7 +79,7 @@ def read_case(source: str, text: str) -> Case:
     """A case from the text of its file.
 
     Args:
-        source: what the error messages name first (a file name).
+        source: the beginning of the error messages (a file name).
         text: JSON.
 
     Raises:

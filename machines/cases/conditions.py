@@ -2,7 +2,7 @@
 
 A case keeps every field of `Promises` and `LoadSpec`, and the lease, which is part of the bound of `views_agree`. Names and types follow
 from the dataclasses, so that a new bound is kept as soon as it exists. Two fields are left out: where a bound came from, and the name of
-the model. Cases of schema 1 kept fewer bounds; the graph file gives the others.
+the model. Cases of schema 1 kept fewer bounds. The graph file gives the others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from graphquake.harness.spec.table import Table
 Value: TypeAlias = float | int | str | tuple[str, ...] | tuple[int, ...]
 
 LEASE: Final = "lease_s"
-# `from_file` is for the reader of a finding; the model's name belongs to the graph's commands, as its paths do.
+# `from_file` is for the reader of a finding. The model's name belongs to the graph's commands, as its paths do.
 _NOT_KEPT: Final = ("from_file", "model")
 
 
@@ -30,7 +30,7 @@ def _kinds(owner: type) -> dict[str, object]:
     return {one.name: hints[one.name] for one in fields(owner) if one.name not in _NOT_KEPT}
 
 
-# Where a graph file sets each bound: field -> promise and key.
+# The place of each bound in a graph file: field -> promise and key.
 _KEYS: Final[Mapping[str, tuple[str, str]]] = {
     "stall_s": ("ends", "stall_s"),
     "oracle": ("answers", "oracle"),
@@ -62,7 +62,7 @@ def load_of(spec: GraphSpec) -> dict[str, Value]:
 
 
 def under(spec: GraphSpec, bounds: Mapping[str, Value], load: Mapping[str, Value]) -> GraphSpec:
-    """The graph under these bounds and this load; what they leave out stays as the graph file has it.
+    """The graph under these bounds and this load. All other values stay as in the graph file.
 
     The document of the graph changes with them. A run folder keeps it, so `graphquake check` judges a replay by the same bounds.
     """

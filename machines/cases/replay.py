@@ -1,8 +1,8 @@
 """Replays a case, to see whether its bug is still there.
 
 A replay runs the case's plan on fresh graphs, under the case's own bounds and load. It ends with the first run that shows the case's
-signature, or when enough runs kept the promise to be 95% sure that the case's rate is lower now. What the result means depends on the
-status of the case (see `meaning_of`).
+signature, or when enough runs kept the promise. Then the case's rate is lower now, with a confidence of 95%. The meaning of the result
+depends on the status of the case (see `meaning_of`).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Replay:
         case: the case that was replayed.
         word: the result in a word.
         broke: how many runs showed the case's signature.
-        runs: how many runs proved something.
-        invalid: how many runs proved nothing; they are not among `runs`.
+        runs: how many runs were valid.
+        invalid: how many runs were invalid. They are not among `runs`.
         others: signatures that the runs showed and the case does not name.
         differs: versions, and the host, that have changed since the case was last observed.
         shown: the last run that showed the case's signature; the first run if none did, or None without a run.
@@ -80,12 +80,12 @@ class Replay:
 
 
 def runs_needed(case: Case) -> int:
-    """How many kept runs in a row show that a case's rate is lower now."""
+    """The number of kept runs in a row that show that a case's rate is lower now."""
     return max(RUNS_MIN, passes_to_reject(case.rate))
 
 
 def impossible(case: Case, spec: GraphSpec) -> str:
-    """Say why the graph can't run a case's plan any more; empty if it can.
+    """Return the reason why the graph can't run a case's plan any more. Empty if it can.
 
     The graph file may have changed since the case was saved.
     """
@@ -106,7 +106,7 @@ def replay(case: Case, runner: Runner, journal: RunLog, *, runs: int | None = No
         case: the case.
         runner: runs plans under the case's own bounds and load (see `Case.as_in`).
         journal: the log that takes a line for each run.
-        runs: the exact number of runs; None stops at the first run that shows the case's signature.
+        runs: the exact number of runs. None stops at the first run that shows the case's signature.
     """
     if why := impossible(case, runner.spec):
         return Replay(case, "INVALID", 0, 0, 0, (), _differs(case, runner.host), None, why)
@@ -167,7 +167,7 @@ def _differs(case: Case, host: Host) -> tuple[str, ...]:
 
 
 def meaning_of(one: Replay) -> tuple[bool, str]:
-    """What a replay means for its case: whether it fails the session, and the meaning in words."""
+    """The meaning of a replay for its case: whether it fails the session, and a text."""
     case, there = one.case, one.word == "REPRODUCED"
     if one.word in ("UNDECIDED", "INVALID"):
         return False, one.line

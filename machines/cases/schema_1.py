@@ -1,6 +1,7 @@
 """Reads cases of schema 1, in which counts were English sentences.
 
-`upgraded` turns the JSON of such a case into that of schema 2. Sentences that this project did not write are an `InputError`: a count that
+`upgraded` turns the JSON of a case of schema 1 into that of schema 2. Sentences that this project did not write are an `InputError`: a
+count that
 can't be read is not guessed at. Bounds that schema 1 did not keep stay absent, so a replay takes them from the graph file.
 """
 
@@ -52,7 +53,7 @@ def upgraded(table: Table) -> dict[str, object]:
     if "without the faults" in controls:
         new["control"] = _counts(table, "controls", controls)
     if "load" in table:
-        # A case of an open loop says nothing of clients.
+        # A case of an open loop does not mention clients.
         new["load"] = {"clients": 0} | dict(table.table("load").values)
     new["cost"] = _cost(table.table("shrunk_from"))
     for key in ("controls", "shrunk_from"):

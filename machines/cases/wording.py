@@ -84,7 +84,7 @@ def difference_text(one: Difference) -> str:
 
 
 def control_text(case: Case) -> str:
-    """The runs without the faults, in words; empty if that was not tried."""
+    """The runs without the faults, in words. Empty if that was not tried."""
     if not case.plan.faults and case.observed and case.observed[-1].runs:
         return "the plan has no fault: load alone breaks it"
     if case.control is None:

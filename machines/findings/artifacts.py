@@ -1,7 +1,7 @@
 """Keeps the folders of runs on disk: those of findings, and as many others as there is room for.
 
 Every run gets a page (see `picture`). The folder of a finding has the id of its case. It holds the run of the minimal plan, and the run in
-which the violation was first seen. All other runs stay until there is no room left; then the oldest kept runs are removed first.
+which the violation was first seen. All other runs stay as long as there is room. Then the oldest kept runs are removed first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def draw(outcome: RunResult, links: Mapping[str, str] | None = None) -> None:
 
 
 def move(outcome: RunResult, to: Path) -> RunResult:
-    """Move the folder of a run, and remove what was there before.
+    """Move the folder of a run. An older folder at that place is removed.
 
     Returns:
         The run, with its new folder.
@@ -59,7 +59,7 @@ def file_finding(shown: RunResult, first: RunResult, folder: Path) -> tuple[RunR
 
     Args:
         shown: the run of the minimal plan that the report shows.
-        first: the run in which the violation was first seen; it may be the same run.
+        first: the run in which the violation was first seen. It may be the same run.
         folder: the folder of the finding.
 
     Returns:
@@ -78,7 +78,7 @@ def file_finding(shown: RunResult, first: RunResult, folder: Path) -> tuple[RunR
 
 @dataclass(slots=True)
 class RunArchive:
-    """Keeps the folders of runs, and removes the oldest when there is no room left.
+    """Keeps the folders of runs, and removes the oldest ones when the room is used up.
 
     Attributes:
         room_bytes: the room for all of them, in bytes.

@@ -15,7 +15,7 @@ from graphquake.machines.shrinking.trials import Trial
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Runs candidates of one shrink; see `shrinking.speculation.CandidateRunner`.
+    """Runs candidates of one shrink (see `shrinking.speculation.CandidateRunner`).
 
     Attributes:
         runner: runs the plans.
@@ -33,7 +33,7 @@ class Candidates:
 
     @property
     def slots(self) -> int:
-        """How many candidates may run side by side."""
+        """The number of candidates that may run side by side."""
         return self.runner.slots
 
     def on_fresh(self, plan: Plan) -> Trial:

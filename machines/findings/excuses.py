@@ -60,7 +60,7 @@ def excuses_of(corpus: Corpus, spec: GraphSpec, except_for: Iterable[str] = ()) 
     Args:
         corpus: all cases.
         spec: the graph.
-        except_for: ids of cases that shall excuse nothing, such as a case that is being shrunk further.
+        except_for: ids of cases that do not excuse here, for example a case that is being shrunk further.
     """
     ignored = set(except_for)
     return Excuses(

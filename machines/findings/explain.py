@@ -1,8 +1,9 @@
 """Explains why a plan breaks a promise in some of its runs: it finds facts that separate the broken runs from the kept ones.
 
-A *fact* is a number about the moment at which a step began: how many requests were in flight, how long ago a replica had become ready
-again, how far apart two steps were. Facts are known for every run, however early it ended. A fact separates if all broken runs lie on one
-side of a value and all kept runs on the other. Among many facts some separate few runs by chance, so nothing is reported unless the chance
+A *fact* is a number about the moment at which a step began. Examples are the number of requests in flight, the time since a replica became
+ready again, and the time between two steps. Facts are known for every run, however early it ended. A fact separates if all broken runs lie
+on one
+side of a value and all kept runs on the other. Among many facts some separate few runs by chance. So a fact is reported only if the chance
 of that is at most `CHANCE_MAX`.
 """
 
@@ -26,7 +27,7 @@ CHANCE_MAX: Final = 0.05
 
 
 def facts_of(history: History) -> dict[str, float]:
-    """The facts of a run, about the moment at which each of its steps began; waits are left out."""
+    """The facts of a run, about the moment at which each of its steps began. Waits are left out."""
     found: dict[str, float] = {}
     steps = list(history.of(StepDone))
     ready = [event for event in history.of(BecameReady) if event.incarnation]
@@ -55,7 +56,7 @@ def _in_flight(request: Request, at_s: float) -> bool:
 
 
 def separating(broken: Sequence[Facts], kept: Sequence[Facts]) -> list[Difference]:
-    """The facts that separate broken runs from kept ones, the widest gap first; at most `SHOWN_MAX`.
+    """The facts that separate broken runs from kept ones, the widest gap first. At most `SHOWN_MAX` of them.
 
     Args:
         broken: the facts of each run that broke the promise.

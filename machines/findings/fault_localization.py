@@ -1,7 +1,7 @@
 """Fault localization: guesses from the history of a failing run which steps caused the failure, before anything is run again.
 
-Each step gets a weight on its odds of being needed (see `probdd`); 1 is neutral. A wrong weight costs runs, but the minimal plan stays
-the same. `probdd` bounds the effect of a weight. The weights follow what a reader of the history would look at first:
+Each step gets a weight on its odds of being needed (see `probdd`). 1 is neutral. A wrong weight costs runs, but the minimal plan stays
+the same. `probdd` bounds the effect of a weight. The weights follow the facts that a reader of the history would look at first:
 
 - The last fault before the violation weighs more.
 - A step at a role that no request passes weighs less.
@@ -35,7 +35,7 @@ def blame(history: History, violation: Violation) -> tuple[float, ...]:
         violation: the violation that the run showed.
 
     Returns:
-        One weight for each step, in the order of the plan; 1 is neutral.
+        One weight for each step, in the order of the plan. 1 is neutral.
     """
     before = [step.number for step in history.faults() if step.at_s <= violation.at_s]
     last = max(before, default=-1)

@@ -53,10 +53,10 @@ def case_of(
     Args:
         spec: the graph.
         host: the machine and the versions.
-        sightings: the signature that the shrink followed, and what else its runs showed.
+        sightings: the signature that the shrink followed, and the other signatures that its runs showed.
         shrunk: the minimal plan, and the counts behind it.
-        runs: runs that show the violation. The first one is the one that a report shows.
-        cost: what the shrink took.
+        runs: runs that show the violation. A report shows the first one.
+        cost: the runs and the time that the shrink took.
     """
     promise = sightings.signature.promise
     own = {sightings.signature, *sightings.also(shrunk.plan)}

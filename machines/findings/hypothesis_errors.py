@@ -10,14 +10,14 @@ from graphquake.machines.plans.subplan import embeds
 
 
 class PromiseBroken(Exception):
-    """A plan breaks a promise; the message is the headline of its case."""
+    """A plan breaks a promise. The message is the headline of its case."""
 
 
 class StopDrawing(BaseException):
     """Ends the drawing of plans from within. Hypothesis does not take it for a failure of the plan at hand.
 
     Args:
-        error: the error for which drawing ends, or None if there is nothing more to draw.
+        error: the error for which drawing ends, or None if drawing is complete.
     """
 
     def __init__(self, error: GraphquakeError | None = None) -> None:

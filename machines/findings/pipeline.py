@@ -1,7 +1,7 @@
 """From the first run that shows a new violation to a case on disk: shrink, gather evidence, save.
 
-`FindingPipeline.find` does all of it in one call. While it runs, the known cases do not change: a violation must count as new, or as
-explained, from the first run of a shrink to its last. Which drawn plans are run, and what Hypothesis is told, is left to `rounds`.
+`FindingPipeline.find` does all of it in one call. While it runs, the known cases do not change. A violation that is new, or explained, in
+the first run of a shrink must be so in its last. `rounds` chooses the drawn plans that are run, and answers Hypothesis.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 EVIDENCE_RUNS: Final = 2
 # A full run stays on for at least this long, or for a lease: its case may later excuse violations up to the last one seen here.
 EVIDENCE_STAY_S: Final = 8.0
-# How often a plan that was left unshrunk is tried again before its case is left as it is.
+# The number of times that an unshrunk plan is tried again before its case is left as it is.
 AGAIN_RUNS: Final = 3
 CONFIRMATIONS: Final = 10
 CONTROLS: Final = 3
@@ -80,7 +80,7 @@ class FindingPipeline:
 
     @property
     def found(self) -> int:
-        """How many findings count."""
+        """The number of findings that count."""
         return sum(finding.counts for finding in self.findings)
 
     @property
@@ -111,7 +111,7 @@ class FindingPipeline:
         """Shrink further a case that an earlier search had to leave unshrunk.
 
         Raises:
-            BudgetSpent: if no run fits into the budget any more; the case stays as it is.
+            BudgetSpent: if no run fits into the budget any more. The case stays as it is.
         """
         self._reopened.add(case.id)
         try:
@@ -190,7 +190,7 @@ class FindingPipeline:
         return trial
 
     def _trial(self, result: RunResult, sightings: Sightings) -> Trial:
-        """Read what a run says about the signature that is shrunk; note its other violations."""
+        """Read the meaning of a run for the signature that is shrunk, and note its other violations."""
         is_valid = result.verdict.kind != "invalid"
         unexplained = self.excuses.unexplained(result) if result.verdict.kind == "broken" else []
         sightings.saw(result.history, unexplained)
@@ -204,7 +204,7 @@ class FindingPipeline:
         return Trial("broken", last_step(result.history, shown.at_s), blamed, result.used)
 
     def _evidence(self, minimal_plan: Plan, sightings: Sightings) -> list[RunResult]:
-        """Make full runs of the minimal plan for the report; return the broken ones."""
+        """Make full runs of the minimal plan for the report, and return the broken ones."""
         shown = []
         stay_s = max(minimal_plan.stay_s, self.spec.lease_s, EVIDENCE_STAY_S)
         watched = replace(minimal_plan, stay_s=stay_s)

@@ -143,5 +143,5 @@ class Rounds:
 
 
 def _acts(plan: Plan) -> tuple[Step, ...]:
-    """The steps that do something: a plan that adds only waits to a case's plan shows nothing new."""
+    """The steps that are not waits. A plan that only adds waits to a case's plan does not show anything new."""
     return tuple(step for step in plan.steps if not isinstance(step, Wait | WaitReady))

@@ -1,7 +1,8 @@
 """Follows one signature through a shrink, and notes what else the runs show.
 
 A shrink makes a plan smaller as long as its runs show one signature. They show other signatures as well. Those that the minimal plan itself
-shows are the same bug in other words, and go into its case. All others may be other bugs: the finding lists them, and nothing follows them.
+shows are the same bug in other words, and go into its case. All others may be other bugs. The finding lists them, and the shrink does not
+follow them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from graphquake.machines.shrinking.result import Shrunk
 
 @dataclass(slots=True)
 class Sightings:
-    """What the runs of one shrink showed.
+    """The signatures that the runs of one shrink showed.
 
     Attributes:
         signature: the signature that the shrink follows.
@@ -40,7 +41,7 @@ class Sightings:
     _late_s: dict[Plan, dict[Signature, float]] = field(default_factory=dict)
 
     def wants(self, violation: Violation) -> bool:
-        """Whether a violation has the signature that the shrink follows."""
+        """True if a violation has the signature that the shrink follows."""
         return violation.signature == self.signature
 
     def adopt_signature(self, minimal: Plan) -> None:

@@ -29,7 +29,7 @@ DOUBT: Final = 0.12
 BY_ACCIDENT: Final = 0.03
 # With fewer runs than this, that test cannot cast a doubt. Then a rate below the share above is looked into at once.
 FEW_RUNS: Final = 3
-# This many runs of each plan tell a rate from a quarter of it, at rates from .4 on; below, they could not.
+# This many runs of each plan distinguish a rate from a quarter of it, at rates from .4 on. At lower rates they do not.
 COMPARE_RUNS: Final = 14
 COMPARABLE: Final = 0.40
 
@@ -117,7 +117,7 @@ def try_other_replicas(state: ShrinkState) -> bool | None:
     """Run the minimal plan with other replicas of the same roles.
 
     Returns:
-        True if it breaks, too, or None if there are no other replicas, or no run proved anything.
+        True if it breaks, too. None if there are no other replicas, or if all runs were invalid.
     """
     other = _other_replicas(state.spec, state.minimal_plan)
     if other == state.minimal_plan or not feasible(state.spec, other):

@@ -58,10 +58,10 @@ def try_plainer(state: ShrinkState) -> None:
 def leave_out_singles(state: ShrinkState) -> bool:
     """Leave out each single step, often enough to be sure that the failure needs it.
 
-    The steps take turns, the least probable first. If one of them can go, the runs of the others were for nothing.
+    The steps take turns, the least probable first. If one of them can go, the runs of the others were wasted.
 
     Returns:
-        True if one of them could go; the caller begins again with the smaller plan.
+        True if one of them could go. The caller then begins again with the smaller plan.
     """
     passes = state.passes_to_be_sure()
     order = sorted(range(len(state.now.needed)), key=lambda place: state.now.needed[place])

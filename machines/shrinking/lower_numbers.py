@@ -16,12 +16,13 @@ from graphquake.machines.shrinking.state import EVEN, OFTEN, UNLIKELY, ShrinkSta
 
 # The likelihood ratio that accepts a number. A single broken run reaches it.
 SPEAKS_FOR: Final = 4.0
-# Where the rate is low, a plan of a quarter of it breaks by accident more often. So two broken runs are asked for.
+# If the rate is low, a plan with a quarter of it breaks by accident more often. So two broken runs are asked for.
 SPEAKS_FOR_SELDOM: Final = 8.0
 # The likelihood ratio that rejects a number.
 SPEAKS_AGAINST: Final = 0.1
 QUARTER: Final = 0.25
-# At a low rate, each value of a number costs ten runs. All numbers together may cost so many; what is left open is only a size.
+# At a low rate, each value of a number costs ten runs. The limit on the runs for all numbers together. A number that is not lowered is only
+# larger than necessary.
 NUMBER_RUNS_MAX: Final = 16
 
 

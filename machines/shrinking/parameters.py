@@ -1,8 +1,7 @@
 """The numbers of a plan, and how to make them small: waits, bursts, and how long the run stays on.
 
 A `Number` reads and writes one value of a plan. `smallest` finds about the least value that is still accepted, by bisection. It asks a
-function for each value and knows nothing of runs and rates. Values move only down, so that the plan that comes out embeds in the one that
-went in.
+function about each value, and does not know about runs and rates. Values move only down, so the new plan embeds in the old one.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Number:
     """One number of a plan.
 
     Attributes:
-        place: the index of its step; -1 for the plan's own `stay_s`.
-        knob: what the step says of it.
+        place: the index of its step, or -1 for the plan's own `stay_s`.
+        knob: the step's description of it.
     """
 
     place: int
@@ -67,14 +66,14 @@ def smallest(
 ) -> float:
     """About the least value that is accepted.
 
-    The least of all is asked first, because most numbers do not matter. Then the interval is halved until what is left open is within a
-    fifth of the value.
+    The least of all is asked first, because most numbers do not matter. Then the interval is halved until it is at most a fifth of the
+    value.
 
     Args:
         value: a value that is accepted.
         least: the lower end.
         unit: values are multiples of it.
-        accepts: True if a value will do; asked for values between `least` and `value` only.
+        accepts: tells whether a value will do. It is called only for values between `least` and `value`.
         matters: the least value is known not to be accepted.
     """
     if value <= least:

@@ -1,4 +1,4 @@
-"""Which steps of a failing plan does the failure need? The next removal to try, and what each answer teaches.
+"""Estimate which steps of a failing plan the failure needs. The next removal to try, and what each answer teaches.
 
 Every step has a probability of being needed. The best removal gets rid of the most steps by expectation: the number of its
 steps times the probability that none of them is needed (ProbDD: Wang et al., FSE 2021). ProbDD believes every answer. Here an
@@ -7,12 +7,12 @@ answer "kept" may be an accident, so it raises the probabilities only as far as 
     P(needed | kept) = p / (1 - rate * q)        q: the probability that no removed step is needed
 
 At rate 1 this is ProbDD's own rule. At lower rates, the same removal or one that overlaps it is tried again if it still promises the
-most. That needs no rule of its own.
+most. That needs no separate rule.
 
-The prior probabilities follow from the kind of step: most failures need one or two faults, and few need a certain wait. A wrong
-prior costs runs and loses nothing. A step leaves only with a failure that was seen without it, and it stays only after removals of it
-were kept. Whole groups (all waits, one role, one replica) have no turn of their own. Tried first, they saved nothing, because the best
-removal by these numbers mostly is such a group. This module is pure and runs nothing.
+The prior probabilities follow from the kind of step: most failures need one or two faults, and few need a certain wait. A wrong prior costs
+runs, but loses no step. A step leaves only with a failure that was seen without it, and it stays only after removals of it
+were kept. Whole groups (all waits, one role, one replica) are not tried separately. Tried first, they saved no runs, because the best
+removal by these numbers mostly is a whole group. This module is pure and makes no runs.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class StepProbabilities:
         Args:
             is_out: says of a plan that no run of it can teach more.
         """
-        # Of steps with equal probabilities, the one that takes the longest goes first, so that the next run is the cheapest.
+        # Of steps with equal probabilities, the step that takes the longest goes first, so that the next run is the cheapest.
         order = sorted(
             range(len(self.needed)),
             key=lambda place: (self.needed[place], -_takes_s(self.plan.steps[place]), -place),
@@ -167,7 +167,7 @@ def prior(spec: GraphSpec, plan: Plan, weights: tuple[float, ...] = ()) -> StepP
     Args:
         spec: the graph.
         plan: the plan.
-        weights: for each step, a factor on its odds of being needed; clipped to 1/4 to 4. Empty for none.
+        weights: for each step, a factor on its odds of being needed. It is clipped to 1/4 to 4. Empty for none.
     """
     needed = []
     for place, step in enumerate(plan.steps):

@@ -51,7 +51,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Where a number of the minimal plan begins to matter.
+    """The value from which on a number of the minimal plan matters.
 
     Attributes:
         step: the step that holds the number; None for the plan's own stay.

@@ -4,19 +4,20 @@ A live run costs ten seconds, so a shrink is about the choice of the next run. I
 
 1. *Cut* the plan where the violation began: later steps did not cause it. *Reproduce* the failure on fresh graphs.
 2. *Leave out steps* (`leave_out`): the removals that promise the most (`probdd`), then pairs of steps that can only go together. If several
-   steps are left, hold them against the plainest plans, one run each. What any death of a worker shows may have been met as the
+   steps are left, hold them against the plainest plans, one run each. A bug that any death of a worker shows may have been met as the
    deaths of two others. Removal never finds the plainer plan, because it is not a part of the drawn one.
 3. *Lower numbers* (`lower_numbers`): waits, bursts and the length of the run, by bisection.
 4. *Confirm* (`confirm`) the minimal plan in fresh runs. If it breaks far less often than the plan before it, step back to that plan.
 5. *Controls*: run the minimal plan without its faults. If it breaks, load alone breaks the promise.
-6. Leave out each single step once more, until enough kept runs show that the plan is minimal; then try other replicas.
+6. Leave out each single step once more, until enough kept runs show that the plan is minimal. Then try other replicas.
 
-**Noise is one-sided.** A run that breaks the promise is proof and accepts a candidate at once. A run that keeps it is a hint; the rate
-seen so far says how many of them reject (`stats`). So for steps, too few runs can only leave a step too many, and the last check looks for
-it again. For numbers it is the other way round, so they have a test of their own.
+**Noise is one-sided.** A run that breaks the promise is proof and accepts a candidate at once. A run that keeps it is a hint. The rate seen
+so far says how many of them reject (`stats`). So for steps, too few runs can only leave a step too many, and the last check looks for
+it again. For numbers it is the other way round, so they have another test.
 
-**Used graphs.** Where a graph starts slowly, one that healed clean is used again for candidates. An earlier run may have left unseen traces
-in it. So runs on used graphs alone reject nothing, and a plan that broke only on used graphs must break on a fresh one before it is
+**Used graphs.** If a graph starts slowly, a graph that healed clean is used again for candidates. An earlier run may have left unseen
+traces
+in it. So runs on used graphs alone do not reject a plan. A plan that broke only on used graphs must break on a fresh one before it is
 confirmed. If it does not, the shrink steps back and uses no graph again.
 
 The shrinker knows neither graphs nor Hypothesis. It asks a function for runs, and its questions follow from the answers alone.
@@ -60,11 +61,11 @@ def shrink(
     """Shrink a plan that was seen to fail.
 
     Args:
-        spec: the graph; only plans that are possible in its model are run.
+        spec: the graph. Only plans that are possible in its model are run.
         plan: the plan that failed.
         first: the trial of that failure. It does not count as a fresh run, because the plan was chosen for it.
-        run: makes one live run of a plan on a fresh graph; raises `BudgetSpent` if no run is left.
-        reuse: makes one on a used graph if there is one; see "Used graphs" above.
+        run: makes one live run of a plan on a fresh graph. It raises `BudgetSpent` if no run is left.
+        reuse: makes one on a used graph if there is one (see "Used graphs" above).
         on_trial: called before each live run with its reason, its plan, and the probability that it breaks.
         plainest: plans of one step that may stand for a plan of several, the plainest first.
         confirmations: the number of fresh runs of the minimal plan, those included that were made on the way.
@@ -105,7 +106,7 @@ def _find_minimal_plan(state: ShrinkState) -> None:
     leave_out_steps(state)
     try_plainer(state)
     if state.rate() < OFTEN:
-        # With a step too many, all confirming runs would be for nothing.
+        # With a step too many, all confirming runs would be wasted.
         while leave_out_singles(state):
             leave_out_steps(state)
     simplify_steps(state)

@@ -1,8 +1,8 @@
 """Speculative execution of a shrink: with several slots, run candidates before the shrinker asks for them.
 
-The shrinker is a pure function of its answers. So its next questions are found by running it again, with the answers so far and a
-guess for each answer that is not there yet. The most likely questions are begun, as many as there are free slots. The real shrinker
-knows nothing of it. It asks one question after the other, and gets the runs of each plan in the order in which they were begun.
+The shrinker is a pure function of its answers. So its next questions are found by running it again, with the answers so far and a guess for
+each missing answer. The most likely questions are begun, as many as there are free slots. The real shrinker does not know about it. It asks
+one question after the other, and gets the runs of each plan in the order in which they were begun.
 So the minimal plan and its evidence follow from the runs alone, and do not depend on which of them was faster.
 
 A wrong guess costs a run that is not needed. The runner counts it like any other. When the shrink is over, the runs that still go on are
@@ -23,7 +23,7 @@ from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 
-# A guess that is less likely than this is not worth a run. Where both answers are equally likely, that is five questions ahead.
+# A guess that is less likely than this is not worth a run. If both answers are equally likely, that is five questions ahead.
 WORTH_A_RUN: Final = 0.03
 # The number of guesses that are tried for each free slot. Each of them runs the shrinker once, without live runs.
 GUESSES: Final = 4
@@ -40,7 +40,7 @@ class CandidateRunner(Protocol[T]):
 
     @property
     def slots(self) -> int:
-        """How many runs may go on side by side."""
+        """The number of runs that may go on side by side."""
         ...
 
     def start(self, plan: Plan) -> T:
@@ -69,7 +69,7 @@ def shrink_ahead(shrinker: Shrinker, runner: CandidateRunner[T]) -> Shrunk:
 
     Args:
         shrinker: `shrink` with everything but `run` and `on_trial`.
-        runner: runs the candidates; with one slot, none is begun early.
+        runner: runs the candidates. With one slot, none is begun early.
 
     Returns:
         The result of the shrinker.

@@ -1,6 +1,6 @@
 """The state of one shrink, and what its runs so far say about the rate of the minimal plan.
 
-`leave_out`, `lower_numbers` and `confirm` are the parts of a shrink; each works on one `ShrinkState`.
+`leave_out`, `lower_numbers` and `confirm` are the parts of a shrink. Each works on one `ShrinkState`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from graphquake.machines.shrinking.probdd import Removal, StepProbabilities, pri
 from graphquake.machines.shrinking.stats import cautious, on_the_way, passes_to_reject
 from graphquake.machines.shrinking.trials import Count, TrialLog
 
-# A plan that is not seen again in this many fresh runs is unconfirmed. At a rate of .3, one finding in eight ends so; at .6, one in 250.
+# A plan that is not seen again in this many fresh runs is unconfirmed. One finding in eight ends so at a rate of .3, and one in 250 at .6.
 REPRODUCE_MAX: Final = 6
 # The most kept runs that one candidate gets, however low the rate. They reject a rate of .22 with 95%.
 PASSES_MAX: Final = 12
@@ -25,7 +25,7 @@ MINIMAL_SURE: Final = 0.97
 BEFORE_RUNS: Final = 4
 # Above this rate, a step is hardly ever kept by accident, so it is soon enough to look again at the end.
 OFTEN: Final = 0.80
-# The probability that a run breaks, where nothing foretells it. Only speculation depends on these.
+# The probability that a run breaks, if there is no better estimate. Only speculation depends on these.
 LIKELY: Final = 0.85
 EVEN: Final = 0.5
 UNLIKELY: Final = 0.05
@@ -60,7 +60,7 @@ class ShrinkState:
 
     @property
     def minimal_plan(self) -> Plan:
-        """The smallest accepted plan; the original plan if none was accepted."""
+        """The smallest accepted plan, or the original plan if none was accepted."""
         return self.held[-1] if self.held else self.original
 
     def accept(self, smaller: StepProbabilities) -> None:
@@ -70,7 +70,7 @@ class ShrinkState:
         self.now = smaller.after_last(self.log.shown(smaller.plan).last_step)
 
     def step_back(self) -> None:
-        """Give up the minimal plan, whose rate is too low; the accepted plan before it is the minimal plan again."""
+        """Give up the minimal plan, whose rate is too low. The accepted plan before it is the minimal plan again."""
         self.log.eroded.add(self.held.pop())
         if self.now.plan != self.minimal_plan:
             self.now = prior(self.spec, self.minimal_plan)
@@ -85,7 +85,7 @@ class ShrinkState:
         return Count(sum(c.ever_broke for c in counts), sum(c.ever_kept for c in counts))
 
     def own(self) -> tuple[int, int]:
-        """How many fresh runs of the minimal plan broke it, and how many there were.
+        """The number of fresh runs of the minimal plan that broke the promise, and the number of all of them.
 
         The run that accepted it does not count: the plan was chosen for that run.
         """

@@ -1,6 +1,6 @@
 """Statistics of runs: what counts of broken and kept runs say about the rate at which a plan breaks its promise.
 
-Noise is one-sided. A run that breaks a promise is proof; a run that keeps it is not. So one broken run accepts a candidate, and the
+Noise is one-sided. A run that breaks a promise is proof. A run that keeps it is not. So one broken run accepts a candidate, and the
 number of kept runs that reject one follows from the rate of the plan at hand.
 
 `wilson` is for counts that were taken for their own sake, such as a series of fresh runs. The other estimates are for the runs of a shrink.
@@ -25,7 +25,7 @@ def wilson(broke: int, runs: int) -> tuple[float, float]:
 
     Args:
         broke: the number of runs that broke the promise.
-        runs: the number of all runs; with none, the interval is (0, 1).
+        runs: the number of all runs. With none, the interval is (0, 1).
 
     Raises:
         ValueError: if `broke` is negative or greater than `runs`.
@@ -62,8 +62,8 @@ def cautious(broke: float, runs: float) -> float:
     that is too high rejects plans that do break.
 
     Args:
-        broke: the number of broken runs; fractions stand for earlier knowledge.
-        runs: the number of all runs; with none, the estimate is one half.
+        broke: the number of broken runs. Fractions stand for earlier knowledge.
+        runs: the number of all runs. With none, the estimate is one half.
     """
     laplace = (broke + 1) / (runs + 2)
     return max(RATE_MIN, min(laplace, broke / runs)) if runs else laplace

@@ -2,7 +2,7 @@
 
 The shrinker asks the `TrialLog` for runs. If a plan was run before, its counts answer the question as far as they reach. Every run counts
 for every later question: a run that accepted a candidate is also one of its confirming runs, if it becomes the minimal plan.
-`shrink` decides what the answers mean; `speculation` begins runs before they are asked for.
+`shrink` interprets the answers. `speculation` begins runs before they are asked for.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Trial:
     """One live run of a plan, read for one signature.
 
     Attributes:
-        kind: `broken` if it showed a violation of the wanted signature that no known case explains; `invalid` if it proves nothing.
+        kind: `broken` if it showed a violation of the wanted signature that no known case explains; `invalid` if the run was invalid.
         last_step: the index of the last step that had begun when that violation began, or -1 if it is not known.
-        blame: for each step of the plan, a factor on its odds of having caused the violation (1 is neutral); empty if nothing is known.
+        blame: for each step of the plan, a factor on its odds of having caused the violation (1 is neutral). Empty if it is not known.
         used: the graph had been used by an earlier run.
     """
 
@@ -50,7 +50,7 @@ class Tried:
 
 @dataclass(slots=True)
 class Count:
-    """How many runs of a plan broke and kept the promise. Invalid runs do not count.
+    """The numbers of runs of a plan that broke and that kept the promise. Invalid runs do not count.
 
     Attributes:
         broke: broken runs on fresh graphs.
@@ -135,7 +135,7 @@ class TrialLog:
         return self._last[plan]
 
     def once_more(self, plan: Plan, reason: str, likely: float, *, fresh: bool = True) -> Trial:
-        """Make one more live run of a plan. An invalid run is repeated; in the end, the plan is set aside.
+        """Make one more live run of a plan. An invalid run is repeated. After too many of them, the plan is set aside.
 
         Args:
             plan: the plan.
@@ -167,7 +167,7 @@ class TrialLog:
     ) -> bool:
         """True if a plan breaks the promise: one broken run says yes, `passes` kept runs say no.
 
-        A plan that was set aside, or that breaks too seldom (`eroded`), counts as one that does not break.
+        A plan that was set aside, or that breaks too seldom (`eroded`), counts as a plan that does not break.
 
         Args:
             plan: the plan.
@@ -207,7 +207,7 @@ class TrialLog:
             passes: the number of kept runs that reject it.
 
         Returns:
-            The count, and whether any of these runs had a fresh graph. Without one, nothing is rejected.
+            The count, and whether any of these runs had a fresh graph. Without one, no plan is rejected.
         """
         kept: Counter[_Relation] = Counter()
         fresh = 0
@@ -229,7 +229,7 @@ _Relation: TypeAlias = Literal["same waits", "other waits", "more steps"]
 
 
 def _relation(plan: Plan, other: Plan) -> _Relation:
-    """How a plan compares with one in which it embeds."""
+    """The relation of a plan to one in which it embeds."""
     if len(other.steps) != len(plan.steps):
         return "more steps"
     return "same waits" if _waits(other) == _waits(plan) else "other waits"
