@@ -22,7 +22,7 @@ def test_limits_are_time_or_runs_or_both(text: str, limit: Limit) -> None:
     assert parse_limit(text) == limit
 
 
-@pytest.mark.parametrize("text", ["soon", "20runss", "runs", "", "20m,,3runs"])
+@pytest.mark.parametrize("text", ["soon", "²", "20runss", "runs", "", "20m,,3runs"])
 def test_a_text_that_is_not_a_limit_is_an_error_with_an_example(text: str) -> None:
     """Text that is not a limit is an error that shows both forms."""
     with pytest.raises(ValueError, match=r"expected a duration such as .* runs such as 60runs"):

@@ -313,8 +313,8 @@ def test_other_tools_files_are_passed_over(graph: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("visible", "share", "graphs", "text"),
     [
-        ("0", False, 1, "reference-gpu: needs 3 GPUs, this machine shows 1; 1 would do if replicas share them (share-gpus)"),
-        ("0,1,2", False, 2, "2 of reference-gpu side by side: needs 6 GPUs, this machine shows 3"),
+        ("0", False, 1, "reference-gpu needs 3 GPUs, but CUDA_VISIBLE_DEVICES or /dev shows 1. Use --share-gpus"),
+        ("0,1,2", False, 2, "2 of reference-gpu side by side need 6 GPUs, but CUDA_VISIBLE_DEVICES or /dev shows 3. Use "),
         ("0,1,2", False, 1, ""),
         ("0", True, 2, ""),
         ("", False, 1, ""),
@@ -328,6 +328,26 @@ def test_too_few_gpus_are_an_error_before_anything_starts(
     spec = load_graph("reference-gpu", share_gpus=bool(share))
     with pytest.raises(InputError, match=re.escape(text)) if text else nullcontext():
         session.check_gpus(spec, graphs)
+
+
+def test_sharing_is_advised_only_if_it_helps(
+    graph: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error advises to share GPUs only if the machine has enough of them for one replica."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    text = GRAPH.replace("replicas = 2", "replicas = 2\ngpus = 2")
+    Path(graph).write_text(text)
+    needs = "toy needs 4 GPUs, but CUDA_VISIBLE_DEVICES or /dev shows"
+    assert said(capsys, "try", graph) == f"{needs} 0."
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert said(capsys, "try", graph).startswith(f"{needs} 2. Use --share-gpus ")
+
+
+def test_a_trial_has_no_budget(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`try` makes one run. It does not accept an option that would have no effect."""
+    with pytest.raises(SystemExit):
+        main(["try", graph, "--chaos-budget", "10m"])
+    assert "unrecognized arguments: --chaos-budget 10m" in capsys.readouterr().err
 
 
 def test_too_few_gpus_end_a_command(

@@ -336,22 +336,28 @@ def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
     ("arguments", "says"),
     [
         (["--clients", "0"], "--clients: found 0, expected at least 1"),
-        (["--severity", "some"], '--severity: found "some", expected a number of replicas, or all'),
-        (["--victim", "-1"], '--victim: found "-1", expected the index of a replica, or random'),
+        (["--severity", "some"], '--severity: found "some", expected a whole number of at least 1, or all'),
+        (["--severity", "²"], '--severity: found "²", expected a whole number of at least 1, or all'),
+        (["--severity", "0"], '--severity: found "0", expected a whole number of at least 1, or all'),
+        (["--victim", "-1"], '--victim: found "-1", expected a whole number of at least 0, or random'),
+        (["--victim", "²"], '--victim: found "²", expected a whole number of at least 0, or random'),
         (["--fault-after", "700"], "--fault-after: found 700, expected seconds from 0 to 600"),
         (["--hypothesis-seed", "x"], '--hypothesis-seed: found "x", expected a whole number'),
+        (["--hypothesis-seed", "²"], '--hypothesis-seed: found "²", expected a whole number'),
         (["--max-num-seqs", "0"], "--max-num-seqs: found 0, expected at least 1"),
     ],
-)
+)  # fmt: skip
 def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) -> None:
     """A wrong option ends pytest with one line and status 2, before anything is started."""
     status, out = run(project, "test_mine.py", "--graph", "toy.toml", *arguments)
     assert (status, says in out) == (2, True), out
 
 
-def test_a_dry_run_starts_nothing(project: Path) -> None:
-    """A dry run shows the plan as the reason of a skipped test, and starts nothing."""
-    status, out = run(project, "test_mine.py", "--graph", "toy.toml", "--dry-run", "-rs")
+@pytest.mark.parametrize("seed", ["0", "-1"])
+def test_a_dry_run_starts_nothing(project: Path, seed: str) -> None:
+    """A dry run shows the plan as the reason of a skipped test, and starts nothing. A seed may be negative, as in a search."""
+    more = ("--dry-run", "-rs", f"--hypothesis-seed={seed}")
+    status, out = run(project, "test_mine.py", "--graph", "toy.toml", *more)
     assert status == 0, out
     assert "dry run: wait 29.40 s; kill worker 0; heal release" in out
     assert not (project / ".graphquake/scenarios").exists()

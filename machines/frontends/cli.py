@@ -71,13 +71,21 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(command=function)
         return made
 
-    def common(made: argparse.ArgumentParser) -> None:
-        made.add_argument("--results-dir", type=Path, default=Path(".graphquake"), metavar="DIR")
+    def results_dir(made: argparse.ArgumentParser) -> None:
+        made.add_argument(
+            "--results-dir",
+            type=Path,
+            default=Path(".graphquake"),
+            metavar="DIR",
+            help="the results folder (.graphquake)",
+        )
+
+    def budget(made: argparse.ArgumentParser) -> None:
         made.add_argument(
             "--chaos-budget",
             default=None,
             metavar="T",
-            help="limit: live time (10m), live runs (60runs), or both with a comma",
+            help="limit: live time (10m), live runs (60runs), or both with a comma (no limit)",
         )
 
     add_demo_options(
@@ -89,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         _try,
     )
     tried.add_argument("graph", metavar="NAME|FILE")
-    common(tried)
+    results_dir(tried)
 
     run = command("run", "run a plan that you give", _run)
     run.add_argument(
@@ -107,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
         )
     run.add_argument("--json", action="store_true", help="verdicts and violations as JSON")
     run.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
-    common(run)
+    results_dir(run)
+    budget(run)
 
     again = command(
         "replay",
@@ -128,7 +137,8 @@ def _parser() -> argparse.ArgumentParser:
         help="a known case that does not break any more fails",
     )
     again.add_argument("--dry-run", action="store_true", help="print the plans; start nothing")
-    common(again)
+    results_dir(again)
+    budget(again)
 
     mark = command("mark", "set the status of a case: open, known or fixed", mark_case)
     mark.add_argument("case", metavar="ID|FILE")

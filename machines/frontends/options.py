@@ -122,6 +122,21 @@ def limit_of(config: pytest.Config, option: str) -> Limit:
         raise InputError(f"{option}: {error}") from None
 
 
+def seed_of(config: pytest.Config) -> int | None:
+    """The seed that `--hypothesis-seed` gives, or None without the option.
+
+    Raises:
+        InputError: if the value is not a whole number.
+    """
+    from graphquake.harness.errors import InputError  # noqa: PLC0415
+
+    seed = config.getoption("--hypothesis-seed", default=None)
+    try:
+        return None if seed is None else int(seed)
+    except ValueError:
+        raise InputError(f'--hypothesis-seed: found "{seed}", expected a whole number') from None
+
+
 def _random_seed(config: pytest.Config) -> int:
     """A seed for a session that was not given one. All processes of one pytest-xdist run get the same."""
     run = getattr(config, "workerinput", {}).get("testrunuid")
@@ -147,17 +162,11 @@ def options(config: pytest.Config, shard: int = 0) -> Options:
     slots = config.getoption("--chaos-slots")
     if not 1 <= slots <= SLOTS_MAX:
         raise InputError(f"--chaos-slots: found {slots}, expected 1 to {SLOTS_MAX}")
-    seed = config.getoption("--hypothesis-seed", default=None)
-    if seed is None:
-        # The summary prints it: the next search with it draws the same plans.
-        seed = _random_seed(config)
-    try:
-        number = int(seed)
-    except ValueError:
-        raise InputError(f'--hypothesis-seed: found "{seed}", expected a whole number') from None
+    seed = seed_of(config)
     corpus = config.getoption("--chaos-corpus")
     return Options(
-        seed=number,
+        # The summary prints it: the next search with it draws the same plans.
+        seed=_random_seed(config) if seed is None else seed,
         shrink_limit=limit_of(config, "--chaos-shrink-budget"),
         replay_limit=limit_of(config, "--chaos-replay-budget"),
         results_dir=Path(config.getoption("--chaos-results-dir")),

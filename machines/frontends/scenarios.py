@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -46,6 +46,7 @@ from graphquake.harness.spec.environment import check_environment
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan
+from graphquake.machines.frontends.options import seed_of
 from graphquake.machines.frontends.outcomes import ProvedNothing, end_session, lift_timeout
 from graphquake.machines.reports.ci_folder import report_scenarios
 from graphquake.machines.reports.reporter import Reporter
@@ -171,13 +172,6 @@ def read_options(config: pytest.Config) -> Asked:
     if not 0 <= after_s <= 600:  # noqa: PLR2004 - what a plan may wait
         raise InputError(f"--fault-after: found {after_s:g}, expected seconds from 0 to 600")
     severity, victim = config.getoption("--severity"), config.getoption("--victim")
-    if severity != "all" and not severity.isdigit():
-        raise InputError(f'--severity: found "{severity}", expected a number of replicas, or all')
-    if victim != "random" and not victim.isdigit():
-        raise InputError(f'--victim: found "{victim}", expected the index of a replica, or random')
-    seed = config.getoption("--hypothesis-seed", default=None) or "0"
-    if not str(seed).isdigit():
-        raise InputError(f'--hypothesis-seed: found "{seed}", expected a whole number')
     return Asked(
         clients=Clients(
             clients=whole("--clients"),
@@ -188,10 +182,10 @@ def read_options(config: pytest.Config) -> Asked:
         ),
         strike=Strike(
             after_s=after_s,
-            victims=None if severity == "all" else int(severity),
-            first=None if victim == "random" else int(victim),
+            victims=_number("--severity", severity, "all", at_least=1),
+            first=_number("--victim", victim, "random", at_least=0),
             respawn=config.getoption("--respawn"),
-            seed=int(seed),
+            seed=seed_of(config) or 0,
         ),
         max_num_seqs=whole("--max-num-seqs")
         if config.getoption("--max-num-seqs") is not None
@@ -200,6 +194,18 @@ def read_options(config: pytest.Config) -> Asked:
         results_dir=Path(config.getoption("--results-dir")),
         graphs=tuple(config.getoption("--graph")) or GRAPHS,
         share_gpus=config.getoption("--share-gpus"),
+    )
+
+
+def _number(option: str, text: str, word: str, *, at_least: int) -> int | None:
+    """A whole number, or None for the one word that may stand in its place."""
+    if text == word:
+        return None
+    with suppress(ValueError):
+        if int(text) >= at_least:
+            return int(text)
+    raise InputError(
+        f'{option}: found "{text}", expected a whole number of at least {at_least}, or {word}'
     )
 
 

@@ -27,7 +27,7 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: if it is not a duration. The message names the text that was found and a correct one.
     """
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
     found = _DURATION.match(text)
     if not text or not found:

@@ -148,10 +148,13 @@ def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
     needed = shared if spec.share_gpus else apart
     if needed <= there:
         return
-    what = spec.name if graphs == 1 else f"{graphs} of {spec.name} side by side"
-    # Pytest's option has a prefix, so both spellings end in these words.
-    hint = "" if spec.share_gpus else f"; {shared} would do if replicas share them (share-gpus)"
-    raise InputError(f"{what}: needs {counted(needed, 'GPU')}, this machine shows {there}{hint}")
+    what = f"{spec.name} needs" if graphs == 1 else f"{graphs} of {spec.name} side by side need"
+    hint = ""
+    if not spec.share_gpus and shared <= there:
+        hint = " Use --share-gpus (pytest: --chaos-share-gpus) to share them."
+    raise InputError(
+        f"{what} {counted(needed, 'GPU')}, but CUDA_VISIBLE_DEVICES or /dev shows {there}.{hint}"
+    )
 
 
 def results_folder(root: Path, *names: str) -> Path:
