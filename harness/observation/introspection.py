@@ -17,7 +17,7 @@ from graphquake.harness.targets.target import Leak, View
 SAID_MAX: Final = 160
 
 
-class Inquiry:
+class Introspector:
     """Questions the replicas of a graph.
 
     Args:

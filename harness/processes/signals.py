@@ -34,7 +34,7 @@ KILL_WITHIN_S: Final = 5.0
 SWITCH_WITHIN_S: Final = 2.0
 
 
-class Injector:
+class FaultInjector:
     """Sends the signals that steps ask for. See `Target` for each operation.
 
     Args:

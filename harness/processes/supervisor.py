@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
 from graphquake.harness.observation.http_probe import POLL_S, Prober
-from graphquake.harness.observation.introspection import SAID_MAX, Inquiry
+from graphquake.harness.observation.introspection import SAID_MAX, Introspector
 from graphquake.harness.observation.resource_usage import Usage
 from graphquake.harness.processes.gpus import memory_by_pid
 from graphquake.harness.processes.guard_client import Guard
@@ -39,7 +39,7 @@ from graphquake.harness.processes.procfs import (
 )
 from graphquake.harness.processes.replicas import Incarnation, Layout, ReplicaState
 from graphquake.harness.processes.reservations import Reservations
-from graphquake.harness.processes.signals import KILL_WITHIN_S, Injector, not_landed, seen
+from graphquake.harness.processes.signals import KILL_WITHIN_S, FaultInjector, not_landed, seen
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.scope import Scope
@@ -78,10 +78,10 @@ class Supervisor:
         self._user = asyncio.current_task()
         self._usage = Usage()
         self._prober = prober
-        self._ask = Inquiry(layout, prober)
+        self._ask = Introspector(layout, prober)
         self._guard = Guard(self._exited, self._lost)
         self._tree = ProcessTree(self._guard.pid)
-        self._inject = Injector(self._tree)
+        self._inject = FaultInjector(self._tree)
 
     # ------------------------------------------------------------------------------------------- launch and end
 

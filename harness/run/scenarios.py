@@ -82,7 +82,7 @@ def scenario_graph(
         max_num_seqs: the number of requests that a worker may serve at once. None is the value in the file.
 
     Raises:
-        NotThereError: if the graph file does not say how its workers are told.
+        NotThereError: if the graph file does not say how its workers get the option.
     """
     load = dict(spec.document.get("load", {})) | {
         "clients": clients.clients,

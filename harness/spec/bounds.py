@@ -64,7 +64,7 @@ def read_promises(table: Table) -> Promises:
     """Read the promises of a graph file.
 
     Raises:
-        InputError: says which key is wrong, what was found and what would be right.
+        InputError: if a value is wrong. It names the key, the value that was found and a correct one.
     """
     made = tuple(name for name in BUILT_IN_PROMISES if not table.is_false(name))
     parts = {name: table.table(name) for name in made}

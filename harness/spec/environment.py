@@ -16,7 +16,7 @@ def check_environment(spec: GraphSpec) -> None:
     Call it before a launch, not when a file is read: a run can be judged where the variables are not set.
 
     Raises:
-        InputError: about the first variable that is not set; names the file and the key.
+        InputError: about the first variable that is not set. It names the file and the key.
     """
     for key, template in _templates(spec):
         for name in environment_names(template):

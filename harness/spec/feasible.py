@@ -1,4 +1,4 @@
-"""Which plans a graph can do, by its model."""
+"""Tell which plans a graph can do, by its model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def impossible(spec: Graph, plan: Plan, without: Collection[int] = ()) -> frozen
     Args:
         spec: the graph.
         plan: the plan.
-        without: the places of steps that are left out; what needs them becomes impossible.
+        without: the places of steps that are left out. Steps that need them become impossible.
 
     Returns:
         Their places, `without` among them.

@@ -1,7 +1,7 @@
 """The graph file: roles, commands, readiness probes, load and promises, read into a `GraphSpec`.
 
 Reading checks everything that can be checked without starting a process or looking at the environment. An error names the file, the key,
-what was found, and what would be right. Templates stay as they are: a launch fills in ports and folders (see `templates`).
+the value that was found, and a correct one. Templates stay as they are: a launch fills in ports and folders (see `templates`).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RoleSpec:
 
     Attributes:
         command: template of the command line. It is split as a shell splits it, and run without a shell.
-        entry: template of the base URL that clients talk to; empty if they do not talk to this role.
+        entry: template of the base URL that clients talk to. Empty if they do not talk to this role.
         children: child processes that a fault may aim at: name in plans -> process name.
         dies_with: children whose death ends the replica, by design.
         gpus: the number of GPUs that each replica gets for itself.
@@ -77,7 +77,7 @@ class RoleSpec:
         cpu_ok: true if the role runs without GPUs on a machine that has none.
         stop_s: the time from SIGTERM to SIGKILL that a replica has to end, in seconds.
         capacity: the number of requests that a replica serves at once, `{capacity}` in its command, or 0 if it is not known.
-        metrics: template of the URL of a page in Prometheus text format; empty if there is none.
+        metrics: template of the URL of a page in Prometheus text format. Empty if there is none.
     """
 
     name: str
@@ -104,11 +104,11 @@ class GraphSpec:
     Attributes:
         name: the name of the graph in output and cases.
         path: the file. Relative paths in it start from its folder.
-        document: the parsed file; a history keeps it.
+        document: the parsed file. A history keeps it.
         lease_s: the time for which the graph may list a dead replica, in seconds, or 0 if it has no leases.
         preload: Python modules that take long to import. Replicas are forked from a process that has imported them.
         share_gpus: true if several replicas may get the same GPU. The command line sets it, not the file.
-        faults: the kinds of fault that are drawn. A graph that promises nothing under stalls leaves them out.
+        faults: the kinds of fault that are drawn. A graph without promises under stalls leaves them out.
         gauges: the names of `in_flight`, `waiting` and `kv_usage` in the graph's metrics.
         scenarios: plans of the file by name, see `scenarios`.
         restart: `always` if the supervisor restarts dead replicas, `never` if only a step or heal does.
@@ -144,7 +144,7 @@ class GraphSpec:
         return sum(role.gpus * role.replicas for role in self.roles)
 
     def role(self, name: str) -> RoleSpec:
-        """Return the role of that name; a KeyError if there is none."""
+        """Return the role of that name. A missing role is a KeyError."""
         for role in self.roles:
             if role.name == name:
                 return role
@@ -255,7 +255,7 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
 
 
 def _check_preload(table: Table, role: RoleSpec) -> None:
-    """Check the command of a preloaded role: a forked Python can run a module or a script, and nothing else."""
+    """Check the command of a preloaded role: a forked Python can only run a module or a script."""
     if not re.match(r"\{python\} (-m\s|[^-])", role.command):
         begins = 'begins with "{python} -m MODULE" or "{python} SCRIPT"'
         raise table.error(
@@ -314,10 +314,10 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
     Args:
         source: the beginning of each error message.
         document: the parsed TOML.
-        path: the file; relative paths start from its folder.
+        path: the file. Relative paths start from its folder.
 
     Raises:
-        InputError: says which key is wrong, what was found and what would be right.
+        InputError: if a value is wrong. It names the key, the value that was found and a correct one.
     """
     top = Table(source, document)
     name = top.text("graph")
@@ -378,7 +378,7 @@ def load_graph(name: str, *, share_gpus: bool = False) -> GraphSpec:
         share_gpus: true if several replicas may get the same GPU.
 
     Raises:
-        InputError: if there is no such graph, or its file is wrong.
+        InputError: if the graph does not exist, or its file is wrong.
     """
     built_in = built_in_graphs()
     if is_deployment(name):

@@ -27,14 +27,14 @@ class LoadSpec:
 
     Attributes:
         model: the name of the model in each request.
-        rate_per_s: requests per second of the open loop. Keep it below half of what one replica of each role can serve.
+        rate_per_s: requests per second of the open loop. Keep it below half of the rate that one replica of each role can serve.
         prompt_tokens, max_tokens: the lengths of each prompt and answer, in tokens.
         stream: the share of requests that are streamed, 0 to 1.
         deadline_s: the time after which a client gives up, in seconds.
         shed: HTTP statuses that mean "too busy". They do not count as failures if they come at once.
         api: the endpoint that clients use.
         seed: decides prompts, and which requests are streamed.
-        clients: the number of closed-loop clients, instead of `rate_per_s`; 0 is the open loop.
+        clients: the number of closed-loop clients, instead of `rate_per_s`. 0 is the open loop.
         requests_per_client: closed loop: the number of requests of each client.
         max_retries: closed loop: the number of attempts for a request, the first one included.
     """
@@ -74,7 +74,7 @@ def read_load(table: Table) -> LoadSpec:
     """Read the load of a graph file.
 
     Raises:
-        InputError: says which key is wrong, what was found and what would be right.
+        InputError: if a value is wrong. It names the key, the value that was found and a correct one.
     """
     load = LoadSpec(
         model=table.text("model"),

@@ -37,7 +37,7 @@ def read_gauges(table: Table) -> dict[str, tuple[str, ...]]:
     """Read `[gauges]` of a graph file: further names for known gauges. They come before the known names.
 
     Raises:
-        InputError: says which key is wrong, what was found and what would be right.
+        InputError: if a value is wrong. It names the key, the value that was found and a correct one.
     """
     found = {what: (*table.texts(what), *known) for what, known in KNOWN_GAUGES.items()}
     table.done()

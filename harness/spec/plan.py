@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
-# A plan is for minutes of live time, not hours: bounds on what comes from outside.
+# A plan is for minutes of live time, not hours. These bounds hold for plans that come from outside.
 STEPS_MAX: Final = 200
 
 Heal: TypeAlias = Literal["all", "release"]
@@ -80,8 +80,10 @@ class Plan:
 
     Attributes:
         steps: the steps, in order.
-        heal: `all` brings back the dead replicas after the plan, `release` leaves them dead. Both undo what still goes on.
-        stay_s: the least time that the load goes on after the last fault, in seconds; it shows what leases hide until they end.
+        heal: `all` brings back the dead replicas after the plan, `release` leaves them dead. Both undo the steps that still act on the
+            graph.
+        stay_s: the least time that the load goes on after the last fault, in seconds. It shows the failures that leases hide until they
+            end.
     """
 
     steps: tuple[Step, ...]
@@ -115,7 +117,7 @@ class Plan:
         return any(map(disturbs, self.steps))
 
     def without_faults(self) -> Plan:
-        """The control plan: the same bursts and waits. Nothing is taken away, so nothing is brought back."""
+        """The control plan: the same bursts and waits. Without faults, no replica has to be brought back."""
         left = tuple(step for step in self.steps if not step.is_fault and not step.repairs)
         return replace(self, steps=left)
 
@@ -142,7 +144,7 @@ def parse_plan(source: str, lines: Iterable[str]) -> Plan:
 
     Args:
         source: the start of every error message (a file name).
-        lines: one step each; empty lines and remarks are skipped.
+        lines: one step each. Empty lines and remarks are skipped.
 
     Raises:
         InputError: if a line is not a step, or there are too many.

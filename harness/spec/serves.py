@@ -50,7 +50,7 @@ def parse_serves(text: str, roles: Collection[str]) -> Serves:
         roles: the names of all roles.
 
     Raises:
-        ValueError: says what was found and what would be right.
+        ValueError: if the text is wrong. It names the text that was found and a correct one.
     """
     tokens = _tokens(text)
     ways = _either(tokens, roles)

@@ -1,7 +1,7 @@
 """Checked access to data from outside: TOML graph files, JSON plans and cases.
 
 A `Table` wraps a parsed table and the place that it came from. It returns values by type, and finds the keys that no reader knows. Each
-error is one line: file, key, what was found, and what would be right.
+error is one line: the file, the key, the value that was found, and a correct one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Table:
     Args:
         source: the beginning of each error message, usually a file name.
         values: the parsed table.
-        path: the dotted key of the table; empty for the whole file.
+        path: the dotted key of the table. Empty for the whole file.
     """
 
     def __init__(self, source: str, values: Mapping[str, object], path: str = "") -> None:
@@ -66,7 +66,7 @@ class Table:
         return f"{self.path}.{key}" if self.path else key
 
     def error(self, key: str, said: str) -> InputError:
-        """Return an error about one key. `said` tells what was found and what would be right."""
+        """Return an error about one key. `said` names the value that was found and a correct one."""
         return InputError(f"{self.source}: {self.key_path(key)}: {said}")
 
     def _wrong(self, key: str, expected: str) -> InputError:
@@ -95,9 +95,9 @@ class Table:
         """One of some words.
 
         Args:
-            key: where the word stands.
+            key: the key of the word.
             choices: all words that are right, usually the values of a Literal.
-            default: the word where the key is absent, or None if it must be there.
+            default: the word that is used if the key is absent, or None if it must be there.
         """
         if default is not None and not self._has(key):
             return default
@@ -145,11 +145,11 @@ class Table:
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings; empty if the key is absent."""
+        """A list of strings. Empty if the key is absent."""
         return tuple(self._list(key, str, "a list of texts"))
 
     def wholes(self, key: str) -> tuple[int, ...]:
-        """A list of whole numbers; empty if the key is absent."""
+        """A list of whole numbers. Empty if the key is absent."""
         return tuple(self._list(key, int, "a list of whole numbers"))
 
     def _list(self, key: str, kind: type[_T], expected: str) -> list[_T]:
@@ -173,7 +173,7 @@ class Table:
         return Table(self.source, value, self.key_path(key))
 
     def tables(self, key: str) -> list[Table]:
-        """A list of tables; empty if the key is absent."""
+        """A list of tables. Empty if the key is absent."""
         rows = self._list(key, dict, "a list of tables")
         return [
             Table(self.source, row, f"{self.key_path(key)}[{at}]") for at, row in enumerate(rows)

@@ -1,7 +1,7 @@
 """Templates of a graph file: texts with `{word}` for values of Graphquake and `${NAME}` for the environment that it runs in.
 
-Reading a graph file checks the words. It does not look at the environment, because a run may be judged on another machine than the one
-that it took place on. See `environment` for the check before a launch.
+Reading a graph file checks the words. It does not look at the environment, because a run may be judged on another machine than its own. See
+`environment` for the check before a launch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def expand(template: str, value_of: Callable[[str], str]) -> str:
         value_of: returns the value of a word.
 
     Raises:
-        KeyError: if an environment variable is not set; `check_environment` says so before.
+        KeyError: if an environment variable is not set. `check_environment` reports that earlier.
     """
     return _WORD.sub(lambda m: os.environ[m[1]] if m[1] else value_of(m[2]), template)
 
@@ -44,7 +44,7 @@ def check_words(table: Table, key: str, template: str, roles: Mapping[str, objec
         table: the table that holds the template.
         key: its key in the table.
         template: the text.
-        roles: the names of all roles; a template may name their ports.
+        roles: the names of all roles. A template may name their ports.
 
     Raises:
         InputError: if a word is not known.

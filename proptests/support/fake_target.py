@@ -61,7 +61,7 @@ class FakeTarget:
 
     Attributes:
         url: where its server listens.
-        is_lost: what `begin_run` looks at; a lost graph can't be used again.
+        is_lost: the state that `begin_run` checks. A lost graph can't be used again.
         calls: the names of the operations that changed something, in order.
         answers: makes the text of each answer.
     """
@@ -76,7 +76,7 @@ class FakeTarget:
     dead: set[Replica] = field(default_factory=set)
 
     def begin_run(self) -> None:
-        """Nothing that died before is told of."""
+        """The log of earlier deaths is cleared."""
         if self.is_lost:
             raise GraphError("fake: the graph is lost")
         self.log = [one for one in self.log if one.incarnation == self.lives[one.replica]]
@@ -90,7 +90,7 @@ class FakeTarget:
         return replica not in self.dead
 
     def ready(self, replica: Replica) -> bool:
-        """What lives is ready at once."""
+        """True unless it was killed."""
         return replica not in self.dead
 
     def ending(self, replica: Replica) -> bool:
@@ -130,27 +130,27 @@ class FakeTarget:
         return self._landed("flag cleared")
 
     async def wait_ready(self, within_s: float) -> bool:
-        """What lives is ready at once."""
+        """True unless it was killed."""
         del within_s
         return True
 
     def pids(self) -> list[int]:
-        """It has no processes."""
+        """A fake replica is not a process."""
         return []
 
     async def views(self) -> list[View]:
-        """It lists nothing."""
+        """The fake graph lists no replicas."""
         return []
 
     async def measures(self) -> list[Measured]:
-        """It uses nothing."""
+        """The fake graph does not use resources."""
         return []
 
     def note_baseline_memory(self) -> None:
-        """It has no memory."""
+        """The fake graph does not use memory."""
 
     async def leaks(self) -> list[Leak]:
-        """It leaves nothing."""
+        """The fake graph does not leak."""
         return []
 
     def start(self, replica: Replica) -> None:
@@ -164,7 +164,7 @@ class FakeTarget:
         return Landed(ok=True, proof=proof, at_s=time.monotonic())
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """A completion of four tokens, streamed if that was asked for; an error while both workers are dead."""
+        """A completion of four tokens, streamed if that was asked for. It is an error while both workers are dead."""
         workers = {one for one in self.lives if one.role == "worker"}
         if workers <= self.dead:
             return web.json_response({"error": "no worker"}, status=503)
@@ -188,7 +188,7 @@ class FakeTargets:
 
     @asynccontextmanager
     async def __call__(self, spec: GraphSpec, folder: Path) -> AsyncIterator[FakeTarget]:
-        """Open one; its only log file tells that it was."""
+        """Open a fake target. Its only log file shows that it was opened."""
         target = FakeTarget(spec, answers=self._answers)
         (folder / "logs").mkdir()
         (folder / "logs" / "fake.log").write_text("opened\n")

@@ -1,1 +1,1 @@
-"""The kinds of steps, a file each. `kind` says what a kind is, `table` lists them all."""
+"""The kinds of steps, a file each. `kind` describes a kind, and `table` lists all of them."""

@@ -20,7 +20,7 @@ class Landed:
 
     Attributes:
         ok: True if the action took effect.
-        proof: what was seen, in words.
+        proof: the observation, in words.
         at_s: when it took effect.
     """
 
@@ -35,7 +35,7 @@ def landed_now(proof: str) -> Landed:
 
 
 class Actions(Protocol):
-    """What steps can do to a graph, and what they need to see of it."""
+    """The things that steps can do to a graph, and those that they need to see of it."""
 
     @property
     def spec(self) -> Graph:
@@ -80,7 +80,7 @@ class Actions(Protocol):
 
 
 class BurstLike(Protocol):
-    """The numbers of a burst; `Burst` is one."""
+    """The numbers of a burst. `Burst` has them."""
 
     @property
     def requests(self) -> int:

@@ -38,7 +38,7 @@ class Burst(Step):
 
     Attributes:
         requests: the number of requests.
-        over_s: the time over which they are sent, in seconds; 0 sends all at once.
+        over_s: the time over which they are sent, in seconds. 0 sends all at once.
         leave: the share of clients that leave after the first token, 0 to 1.
     """
 

@@ -67,7 +67,7 @@ class Kill(Aimed):
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """A kill; a kill and a respawn; a kill and a wait that outlasts what hides it."""
+        """A kill, a kill and a respawn, or a kill and a wait that outlasts the time for which the outage stays hidden."""
         return (
             Rule("kill", _kill, at=cls.at),
             Rule(
@@ -125,7 +125,7 @@ class Kill(Aimed):
 def _kill(draft: Draft, pick: Pick) -> Iterator[Step]:
     replica = pick.replica
     children = list(draft.model.spec.role(replica.role).children)
-    # Where the file names no children, a replica is one process, and its tree is that.
+    # If the file does not name children, a replica is one process, and its tree is that process.
     scopes = [TREE.value, PROCESS.value, *children] if children else [TREE.value]
     step = Kill(replica.role, replica.index, scope_of(pick.one_of(scopes)))
     yield step if step.possible(draft.model) is None else Kill.at(replica)
@@ -136,7 +136,7 @@ def _may_restart(draft: Draft) -> bool:
 
 
 def _restart(draft: Draft, pick: Pick) -> Iterator[Step]:
-    """What follows meets the next incarnation, which may be young or not yet up. Or the next incarnation dies at once."""
+    """Later steps meet the next incarnation, which may be young or not yet up. Or the next incarnation dies at once."""
     replica = pick.replica
     yield Kill.at(replica)
     yield Respawn.at(replica)

@@ -5,8 +5,8 @@ once had a branch for each kind, so that a new kind meant a change in nine modul
 questions itself, and the parts only ask. The price is that a kind knows a little of each part. It sees them through small protocols
 (`Graph`, `Actions`, `Draft`, `Pick`), so that it needs neither Hypothesis nor a live graph.
 
-To add a kind, write a subclass of `Step` in a new file, and add it to `KINDS` in `table`. The smallest one that works, a step that does
-nothing, needs a text form and an action:
+To add a kind, write a subclass of `Step` in a new file, and add it to `KINDS` in `table`. The smallest kind is a step without an effect. It
+needs a text form and an action:
 
     @dataclass(frozen=True, slots=True)
     class Rest(Step):
@@ -28,7 +28,7 @@ Then add, one at a time and only where the default is wrong:
 
 - `rules`, so that it is drawn;
 - `is_fault`, if it takes something away. A fault must prove that it landed. Its aims are in `aims`, also if there are several;
-- `effect`, `check` and `possible`, so that the model knows what it leaves behind and when it is possible;
+- `effect`, `check` and `possible`, so that the model knows the state after it, and when it is possible;
 - `lasts_s` and `undo`, if it goes on after it has landed. Infinite means until heal;
 - `knobs` for its numbers and `simpler` for other steps that do less, so that it is shrunk;
 - `prior`, the share of failures that need a step of this kind.
@@ -55,7 +55,7 @@ WAIT_MAX_S: Final = 600.0
 ROLE: Final = r"(?P<role>[A-Za-z_][\w-]*) (?P<index>\d{1,6})"
 SECONDS: Final = r"\d{1,9}(?:\.\d{1,9})?"
 
-# What a step does to the replicas that it aims at:
+# The effect of a step on the replicas that it aims at:
 #   nothing   no replica ends or stops
 #   ends      the replica shuts down, and takes no new work from then on
 #   kills     the replica is killed
@@ -114,7 +114,7 @@ class Pick(Protocol):
         ...
 
     def one_of(self, values: Sequence[T]) -> T:
-        """One of some values; name a value twice to make it twice as likely."""
+        """One of some values. Name a value twice to make it twice as likely."""
         ...
 
     def flag(self) -> bool:
@@ -126,7 +126,7 @@ FLAG: Final = (False, True)
 
 
 def always(_: Draft) -> bool:
-    """A rule with no condition of its own."""
+    """The condition of a rule that is always possible."""
     return True
 
 
@@ -135,11 +135,11 @@ class Rule:
     """One way to draw steps of a kind. All rules that apply are equally likely, so a kind with two rules is drawn twice as often.
 
     Attributes:
-        name: the name of the rule; the rules of all kinds are ordered by it.
-        make: yields the steps that are added to the plan; the draft holds each of them when the next one is asked for.
-        may: the condition, beside room for one more step and the limit on faults.
-        at: the step at a given replica; the rule then picks a replica at which that step is possible. None if it picks none.
-        ahead: values to choose among before `make` is called, by name; `FLAG` for a flag.
+        name: the name of the rule. The rules of all kinds are ordered by it.
+        make: yields the steps that are added to the plan. The draft holds each of them when the next one is asked for.
+        may: the condition, in addition to room for one more step and the limit on faults.
+        at: the step at a given replica. The rule then picks a replica at which that step is possible. None if it does not pick one.
+        ahead: values to choose among before `make` is called, by name. Use `FLAG` for a flag.
         picks: `make` chooses among values. This follows from `at`.
     """
 
@@ -161,9 +161,9 @@ class Knob:
     Attributes:
         name: the field that holds it.
         unit: the least difference that matters.
-        least: the least value that is worth a run; smaller ones are as good as it.
+        least: the least value that is worth a run. Smaller ones are as good as it.
         seldom: it matters in few failures.
-        matters: it is known to matter: at its least value the step would do nothing.
+        matters: it is known to matter: at its least value the step would have no effect.
         is_time: the run takes longer when it is large.
     """
 
@@ -183,7 +183,7 @@ class Step(ABC):
     """One action of a plan.
 
     Attributes:
-        verb: the first word of the text form; two kinds may share it.
+        verb: the first word of the text form. Two kinds may share it.
         form: the text form, as an error message shows it.
         pattern: the text form as a regular expression.
         is_fault: it takes something away from the graph. A fault that did not land makes the run invalid.
@@ -221,7 +221,7 @@ class Step(ABC):
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """The ways in which steps of this kind are drawn; none if it is only written by hand."""
+        """The ways in which steps of this kind are drawn. Empty if it is only written by hand."""
         return ()
 
     def feature(self, graph: Graph) -> str:
@@ -295,7 +295,7 @@ class Step(ABC):
         """Carry the step out, and prove that it took effect. It ends when it has, not when its consequences are over."""
 
     async def undo(self, scene: Scene) -> Landed:
-        """End what goes on since the step landed. It is called once, `lasts_s` after that or at heal."""
+        """End the effects that have lasted since the step landed. It is called once, `lasts_s` after that or at heal."""
         del scene
         return landed_now("nothing to undo")
 

@@ -3,7 +3,7 @@
 The model is pure data. It decides which steps are possible, when plans are drawn and when they are shrunk.
 It models what should happen. If a respawned replica does not come up, the run finds that out, not the model.
 
-A step that goes on after it has landed is an `Ongoing` entry of the model, until its time is over. Kinds need no field of their own.
+A step that goes on after it has landed is an `Ongoing` entry of the model, until its time is over. The kinds do not need separate fields.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LISTED_MAX: Final = 4
 
 
 class Role(Protocol):
-    """What steps need to know of a role; `RoleSpec` is one."""
+    """The facts about a role that steps need. `RoleSpec` has them."""
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class Role(Protocol):
 
 
 class Graph(Protocol):
-    """What steps need to know of a graph; `GraphSpec` is one.
+    """The facts about a graph that steps need. `GraphSpec` has them.
 
     The graph file contains plans, so `GraphSpec` depends on the steps, and steps can't depend on it.
     """
@@ -108,7 +108,7 @@ class Graph(Protocol):
         ...
 
     def role(self, name: str) -> Role:
-        """The role of that name; a KeyError if there is none."""
+        """The role of that name. A missing role is a KeyError."""
         ...
 
     def replicas(self) -> list[Replica]:
@@ -150,7 +150,7 @@ class GraphModel:
     coming: frozenset[Replica] = field(default=frozenset())
     ongoing: frozenset[Ongoing] = field(default=frozenset())
 
-    # ---- what is so
+    # ---- the state
 
     def lives(self, replica: Replica) -> bool:
         """True if the replica runs and does not shut down."""
@@ -161,7 +161,7 @@ class GraphModel:
         return any(one.stops and replica in one.aims for one in self.ongoing)
 
     def works(self, replica: Replica) -> bool:
-        """True if the replica lives and nothing keeps it from its work."""
+        """True if the replica lives and is able to work."""
         return self.lives(replica) and not self.is_stopped(replica)
 
     def serves(self) -> bool:
@@ -174,7 +174,7 @@ class GraphModel:
         return any(self.works(Replica(role, i)) for i in range(self.spec.role(role).replicas))
 
     def unknown(self, replica: Replica) -> str | None:
-        """The reason why the graph has no such replica, or None if it has."""
+        """The reason why the graph does not have this replica, or None if it has it."""
         roles = {role.name: role for role in self.spec.roles}
         if replica.role not in roles:
             near = did_you_mean(replica.role, roles)
@@ -185,7 +185,7 @@ class GraphModel:
         have = " and ".join(str(Replica(replica.role, i)) for i in range(min(count, LISTED_MAX)))
         return f"{self.spec.name} has {have}{' and more' if count > LISTED_MAX else ''}"
 
-    # ---- what a step changes
+    # ---- changes by steps
 
     def with_ended(self, replica: Replica) -> Self:
         """The replica is dead, and what went on at it alone is over."""

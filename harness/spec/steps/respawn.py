@@ -1,4 +1,4 @@
-"""The start of a dead replica. It lands when the replica has a new pid; readiness comes later."""
+"""The start of a dead replica. It lands when the replica has a new pid. Readiness comes later."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Respawn(Aimed):
         return "starts"
 
     def possible(self, model: GraphModel) -> str | None:
-        """Only what is dead or shuts down can be respawned, and not where the supervisor does it."""
+        """A replica can be respawned if it is dead or shuts down, unless the supervisor restarts it."""
         if said := self.check(model):
             return said
         if model.spec.restart == "always":

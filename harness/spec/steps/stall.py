@@ -99,7 +99,7 @@ class Stall(Aimed):
 
 
 def _draw(draft: Draft, pick: Pick) -> Iterator[Step]:
-    """Where there are leases, one stall in four lasts longer than they do."""
+    """If the graph has leases, one stall in four lasts longer than they do."""
     replica, lease_s = pick.replica, draft.model.spec.lease_s
     beyond = [lease_s + BEYOND_LEASE_S] if lease_s else []
     yield Stall(replica.role, replica.index, pick.one_of([*STALLS_S, *beyond]))

@@ -31,7 +31,7 @@ def parse_step(text: str) -> Step:
     """One step from its line of text.
 
     Raises:
-        ValueError: says what was found and what would be right; the caller knows the file and the place.
+        ValueError: if the text is not a step. It names the text that was found and a correct one. The caller adds the file and the place.
     """
     line = " ".join(text.split())
     verb = line.partition(" ")[0]
