@@ -1,4 +1,4 @@
-"""What an answer turns out to be."""
+"""Tests of the outcomes of requests, by their answers."""
 
 from __future__ import annotations
 

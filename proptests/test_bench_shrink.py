@@ -25,7 +25,7 @@ COSTS = Costs()
 @pytest.mark.parametrize("name", ["pair of kills in order", "burst after respawn"])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_bug_that_always_shows_becomes_step_minimal(way: Way, name: str, seed: int) -> None:
-    """At rate 1, every way ends with a minimal plan, and A is at most B. Ways that confirm nothing run no plan twice."""
+    """At rate 1, every way ends with a minimal plan, and A is at most B. Ways without confirming runs do not run any plan twice."""
     shape = BY_NAME[name]
     result = way(shape, failing(shape, seed), Simulated(shape, seed))
     row = row_of("way", shape, 1.0, seed, result)
@@ -46,7 +46,7 @@ def test_nothing_is_left_out_without_a_run_that_broke() -> None:
 
 
 def test_the_least_value_of_each_number() -> None:
-    """The least burst above 37 is 38, a stay that is not needed may be 0, and a wait may be shorter by the time of the step itself."""
+    """The least burst above 37 is 38, and an unneeded stay may be 0. A wait may be shorter by the time of the step itself."""
     burst = BY_NAME["burst > 37 with one alive"]
     plan = Plan((Kill("decode", 0), Kill("decode", 1), Burst(60, 0.5, 0.25)), stay_s=12.0)
     found = {size.name: (size.least, size.is_near) for size in sizes(burst, plan)}
@@ -103,7 +103,7 @@ def test_hypothesis_finds_the_bug() -> None:
 
 
 def test_runs_for_evidence_alone_count_separately() -> None:
-    """B leaves out runs for evidence and C counts them. A ends at the first broken run of the final steps, whatever their numbers."""
+    """B leaves out runs for evidence and C counts them. A ends at the first broken run of the final steps. Their numbers do not matter."""
     shape = BY_NAME["burst > 37 with one alive"]
     kills = (Kill("decode", 0), Kill("decode", 1))
     large, small = Plan((*kills, Burst(60))), Plan((*kills, Burst(38)))

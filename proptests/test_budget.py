@@ -47,7 +47,7 @@ def test_a_budget_of_runs() -> None:
 
 
 def test_graphs_share_what_is_left() -> None:
-    """The next graph gets what the first one did not use. Without a limit on runs only time counts."""
+    """The next graph gets the rest of the budget that the first one did not use. Without a limit on runs only time counts."""
     timed = Budgets(Limit(600), 2)
     assert [one.has_room(100.0) for one in (timed.next(), timed.next())] == [True, True]
     budgets = Budgets(Limit(1e9, 10), 2)

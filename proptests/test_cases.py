@@ -1,4 +1,4 @@
-"""Cases: their files of both schemas, what they excuse, and the bounds under which they are replayed."""
+"""Tests of cases: their files of both schemas, the violations that they excuse, and the bounds under which they are replayed."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def different(spec: GraphSpec) -> GraphSpec:
 
 
 def test_a_replay_uses_every_bound_that_the_case_was_judged_by() -> None:
-    """A case restores all bounds, the whole load and the lease, whatever the graph file says by then."""
+    """A case restores all bounds, the whole load and the lease, even if the graph file has changed."""
     then, now = different(spec_of()), spec_of()
     for owner in ("promises", "load"):
         mine, default = getattr(then, owner), getattr(now, owner)
@@ -236,7 +236,7 @@ def test_a_replay_uses_every_bound_that_the_case_was_judged_by() -> None:
 
 
 def test_the_folder_of_a_replay_is_judged_by_the_bounds_of_the_case(tmp_path: Path) -> None:
-    """The document that a run's folder keeps says what the case says, so a later `check` judges by every bound of the case."""
+    """The document in a run's folder has the bounds of the case, so a later `check` judges by every bound of the case."""
     then = different(spec_of())
     promised = tuple(name for name in BUILT_IN_PROMISES if name != "blast_radius")
     then = replace(then, promises=replace(then.promises, made=promised))
@@ -265,7 +265,7 @@ def test_a_promise_whose_code_is_gone_proves_nothing() -> None:
     assert impossible(replace(case, bounds={}), spec_of()) == ""
 
 
-# ---- what a case explains
+# ---- the violations that a case explains
 
 EIGHT = {
     "server": {"command": "server", "entry": "http://127.0.0.1:{port.http}"},
@@ -295,7 +295,7 @@ def test_a_case_for_any_replica_explains_each_of_eight(worker: int) -> None:
 
 
 def test_a_pair_of_replicas_stays_a_pair() -> None:
-    """Relabelled replicas stay different ones: a case of two workers explains nothing after two kills of one worker."""
+    """Relabelled replicas stay different ones: a case of two workers does not explain a violation after two kills of one worker."""
     case = replace(NEW, plan=plan_of("kill worker 0", "kill worker 1"), any_replica=True)
     seen = Violation(SIGNATURE, 4.0, "failed")
     assert case.explains(seen, killed(6, 3))
@@ -313,7 +313,7 @@ def test_relabellings_are_bounded() -> None:
 
 
 def test_a_finding_that_was_not_run_again_says_so() -> None:
-    """Without a second run there is no rate, so the report says that in words."""
+    """After a single run the report shows words in place of a rate."""
     none = replace(NEW, observed=(Observed("2026-11-24", {}, "2 cores", 0, 0),))
     assert reproduced_text(none).startswith("not run again")
     assert reproduced_text(NEW).startswith("4 of 11 runs (")

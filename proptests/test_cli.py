@@ -116,7 +116,7 @@ def test_an_unknown_key_and_a_wrong_type(graph: str, capsys: pytest.CaptureFixtu
 def test_a_plan_that_is_not_possible(
     graph: str, capsys: pytest.CaptureFixture[str], step: str, right: str
 ) -> None:
-    """An impossible plan is an error that names the step and what the graph has."""
+    """An impossible plan is an error that names the step and the replicas of the graph."""
     Path("my.plan").write_text(f"wait 1 s\n{step}\n")
     assert said(capsys, "run", "my.plan", "--graph", graph).startswith(right)
 
@@ -161,7 +161,7 @@ def test_a_known_case_needs_a_reason(graph: str, capsys: pytest.CaptureFixture[s
 
 
 def test_a_case_is_read_by_its_file_alone(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever else lies beside it; what it says itself has to be possible."""
+    """A case is read from its own file, beside unrelated files. A damaged file, or one with impossible counts, is an error."""
     Corpus(Path("cases")).save(case_of())
     Path("cases/package.json").write_text("{}")
     args = ["replay", "cases/abc123.json", "--graph", graph]
@@ -177,7 +177,7 @@ def test_a_case_is_read_by_its_file_alone(graph: str, capsys: pytest.CaptureFixt
 def test_a_case_that_the_graph_cannot_do_any_more(
     graph: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The replay of a case that the graph cannot do any more proves nothing, says why, and starts no graph."""
+    """The replay of a case that the graph cannot do any more is invalid. It gives the reason, and does not start a graph."""
     monkeypatch.setattr(LiveRunner, "run", NotImplemented)
     Corpus(Path("regressions")).save(case_of(plan=plan_of("kill server 2")))
     assert main(["replay", "abc123", "--graph", graph]) == EXIT_PROVED_NOTHING
@@ -211,7 +211,7 @@ def test_the_exit_status_for_known_cases_that_still_break(
 
 
 def test_a_budget_without_room_for_a_run(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A budget without room for a run proves nothing, and the output says so, also as JSON."""
+    """With a budget without room for a run, the result is `proved nothing`, also as JSON."""
     Path("my.plan").write_text("kill server 0\n")
     args = ["run", "my.plan", "--graph", graph, "--chaos-budget", "0runs"]
     assert main(args) == EXIT_PROVED_NOTHING

@@ -61,7 +61,7 @@ def test_contention_needs_both(waiting: float, others: float, ran: float, for_s:
 
 
 def test_a_graph_that_waits_for_itself_is_not_contention() -> None:
-    """Four threads of the graph on two full cores wait for each other, but nobody else uses the cores."""
+    """Four threads of the graph on two full cores wait for each other, but other processes do not use the cores."""
     assert between(waiting=1.0, others=0.0, ran=1.0) == ""
 
 
@@ -81,7 +81,7 @@ def busy_processes(count: int) -> Iterator[list[int]]:
 
 
 def test_the_kernel_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that compete for one core are seen to wait for it; a process that is gone counts for nothing."""
+    """Processes that compete for one core are measured as waiting. A process that is gone does not count."""
     core = min(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {core})
     monitor = ContentionMonitor()
@@ -90,7 +90,7 @@ def test_the_kernel_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         assert monitor.sample(ours) == (0.0, "")
         begun_s = time.monotonic()
         words = ""
-        # Three of six have half of the core, and wait for the rest; how soon they are all up depends on the machine.
+        # Three of six have half of the core, and wait for the rest. The time until all of them are up depends on the machine.
         while not words and time.monotonic() < begun_s + 15.0:
             time.sleep(0.5)
             since_s, words = monitor.sample(ours)

@@ -20,7 +20,7 @@ def test_the_demo_finds_its_bug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It shrinks the bug to one step, confirms it, writes the picture that it names, and leaves no process behind."""
-    # The machine that runs the tests may be busy; how long the demo takes on a quiet one is measured elsewhere.
+    # The machine that runs the tests may be busy. The demo's time on a quiet machine is measured elsewhere.
     monkeypatch.setattr(demo, "BUDGET_S", 180.0)
     status = main(["demo", "--results-dir", str(tmp_path / "results")])
     text = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Facts that separate broken from kept runs of one plan, and how seldom chance is taken for such a fact."""
+"""Tests of the facts that separate broken from kept runs of one plan, and of the rate of such facts by chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The docs: their links lead somewhere, their examples work, and their tables say what the code does."""
+"""Tests of the docs: their links work, their examples work, and their tables agree with the code."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from support.pages import (
 )
 
 README: Final = FRONT[0]
-# A block of any other kind would be checked by nobody.
+# A block of any other kind would not be checked.
 KINDS: Final = {"console", "json", "plan", "python", "text", "toml", "yaml"}
 SENTENCE_WORDS_MAX: Final = 32
-# What a command of the docs may begin with besides our own: nothing of it is checked.
+# Other commands that the docs may show. They are not checked.
 FOREIGN: Final = {"cat", "cd", "export", "git", "source", "xdg-open"}
 
 
 def ids(found: list[Block]) -> list[str]:
-    """How tests of blocks are called."""
+    """The names of the tests of blocks."""
     return [str(block) for block in found]
 
 
@@ -261,7 +261,7 @@ def _merged(base: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _graph_of(block: Block) -> GraphSpec:
-    """The graph of a block; a part of a graph file is read as a part of the README's."""
+    """The graph of a block. A part of a graph file is read as a part of the README's."""
     document = tomllib.loads(block.text)
     if "graph" not in document:
         base = {
@@ -280,7 +280,7 @@ def _graph_of(block: Block) -> GraphSpec:
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)
 def test_graph_files_can_be_read(block: Block, home: Path) -> None:
-    """Every graph file of the docs, whole or a part, is one that the reader accepts."""
+    """The reader accepts every graph file of the docs, whole or a part."""
     assert _graph_of(block).roles
 
 
@@ -311,7 +311,7 @@ _SAMPLE_LABELS: Final = re.compile(r"^  ([a-z][a-z ]*?)(?: {2,}\S|$)", re.MULTIL
 
 @pytest.mark.parametrize("block", blocks("text"), ids=str)
 def test_printed_texts_have_the_labels_of_today(block: Block) -> None:
-    """What the docs show as printed has no label that the code does not print."""
+    """Every label in the docs' examples of output is a label that the code prints."""
     sources = [*(ROOT / "harness").rglob("*.py"), *(ROOT / "machines").rglob("*.py")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     labels = set(_SAMPLE_LABELS.findall(block.text))

@@ -1,4 +1,4 @@
-"""The promise and the rule that the how-to guides show do what the guides say."""
+"""Tests of the how-to guides' promise and rule: both behave as the guides say."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_own_promise_asks_for_nothing_without_a_path() -> None:
 
 
 def test_the_empty_promise_is_kept() -> None:
-    """The smallest promise of the guide is one that every history keeps."""
+    """Every history keeps the smallest promise of the guide."""
     made = Made(promising("promise_nothing:nothing")).steady(0, 2)
     assert judge(made.ask(2.0, outcome=Outcome.ERROR).phase("drain", 4).history()).kind == "kept"
 

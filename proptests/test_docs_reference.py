@@ -1,4 +1,4 @@
-"""The reference pages of the docs: their tables say what the code does, no less and no more."""
+"""Tests of the reference pages of the docs: their tables agree with the code exactly."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ DRAWN_BY = "6.170.17"
     ],
 )
 def test_a_seed_draws_the_plans_that_it_drew_before(graph: str, seed: int, digest: str) -> None:
-    """The rules, their order, and the order of their choices decide what a seed draws, and stay the same."""
+    """The rules, their order, and the order of their choices stay the same, so that a seed draws the same plans."""
     lines = [plan.lines() for plan in draw_plans(load_graph(graph), seed, PLANS)]
     assert hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16] == digest
 

@@ -1,4 +1,4 @@
-"""Early verdicts: judging while a run goes on must not make the clients late, and must see only what is certain."""
+"""Tests of early verdicts: judging during a run must not make the clients late, and must see only certain facts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def request(number: int, outcome: Outcome | None = None, ended_s: float = 0.0) -
 
 
 def long_trail() -> RequestTrail:
-    """A minute of 1,000 requests a second, of which the last ones are still in flight."""
+    """A minute of 1,000 requests a second. The last ones are still in flight."""
     requests = [request(n, Outcome.OK, n / 1e3 + 0.1) for n in range(REQUESTS - IN_FLIGHT)]
     requests += [request(n) for n in range(REQUESTS - IN_FLIGHT, REQUESTS)]
     trail = RequestTrail(requests, recent_s=0.5)
@@ -51,7 +51,7 @@ def long_trail() -> RequestTrail:
 
 
 def test_a_snapshot_of_a_long_run_is_cheap() -> None:
-    """What the event loop itself does for a question about 60,000 requests takes less than 5 ms of CPU time."""
+    """A question about 60,000 requests takes less than 5 ms of CPU time in the event loop."""
     trail = long_trail()
     took_s = []
     for _ in range(5):
@@ -76,7 +76,7 @@ def test_a_snapshot_does_not_change() -> None:
 
 
 def test_recent_requests_are_found_in_any_order() -> None:
-    """Requests count as recent by the time of their end, whatever the order in which they were sent or noticed."""
+    """Requests count as recent by the time of their end. The order in which they were sent or noticed does not matter."""
     ends_s = [9.0, 9.8, 9.6, 9.9, 9.3, 10.0]
     trail = RequestTrail(
         [request(n, Outcome.OK, end_s) for n, end_s in enumerate(ends_s)] + [request(9)],
@@ -88,7 +88,7 @@ def test_recent_requests_are_found_in_any_order() -> None:
 
 @in_loop
 async def test_questions_are_answered_beside_the_loop() -> None:
-    """While a question is being answered in a worker thread, the event loop goes on; the switch interval is short meanwhile."""
+    """While a question is answered in a worker thread, the event loop goes on. The switch interval is short meanwhile."""
     usual_s = sys.getswitchinterval()
     seen: list[tuple[int, float]] = []
     asked, go_on = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""What servers say of their load, by whatever names."""
+"""Tests of the load that servers report, under several names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What faults did to the service, in numbers; and the tables of them."""
+"""Tests of the impact of faults in numbers, and of the tables of them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_outage_in_numbers() -> None:
 
 
 def test_what_never_comes_back() -> None:
-    """A service that never comes back has no times, instead of 0."""
+    """For a service that never comes back, the times are None, not 0."""
     (impact,) = account(outage(returns=False).history()).impacts
     assert (impact.window_s, impact.first_ok_s, impact.peak_s, impact.ready_s) == (None,) * 4
     assert impact.expected is None
@@ -128,7 +128,7 @@ def test_a_stall_ends_when_its_victim_goes_on() -> None:
 
 
 def test_pending_is_over_the_samples_with_work() -> None:
-    """Waiting requests are summed over the replicas. Without metrics there is no number."""
+    """Waiting requests are summed over the replicas. Without metrics the number is missing."""
     made = outage()
     assert account(made.history()).before.pending is None
     for at_s, in_flight, waiting in (
@@ -236,7 +236,7 @@ def test_what_is_of_several_faults_is_of_the_worst() -> None:
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
-    """The error says what was looked for."""
+    """A folder without runs, or a missing folder, is an error that names it."""
     with pytest.raises(InputError, match="has no run in it"):
         read_records(tmp_path)
     with pytest.raises(InputError, match="is not a folder"):

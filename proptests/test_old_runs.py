@@ -42,7 +42,7 @@ def test_an_old_run_has_the_verdict_that_it_had(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_an_old_run_is_saved_as_it_was_read(folder: Path, tmp_path: Path) -> None:
-    """Reading an old run, saving it and reading it again changes nothing but the form on disk."""
+    """Reading an old run, saving it and reading it again only changes the form on disk."""
     old = History.load(folder)
     old.save(tmp_path)
     new = History.load(tmp_path)
@@ -52,7 +52,7 @@ def test_an_old_run_is_saved_as_it_was_read(folder: Path, tmp_path: Path) -> Non
 
 
 def test_the_old_word_for_a_timeout_is_read(tmp_path: Path) -> None:
-    """A request that an old run calls `stalled` is one that timed out."""
+    """A request with the outcome `stalled` in an old run is read as `timed_out`."""
     folder = tmp_path / "run"
     shutil.copytree(OLD_RUNS / "reference_kept", folder)
     rows = (folder / "requests.csv").read_text()
@@ -73,7 +73,7 @@ def test_check_judges_an_old_run(
 
 
 def test_results_reads_old_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """`graphquake results` has a row for each old run; a scenario's row has the scenario's name."""
+    """`graphquake results` has a row for each old run. A scenario's row has the scenario's name."""
     assert main(["results", str(OLD_RUNS), "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)["runs"]
     assert {row["graph"]: row["verdict"] for row in rows} == {

@@ -1,4 +1,4 @@
-"""The page of a run, and that of a search: what they hold, and that a real browser draws it."""
+"""Tests of the pages of a run and of a search: their content, and their drawing in a real browser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.toys import in_loop
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 HOSTILE = "<!-- <script> </script><script>document.title = 'owned'</script>"
-# How many dots of the page's canvas have each of these colors, and how many colors there are.
+# The number of dots of each of these colors in the page's canvas, and the number of colors.
 LOOK = """
 (() => {
   const canvas = document.querySelector("canvas"), seen = {};
@@ -96,7 +96,7 @@ async def test_a_browser_draws_it(tmp_path: Path) -> None:
         await asyncio.sleep(0.3)
         told = await browser.run("document.getElementById('picture').innerText")
         complaints = browser.complaints
-    # A line across six panels of 80 px and more; some triangles of 9 px; a dashed line.
+    # A line across six panels of 80 px and more, some triangles of 9 px, and a dashed line.
     assert seen["fault"] > 400
     assert seen["violation"] > 50
     assert seen["heal"] > 100
@@ -121,7 +121,7 @@ async def test_fifty_thousand_requests_open_quickly(tmp_path: Path) -> None:
     assert complaints == []
 
 
-# -------------------------------------------------------------------------------------------------------- what is kept
+# -------------------------------------------------------------------------------------------------------- saved pages
 
 
 def outcome(folder: Path, made: Made, kilobytes: int) -> RunResult:

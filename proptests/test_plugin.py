@@ -34,9 +34,9 @@ CHAOS = ("--chaos-graph", "toy.toml")
 
 
 def panicking(project: Path) -> None:
-    """Plant a bug: the front answers nothing for 0.9 s after each worker's death, which breaks `error_window` and nothing else.
+    """Plant a bug: the front gives no answers for 0.9 s after each worker's death, which breaks only `error_window`.
 
-    Where several workers die one after the other it panics for longer, but never for as long as it may take to recover.
+    If several workers die one after the other, it panics for longer, but never until recovery is due.
     """
     toy_file(
         project,
@@ -114,7 +114,10 @@ def test_too_few_gpus_end_the_session_before_it_begins(project: Path) -> None:
 
 
 def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
-    """One seed draws the same plans each time, also under CI, where Hypothesis's profile ignores seeds. A dry run starts nothing."""
+    """One seed draws the same plans each time, also under CI, where Hypothesis's profile ignores seeds.
+
+    A dry run does not start a graph.
+    """
     args = (*CHAOS, "--chaos-dry-run", "--hypothesis-seed")
     outs = [run(project, *args, "5"), run(project, *args, "5", CI="true"), run(project, *args, "6")]
     plans = [re.findall(r"^ .*(?:kill|terminate) .*$", out, re.MULTILINE) for _, out in outs]
@@ -170,7 +173,7 @@ def test_a_graph_that_does_not_start_is_one_error(
 def test_a_correct_graph(project: Path) -> None:
     """The search of a correct graph breaks no run, and writes its summary for people and for programs."""
     file = project / "toy.toml"
-    # This toy starts no children: what is aimed at one could not land.
+    # This toy does not start children, so a kill of a child could not land.
     whole = file.read_text()
     file.write_text("".join(x for x in whole.splitlines(keepends=True) if "toy-engine" not in x))
     assert file.read_text() != whole
@@ -202,7 +205,7 @@ def test_a_correct_graph(project: Path) -> None:
 
 @pytest.mark.parametrize("what", [CHAOS, ("--chaos", "test_own.py")])
 def test_a_search_that_proves_nothing_is_an_error(project: Path, what: tuple[str, ...]) -> None:
-    """A search that proves nothing is an error and not a failure, also in JUnit, and also in a chaos class."""
+    """A search without proof is an error and not a failure, also in JUnit, and also in a chaos class."""
     own = 'from graphquake.machines import chaos\nTestMine = chaos("toy.toml")\n'
     (project / "test_own.py").write_text(own)
     status, out = run(project, *what, "--chaos-budget", "0runs", "--junit-xml", "junit.xml")
@@ -272,14 +275,17 @@ def test_two_processes_search_one_graph(project: Path) -> None:
     assert "<h2>runs of shard-2</h2>" in page
     for finding in graph["findings"]:
         text = page.partition(f"FINDING {finding['id']}")[2].partition("</pre>")[0]
-        # Which came with the run from the process that found it.
+        # It came with the run from the process that found it.
         assert "full block" in text
         assert f"{finding['id']}/minimal/run.html" in page
 
 
 @pytest.mark.timeout(600)
 def test_a_bug_from_search_to_replay(project: Path) -> None:
-    """A bug is found, shrunk, confirmed and saved beside the graph file. The next search replays it; once it is marked, it is excused."""
+    """A bug is found, shrunk, confirmed and saved beside the graph file.
+
+    The next search replays a case. After it is marked as known, it is excused.
+    """
     panicking(project)
     args = (*CHAOS, "--chaos-max-findings", "1", "--hypothesis-seed", "3")
     status, out = run(project, *args, "--chaos-budget", "3m")

@@ -232,7 +232,7 @@ def test_nothing_fails_after_r2() -> None:
 
 
 def test_only_the_victim_dies() -> None:
-    """An unexpected death breaks `blast_radius`; the death of a victim does not."""
+    """An unexpected death breaks `blast_radius`. The death of a victim does not."""
     assert says(healthy().step("kill decode 0", 2.0))[0] == "kept"
     made = healthy().step("kill decode 0", 2.0).dies("prefill 0", 2.3, status=1)
     assert says(made)[1] == ("blast_radius / prefill died / exit status 1",)

@@ -1,4 +1,4 @@
-"""Replaying a case on simulated graphs: when it ends, what it counts, and what the result means."""
+"""Tests of replays on simulated graphs: their end, their counts, and the meaning of their result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def replayed(runner: SimRunner, case: Case = CASE, runs: int | None = None) -> R
 
 
 def test_the_first_run_that_shows_the_signature_ends_a_replay() -> None:
-    """One run with the case's signature reproduces it, in whatever words of the family the run shows it."""
+    """One run with the case's signature reproduces it, also if the run shows another class of the same family."""
     for what in ("HTTP 503", "error event 503"):
         one = replayed(SimRunner([replace(BUG, detail=what)]))
         assert (one.word, one.broke, one.runs, one.line) == ("REPRODUCED", 1, 1, "REPRODUCED 1/1")
@@ -74,14 +74,14 @@ def test_a_spent_budget_decides_nothing() -> None:
 
 
 def test_invalid_runs_end_a_replay() -> None:
-    """Three runs that prove nothing end a replay, and are not counted among its runs."""
+    """Three invalid runs end a replay, and are not counted among its runs."""
     one = replayed(SimRunner([], invalid=1.0))
     assert (one.word, one.runs, one.invalid) == ("INVALID", 0, INVALID_MAX)
     assert one.line == "INVALID 3 runs proved nothing"
 
 
 def test_other_violations_are_listed_and_do_not_reproduce_a_case() -> None:
-    """A run with another status shows another bug. What the case names in `also` is not listed as another one."""
+    """A run with another status shows another bug. A signature that the case names in `also` is not listed as another one."""
     other = replayed(SimRunner([replace(BUG, detail="HTTP 500")]))
     assert other.word == "NOT REPRODUCED"
     assert [str(one) for one in other.others] == ["recovery / HTTP 500 / path left"]
@@ -116,6 +116,6 @@ def test_a_replay_tells_which_versions_changed() -> None:
 def test_what_a_replay_means_depends_on_the_status(
     status: Status, word: Word, meaning: tuple[bool, str]
 ) -> None:
-    """A case that is open or fixed fails the session if it is reproduced; a known or an unconfirmed one never does."""
+    """An open or fixed case that is reproduced fails the session. A known or an unconfirmed case never does."""
     one = Replay(replace(CASE, status=status), word, 1, 1, 0, (), (), None)
     assert meaning_of(one) == meaning

@@ -187,7 +187,10 @@ def test_a_replay_says_how_sure_it_is(finding: Finding) -> None:
 
 
 def test_what_the_exit_status_rests_on(finding: Finding) -> None:
-    """A session fails with a finding or a case that is back. It proves nothing with too many invalid runs, or with no run at all."""
+    """A session fails with a finding or a case that is back.
+
+    A session proves nothing if too many runs were invalid, or if it made no runs.
+    """
     clean = GraphSummary("made", 7, live={"kept": 5})
     assert (clean.exit_status, clean.verdict_line) == (0, "kept: nothing new")
     assert replace(clean, findings=[replace(finding, counts=False)]).exit_status == 0

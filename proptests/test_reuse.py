@@ -33,7 +33,7 @@ class Residue:
     """Used graphs that say something else than fresh ones, in a share of the runs.
 
     Attributes:
-        says: what they say then.
+        says: the wrong result of a used graph.
         asked: the runs on used graphs.
     """
 
@@ -64,7 +64,7 @@ def shrunk_with(shape: Shape, seed: int, says: str, share: float) -> tuple[Shrun
 def test_what_is_left_in_used_graphs_never_makes_a_plan_that_does_not_break(
     says: str, share: float
 ) -> None:
-    """Whether used graphs always break or hide the bug, the minimal plan breaks in ten of ten runs on fresh graphs."""
+    """The minimal plan breaks in ten of ten runs on fresh graphs, also if used graphs always break, or always hide the bug."""
     for shape in SHAPES:
         for seed in SEEDS:
             one, residue = shrunk_with(shape, seed, says, share)

@@ -89,7 +89,10 @@ def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
 
 
 def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
-    """After two kills it is a stream that fails first, after one of them never: the case is the one kill, called as that shows it."""
+    """After two kills a stream fails first, and after one kill it never does.
+
+    The case has one kill, and the signature that one kill shows.
+    """
     in_stream = Bug(PAIR, "error event 503", outcome=Outcome.ERROR, after_s=7.0)
     plain = Bug(SINGLE, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
     runner = SimRunner([in_stream, plain])
@@ -109,7 +112,7 @@ def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
 
 
 def test_a_case_is_called_as_its_minimal_plan_shows_it() -> None:
-    """A chase adopts the wording that the minimal plan shows, and keeps its own one if the plan shows nothing of the family."""
+    """A shrink adopts the signature that the minimal plan shows. It keeps its own if the plan shows none of the family."""
     chase = Sightings(Signature("error_window", "error event 503", "path left"))
     for plan, what in ((SINGLE, "HTTP 503"), (PAIR, "HTTP 500")):
         seen = Violation(Signature("error_window", what, "path left"), 3.0, "")
@@ -121,7 +124,7 @@ def test_a_case_is_called_as_its_minimal_plan_shows_it() -> None:
 
 
 PLAIN = plan_of("kill frontend 0")
-# A pair of deaths and a third one alone, each of which shows the same.
+# A bug that a pair of deaths shows, and also a third death alone.
 EITHER = [Bug(PAIR, "wrong tokens"), Bug(PLAIN, "wrong tokens")]
 
 
@@ -152,7 +155,7 @@ def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -
 
 @pytest.mark.parametrize(("seed", "slots"), [(0, 1), (1, 1), (1, 2), (2, 3)])
 def test_a_search_ends_with_the_plainer_plan(tmp_path: Path, seed: int, slots: int) -> None:
-    """A search ends with the plainer plan, whatever Hypothesis makes of a failing plan that does not contain it."""
+    """A search ends with the plainer plan, although Hypothesis's failing plan does not contain it."""
     rounds, ended = searched(SimRunner(EITHER, slots=slots), tmp_path, seed=seed)
     assert ended == "findings"
     assert [len(finding.case.plan.steps) for finding in rounds.pipeline.findings] == [1]
@@ -250,7 +253,7 @@ def test_a_known_case_is_no_finding_again(tmp_path: Path) -> None:
 
 
 def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> None:
-    """A case that counts as fixed excuses nothing, so its bug is a finding when it comes back."""
+    """A fixed case does not excuse violations, so its bug is a finding when it comes back."""
     bug = Bug(SINGLE, "wrong tokens")
     searched(SimRunner([bug]), tmp_path, seed=3)
     corpus = Corpus(tmp_path / "cases")
@@ -374,7 +377,7 @@ def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> No
 
 
 def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
-    """With `shrink_any`, a shrink may end with a smaller plan that breaks another promise; by default, it may not."""
+    """With `shrink_any`, a shrink may end with a smaller plan that breaks another promise. By default, it may not."""
     both = [Bug(SINGLE, "tokens lost", rate=1.0), Bug(PAIR, "wrong tokens")]
     plan = plan_of("kill decode 0", "kill prefill 0", "kill frontend 0")
     for shrink_any, steps in ((False, 2), (True, 1)):

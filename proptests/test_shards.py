@@ -63,7 +63,7 @@ def test_what_another_shard_kept_meanwhile_is_no_news(
 def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If two shards shrink the same bug at once, the second one to end has no finding."""
+    """If two shards shrink the same bug at once, the second one to end does not report a finding."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
     theirs = searched(tmp_path / "a", tmp_path / "theirs", 0).pipeline.findings[0].case
     ours = Rounds(

@@ -76,7 +76,7 @@ def test_what_shows_every_time_becomes_step_minimal() -> None:
 
 
 def test_what_is_said_of_numbers_is_true() -> None:
-    """Where one matters: the value breaks it, what is said to have been kept does not, and others are not told of."""
+    """For each reported number, its value breaks the promise and its lower value keeps it. Only numbers that matter are reported."""
     told = 0
     for shape, _, one in all_shrunk(1.0):
         for threshold in one.thresholds:
@@ -107,7 +107,7 @@ def test_all_evidence_of_a_pair_takes_few_runs() -> None:
 
 @pytest.mark.parametrize(("rate", "least"), [(0.9, 0.95), (0.6, 0.95), (0.3, 0.80)])
 def test_what_shows_now_and_then_becomes_step_minimal(rate: float, least: float) -> None:
-    """At lower rates, nearly every plan becomes step-minimal within 120 live runs; an unconfirmed plan counts as a miss."""
+    """At lower rates, nearly every plan becomes step-minimal within 120 live runs. An unconfirmed plan counts as a miss."""
     assert share_minimal(rate) >= least
 
 
@@ -180,7 +180,7 @@ def test_wrong_blame_costs_at_most_twice_the_runs() -> None:
 
 
 def test_numbers_end_near_their_threshold() -> None:
-    """At rate 1, a burst that must be over 37 ends at 38 to 42, and numbers that do not matter end at their least value."""
+    """At rate 1, a burst that must be over 37 ends at 38 to 42. Numbers that do not matter end at their least value."""
     for shape, _, one in all_shrunk(1.0):
         if shape.name == "burst > 37 with one alive":
             (burst,) = (step for step in one.plan.steps if isinstance(step, Burst))
@@ -266,7 +266,7 @@ def test_the_same_runs_give_the_same_journal() -> None:
 
 
 def test_what_is_not_seen_again_in_six_runs_is_unconfirmed() -> None:
-    """A failure that six fresh runs do not show again is unconfirmed; half of these runs were of the whole plan."""
+    """A failure that six fresh runs do not show again is unconfirmed. Half of these runs were of the whole plan."""
     shape = BY_NAME["single kill"]
     plan = Plan((Kill("decode", 0), Wait(3.0), Wait(0.5), Kill("prefill", 0)))
     one = shrunk(shape, Simulated(shape, 0, rate=0.0), plan)
@@ -322,7 +322,7 @@ def test_nothing_but_invalid_runs_leaves_it_unconfirmed() -> None:
 
 
 def test_other_replicas_are_tried() -> None:
-    """A bug of any replica is reported as such; a role with one replica has no others to try."""
+    """A bug of any replica is reported as one. A role with one replica has no others to try."""
     anyone = Shape(
         "any decode",
         lambda _moments, plan: (
@@ -343,7 +343,7 @@ def test_other_replicas_are_tried() -> None:
 
 
 def test_a_long_stay_is_given_up_first_and_kept_where_it_matters() -> None:
-    """Only the plan of the stale lease keeps its long stay, of about 7 s; the plans of all other bugs lose theirs."""
+    """Only the plan of the stale lease keeps its long stay, of about 7 s. The plans of all other bugs lose theirs."""
     lease = BY_NAME["stale lease"]
     needed_s = [one.plan.stay_s for shape, _, one in all_shrunk(1.0) if shape is lease]
     assert needed_s

@@ -32,7 +32,7 @@ def test_equality_is_an_equivalence_relation() -> None:
 
 @given(SIGNATURES, SIGNATURES, SIGNATURES)
 def test_any_three_signatures_agree(one: Signature, two: Signature, three: Signature) -> None:
-    """Equal signatures have equal hashes, whichever is asked; and what equals a second equals what that equals."""
+    """Equality of signatures is symmetric and transitive, and equal signatures have equal hashes."""
     assert (one == two) == (two == one)
     assert one != two or hash(one) == hash(two)
     assert not (one == two and two == three) or one == three
@@ -64,7 +64,7 @@ def test_one_failure_in_a_stream_or_not_is_one_family(one: str, other: str) -> N
 
 
 def test_what_tells_two_bugs_apart() -> None:
-    """Another promise, status, class or path is another bug; and `too many` equals nothing beside it."""
+    """Another promise, status, class or path is another bug. `too many` only equals itself."""
     families = {family_of(what) for what in CLASSES}
     assert len(families) == len(CLASSES) - 4
     assert Signature("recovery", "HTTP 503", "no path") != Signature(

@@ -1,4 +1,4 @@
-"""Graph files: what is read, and what is said about what is wrong."""
+"""Tests of graph files: the values that are read, and the errors for wrong ones."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Fixed:
 
 @cache
 def shrunk(name: str, seed: int, rate: float, slots: int) -> tuple[Shrunk, VirtualRunner]:
-    """Shrink a plan; every run takes 4 s."""
+    """Shrink a plan, with runs of 4 s each."""
     shape = next(shape for shape in SHAPES if shape.name == name)
     plan = failing(shape, seed)
     shrinker = partial(_shrink, plan, broken(shape, plan))
@@ -90,7 +90,7 @@ def test_speculative_runs_are_bounded() -> None:
 
 
 def test_a_budget_that_ends_beforehand_is_no_end() -> None:
-    """A budget that ends during speculation does not end the shrink; the first question without a run does."""
+    """A budget that ends during speculation does not end the shrink. The first question without a run does."""
     shape = SHAPES[0]
     plan = failing(shape, 1)
     runner = VirtualRunner(Fixed(shape, 1, 1.0, runs_max=12), lambda *_: 4.0, 4)

@@ -1,4 +1,4 @@
-"""The story of a run: what a reader is told of it, in order, and no more than ten lines."""
+"""Tests of the story of a run: at most ten lines, in order of time."""
 
 from __future__ import annotations
 

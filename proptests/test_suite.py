@@ -66,7 +66,7 @@ def test_a_scenario_is_a_plan(name: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("graph", DEPLOYMENTS)
 def test_every_deployment_has_its_scenarios(graph: str) -> None:
-    """Each deployment has every scenario, except that an aggregated one has no prefill workers to kill."""
+    """Each deployment has every scenario, but an aggregated one lacks those that kill prefill workers."""
     spec = load_graph(graph)
     there = []
     for name in scenario_names(spec):
@@ -168,7 +168,7 @@ async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
         assert all(b.sent_s >= a.ended_s for a, b in pairwise(own))
     usage = list(history.of(Measured))
     assert {one.replica for one in usage} == set(spec.replicas())
-    # One that was killed a moment ago holds nothing.
+    # One that was killed a moment ago does not hold any.
     for name in spec.replicas():
         assert max(one.rss_bytes for one in usage if one.replica == name) > 1 << 20
     assert any(one.cores > 0 for one in usage)
@@ -355,7 +355,7 @@ def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) 
 
 @pytest.mark.parametrize("seed", ["0", "-1"])
 def test_a_dry_run_starts_nothing(project: Path, seed: str) -> None:
-    """A dry run shows the plan as the reason of a skipped test, and starts nothing. A seed may be negative, as in a search."""
+    """A dry run shows the plan as the reason of a skipped test, and does not start a graph. A seed may be negative, as in a search."""
     more = ("--dry-run", "-rs", f"--hypothesis-seed={seed}")
     status, out = run(project, "test_mine.py", "--graph", "toy.toml", *more)
     assert status == 0, out

@@ -31,7 +31,7 @@ def test_the_fake_target_follows_the_protocol(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_plan_runs_against_a_target_in_memory(tmp_path: Path) -> None:
-    """A run needs nothing of its graph but the protocol: steps, heal, judging and the run's folder work without a process."""
+    """A run only needs the `Target` protocol of its graph: steps, heal, judging and the run's folder work without a process."""
     targets = FakeTargets()
     run = await run_live(fake_spec(tmp_path), KILL, tmp_path / "run", opener=targets)
     assert run.verdict.violations == ()
@@ -54,7 +54,7 @@ async def test_a_fault_that_a_target_cannot_do_makes_the_run_invalid(tmp_path: P
 
 @in_loop
 async def test_a_target_in_memory_is_used_again(tmp_path: Path) -> None:
-    """A kept target serves the next run, healed; a target that is lost meanwhile is closed and a fresh one is opened."""
+    """A reusable target is healed and serves the next run. A target that is lost meanwhile is closed, and a fresh one is opened."""
     targets, spec = FakeTargets(), fake_spec(tmp_path)
     plan = plan_of("kill worker 0", "heal none")
     first = await run_live(spec, plan, tmp_path / "1", opener=targets, keep=True)

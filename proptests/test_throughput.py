@@ -1,4 +1,4 @@
-"""What is steady does as much as before: what is refused, what piles up, what became slow."""
+"""Tests of `throughput`: a steady graph does as much as before, without refused, piled-up or slow requests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_what_became_slow(latency_s: float, expected: tuple[str, ...]) -> None:
 
 
 def test_a_burst_may_make_others_wait() -> None:
-    """Requests that are shed while a burst is in the graph do not count; those that are shed later do."""
+    """Requests that are shed while a burst is in the graph do not count. Those that are shed later do."""
     made = recovered()
     late = [r for r in made.requests if r.sent_s > STEADY_S][:20]
     for request in late:
@@ -86,7 +86,7 @@ def test_a_steady_phase_without_those_who_died_is_not_judged() -> None:
 @pytest.mark.parametrize(
     ("capacity", "latency_s", "expected"),
     [
-        (None, 0.9, ()),  # what a decode can do at once is not known
+        (None, 0.9, ()),  # the capacity of a decode worker is not known
         (4, 0.33, ()),  # half of the replicas: each does twice as much, and may take twice as long
         (4, 0.38, ("throughput / slower",)),
     ],

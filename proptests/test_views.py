@@ -1,4 +1,4 @@
-"""What a graph says about itself: when that it differs is a broken promise, and when a run waits to see."""
+"""Tests of the graph's answers about itself: the differences that break a promise, and those for which a run waits."""
 
 from __future__ import annotations
 
