@@ -134,7 +134,7 @@ def test_a_damaged_case_and_one_of_a_newer_schema(
     path = Path("regressions/abc123.json")
     text = path.read_text()
     path.write_text(text[:-20])
-    assert "abc123.json: is damaged: is not valid JSON" in said(
+    assert "abc123.json: is damaged: the text is not valid JSON" in said(
         capsys, "replay", "abc123", "--graph", graph
     )
     path.write_text(json.dumps(json.loads(text) | {"schema": 9}))
@@ -151,10 +151,19 @@ def test_an_unknown_case_is_an_error(graph: str, capsys: pytest.CaptureFixture[s
     assert 'no case "abc124"' in said(capsys, "replay", "abc124", "--graph", graph)
 
 
+def test_a_case_of_another_graph(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A case whose graph is not known here is an error that names the graph and the option."""
+    path = Corpus(Path("regressions")).save(case_of(graph={"name": "other"}))
+    right = "case abc123 is for the graph other, which was not found here. Name its file with --graph FILE."
+    assert said(capsys, "replay", str(path), "--graph", graph) == right
+
+
 def test_a_known_case_needs_a_reason(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A case can be marked as known only with a reason, which is saved."""
     Corpus(Path("regressions")).save(case_of(status="open", why=""))
-    assert "--why is missing" in said(capsys, "mark", "abc123", "known", "--graph", graph)
+    assert "give --why: a known case needs a reason" in said(
+        capsys, "mark", "abc123", "known", "--graph", graph
+    )
     assert main(["mark", "abc123", "known", "--why", "a link", "--graph", graph]) == EXIT_KEPT
     case = Corpus(Path("regressions")).get("abc123")
     assert (case.status, case.why) == ("known", "a link")

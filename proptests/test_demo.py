@@ -42,7 +42,7 @@ def test_the_demo_empties_no_folder_of_others(
     mine.parent.mkdir()
     mine.write_text("mine")
     assert main(["demo", "--results-dir", str(tmp_path)]) == 2
-    assert "is not of an earlier demo" in capsys.readouterr().err
+    assert "exists, and the demo did not make it. Choose another folder." in capsys.readouterr().err
     assert mine.read_text() == "mine"
 
 

@@ -17,12 +17,15 @@ import pytest
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Died, Spawned
+from graphquake.harness.observation.introspection import unlisted_text
 from graphquake.harness.processes.guard import children_of, stat_of
+from graphquake.harness.processes.guard_client import Guard
 from graphquake.harness.processes.procfs import OWNER, REPLICA, Owner, command_of, runs
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.scope import PROCESS, TREE, Child
+from graphquake.harness.targets.target import View
 
 from support.toys import are_open, in_loop, left_of, toy_spec
 
@@ -249,6 +252,27 @@ async def test_a_gauge_that_is_up(tmp_path: Path) -> None:
         await asyncio.sleep(1.0)
         assert await target.leaks() == []
         writer.close()
+
+
+def test_a_short_list_is_named(tmp_path: Path) -> None:
+    """The error names the replicas whose lists are too short, and the key to check. A list that did not come is not a number."""
+    front, other = Replica("front", 0), Replica("front", 1)
+    lists = [View(front, "listing", 1, 2), View(other, "listing", 2, 2)]
+    text = unlisted_text(toy_spec(tmp_path), 10.0, lists)
+    assert text == "toy.toml: after 10 s, front 0 lists 1 of 2 replicas. Check roles.front.listed."
+    text = unlisted_text(toy_spec(tmp_path), 10.0, [View(front, "listing", -1, 2)])
+    assert text == "toy.toml: after 10 s, front 0 gave no list. Check roles.front.listed."
+
+
+@in_loop
+async def test_a_command_that_is_too_long() -> None:
+    """An environment that does not fit into an order is an error that has both sizes."""
+    guard = Guard(lambda *_: None, lambda: None)
+    try:
+        with pytest.raises(GraphError, match=r"take 1500\d\d bytes; at most 131072 fit\. Shorten"):
+            await guard.spawn("key", ["true"], {"A": "x" * 150_000}, "/", "log")
+    finally:
+        await guard.close()
 
 
 BAD_GRAPHS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from typing import Final
 
 from graphquake.harness.observation.http_probe import Answer, Prober
 from graphquake.harness.processes.replicas import Layout, ReplicaState
+from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.metrics import gauges_in, load_in
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Leak, View
 
 SAID_MAX: Final = 160
+
+
+def unlisted_text(spec: GraphSpec, within_s: float, lists: Sequence[View]) -> str:
+    """Say which replicas' lists are too short, although every replica is ready.
+
+    Args:
+        spec: the graph.
+        within_s: how long was waited for the lists, in seconds.
+        lists: each list, with the number of replicas that it names and the right number. A list that did not come has -1.
+    """
+    short = [one for one in lists if one.says < one.holds] or lists
+    said = ", ".join(
+        f"{one.observer} gave no list"
+        if one.says < 0
+        else f"{one.observer} lists {one.says} of {one.holds} replicas"
+        for one in short
+    )
+    keys = " and ".join(dict.fromkeys(f"roles.{one.observer.role}.listed" for one in short))
+    return f"{spec.path.name}: after {within_s:g} s, {said}. Check {keys}."
 
 
 class Introspector:

@@ -304,7 +304,7 @@ class _Guard:
             log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             for fd, standard in ((null_fd, 0), (log_fd, 1), (log_fd, 2)):
                 os.dup2(fd, standard)
-            doing = f"cannot go to {cwd}"
+            doing = f"cannot change to the folder {cwd}"
             os.chdir(cwd)
             doing = f'cannot run "{argv[0]}"'
             # Python ignores SIGPIPE, and what started the harness may have ignored others: ignoring

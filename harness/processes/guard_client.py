@@ -25,6 +25,8 @@ from graphquake.harness.processes.procfs import ended
 # The time limit for the guard to end all processes. A process that survives this is stuck in the kernel.
 END_WITHIN_S: Final = 10.0
 FULL_S: Final = 0.002
+ORDER_MAX_BYTES: Final = guard.PACKET_MAX_BYTES // 2
+GONE: Final = "the guard process of the graph has ended; start again"
 NANO: Final = 1e-9
 
 
@@ -106,9 +108,10 @@ class Guard:
             GraphError: if no process could be started.
         """
         order = json.dumps(["spawn", key, list(argv), dict(env), cwd, log, list(preload)]).encode()
-        if len(order) > guard.PACKET_MAX_BYTES // 2:
+        if len(order) > ORDER_MAX_BYTES:
             raise GraphError(
-                f"command line and environment take {len(order)} bytes, which is too much"
+                f"the command line and the environment take {len(order)} bytes; "
+                f"at most {ORDER_MAX_BYTES} fit. Shorten command or env."
             )
         answer: asyncio.Future[Child] = self._loop.create_future()
         self._orders[key] = answer
@@ -118,7 +121,7 @@ class Guard:
             except BlockingIOError:  # many orders at once: it takes a process start to read one
                 await asyncio.sleep(FULL_S)
             except OSError:
-                raise GraphError("the guard is gone") from None
+                raise GraphError(GONE) from None
             else:
                 return await answer
 
@@ -140,7 +143,7 @@ class Guard:
             case _:
                 self._loop.remove_reader(self._socket.fileno())
                 for key in list(self._orders):
-                    self._answer(key, GraphError("the guard is gone"))
+                    self._answer(key, GraphError(GONE))
                 self._on_lost()
 
     def _answer(self, key: str, answer: Child | GraphError) -> None:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
 from graphquake.harness.observation.http_probe import POLL_S, Prober
-from graphquake.harness.observation.introspection import SAID_MAX, Introspector
+from graphquake.harness.observation.introspection import SAID_MAX, Introspector, unlisted_text
 from graphquake.harness.observation.resource_usage import Usage
 from graphquake.harness.processes.gpus import memory_by_pid
 from graphquake.harness.processes.guard_client import Guard
@@ -126,10 +126,7 @@ class Supervisor:
         await asyncio.gather(*map(self._spawn, self._replicas.values()))
         await asyncio.gather(*map(self._first_ready, self._replicas.values()))
         if not await self.wait_ready(LISTED_WITHIN_S):
-            raise GraphError(
-                f"{self.spec.name}: every replica is ready, but not listed within {LISTED_WITHIN_S:g} s: "
-                + ", ".join(f"{one.says} of {one.holds}" for one in await self._ask.listings())
-            )
+            raise GraphError(unlisted_text(self.spec, LISTED_WITHIN_S, await self._ask.listings()))
 
     async def _first_ready(self, replica: ReplicaState) -> None:
         """Wait until a replica that was just started is ready.

@@ -104,7 +104,7 @@ def _with_capacity(spec: GraphSpec, capacity: int) -> dict[str, Any]:
     takers = {role.name for role in spec.roles if "{capacity}" in role.command}
     if not takers:
         raise NotThereError(
-            f"--max-num-seqs: no command of {spec.name} has {{capacity}}, which is what would be set"
+            f"--max-num-seqs: no command of {spec.name} contains {{capacity}}, so this option cannot set it"
         )
     tables = spec.document["roles"]
     return {
@@ -131,7 +131,7 @@ def scenario_plan(spec: GraphSpec, name: str, strike: Strike) -> Plan:
         return own if own.heal != "all" else replace(own, heal=heal)
     if name not in SCENARIOS:
         known = scenario_names(spec)
-        raise InputError(f'{spec.name}: no scenario "{name}"{did_you_mean(name, known)}')
+        raise InputError(f'{spec.name}: has no scenario "{name}"{did_you_mean(name, known)}')
     if name == NONE:
         return Plan((), heal)
     role, scope = _aim(spec, name)

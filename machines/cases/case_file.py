@@ -88,7 +88,7 @@ def read_case(source: str, text: str) -> Case:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{source}: is damaged: is not valid JSON: {error}") from None
+        raise InputError(f"{source}: is damaged: the text is not valid JSON: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{source}: is damaged: found a {type(data).__name__}, expected a table")
     table = Table(source, data)

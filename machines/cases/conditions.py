@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
-from graphquake.harness.errors import InputError
 from graphquake.harness.spec.bounds import BUILT_IN_PROMISES, Promises
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import LoadSpec
@@ -149,6 +148,5 @@ def _read(table: Table, name: str, kind: object) -> Value:
         return table.whole(name)
     if kind is float:
         return table.number(name)
-    if kind is str:
-        return table.text(name)
-    raise InputError(f"{table.source}: {table.key_path(name)}: has no type that a case can keep")
+    assert kind is str, f"{name} has a type that a case cannot keep"
+    return table.text(name)

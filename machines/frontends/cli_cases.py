@@ -160,7 +160,7 @@ def replay_cases(arguments: argparse.Namespace) -> int:
     for one in named:
         if one.spec is None:
             raise InputError(
-                f"{one.case.id}: found a case of graph {one.case.graph['name']}, which is not known here: give --graph FILE"
+                f"case {one.case.id} is for the graph {one.case.graph['name']}, which was not found here. Name its file with --graph FILE."
             )
     found = _all_cases(arguments) if arguments.all else _distinct(named)
     if not found:
@@ -255,9 +255,7 @@ def mark_case(arguments: argparse.Namespace) -> int:
     corpus, case, _ = _find(arguments, arguments.case)
     why = arguments.why or case.why
     if arguments.status == "known" and not why:
-        raise InputError(
-            f"mark {case.id} known: --why is missing: a known case says why it is known"
-        )
+        raise InputError(f"mark {case.id} known: give --why: a known case needs a reason")
     # The parser of arguments allows no other words.
     status = one_of(arguments.status, MARKS)
     assert status is not None

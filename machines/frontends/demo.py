@@ -70,7 +70,7 @@ def _empty_folder(root: Path) -> Path:
     if folder.exists():
         if not (folder / MARK).is_file():
             raise InputError(
-                f"--results-dir: {folder} exists and is not of an earlier demo, so it is not emptied; choose another folder"
+                f"--results-dir: {folder} exists, and the demo did not make it. Choose another folder."
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
