@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,8 @@ from support.made import Made, plan_of
 from support.toys import in_loop
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+# The margins of the picture, its first panel's top, and a lane's height, in pixels, as in page.js.
+LEFT, RIGHT, TOP, LANE = 110, 24, 70, 26
 HOSTILE = "<!-- <script> </script><script>document.title = 'owned'</script>"
 # The number of dots of each of these colors in the page's canvas, and the number of colors.
 LOOK = """
@@ -78,30 +81,48 @@ def test_nothing_of_a_log_becomes_code() -> None:
     assert re.search(r'<script id="data" type="application/json">\{.*\}</script>', text)
 
 
+async def told_at(browser: Browser, data: dict[str, Any], at_s: float, y: float) -> str:
+    """Hover over a time, y pixels below the top of the picture, and return the picture's text with its tooltip."""
+    box = "document.getElementById('picture')"
+    x0, y0, width = await browser.run(
+        f"(({{x, y, width}}) => [x, y, width])({box}.getBoundingClientRect())"
+    )
+    share = (at_s - data["begin_s"]) / (data["end_s"] - data["begin_s"])
+    await browser.point_at(x0 + LEFT + share * (width - LEFT - RIGHT), y0 + y)
+    await asyncio.sleep(0.3)
+    return str(await browser.run(f"{box}.innerText"))
+
+
 @needs_browser
 @in_loop
 async def test_a_browser_draws_it(tmp_path: Path) -> None:
-    """A browser draws the marks of fault, heal and violations, explains them on hover, and reports no error."""
-    path = write_page(broken().history(), tmp_path)
+    """A browser draws the marks of fault, heal and violations, explains each mark and each life on hover, and reports no error."""
+    history = broken().history()
+    verdict = judge(history)
+    data, first = content(history, verdict), verdict.violations[0]
+    # The panel of the requests, 150 px high, follows that of four lanes. Violations lie on its time axis.
+    below = TOP + 4 * LANE + 30
+    path = write_page(history, tmp_path)
     async with Browser.open() as browser:
         await browser.show(path)
         assert await browser.run("document.title") == "made: kill decode 0; wait 0.50 s"
         seen = await browser.run(LOOK)
         words = await browser.run("document.body.innerText")
-        # In the middle of the lane of decode 0, at the left.
-        box = await browser.run(
-            "(({x, y}) => [x, y])(document.getElementById('picture').getBoundingClientRect())"
-        )
-        await browser.point_at(box[0] + 300, box[1] + 70 + 2.5 * 26)
-        await asyncio.sleep(0.3)
-        told = await browser.run("document.getElementById('picture').innerText")
+        life = await told_at(browser, data, 1.0, TOP + 2.5 * LANE)
+        # Between the lanes of prefill 0 and decode 0, no life hides a line.
+        fault = await told_at(browser, data, 2.0, TOP + 2 * LANE)
+        heal = await told_at(browser, data, 2.5, TOP + 2 * LANE)
+        violation = await told_at(browser, data, first.at_s, below + 150)
         complaints = browser.complaints
     # A line across six panels of 80 px and more, some triangles of 9 px, and a dashed line.
     assert seen["fault"] > 400
     assert seen["violation"] > 50
     assert seen["heal"] > 100
     assert "error_window" in words
-    assert "decode 0, incarnation 0: ready" in told
+    assert "decode 0, incarnation 0: ready" in life
+    assert "kill decode 0 at 2.00 s" in fault
+    assert "healed at 2.50 s" in heal
+    assert f"{first.signature} at " in violation
     assert complaints == []
 
 
