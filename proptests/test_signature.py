@@ -13,8 +13,10 @@ PROMISES = ("error_window", "recovery", "answers", "no_leak", "promises:no_5xx")
 CLASSES = (
     "HTTP 404", "HTTP 500", "HTTP 503", "error event", "error event 404", "error event 500", "error event 503",
     "connection lost", "stream cut", "connection refused", "error body", "no [DONE]", "no JSON", "no answer",
-    "no byte", "deadline", "too many", "wrong tokens", "gauge", "process", "decode died / signal 9",
-    "frontend lists too many", "shed",
+    "no finish reason", "finish reason error", "no byte", "deadline", "too many", "wrong tokens", "tokens lost",
+    "too many tokens", "mixed ids", "wrong length", "gauge", "process", "socket", "gpu memory",
+    "decode died / signal 9", "frontend lists too many", "frontend lists too few", "frontend not ready",
+    "frontend ready without a path", "shed", "falls behind", "slower",
 )  # fmt: skip
 SIGNATURES = st.builds(
     Signature, st.sampled_from(PROMISES), st.sampled_from(CLASSES), st.sampled_from(PATH_WORDS)
