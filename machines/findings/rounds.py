@@ -139,7 +139,7 @@ class Rounds:
         for case in self.pipeline.excuses.cases:
             if any(_acts(one) == _acts(plan) for one in case.plans(plan)):
                 return f"only case {case.id} itself"
-        return None if self.novelty.has_turn(plan) else "shows less than others"
+        return None if self.novelty.has_turn(plan) else "would show less than others"
 
 
 def _acts(plan: Plan) -> tuple[Step, ...]:
