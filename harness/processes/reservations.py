@@ -48,14 +48,18 @@ class Reservations:
         raise GraphError(f"no free TCP port between {FIRST_PORT} and {_end_port()}")
 
     def gpus(self, count: int, *, share: bool = False) -> list[str]:
-        """Reserve GPUs, named as in CUDA_VISIBLE_DEVICES.
+        """Choose GPUs for one replica. GPUs that are not shared are reserved.
 
         Args:
             count: the number of GPUs.
-            share: allow other replicas to use the same GPUs. Each call begins after the last GPU of the call before.
+            share: allow other replicas to use the same GPUs. If the machine shows at least `count` GPUs, nothing is reserved.
+                Each call then begins after the last GPU of the call before.
+
+        Returns:
+            `count` names, as in CUDA_VISIBLE_DEVICES.
 
         Raises:
-            GraphError: if fewer GPUs are free, or exist.
+            GraphError: if the machine shows fewer GPUs, or, without `share`, if fewer of them are free.
         """
         there = visible_gpus()
         if share and len(there) >= count:

@@ -386,6 +386,9 @@ class Supervisor:
         return self._usage.look(time.monotonic(), pids, held, said)
 
     async def leaks(self) -> list[Leak]:
-        """See `Target.leaks`: processes without a replica, ports that they listen on, GPU memory, gauges that are not 0."""
+        """See `Target.leaks`. Leaks are processes without a replica, ports that they listen on, and GPU memory.
+
+        Gauges above 0 are leaks too, and so are ready replicas whose metrics can't be read.
+        """
         live = {one.running.key for one in self._replicas.values() if one.running}
         return [*self._tree.leaks(live), *await self._ask.raised_gauges()]

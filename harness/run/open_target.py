@@ -1,4 +1,4 @@
-"""Make a target from a graph's spec: the only place that names the kinds of targets.
+"""Open the target of a graph file: the only module that names the kinds of targets.
 
 A new kind of target is a class that follows `Target` and a function of the type `OpenTarget` that opens it.
 `open_target` chooses between these functions. Today a graph file knows only graphs that Graphquake launches itself.

@@ -29,9 +29,9 @@ from graphquake.machines.runners.budget import BudgetSpent
 
 Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
 
-# A draw costs 10 ms and a run 10 s, so the budget ends a round long before this bound.
+# A draw costs about 7 ms and a run seconds, so the budget ends a round long before this bound.
 PLANS_A_ROUND: Final = 2_000
-# After this many rounds without a live run, every plan of the graph has been drawn, and the search ends.
+# After this many rounds without a live run, the search ends. It takes all plans of the graph as drawn.
 IDLE_ROUNDS_MAX: Final = 3
 
 SETTINGS: Final = settings(
