@@ -48,7 +48,12 @@ def stream(
 
 
 def outcome(body: bytes, *, exact: bool = True) -> tuple[str, str]:
-    """Return the outcome and the detail of request 3."""
+    """Check a streamed body as the answer to request 3, and return its outcome and detail.
+
+    Args:
+        body: the event stream.
+        exact: the oracle knows the right answer.
+    """
     got = Checker(EXACT if exact else LOOSE).check_stream(3, body)
     return got.outcome, got.detail
 

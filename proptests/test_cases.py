@@ -249,7 +249,7 @@ def test_the_folder_of_a_replay_is_judged_by_the_bounds_of_the_case(tmp_path: Pa
 
 
 def test_an_old_case_takes_the_other_bounds_from_the_graph_file() -> None:
-    """Schema 1 kept seven bounds, and no clients for an open loop."""
+    """A case of schema 1 keeps only seven bounds. Its replay takes the other bounds from the graph file. An open loop has no clients."""
     replayed = read_case("old", json.dumps(OLD)).as_in(different(spec_of()))
     assert (replayed.promises.in_flight, replayed.promises.window_s) == ("may fail", 2.0)
     assert (replayed.promises.slower, replayed.lease_s) == (3.0, 12.0)

@@ -79,8 +79,13 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_a_graph_file_that_is_not_there(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each command that takes a graph file reports a missing one in the same words."""
-    for arguments in (["try", "no.toml"], ["run", "p", "--graph", "no.toml"]):
+    """`try`, `run`, `replay` and `mark` report a missing graph file in the same words."""
+    for arguments in (
+        ["try", "no.toml"],
+        ["run", "p", "--graph", "no.toml"],
+        ["replay", "abc123", "--graph", "no.toml"],
+        ["mark", "abc123", "open", "--graph", "no.toml"],
+    ):
         assert said(capsys, *arguments) == "no.toml: no such file"
 
 

@@ -160,7 +160,10 @@ def test_percentiles() -> None:
 
 
 def test_reported_outages_are_those_of_the_server() -> None:
-    """Each outage of a live server is reported once, and most of them to a quarter of a second. `bench_clock` measures how exactly."""
+    """Each outage of a live server is reported once. The median error of the window is at most a quarter of a second.
+
+    The same bound holds for the first success. `bench_clock` measures the errors exactly.
+    """
     truth, impacts = asyncio.run(bench_clock.measure(8, seed=3))
     assert len(impacts) == len(truth) == 8
     usual = bench_clock.at_percentile(bench_clock.errors(truth, impacts), 0.5)

@@ -173,7 +173,7 @@ def test_a_killed_replica_is_down_from_the_begin_of_the_kill(
 
 
 def test_a_burst_in_the_window_may_fail_with_it() -> None:
-    """Failures of a burst that is sent within the window are not too many."""
+    """The limit on failures in the window does not count failures of a burst in that window."""
     made = healthy().step("kill decode 0", 2.0)
     for _ in range(43):
         made.ask(2.5, outcome=Outcome.ERROR, group="burst 1")

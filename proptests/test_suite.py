@@ -60,7 +60,7 @@ def steps(graph: str | GraphSpec, name: str, strike: Strike = FAST) -> list[str]
     ],
 )
 def test_a_scenario_is_a_plan(name: str, expected: list[str]) -> None:
-    """A scenario's fault comes the given time after the first request. Without respawn, dead replicas stay dead."""
+    """A scenario's fault follows the first request after the given time. Without respawn, dead replicas stay dead."""
     assert steps("disagg-p-tp-1-dp-1-d-tp-2-dp-1", name) == expected
 
 

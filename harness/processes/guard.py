@@ -50,7 +50,7 @@ _KILL_AGAIN_MAX_S: Final = 0.1
 
 
 # ------------------------------------------------------------------------------------------- /proc
-# It stands here and not in `procfs`, which imports it, because the guard runs without packages.
+# This section is not in `procfs`, because the guard runs without packages. `procfs` imports it from here.
 
 
 class Stat(NamedTuple):

@@ -31,7 +31,7 @@ PROMPT_MAX: Final = 2048
 BODY_MAX_BYTES: Final = 1 << 20
 RETRY_S: Final = 0.02
 # The time after its last token in which a request keeps looking for a processor before it is refused.
-NOBODY_MAX_S: Final = 3.0
+NO_INSTANCE_MAX_S: Final = 3.0
 SERVING_ROLES: Final = ("processor", "prefill", "decode", "agg")
 _STATUS: Final = {"busy": 429, "unavailable": 503, "deadline": 504}
 
@@ -179,7 +179,7 @@ class Frontend(Node):
             Refused: if it comes to no end.
         """
         until_s = time.monotonic() + DEADLINE_S
-        give_up_s = time.monotonic() + NOBODY_MAX_S
+        give_up_s = time.monotonic() + NO_INSTANCE_MAX_S
         done = ""
         while len(done) < count:
             message = {
@@ -192,7 +192,7 @@ class Frontend(Node):
                 async with aclosing(self.asked(message)) as texts:
                     async for text in texts:
                         done += text
-                        give_up_s = time.monotonic() + NOBODY_MAX_S
+                        give_up_s = time.monotonic() + NO_INSTANCE_MAX_S
                         yield text
             except Gone as gone:
                 if time.monotonic() >= min(until_s, give_up_s):

@@ -112,7 +112,7 @@ class _View:
     heard_s: float = -math.inf
 
     def all(self) -> dict[str, Instance]:
-        """Those that count: while it is not back for a lease, those of before as well.
+        """The instances that count. While the registry is not back for a lease, the earlier ones count too.
 
         The time that it is silent, stalled say, does not count, because it hears of no instance then.
         """

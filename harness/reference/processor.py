@@ -30,8 +30,8 @@ SILENCE_MAX_S: Final = 1.0
 # Attempts follow each other at this distance, doubled each time up to the maximum. The deadline bounds their number.
 BACKOFF_S: Final = 0.01
 BACKOFF_MAX_S: Final = 0.2
-# The time for which a request waits while no instance is listed. The gap ends when a respawned instance joins.
-NOBODY_MAX_S: Final = 0.5
+# The time that a request waits if no instance is listed, in seconds. A respawned instance often joins within it.
+NO_INSTANCE_MAX_S: Final = 0.5
 AVOID_S: Final = LEASE_S
 
 
@@ -220,7 +220,7 @@ class Processor(Node):
         Raises:
             Unavailable: if none is listed, for a while.
         """
-        until_s = time.monotonic() + NOBODY_MAX_S
+        until_s = time.monotonic() + NO_INSTANCE_MAX_S
         while not (listed := self.directory.of_role(role)):
             if time.monotonic() >= until_s:
                 raise Unavailable(f"no {role} is listed")

@@ -32,7 +32,7 @@ class Lease:
 
 
 class Registry(Node):
-    """The list, and the connections that watch it."""
+    """The process that keeps the list of instances, and sends it to each watcher when it changes."""
 
     role = "registry"
 

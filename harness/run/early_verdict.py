@@ -23,11 +23,11 @@ from graphquake.harness.history.history import History
 
 Enough: TypeAlias = Callable[[History], bool]
 
-# A pause lasts at least this many times the CPU time of the question before it.
+# The shortest pause after a question, as a multiple of the CPU time of that question.
 PAUSE_FACTOR: Final = 49.0
 # Time alone may break a promise, so a question is asked at least this often.
 ASK_AT_LEAST_EVERY_S: Final = 2.0
-# The interpreter's switch interval while a question is being answered.
+# The interpreter's switch interval during a question. It is short so that the event loop soon gets its turn.
 SWITCH_INTERVAL_S: Final = 0.0005
 
 

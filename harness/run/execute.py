@@ -104,7 +104,7 @@ async def first_answer(target: Target) -> None:
             asked := await load.ask_once()
         ).outcome != Outcome.OK and load.now_s() <= FIRST_ANSWER_S:
             await asyncio.sleep(POLL_S)
-    # Not raised above: the clients' task group would wrap it into an ExceptionGroup.
+    # The error is raised outside the block. Inside, the task group would wrap it into an ExceptionGroup.
     if asked.outcome != Outcome.OK:
         raise GraphError(
             f"{target.spec.name}: every replica is ready, but no right answer within "
@@ -209,7 +209,7 @@ class _Run:
                 self._begin("drain")
                 await self._drain()
             except BaseException:
-                # Nobody waits for the requests of a run that was ended.
+                # The requests of a run that was ended are not awaited.
                 load.abort()
                 raise
 

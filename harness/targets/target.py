@@ -42,7 +42,7 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A statement of the graph about itself, compared with the truth.
+    """The graph's statement about itself, and the true state.
 
     Attributes:
         observer: the replica that was asked.

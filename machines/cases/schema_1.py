@@ -19,7 +19,7 @@ from graphquake.harness.spec.table import Table, shown
 SCHEMA: Final = 1
 # Two words of old signatures that no run is signed by any more.
 TOO_MANY: Final = "too many"
-# Every error event that is in a run folder of that time has this status.
+# In run folders of that time, every error event has this status.
 EVENT_STATUS: Final = 503
 
 _FIRST_CLASS: Final = re.compile(r"\d+ × ([^,;]+)")

@@ -112,7 +112,13 @@ class PlanMachine(RuleBasedStateMachine):
         return self.has_room and one.may(self) and (one.at is None or bool(self.targets(one.at)))
 
     def targets(self, at: Callable[[Replica], Step]) -> list[Replica]:
-        """The replicas at which a step may aim."""
+        """The replicas that a step may hit now, if the model allows the step and the plan keeps its chosen role and path.
+
+        The list is empty if the graph file does not allow the fault.
+
+        Args:
+            at: makes the step that hits a replica.
+        """
         found = []
         for replica in self.spec.replicas():
             step = at(replica)

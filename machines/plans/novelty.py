@@ -99,7 +99,7 @@ class _Look:
             self.last = act, self.at_s
 
     def _hidden(self) -> tuple[str, ...]:
-        """Mark the features of acts without a serving path: requests do not show the effects of such an act."""
+        """The mark of a step while no path is up. It makes a separate feature: requests do not show the effect of such a step."""
         return () if self._model.serves() else (HIDDEN,)
 
     def _soon(self, since_s: float) -> str:

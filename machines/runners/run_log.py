@@ -51,7 +51,7 @@ class RunLog:
 
     @property
     def live_s(self) -> float:
-        """The seconds that all live runs took together."""
+        """The sum of the durations of all live runs, in seconds."""
         return sum(self.run_s)
 
     def draw(self, plan: Plan, became: str) -> None:

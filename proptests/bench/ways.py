@@ -72,7 +72,7 @@ class Result:
 
 
 class Way(Protocol):
-    """A way of shrinking. It may make at most `runs_max` live runs."""
+    """A shrinking algorithm under comparison. It may make at most `runs_max` live runs."""
 
     runs_max: ClassVar[int]
 
@@ -167,7 +167,7 @@ def _prob_dd(steps: _Steps) -> list[int]:
         if steps.fails(rest):
             now = rest
             continue
-        # Steps that depend on the removed ones went with them, so the answer is about the removed ones.
+        # Dependent steps were removed too. So the answer is about the whole removal.
         surprise = 1 - math.prod(1 - needed[place] for place in removal)
         for place in removal:
             needed[place] = min(1.0, needed[place] / surprise)
