@@ -115,7 +115,7 @@ def test_an_unknown_key_and_a_wrong_type(graph: str, capsys: pytest.CaptureFixtu
             'my.plan: plan step 2, "kill server 0 engine": server has no child "engine"',
         ),
         ("respawn server 0", 'my.plan: plan step 2, "respawn server 0": '),
-        ("kil server 0", 'my.plan: step 2: "kil server 0" is no step; did you mean "kill"?'),
+        ("kil server 0", 'my.plan: step 2: "kil server 0" is not a step; did you mean "kill"?'),
     ],
 )
 def test_a_plan_that_is_not_possible(

@@ -117,7 +117,7 @@ def test_a_file_has_scenarios_of_its_own() -> None:
     assert steps(spec, "frontend", Strike(respawn=True)) == ["kill frontend 0"]
     with pytest.raises(InputError, match='no scenario "twise"; did you mean "twice"'):
         steps(spec, "twise")
-    with pytest.raises(InputError, match=r"made.toml: scenarios.bad: step 1: .* is no step"):
+    with pytest.raises(InputError, match=r"made.toml: scenarios.bad: step 1: .* is not a step"):
         spec_of(scenarios={"bad": ["bite decode 0"]})
 
 
