@@ -50,6 +50,12 @@ def _commands() -> dict[str, Any]:
     return dict(choices)
 
 
+def test_every_option_has_a_help_text() -> None:
+    """`--help` explains every option and every argument of each command."""
+    silent = [one for made in _commands().values() for one in made._actions if not one.help]
+    assert silent == []
+
+
 def test_the_page_of_options_has_every_command() -> None:
     """options.md has a heading for each command."""
     text = (DOCS / "reference/options.md").read_text(encoding="utf-8")

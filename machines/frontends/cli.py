@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from graphquake.harness.errors import (
     EXIT_BROKEN,
@@ -47,6 +47,12 @@ from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.session import check_machine, open_corpus, results_folder
 from graphquake.machines.shrinking.stats import wilson
 
+ABOUT: Final = (
+    "Find and replay fault sequences that break promises of an inference-serving graph. "
+    "Exit status: 0 kept, 1 broken, 2 input error, 3 proved nothing."
+)
+GRAPH: Final = "the name of a ready-made graph, or a graph file"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
@@ -63,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="graphquake", description=__doc__)
+    parser = argparse.ArgumentParser(prog="graphquake", description=ABOUT)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, what: str, function: Any) -> argparse.ArgumentParser:
@@ -88,6 +94,21 @@ def _parser() -> argparse.ArgumentParser:
             help="limit: live time (10m), live runs (60runs), or both with a comma (no limit)",
         )
 
+    def where(made: argparse.ArgumentParser) -> None:
+        made.add_argument(
+            "--graph",
+            action="append",
+            default=[],
+            metavar="NAME|FILE",
+            help="the graph of the case, if it is not found here; may be given more than once (the ready-made graphs, and *.toml here)",
+        )
+        made.add_argument(
+            "--chaos-corpus",
+            type=Path,
+            metavar="DIR",
+            help="the folder of the cases (regressions, beside the graph file)",
+        )
+
     add_demo_options(
         command("demo", "find a planted bug in a small real graph, in less than a minute", demo)
     )
@@ -96,22 +117,22 @@ def _parser() -> argparse.ArgumentParser:
         "start a graph without faults; show its promises, the possible steps and the cost of a run",
         _try,
     )
-    tried.add_argument("graph", metavar="NAME|FILE")
+    tried.add_argument("graph", metavar="NAME|FILE", help=GRAPH)
     results_dir(tried)
 
     run = command("run", "run a plan that you give", _run)
     run.add_argument(
         "plan",
         metavar="PLAN",
-        help="a file (JSON, or one step a line), the steps themselves with semicolons between them, or - for standard input",
+        help="a file (JSON, or one step a line), or steps divided by semicolons, or - for standard input",
     )
-    run.add_argument("--graph", required=True, metavar="NAME|FILE")
-    run.add_argument("--runs", type=int, default=1, metavar="N")
+    run.add_argument("--graph", required=True, metavar="NAME|FILE", help=f"{GRAPH} (required)")
+    run.add_argument("--runs", type=int, default=1, metavar="N", help="the number of runs (1)")
     for made in (tried, run):
         made.add_argument(
             "--share-gpus",
             action="store_true",
-            help="give replicas the same GPUs if there are too few",
+            help="let replicas share GPUs if there are too few",
         )
     run.add_argument("--json", action="store_true", help="verdicts and violations as JSON")
     run.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
@@ -123,39 +144,52 @@ def _parser() -> argparse.ArgumentParser:
         "run the plan of a case again, to see whether it still breaks its promise",
         replay_cases,
     )
-    again.add_argument("case", nargs="*", metavar="ID|FILE")
+    again.add_argument("case", nargs="*", metavar="ID|FILE", help="the id of a case, or its file")
     again.add_argument(
-        "--all", action="store_true", help="replay every case of the graphs given, or found here"
+        "--all",
+        action="store_true",
+        help="replay every case of the graphs given with --graph, or of the ready-made graphs and the graph files here",
     )
-    again.add_argument("--record", action="store_true", help="add the result to the case")
-    again.add_argument("--runs", type=int, metavar="N", help="the number of runs")
-    again.add_argument("--graph", action="append", default=[], metavar="NAME|FILE")
-    again.add_argument("--chaos-corpus", type=Path, metavar="DIR")
+    again.add_argument(
+        "--record",
+        action="store_true",
+        help="add the result to the case; makes at least 5 runs unless --runs is given",
+    )
+    again.add_argument(
+        "--runs", type=int, metavar="N", help="the number of runs (as many as a sure answer takes)"
+    )
+    where(again)
     again.add_argument(
         "--strict-known",
         action="store_true",
-        help="a known case that does not break any more fails",
+        help="fail if a known case no longer breaks its promise",
     )
     again.add_argument("--dry-run", action="store_true", help="print the plans; start nothing")
     results_dir(again)
     budget(again)
 
     mark = command("mark", "set the status of a case: open, known or fixed", mark_case)
-    mark.add_argument("case", metavar="ID|FILE")
-    mark.add_argument("status", choices=MARKS)
+    mark.add_argument("case", metavar="ID|FILE", help="the id of a case, or its file")
+    mark.add_argument("status", choices=MARKS, help="the new status")
     mark.add_argument("--why", default="", help="a reason or a link; a known case needs one")
-    mark.add_argument("--graph", action="append", default=[], metavar="NAME|FILE")
-    mark.add_argument("--chaos-corpus", type=Path, metavar="DIR")
+    where(mark)
 
     check = command("check", "judge the history of an old run again", _check)
-    check.add_argument("history", type=Path, metavar="FOLDER")
-    check.add_argument("--json", action="store_true")
+    check.add_argument("history", type=Path, metavar="FOLDER", help="the folder of a run")
+    check.add_argument("--json", action="store_true", help="the verdict as JSON")
 
     results = command(
         "results", "print the table of the runs in a folder, and draw their pictures", _results
     )
-    results.add_argument("folder", type=Path, metavar="DIR")
-    results.add_argument("--format", choices=FORMATS, default=FORMATS[0])
+    results.add_argument(
+        "folder", type=Path, metavar="DIR", help="the folder of the runs; they may be in subfolders"
+    )
+    results.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help=f"the form of the table ({FORMATS[0]})",
+    )
     results.add_argument(
         "--compare",
         type=Path,
@@ -167,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=SLOW_S,
         metavar="S",
-        help=f"a success that takes longer counts as a violation ({SLOW_S})",
+        help=f"a right answer that takes longer, in seconds, counts as slow ({SLOW_S})",
     )
     return parser
 

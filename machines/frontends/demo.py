@@ -80,8 +80,16 @@ def _empty_folder(root: Path) -> Path:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Register the arguments of the command."""
-    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="draws other plans")
-    parser.add_argument("--results-dir", type=Path, default=Path(".graphquake"), metavar="DIR")
+    parser.add_argument(
+        "--seed", type=int, default=SEED, metavar="N", help=f"draws other plans ({SEED})"
+    )
+    parser.add_argument(
+        "--results-dir",
+        type=Path,
+        default=Path(".graphquake"),
+        metavar="DIR",
+        help="the results folder (.graphquake)",
+    )
 
 
 def _is_confirmed(summary: GraphSummary) -> bool:

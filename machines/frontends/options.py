@@ -67,11 +67,14 @@ def add_options(group: pytest.OptionGroup) -> None:
         help="folder for a copy of summaries, tables and pages that CI can keep",
     )
     flag("--chaos-shrink-any", "while shrinking, accept a plan that breaks any promise in any way")
-    flag("--chaos-keep-failed", "never delete a broken or invalid run (2 GiB of runs are kept)")
-    flag("--chaos-share-gpus", "give replicas the same GPUs if there are too few")
+    flag(
+        "--chaos-keep-failed",
+        "never delete a broken or invalid run; without it, the oldest go beyond 2 GiB",
+    )
+    flag("--chaos-share-gpus", "let replicas share GPUs if there are too few")
     flag("--chaos-dry-run", "print the first plans; start nothing")
-    flag("--chaos-strict", "an unconfirmed finding fails")
-    flag("--chaos-strict-known", "a known case that does not break any more fails")
+    flag("--chaos-strict", "fail if a finding could not be confirmed")
+    flag("--chaos-strict-known", "fail if a known case no longer breaks its promise")
 
 
 def _add_limits(add: Callable[..., None]) -> None:
@@ -85,7 +88,7 @@ def _add_limits(add: Callable[..., None]) -> None:
         "--chaos-shrink-budget",
         default="",
         metavar="T",
-        help="limit for each shrink; a plan that is not minimal by then is saved as unshrunk, and the next search goes on with it",
+        help="limit for each shrink; a plan that is not minimal by then is saved as unshrunk, and the next search continues (no limit)",
     )
     add(
         "--chaos-replay-budget",

@@ -76,7 +76,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     number("--requests-per-client", known.requests_per_client, "requests of each client")
     number("--input-token-length", known.input_token_length, "tokens of a prompt")
     number("--output-token-length", known.output_token_length, "tokens of an answer")
-    number("--max-retries", known.max_retries, "attempts of a request, 1 s apart")
+    number(
+        "--max-retries",
+        known.max_retries,
+        "attempts of a request, the first one included, 1 s apart",
+    )
     group.addoption(
         "--max-num-seqs",
         type=int,
@@ -112,7 +116,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--victim",
         default="0",
         metavar="INDEX|random",
-        help="index of the first one; random: drawn from --hypothesis-seed (0)",
+        help="index of the first replica that the fault hits (0), or random, drawn from --hypothesis-seed",
     )
 
 
@@ -126,7 +130,7 @@ def _add_common_options(group: pytest.OptionGroup) -> None:
         help="graph to run the scenarios on; may be given more than once (the suite's deployments, dynamo-agg, dynamo-disagg)",
     )
     group.addoption(
-        "--share-gpus", action="store_true", help="give replicas the same GPUs if there are too few"
+        "--share-gpus", action="store_true", help="let replicas share GPUs if there are too few"
     )
     group.addoption(
         "--results-dir",
