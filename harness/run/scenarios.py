@@ -147,7 +147,7 @@ def _aim(spec: GraphSpec, name: str) -> tuple[RoleSpec, Scope]:
         for role in (_role(spec, "decode_worker"), _role(spec, "prefill_worker")):
             if role is not None and role.children:
                 return role, Child(next(iter(role.children)))
-        raise NotThereError(f"no worker of {spec.name} has an engine as a child of its own")
+        raise NotThereError(f"no worker of {spec.name} has an engine as a child process")
     found = _role(spec, name)
     if found is None:
         raise NotThereError(f"{spec.name} has no {name.replace('_', ' ')}")

@@ -94,7 +94,7 @@ def _add_limits(add: Callable[..., None]) -> None:
         "--chaos-replay-budget",
         default="",
         metavar="T",
-        help="limit for the replay of each case (half of what is left)",
+        help="limit for the replay of each case (half of the remaining budget)",
     )
     add(
         "--chaos-max-findings",

@@ -188,7 +188,7 @@ def bench_spec(entry: str, **load: float) -> GraphSpec:
 
 
 async def client_cost(turns: int) -> dict[str, float]:
-    """Measure the median CPU time of a streamed request in the open and in the closed loop, against a bare loop; and memory."""
+    """Measure the median CPU time of a streamed request in the open and in the closed loop, against a bare loop. Measure memory, too."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SERVER, stdout=asyncio.subprocess.PIPE
     )

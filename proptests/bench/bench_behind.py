@@ -48,7 +48,7 @@ class Meeting(FindingPipeline):
     met: list[Violation] = field(default_factory=list)
 
     def find(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
-        """End the search if a run shows a wanted violation; otherwise make no finding."""
+        """End the search if a run shows a wanted violation. Otherwise do not make a finding."""
         del plan, violation
         self.met += [one for one in self.excuses.unexplained(first) if one.promise in self.wanted]
         if self.met:

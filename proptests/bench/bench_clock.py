@@ -33,7 +33,7 @@ PROPTESTS: Final = Path(__file__).parent.parent
 RATE_PER_S: Final = 100.0
 OUTAGE_S: Final = (0.15, 0.6)
 BETWEEN_S: Final = 0.45
-# The server ends by itself if it is not killed.
+# The time after which the server ends if it is not killed.
 AFTERWARDS_S: Final = 30.0
 ANSWER: Final = json.dumps(
     {"id": "1", "choices": [{"text": "a", "finish_reason": "length"}], "usage": {"completion_tokens": 1}}
@@ -142,7 +142,7 @@ async def measure(outages: int, seed: int) -> tuple[list[Outage], list[Impact]]:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """The errors of what is reported, in seconds."""
+    """The errors of the reported times, in seconds."""
 
     window_s: float
     first_ok_s: float

@@ -83,7 +83,7 @@ def wrong_priors() -> Iterator[None]:
 
 
 def wrong_prior() -> Further:
-    """Measure what a wrong prior costs: the ratio of the median runs (B) for each bug. At most 2 is wanted."""
+    """Measure the cost of a wrong prior: the ratio of the median runs (B) for each bug. At most 2 is wanted."""
 
     def median_runs(shape: Shape) -> float:
         way = Ours(Costs())
@@ -270,7 +270,7 @@ def _noisy(seed: int) -> str:
 
 
 def reuse() -> Further:
-    """Measure what it saves to reuse graphs that start slowly, at rates 1 and .6."""
+    """Measure the time saved by reusing graphs that start slowly, at rates 1 and .6."""
     often, seldom = saved(1.0, SEEDS), saved(0.6, SEEDS)
     text = (
         f"used graphs: {often.shrinking:.2f} of the time of all-fresh while shrinking, {often.all:.2f} with confirming runs "

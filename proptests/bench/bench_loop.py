@@ -1,6 +1,6 @@
 """Measure how late the event loop of the clients runs while an early verdict is asked for. `tox -e bench -- bench_loop`.
 
-A bare HTTP server in a process of its own answers at once; every 200th request fails, so that there is always something new to judge.
+A bare HTTP server in a separate process answers at once. Every 200th request fails, so that the judge always has a new failure.
 The clients send RATE requests a second in an open loop. A ticker in the same loop sleeps for 1 ms again and again, and writes down how much
 later it woke up. `enough` judges the whole history as a search does, and never finds it enough.
 """

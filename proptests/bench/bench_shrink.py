@@ -94,7 +94,7 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, save and print; check the wanted numbers if asked to."""
+    """Measure, save and print. Check the wanted numbers if asked to."""
     options = _options()
     costs = Costs(start_s=options.start_s, after_s=options.after_s)
     rows, took_s = _read(options.json, costs, options.ways)

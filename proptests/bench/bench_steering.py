@@ -1,4 +1,4 @@
-"""Measure what it saves to choose which drawn plans are run: `tox -e bench -- bench_steering --seeds 20`.
+"""Measure the runs saved by choosing among drawn plans: `tox -e bench -- bench_steering --seeds 20`.
 
 The measure is the number of live runs and seconds until a simulated bug first shows, with and without a choice. The plans of each seed are
 drawn once. Every way of choosing takes its runs from the same draws, in their order. Every bug shows at rate 1. A search has at most
@@ -37,7 +37,7 @@ def in_order(plans: Sequence[Plan], runs: int) -> list[Plan]:
 
 
 def by_novelty(plans: Sequence[Plan], runs: int, run_s: float) -> list[Plan]:
-    """Choose like the search, if a run costs `run_s` seconds besides the waits of its plan."""
+    """Choose like the search, if a run costs `run_s` seconds in addition to the waits of its plan."""
     chosen: list[Plan] = []
     with mock.patch.object(novelty, "RUN_S", run_s):
         turns = Novelty(SPEC)

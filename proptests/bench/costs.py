@@ -1,6 +1,6 @@
 """The live seconds of a simulated run, and the least numbers with which a plan still shows its bug. No way of shrinking knows either.
 
-The seconds were measured on a small real graph; each stands beside its reason. Another engine is another `Costs`: an engine that starts in
+The seconds were measured on a small real graph. Each stands beside its reason. Another engine is another `Costs`: an engine that starts in
 31 s and whose run lasts 45 s differs in two numbers.
 """
 
@@ -62,7 +62,7 @@ class Size:
 
     @property
     def is_near(self) -> bool:
-        """Whether the number is about as small as it can be."""
+        """True if the number is about as small as it can be."""
         return self.value <= max(self.least * (1 + NEAR), self.least + self.unit) + SLACK
 
 
@@ -76,7 +76,7 @@ def sizes(shape: Shape, plan: Plan) -> list[Size]:
 
 
 def least_value(shape: Shape, plan: Plan, number: Number) -> float:
-    """Return the least value of a number that still shows the bug, by bisection with the predicate; no run is made."""
+    """Return the least value of a number that still shows the bug, by bisection with the predicate. It does not make runs."""
 
     def shows(units: int) -> bool:
         return shape.at_s(number.put(plan, units * number.knob.unit)) is not None

@@ -5,8 +5,8 @@ soon as the plan's clock has passed it, at the latest at the end. Only the graph
 Hypothesis's own. The limit on its shrinking time is lifted, since it does not know the simulated clock.
 
 The machine draws the same kinds of steps as `simulated.drawn`, from the same lists. So a number cannot become smaller than the least
-value of its list that shows the bug. A draw means the same whatever was drawn before: a step aimed at a replica that cannot take it does
-nothing. This is the better of the two ways to write such a machine: 10 of 20 plans became step-minimal, and 3 of 20 if replicas are drawn
+value of its list that shows the bug. The meaning of a draw does not depend on earlier draws: a step aimed at a replica that cannot take it
+has no effect. This is the better of the two ways to write it: 10 of 20 plans became step-minimal. It was 3 of 20 if replicas are drawn
 among those that are alive.
 
 The same code draws the same runs. But Hypothesis sometimes draws a constant that it finds in the source of loaded modules. So an edit of

@@ -25,9 +25,9 @@ class Row:
         says: `finding`, or the other word with which the way ended.
         steps: the length of its plan.
         is_minimal: whether it is the finding, and no single step of its plan can be left out.
-        near, numbers: how many of how many numbers are about as small as they can be; 0 of 0 if it is not minimal.
-        until_held: the live runs after the first failure until a plan with the final steps first broke (A); at low rates that may
-            be a run for evidence, so A can exceed B.
+        near, numbers: how many of how many numbers are about as small as they can be. It is 0 of 0 if the plan is not minimal.
+        until_held: the live runs after the first failure until a plan with the final steps first broke (A). At low rates that may be a run
+            for evidence, so A can exceed B.
         sought: all live runs except those for evidence alone, with confirmation (B).
         runs: all live runs (C).
         sought_s, live_s: live seconds of B and of C.
@@ -89,7 +89,7 @@ def _acts(plan: Plan) -> list[Step | type[Step]]:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median and 95th percentile, or None if there are no values."""
+    """Median and 95th percentile, or None without values."""
 
     median: float | None
     p95: float | None
@@ -114,9 +114,9 @@ class Summary:
 
     Attributes:
         of: how many shrinks began with a failure.
-        not_found: how many had no failure to begin with; nothing else counts them.
-        minimal, near, other: the shares that are step-minimal; of numbers about as small as they can be; that ended with another
-            word than `finding`.
+        not_found: how many began without a failure. No other number counts them.
+        minimal, near, other: the share of plans that are step-minimal, the share of numbers that are about as small as they can be, and the
+            share of shrinks that ended with another word than `finding`.
         says: those other words, with counts.
     """
 

@@ -1,4 +1,4 @@
-"""Measure what it saves to reuse a graph that starts slowly within a shrink. Simulated: a start takes 31 s, a whole run 45 s.
+"""Measure the time saved by reusing a graph that starts slowly within a shrink. Simulated: a start takes 31 s, a whole run 45 s.
 
 A graph is reused after any run. The dead replicas of a broken run are brought back first, which takes as long as at the end of a kept run.
 Confirming runs use fresh graphs in both cases, so the time of all other runs stands beside the time of all runs.

@@ -43,8 +43,8 @@ class Row:
     """The result of one search.
 
     Attributes:
-        runs, live_s: live runs and seconds until the first failure; all of them if there was none.
-        found: whether the bug was found and nothing else; for the graph without a bug, whether nothing was found.
+        runs, live_s: live runs and seconds until the first failure, or all of them if there was none.
+        found: true if only the bug was found. For the graph without a bug: true if the search made no findings.
         plan, by_hand: the lines of the minimal plan that was found, and of the plan found by hand.
         shrink_runs: live runs from the first failure to the end of the confirmation.
         broke, of: how many of how many fresh runs of the minimal plan broke.
@@ -68,12 +68,12 @@ class Row:
 
     @property
     def is_minimal(self) -> bool:
-        """Whether the plan that was found is as short as the plan found by hand."""
+        """True if the plan that was found is as short as the plan found by hand."""
         return len(self.plan) <= len(self.by_hand)
 
 
 class CappedRunner(LiveRunner):
-    """A runner with so many live runs for the search itself."""
+    """A runner with a limit on the live runs of the search, without those of shrinks."""
 
     searched = 0
 
@@ -114,7 +114,7 @@ def _enter(row: Row, bug: Bug, finding: Finding) -> None:
     row.shrink_runs += case.cost.live_runs
     row.shrink_s += case.cost.live_s
     if case.promise in bug.breaks:
-        # What was never seen again is the bug as well, at a low rate: the search goes on.
+        # An unconfirmed violation is the same bug, at a low rate. The search goes on.
         if finding.counts:
             row.signature, row.plan = str(case.signature), case.plan.lines()
             row.broke, row.of = case.observed[-1].broke, case.observed[-1].runs

@@ -1,10 +1,11 @@
 """Ways to shrink a failing plan, for the benchmark to compare: ddmin, ProbDD, and our shrinker.
 
 A `Way` gets a bug, a plan that failed and a graph to run plans on. It returns its final plan and the cost. A new way is a new class in
-`bench_shrink.WAYS`; it reports its own seconds, since its runs may go side by side. Plain Hypothesis is another way, in `interactive`.
+`bench_shrink.WAYS`. It reports its own seconds, because its runs may go side by side. Plain Hypothesis is another way, in `interactive`.
 
 ddmin (Zeller and Hildebrandt, TSE 2002) and ProbDD (Wang et al., FSE 2021) are implemented as they were published. They make one run for
-each candidate and believe it, lower no number, and confirm nothing. Both shrink the list of steps. The model leaves out steps that are
+each candidate and believe it. They do not lower numbers, and do not confirm. Both shrink the list of steps. The model leaves out steps that
+are
 not possible any more without others. No plan is run twice.
 """
 
@@ -29,7 +30,7 @@ from support.virtual import Begun, VirtualRunner
 
 # A way ends with this word if its plan is the finding. Any other word means another end.
 FINDING: Final = "finding"
-# The way had nothing to shrink: the plans that it drew did not show the bug.
+# The way had no failure to shrink: the plans that it drew did not show the bug.
 NOT_FOUND: Final = "not found"
 UNCONFIRMED: Final = "unconfirmed"
 UNBOUNDED: Final = 1_000_000
@@ -58,10 +59,10 @@ class Result:
 
     Attributes:
         plan: the plan that it hands back.
-        says: `FINDING`, or what it says instead.
+        says: `FINDING`, or another word.
         runs: all live runs after the first failure, in order.
-        live_s: what all of them took.
-        sought_s: what those took that were no mere evidence.
+        live_s: the seconds of all of them.
+        sought_s: the seconds of those that were not only evidence.
     """
 
     plan: Plan
@@ -225,7 +226,7 @@ class ProbDD(_OneRunEach):
 class Ours:
     """Our shrinker, `graphquake.machines.shrinking.shrink`, one run after the other.
 
-    A budget of live runs that ends it leaves what it holds, as in a session. What it never saw again it calls unconfirmed.
+    If a budget of live runs ends it, the best plan so far is the result, as in a session. A failure that it never saw again is unconfirmed.
     """
 
     runs_max: ClassVar[int] = 120
@@ -242,7 +243,7 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class _Slotted:
-    """Our shrinker with candidates side by side. Seconds are wall time; speculative runs whose result was never used do not count."""
+    """Our shrinker with candidates side by side. Seconds are wall time. Speculative runs whose result was never used do not count."""
 
     runs_max: ClassVar[int] = UNBOUNDED
     slots: ClassVar[int]

@@ -17,7 +17,7 @@ from graphquake.harness.reference.worker import Worker
 
 
 class Bug(Worker):
-    """Reports that it is healthy, whatever its engine does."""
+    """Reports that it is healthy, even if its engine is dead."""
 
     def health(self) -> str:
         """Report no problem."""

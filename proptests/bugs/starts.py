@@ -1,4 +1,4 @@
-"""Count the starts of a replica in its graph, which a process cannot know by itself."""
+"""Count the starts of a replica in its graph, which a single process cannot know."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def pages() -> list[Path]:
 
 
 def blocks(*kinds: str) -> list[Block]:
-    """The fenced blocks of all pages; only those of some kinds, if any are named."""
+    """The fenced blocks of all pages. If kinds are named, only the blocks of those."""
     found = []
     for page in pages():
         text = page.read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ def _slug(heading: str) -> str:
 
 
 def sentences(page: Path) -> Iterator[str]:
-    """The sentences of a page's prose; tables, headings and code are left out, inline code counts as one word."""
+    """The sentences of a page's prose. Tables, headings and code are left out. Inline code counts as one word."""
     paragraph: list[str] = []
     for line in [*prose(page).splitlines(), ""]:
         is_item = bool(re.match(r"\s*(?:[-*]|\d+\.) ", line))
@@ -98,7 +98,7 @@ def _split(paragraph: str) -> Iterator[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The commands of a `console` block, as words: the lines that begin with `$ `, without remarks; `&&` and `|` separate two."""
+    """The commands of a `console` block, as words: the lines that begin with `$ `, without remarks. `&&` and `|` separate two commands."""
     joined = re.sub(r"\\\n\s*", " ", text)
     found: list[list[str]] = []
     for line in joined.splitlines():

@@ -1,7 +1,7 @@
 """Read the planted bugs: one module each in `bugs/`, described by its docstring.
 
 A planted bug is a process of the reference graph that overrides one or two methods. The reference graph does not know about it. The
-docstring is for readers, and it states what a search has to find:
+docstring is for readers, and it states the finding that a search has to make:
 
     Modelled on …                     the real bug, named in the rest of the line
     In: processor                     the roles whose command runs the module
@@ -32,7 +32,7 @@ class Bug:
     """One planted bug.
 
     Attributes:
-        name: the name of its module; empty for the graph without a bug.
+        name: the name of its module. Empty for the graph without a bug.
         what: its fault, in a sentence.
         model: the real bug that it is modelled on.
         roles: the roles whose processes have the bug.

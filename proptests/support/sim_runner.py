@@ -51,7 +51,7 @@ class SimRunner:
     Attributes:
         runs_max: the budget, in runs.
         slots: how many runs are begun before the first of them is awaited.
-        invalid: the share of runs that prove nothing.
+        invalid: the share of invalid runs.
         reuses: whether a run that may reuse a graph is reported as a run on a used graph.
     """
 
@@ -88,7 +88,7 @@ class SimRunner:
         return self.result(self.start(plan, why, enough=enough))
 
     def cancel(self, pending: PendingRun) -> None:
-        """Do nothing: the run has already ended."""
+        """It has no effect, because the run has already ended."""
 
     def _outcome(self, plan: Plan) -> RunResult:
         if len(self.runs) >= self.runs_max:
@@ -121,4 +121,4 @@ class SimRunner:
         return RunResult(plan, judge(history), history, RUN_S)
 
     def discard(self, result: RunResult) -> None:
-        """Do nothing: a simulated run has no files."""
+        """It has no effect, because a simulated run has no files."""

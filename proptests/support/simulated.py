@@ -33,7 +33,7 @@ from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.trials import Trial
 
-# How long a step takes on a live graph, and how long a replica takes to be ready.
+# The time that a step takes on a live graph, and the time until a replica is ready.
 STEP_S: Final = 0.02
 START_S: Final = 0.8
 REQUESTS: Final = (5, 10, 20, 30, 40, 60)
@@ -44,7 +44,7 @@ LEASE_S: Final = 10.0
 
 
 def spec_with(*, restart: Restart = "never", **replicas: int) -> GraphSpec:
-    """Return a graph with these numbers of replicas. The first role is the entry; a role named `worker` has children."""
+    """Return a graph with these numbers of replicas. The first role is the entry. A role named `worker` has children."""
     counts = replicas or {"frontend": 1, "prefill": 2, "decode": 3}
     children = {"engine": "ENGINE", "helper": "HELPER"}
     roles = tuple(
@@ -232,7 +232,7 @@ class Simulated:
 
     Attributes:
         rate: the share of the runs in which the bug shows, for each plan that triggers it.
-        invalid: the share of runs that prove nothing.
+        invalid: the share of invalid runs.
         runs_max: the budget, in runs.
         ran: all plans that were run.
     """
