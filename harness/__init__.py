@@ -1,1 +1,1 @@
-"""One live graph, one plan, one history. Knows nothing of Hypothesis."""
+"""One live graph, one plan, one history. This package does not know about Hypothesis."""

@@ -1,4 +1,4 @@
-"""Which plans, how often, how small: drawing, judging, shrinking and keeping. Starts no process.
+"""Search for plans that break promises: drawing, judging, shrinking and saving them. Starts no process.
 
 For users: `chaos("my.toml")` makes a test class out of a graph file, `PlanMachine` is what to subclass for steps of one's own.
 """
@@ -29,8 +29,8 @@ def chaos(
 
     Args:
         graph: a ready-made graph, or a TOML file (relative to where pytest runs).
-        promises: further promises, as `module:name`; see `graphquake.harness.promises.builtin`.
-        machine: a subclass of `PlanMachine` with rules of its own.
+        promises: further promises, as `module:name` (see `graphquake.harness.promises.builtin`).
+        machine: a subclass of `PlanMachine` with further rules.
     """
     from graphquake.machines.frontends.searches import chaos_class  # noqa: PLC0415
 

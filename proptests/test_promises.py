@@ -374,7 +374,7 @@ def test_clients_that_rest_ask_nothing(clients: int, expected: tuple[str, ...]) 
 
 
 def test_what_a_run_says_nothing_about() -> None:
-    """If the dead stay dead, `recovery` and `throughput` are not judged without a path or without known capacities."""
+    """If dead replicas stay dead, `recovery` and `throughput` are not judged without a path or without known capacities."""
     made = Made(plan=plan_of("kill frontend 0", "heal release")).steady(0.0, 2.0)
     made.step("kill frontend 0", 2.0).phase("heal", 2.1).phase("recover", 2.1).phase("drain", 9.0)
     assert set(not_judged(made.history())) == {"recovery", "throughput"}
@@ -407,7 +407,7 @@ def test_clients_fail_once_a_second_each(window_s: float, each: int) -> None:
 def test_a_path_that_ends_with_its_child_is_no_path(
     dies_s: float | None, expected: tuple[str, ...]
 ) -> None:
-    """If the dead stay dead, a worker that dies a little after its engine leaves no path, so `recovery` is not judged."""
+    """If dead replicas stay dead, a worker that dies a little after its engine leaves no path, so `recovery` is not judged."""
     made = Made(
         spec_of(promises={"blast_radius": False}), plan_of("kill prefill 0", "heal release")
     )

@@ -33,12 +33,12 @@ class Residue:
     """Used graphs that say something else than fresh ones, in a share of the runs.
 
     Attributes:
-        says: the wrong result of a used graph.
+        kind: the wrong result of a used graph.
         asked: the runs on used graphs.
     """
 
     graph: Simulated
-    says: str
+    kind: str
     share: float
     asked: list[Plan] = field(default_factory=list)
     _random: random.Random = field(default_factory=lambda: random.Random(1))
@@ -49,25 +49,25 @@ class Residue:
         trial = replace(self.graph(plan), used=True)
         if self._random.random() >= self.share:
             return trial
-        return Trial("broken" if self.says == "broken" else "kept", used=True)
+        return Trial("broken" if self.kind == "broken" else "kept", used=True)
 
 
-def shrunk_with(shape: Shape, seed: int, says: str, share: float) -> tuple[Shrunk, Residue]:
+def shrunk_with(shape: Shape, seed: int, kind: str, share: float) -> tuple[Shrunk, Residue]:
     """Shrink a plan where used graphs hold traces of earlier runs."""
     plan, graph = failing(shape, seed), Simulated(shape, seed)
-    residue = Residue(graph, says, share)
+    residue = Residue(graph, kind, share)
     return shrink(SPEC, plan, broken(shape, plan), graph, reuse=residue), residue
 
 
-@pytest.mark.parametrize("says", ["broken", "kept"])
+@pytest.mark.parametrize("kind", ["broken", "kept"])
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_what_is_left_in_used_graphs_never_makes_a_plan_that_does_not_break(
-    says: str, share: float
+    kind: str, share: float
 ) -> None:
     """The minimal plan breaks in ten of ten runs on fresh graphs, also if used graphs always break, or always hide the bug."""
     for shape in SHAPES:
         for seed in SEEDS:
-            one, residue = shrunk_with(shape, seed, says, share)
+            one, residue = shrunk_with(shape, seed, kind, share)
             assert residue.asked
             assert one.confirmed
             assert (one.broke, one.runs) == (10, 10)

@@ -18,9 +18,9 @@ def test_a_story_tells_what_happened_in_order() -> None:
     lines = story(made.steady(2.8, 4.0).history())
     texts = [line.split("  ", 1)[1].strip() for line in (one.strip() for one in lines)]
     assert texts[0].startswith("kill decode 0: made")
-    assert texts[1] == "prefill 0 dies by itself, exit status 1"
+    assert texts[1] == "prefill 0 dies unexpectedly, exit status 1"
     assert texts[2].startswith("first of 20 × HTTP 503: request")
-    assert texts[3] == "everything that was dead has been started again"
+    assert texts[3] == "all dead replicas have been started again"
     assert texts[4] == "decode 0 is ready again"
     assert texts[5].startswith("last of 20 × HTTP 503")
     assert texts[6].startswith("right from here on: request")

@@ -75,7 +75,7 @@ def test_what_falls_behind() -> None:
 
 
 def test_a_steady_phase_without_those_who_died_is_not_judged() -> None:
-    """If the dead stay dead and no capacity is known, throughput is not judged."""
+    """If dead replicas stay dead and no capacity is known, throughput is not judged."""
     made = recovered(latency_s=0.5)
     assert signatures(made) == ("throughput / slower",)
     made.dies("decode 0", 1.5, aimed=True)

@@ -347,7 +347,7 @@ class _Guard:
 
 
 def _note(_number: int, _frame: object) -> None:
-    """Do nothing: the signal is read from the wake-up pipe."""
+    """It has no effect, because the signal is read from the wake-up pipe."""
 
 
 def _kill(pid: int) -> None:

@@ -167,9 +167,9 @@ class Supervisor:
         for log in reversed(logs):
             with suppress(OSError):
                 lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-                told = [line.rstrip()[:SAID_MAX] for line in lines if line.strip()][-LOG_LINES:]
-                if told:
-                    return "; the end of its log:" + "".join(f"\n    {line}" for line in told)
+                last = [line.rstrip()[:SAID_MAX] for line in lines if line.strip()][-LOG_LINES:]
+                if last:
+                    return "; the end of its log:" + "".join(f"\n    {line}" for line in last)
         return "; its log is empty"
 
     async def _close(self) -> None:

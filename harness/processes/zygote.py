@@ -4,7 +4,7 @@ The guard runs it as a script (`python zygote.py FD MODULE...`) for roles whose 
 pid of a new process. That process is a child of the guard, in a separate session, and runs the ordered module or script as `python` would.
 The imported modules must not start threads or use a GPU, because neither survives a fork.
 
-Messages, one JSON value in a packet each: `0` from here, once, when everything is imported; then `[argv, env, cwd, log path]` to here, and
+Messages, one JSON value in a packet each: `0` from here, once, when everything is imported. Then `[argv, env, cwd, log path]` to here, and
 the pid back. /proc shows the zygote's environment for its copies too. Their sessions, not their marks, tell which replica they belong to.
 """
 

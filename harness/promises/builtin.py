@@ -291,9 +291,11 @@ def not_judged(history: History) -> dict[str, str]:
     found = {name: early for name, phase in needs.items() if history.phase_began_s(phase) is None}
     if history.plan.heal != "all":
         if not _path_left(history, availability(history)):
-            found["recovery"] = "no path was left, and the dead stay dead"
+            found["recovery"] = "no path was left, and dead replicas stay dead"
         if queueing(history, history.phase_began_s("drain") or history.end_s) is None:
-            found["throughput"] = "the remaining replicas can do less, and the file does not say how much"
+            found["throughput"] = (
+                "the remaining replicas can do less, and the file does not say how much"
+            )
     return {name: why for name, why in found.items() if name in history.spec.promises.made}
 
 

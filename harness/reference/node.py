@@ -108,21 +108,21 @@ class Node:
         self._server.close()
 
     async def live(self) -> None:
-        """From the first to the last.
+        """Run the process from its start to its end.
 
         Raises:
             Lost: if this process can't go on.
         """
-        told = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+        terminated = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
         self.directory.open()
         await self.open()
         try:
             await self.listen()
             working = asyncio.ensure_future(self.work())
             joining = asyncio.ensure_future(self._member.join())
-            telling = asyncio.ensure_future(told.wait())
-            await asyncio.wait((working, telling), return_when=asyncio.FIRST_COMPLETED)
+            terminating = asyncio.ensure_future(terminated.wait())
+            await asyncio.wait((working, terminating), return_when=asyncio.FIRST_COMPLETED)
             joining.cancel()
             if working.done():
                 working.result()

@@ -1,7 +1,7 @@
 """The registry: a list of instances. Each stays on it only as long as it renews its lease.
 
 An instance that was killed stays listed until its lease ends, as in every system of this kind. Users of the list must tolerate that. The
-registry keeps nothing on disk. After a restart it learns of each instance at its next renewal. With several registries, each instance
+registry does not write to the disk. After a restart it learns of each instance at its next renewal. With several registries, each instance
 renews its lease at all of them, and a reader takes the union (see `membership`).
 
 Run it as a module.

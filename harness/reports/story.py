@@ -22,26 +22,26 @@ LINES_MAX: Final = 10
 # The priorities of lines: the later ones are left out first.
 _FAULT, _DEATH, _FAILURE, _HEAL, _RETURN = range(5)
 
-Told: TypeAlias = tuple[float, int, str]
+Line: TypeAlias = tuple[float, int, str]
 
 
 def story(history: History) -> list[str]:
     """Return the lines, at most ten. The least important ones are left out."""
-    told = sorted(_told(history), key=lambda one: one[1])[:LINES_MAX]
+    lines = sorted(_lines(history), key=lambda one: one[1])[:LINES_MAX]
     zero_s = since_s(history)
-    return [f"{at_s - zero_s:+7.2f} s  {text}" for at_s, _, text in sorted(told)]
+    return [f"{at_s - zero_s:+7.2f} s  {text}" for at_s, _, text in sorted(lines)]
 
 
-def _told(history: History) -> Iterator[Told]:
+def _lines(history: History) -> Iterator[Line]:
     for fault in history.faults():
         yield fault.at_s, _FAULT, f"{fault.step}: {fault.proof}"
     for death in history.of(Died):
         if not death.aimed:
-            yield death.at_s, _DEATH, f"{death.replica} dies by itself, {death.how}"
+            yield death.at_s, _DEATH, f"{death.replica} dies unexpectedly, {death.how}"
     yield from _failures(history)
     healed_s = history.phase_began_s("recover")
     if healed_s is not None and history.plan.heal == "all":
-        yield healed_s, _HEAL, "everything that was dead has been started again"
+        yield healed_s, _HEAL, "all dead replicas have been started again"
     for leak in history.of(Leaked):
         yield leak.at_s, _FAILURE, f"still there after the load: {leak.what}"
     for resumed in history.of(Resumed):
@@ -51,7 +51,7 @@ def _told(history: History) -> Iterator[Told]:
             yield ready.at_s, _RETURN, f"{ready.replica} is ready again"
 
 
-def _failures(history: History) -> Iterator[Told]:
+def _failures(history: History) -> Iterator[Line]:
     """Yield the first and the last failure of each kind, and the first success after all failures."""
     zero_s = since_s(history)
     ended = [r for r in history.ended() if r.ended_s >= zero_s]

@@ -124,13 +124,13 @@ async def execute(
 
     Args:
         target: the graph. It stays as the run left it.
-        plan: what to do to it.
+        plan: the steps to carry out on it.
         watch: receives the state of the run, several times a second.
         enough: tells whether the history so far is enough. It is called again and again, in a worker thread. The run ends as soon as it is.
         to_the_end: clients of a closed loop send all of their requests, however long that takes. Otherwise they end with the run.
 
     Returns:
-        What happened.
+        The history of the run.
     """
     run = _Run(target, plan, to_the_end=to_the_end)
     async with asyncio.TaskGroup() as tasks:

@@ -9,13 +9,13 @@ The text form has one step a line. A line that starts with # is a remark.
     kill decode 0                         SIGKILL to the replica and all its descendants
     kill decode 0 process                 … to its main process only
     kill decode 0 engine 1                … to the second of its child processes that the graph file calls "engine"
-    terminate prefill 0                   SIGTERM to the main process; the step ends when the signal is sent
-    stall decode 0 for 2.00 s             SIGSTOP to all of it, SIGCONT so much later; the step ends when all of it is stopped
-    respawn decode 0                      start it again; the step ends when there is a new pid
-    burst 40 over 0.50 s, 25% leave       40 requests more; a quarter of the clients leave after the first token
+    terminate prefill 0                   SIGTERM to the main process. The step ends when the signal is sent
+    stall decode 0 for 2.00 s             SIGSTOP to all of it, SIGCONT 2 s later. The step ends when all of it is stopped
+    respawn decode 0                      start it again. The step ends when it has a new pid
+    burst 40 over 0.50 s, 25% leave       40 requests more. A quarter of the clients leave after the first token
     wait 0.35 s
     wait until ready                      until every replica that lives is ready and listed
-    heal release                          not a step: the dead stay dead (all: heal brings them back, the default)
+    heal release                          not a step: dead replicas stay dead (all: heal starts them again, the default)
     stay 12.00 s                          not a step: the least time that the load goes on after the last fault
 
 Each kind of step is a file in `steps`.

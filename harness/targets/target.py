@@ -60,7 +60,7 @@ class View:
 class Target(Actions, Protocol):
     """A live graph. The things that steps do to it are in `Actions`.
 
-    How to write a target, beginning with the smallest one:
+    To write a target, begin with the smallest one:
 
     1. A graph that other people run and that must not be changed. `entries` gives its base URLs, `alive` and `ready` are always true,
        and `ending` is always false. `wait_ready` returns True. `log`, `pids`, `views`, `measures` and `leaks` are empty. `begin_run` and

@@ -41,7 +41,7 @@ class Replay:
         invalid: how many runs were invalid. They are not among `runs`.
         others: signatures that the runs showed and the case does not name.
         differs: versions, and the host, that have changed since the case was last observed.
-        shown: the last run that showed the case's signature; the first run if none did, or None without a run.
+        shown: the last run that showed the case's signature. If none did, it is the first run, or None without a run.
         why: if there was no run, the reason.
     """
 

@@ -55,7 +55,7 @@ GRAPH: Final = "the name of a ready-made graph, or a graph file"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line, and return the exit status."""
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.command(arguments)
@@ -269,10 +269,10 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     else:
         print(_runs_text(outcomes))
-    says = {outcome.verdict.kind for outcome in outcomes}
-    if "broken" in says:
+    kinds = {outcome.verdict.kind for outcome in outcomes}
+    if "broken" in kinds:
         return EXIT_BROKEN
-    return EXIT_KEPT if "kept" in says else EXIT_PROVED_NOTHING
+    return EXIT_KEPT if "kept" in kinds else EXIT_PROVED_NOTHING
 
 
 def _verdict_json(verdict: Verdict) -> dict[str, Any]:
@@ -308,15 +308,15 @@ def _run_text(number: int, outcome: RunResult) -> str:
 
 
 def _runs_text(outcomes: list[RunResult]) -> str:
-    says = Counter(outcome.verdict.kind for outcome in outcomes)
-    valid = says["kept"] + says["broken"]
-    low, high = wilson(says["broken"], valid) if valid else (0.0, 1.0)
+    counts = Counter(outcome.verdict.kind for outcome in outcomes)
+    valid = counts["kept"] + counts["broken"]
+    low, high = wilson(counts["broken"], valid) if valid else (0.0, 1.0)
     if not outcomes:
         return "no run fits into the budget"
     median_s = statistics.median(outcome.live_s for outcome in outcomes)
     return (
-        f"{says['broken']} of {valid} runs broken ({low:.0%} to {high:.0%}, 95% Wilson), "
-        f"{says['invalid']} invalid, median {median_s:.1f} s"
+        f"{counts['broken']} of {valid} runs broken ({low:.0%} to {high:.0%}, 95% Wilson), "
+        f"{counts['invalid']} invalid, median {median_s:.1f} s"
     )
 
 

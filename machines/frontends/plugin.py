@@ -149,7 +149,7 @@ class _Searches:
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Add our collector to pytest's session, which collects no item of its own here."""
+        """Add our collector to pytest's session, which does not collect any other item here."""
         report = yield
         if isinstance(collector, pytest.Session):
             report.result.append(

@@ -85,7 +85,7 @@ class PlanMachine(RuleBasedStateMachine):
         self.keeps_path = False
         self.focus = ""
 
-    # ---- what may be drawn now; all of it from the model
+    # ---- the steps that may be drawn now, by the model
 
     @property
     def room(self) -> int:

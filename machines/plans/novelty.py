@@ -183,7 +183,7 @@ class Novelty:
 
 def _takes_s(plan: Plan) -> float:
     """The approximate time that a run of a plan takes, in seconds."""
-    # A step that only heal undoes takes no time of its own.
+    # A step that only heal undoes does not add time.
     waited_s = sum(
         step.waits_s + (step.lasts_s if step.lasts_s < math.inf else 0.0) for step in plan.steps
     )

@@ -173,7 +173,7 @@ class LiveRunner:
     # ---- the runner
 
     def _likely_s(self) -> float:
-        """The seconds that the next run will probably take; 0 until a run was timed."""
+        """The seconds that the next run will probably take. 0 until a run was timed."""
         return statistics.median(self._took_s) if self._took_s else 0.0
 
     @property

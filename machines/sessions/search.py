@@ -68,11 +68,11 @@ def search(
     """Go on with the cases that were left unshrunk. Then draw plans and run them.
 
     Args:
-        rounds: takes each drawn plan; its runner knows the budget.
+        rounds: takes each drawn plan. Its runner knows the budget.
         session_seed: the value of `--hypothesis-seed`.
         findings_max: stop after this many findings that count.
         base: the machine. A user's subclass may add rules.
-        shard: the number of this part, if several processes divide a search; each part draws from its own seeds.
+        shard: the number of this part, if several processes divide a search. Each part draws from its own seeds.
         unshrunk: cases that an earlier search had no time to shrink.
 
     Returns:

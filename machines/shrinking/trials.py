@@ -27,7 +27,7 @@ class Trial:
     """One live run of a plan, read for one signature.
 
     Attributes:
-        kind: `broken` if it showed a violation of the wanted signature that no known case explains; `invalid` if the run was invalid.
+        kind: `broken` if it showed a violation of the wanted signature that no known case explains. `invalid` if its verdict is.
         last_step: the index of the last step that had begun when that violation began, or -1 if it is not known.
         blame: for each step of the plan, a factor on its odds of having caused the violation (1 is neutral). Empty if it is not known.
         used: the graph had been used by an earlier run.
