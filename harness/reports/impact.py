@@ -53,8 +53,8 @@ class Side:
     Attributes:
         latency: right answers, from sending to the last byte.
         first_token: right answers that were streamed, from sending to the first token.
-        pending: the mean number of requests that waited in the graph, over the samples of its metrics in which it had work, or None if
-            its metrics do not contain it.
+        pending: the mean number of requests that waited in the graph, over the samples in which it had work. None if its metrics do not
+            contain it.
         slow: the number of right answers that took longer than the threshold.
     """
 

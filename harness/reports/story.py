@@ -1,7 +1,7 @@
 """The story of a run in five to ten lines, for a reader who opens the folder of a finding.
 
-Lines are in order of time: the faults with their proofs, unexpected deaths, the first and the last failure and their number, replicas that
-came back, and the heal. Seconds count from the first fault.
+Lines are in order of time. They show the faults with their proofs, unexpected deaths, and the heal. They also show the first and the last
+failure, the number of failures, and replicas that came back. Seconds count from the first fault.
 """
 
 from __future__ import annotations

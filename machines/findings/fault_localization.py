@@ -7,9 +7,9 @@ the same. `probdd` bounds the effect of a weight. The weights follow the facts t
 - A step at a role that no request passes weighs less.
 - A burst weighs more if the violation is about load: shed requests, or a gauge that does not return to 0.
 
-The weights were measured over the first failures of searches for planted bugs, see `docs/explanation/measurements.md`. Three other
-features carried no extra information: the time since the step, whether the failing request was in flight at the step, and whether the
-step's victim was still down. A client does not know which replica served its request, so that is not a feature.
+The weights were measured over the first failures of searches for planted bugs, see `docs/explanation/measurements.md`. Three other features
+did not add information. They are the time since the step, a failing request in flight at the step, and a victim of the step that was still
+down. A client does not know which replica served its request, so that is not a feature.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Run the plans that a search draws, and tell Hypothesis which of them fail.
 
 `Rounds` is called once for each drawn plan, at the machine's teardown. For Hypothesis it is a pure function of the plan, however noisy
-the graph is. A plan counts as kept until a round has a finding. From then on every answer follows from the minimal plan M alone:
-a plan fails if M embeds in it, or if it is the plan that was drawn. So Hypothesis shrinks to M without a live run.
+the graph is. A plan counts as kept until a round has a finding. From then on every answer follows from the minimal plan M alone. A plan
+fails if M embeds in it, or if it is the drawn plan. So Hypothesis shrinks to M without a live run.
 
 With several slots, as many drawn plans run side by side. Their results are taken in the order in which the plans were drawn. If a
 result is a finding and the plan at hand is another one, Hypothesis cannot learn from it, and the round is over (`StopDrawing`).

@@ -114,7 +114,7 @@ def status_of(promise: str, shrunk: Shrunk) -> Status:
 def _late_s(
     plan: Plan, history: History, violations: Iterable[Violation]
 ) -> dict[Signature, float]:
-    """For each signature, how long after the last act of a plan it was last seen, in seconds, or 0 if the run did not do the whole plan."""
+    """For each signature, the seconds from the last act of a plan to its last sight, or 0 if the run did not do the whole plan."""
     since_s = acted_s(plan, history)
     found: dict[Signature, float] = {}
     for one in violations:

@@ -3,9 +3,9 @@
 A draw costs milliseconds and a run costs seconds. So of several draws in a row only one is run. The choice follows from the model and from
 earlier draws alone, so the same seed still runs the same plans.
 
-A plan shows **features**. Those of one act are: a kind of fault on a role, a replica that is hit, the number of lives and deaths of a role,
-and an outage that outlasts the time for which it stays hidden. Those of two acts are: a fault while another role is out, a fault soon
-after a replica came back, two acts one after the other and the time between them, and a burst while a role is out.
+A plan shows **features**. One act has these: the kind of fault on a role, the replica that is hit, the number of lives and deaths of a
+role, and an outage that outlasts its hidden time. Two acts have these: a fault while another role is out, a fault soon after a replica came
+back, and a burst while a role is out. Two acts in a row are a feature, too, with the time between them.
 A feature that is rarely drawn counts more, because its chance does not come again soon. Each run of a feature lowers its worth.
 
 This rules out no plan for good: a plan without new features is run as soon as none of its neighbours shows more.

@@ -82,8 +82,8 @@ def on_the_way(broke: int, runs: int) -> float:
 def chance_of_fewer(broke: int, runs: int, other_broke: int, other_runs: int) -> float:
     """The probability that a plan breaks so seldom by accident, if its rate is that of another plan.
 
-    This is Fisher's exact test, one-sided (R. A. Fisher, 1922). It takes the number of broken runs of both plans together as given, and
-    returns the probability that at most `broke` of them fall to this plan's `runs`.
+    This is Fisher's exact test, one-sided (R. A. Fisher, 1922). It takes the number of broken runs of both plans together as given. The
+    result is the probability that at most `broke` of them fall to this plan's `runs`.
     """
     all_broke, all_runs = broke + other_broke, runs + other_runs
     ways = math.comb(all_runs, all_broke)

@@ -1,8 +1,9 @@
 """Measure, live, whether a known case hides a second bug whose plan contains the case: `tox -e bench -- bench_behind --seeds 5`.
 
 One graph has two planted bugs. The first shows at every `kill decode`, the second at `kill decode` with `kill prefill` soon after. The
-first is searched for until it is a case. Then the second is searched for twice from each seed: in a graph with this bug alone, and in the
-graph with both bugs and the case known. The measure is the number of live runs until the second bug shows. It is not shrunk. Violations
+first is searched for until it is a case. Then the second is searched for twice from each seed. One search is in a graph with this bug
+alone. The other is in the graph with both bugs, and the case is known. The measure is the number of live runs until the second bug shows.
+It is not shrunk. Violations
 of the first bug that its case does not explain (after `kill decode 0 rank`, for example) are ignored.
 """
 
