@@ -196,7 +196,7 @@ def _a_minute() -> tuple[float, float, int]:
 def no_false_findings() -> Further:
     """Run plans on a graph without a bug. Any violation is an error of this project."""
     runner = SimRunner([], seed=2)
-    # One round draws about half of them, and some plans more than once.
+    # One round draws about half of the plans. It draws some of them more than once, so several rounds are needed.
     rounds = (draw_plans(runner.spec, number, CORRECT_PLANS) for number in itertools.count(2))
     plans = list(itertools.islice(_distinct(rounds), CORRECT_PLANS))
     found = sum(runner.run(plan, "search").verdict.kind != "kept" for plan in plans)
