@@ -192,7 +192,7 @@ async def test_version_commands(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_stall_lasts_as_long_as_it_says(tmp_path: Path) -> None:
-    """Later steps run during a stall, the stall lasts as long as its step says, and heal waits for its end."""
+    """Later steps run during a stall. Heal begins only after the stall has ended."""
     plan = plan_of("stall worker 0 for 0.60 s", "wait 0.10 s", "kill worker 1")
     run = await run_live(toy_spec(tmp_path), plan, tmp_path / "run")
     stall, _, kill = run.history.of(StepDone)

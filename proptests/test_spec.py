@@ -80,7 +80,7 @@ def test_there_are_ready_made_graphs() -> None:
     }  # fmt: skip
 
 
-def test_wrong_values_name_file_key_what_was_found_and_what_would_be_right() -> None:
+def test_errors_name_file_key_found_and_expected() -> None:
     """Each mistake in a graph file gives one error that names the key."""
     assert wrong(roles=roles(replicas="two")) == (
         'made.toml: roles.decode.replicas: found "two", expected a whole number of at least 1 and at most 256'

@@ -169,7 +169,7 @@ class Engine:
         )
 
     async def close(self) -> None:
-        """End the ranks. Requests that still wait fail."""
+        """End the ranks. Running and waiting requests fail."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -256,7 +256,10 @@ def _weigh(scores: Array) -> Array:
 
 
 def split(kv: bytes, tp: int) -> list[bytes]:
-    """A whole KV as shares of `tp` ranks. Its form: (layer, key or value, head, position, entry), two bytes each, little-endian."""
+    """Split a KV cache by heads, into one share for each of `tp` ranks.
+
+    The axes of the cache are layer, key or value, head, position, entry. An entry takes two bytes, little-endian.
+    """
     whole = np.frombuffer(kv, dtype="<u2").reshape(LAYERS, 2, HEADS, -1, HEAD_WIDTH)
     return [part.tobytes() for part in np.split(whole, tp, axis=2)]
 

@@ -113,7 +113,7 @@ class Plan:
 
     @property
     def disturbs(self) -> bool:
-        """True if the plan does anything to the graph: a fault, or more load."""
+        """True if the plan has a fault or a burst."""
         return any(map(disturbs, self.steps))
 
     def without_faults(self) -> Plan:

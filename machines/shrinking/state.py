@@ -1,4 +1,4 @@
-"""The state of one shrink, and what its runs so far say about the rate of the minimal plan.
+"""The state of one shrink, and its estimate of the failure rate of the minimal plan.
 
 `leave_out`, `lower_numbers` and `confirm` are the parts of a shrink. Each works on one `ShrinkState`.
 """

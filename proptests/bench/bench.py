@@ -146,7 +146,7 @@ async def ours_us(entry: str, spec: GraphSpec) -> float:
 
 
 async def bare_closed_us(url: str, spec: GraphSpec) -> float:
-    """Measure a bare aiohttp loop in a closed loop, with streamed answers. Returns microseconds of CPU time for each request."""
+    """Return the CPU time of one request in microseconds, for plain aiohttp clients in a closed loop with streamed answers."""
 
     async def be_client(session: aiohttp.ClientSession, index: int) -> None:
         for turn in range(spec.load.requests_per_client):

@@ -101,7 +101,7 @@ class Spread:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return the median of some values, and the least value that 95% of them do not exceed."""
+    """Return the median and the 95th percentile (nearest rank)."""
     ordered = sorted(values)
     if not ordered:
         return Spread(None, None)
