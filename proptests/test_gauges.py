@@ -22,7 +22,7 @@ not a line
 """
 
 
-def test_what_a_vllm_says() -> None:
+def test_the_load_of_a_vllm_page() -> None:
     """Counts are summed over the labels, shares are averaged."""
     assert load_in(VLLM, KNOWN_GAUGES) == {"in_flight": 7.0, "waiting": 2.0, "kv_usage": 0.5}
 

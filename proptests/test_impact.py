@@ -98,7 +98,7 @@ def test_two_blows_at_once_are_told_apart_and_both_end() -> None:
     assert flat(record_of(made.history(), Path("run")))["ready_s"] == pytest.approx(1.49)
 
 
-def test_what_is_in_flight_at_a_fault_fails_for_that_one() -> None:
+def test_a_failed_request_counts_for_the_fault_before_its_end() -> None:
     """A failure after a second fault counts once, and does not extend the window of the first fault."""
     made = outage()
     made.step("kill decode 1", 7.0, number=2)
@@ -229,7 +229,7 @@ def _later() -> History:
     return history
 
 
-def test_what_is_of_several_faults_is_of_the_worst() -> None:
+def test_numbers_of_several_faults_are_of_the_worst() -> None:
     """The numbers of a run are those of its worst fault."""
     made = outage()
     made.step("kill decode 1", 7.0, number=2)

@@ -260,7 +260,7 @@ def test_a_replica_that_dies_with_its_child_by_design_is_no_violation() -> None:
     assert says(made([]))[1] == ("blast_radius / decode died / exit status 0",)
 
 
-def test_what_is_left_after_drain_breaks_no_leak() -> None:
+def test_a_leak_after_drain_breaks_no_leak() -> None:
     """Leaks of different kinds have different signatures."""
     made = healthy()
     made.events += [

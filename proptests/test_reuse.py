@@ -61,7 +61,7 @@ def shrunk_with(shape: Shape, seed: int, kind: str, share: float) -> tuple[Shrun
 
 @pytest.mark.parametrize("kind", ["broken", "kept"])
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_what_is_left_in_used_graphs_never_makes_a_plan_that_does_not_break(
+def test_residues_of_used_graphs_never_make_a_plan_that_does_not_break(
     kind: str, share: float
 ) -> None:
     """The minimal plan breaks in ten of ten runs on fresh graphs, also if used graphs always break, or always hide the bug."""
@@ -74,7 +74,7 @@ def test_what_is_left_in_used_graphs_never_makes_a_plan_that_does_not_break(
             assert shape.at_s(one.plan) is not None
 
 
-def test_what_hides_in_used_graphs_costs_no_step() -> None:
+def test_a_bug_that_used_graphs_hide_costs_no_step() -> None:
     """If used graphs never break, the minimal plan is still step-minimal, because fresh runs confirm each rejection."""
     for shape in SHAPES:
         for seed in SEEDS:
@@ -109,7 +109,7 @@ def test_kept_on_used_graphs_rejects_nothing_until_a_fresh_one_agrees() -> None:
     assert (log.count(PLAN).kept, log.count(PLAN).used_kept) == (1, 4)
 
 
-def test_what_proves_nothing_on_a_used_graph_is_asked_of_a_fresh_one() -> None:
+def test_an_invalid_run_on_a_used_graph_is_repeated_on_a_fresh_one() -> None:
     """An invalid run on a used graph is repeated on a fresh one."""
     log = TrialLog(lambda _: BROKEN, reuse=lambda _: Trial("invalid", used=True))
     assert log.once_more(PLAN, "", 0.5, fresh=False) == BROKEN

@@ -173,7 +173,7 @@ def test_a_plain_plan_that_fails_far_less_often_is_another_matter(tmp_path: Path
     assert shown
 
 
-def test_what_a_plain_plan_is_known_for_is_no_news(tmp_path: Path) -> None:
+def test_a_known_violation_of_a_plain_plan_is_not_new(tmp_path: Path) -> None:
     """If the plainer plan is a known case already, the pair becomes another case."""
     _, case = judged(SimRunner(EITHER), tmp_path)
     corpus = Corpus(tmp_path / "cases")

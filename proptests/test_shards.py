@@ -43,7 +43,7 @@ def test_each_shard_draws_from_seeds_of_its_own() -> None:
     assert round_seed(7, "g", 0) == round_seed(7, "g", 0, 0)
 
 
-def test_what_another_shard_kept_meanwhile_is_no_news(
+def test_a_case_that_another_shard_saved_is_not_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A case that another shard saved after this one began explains what this one sees."""
@@ -60,7 +60,7 @@ def test_what_another_shard_kept_meanwhile_is_no_news(
     assert late.log.explained.keys() == {first.pipeline.findings[0].case.id}
 
 
-def test_what_another_shard_kept_during_a_shrink_is_no_second_finding(
+def test_a_case_saved_during_a_shrink_is_not_a_second_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If two shards shrink the same bug at once, the second one to end does not report a finding."""

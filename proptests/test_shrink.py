@@ -116,7 +116,7 @@ def test_what_shows_now_and_then_becomes_step_minimal(rate: float, least: float)
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.9, 0.6, 0.3])
-def test_what_comes_out_embeds_in_what_went_in(rate: float) -> None:
+def test_the_minimal_plan_embeds_in_the_original(rate: float) -> None:
     """A minimal plan embeds in the drawn plan, and every plan that was run is possible in the graph's model."""
     for _, plan, one in all_shrunk(rate):
         assert embeds(one.plan, plan)
@@ -269,7 +269,7 @@ def test_the_same_runs_give_the_same_journal() -> None:
         assert one == other
 
 
-def test_what_is_not_seen_again_in_six_runs_is_unconfirmed() -> None:
+def test_a_failure_not_seen_again_in_six_runs_is_unconfirmed() -> None:
     """A failure that six fresh runs do not show again is unconfirmed. Half of these runs were of the whole plan."""
     shape = BY_NAME["single kill"]
     plan = Plan((Kill("decode", 0), Wait(3.0), Wait(0.5), Kill("prefill", 0)))

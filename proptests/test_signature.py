@@ -65,7 +65,7 @@ def test_one_failure_in_a_stream_or_not_is_one_family(one: str, other: str) -> N
     assert Signature("recovery", one, "no path") == Signature("recovery", other, "no path")
 
 
-def test_what_tells_two_bugs_apart() -> None:
+def test_signatures_of_different_bugs_differ() -> None:
     """Another promise, status, class or path is another bug. `too many` only equals itself."""
     families = {family_of(what) for what in CLASSES}
     assert len(families) == len(CLASSES) - 4

@@ -57,7 +57,7 @@ def _shrink(plan: Plan, first: Trial, run: RunPlan, on_trial: OnTrial | None) ->
 
 
 @pytest.mark.parametrize(("rate", "slots"), [(1.0, 2), (0.6, 4)])
-def test_what_comes_out_does_not_depend_on_slots(rate: float, slots: int) -> None:
+def test_the_result_does_not_depend_on_slots(rate: float, slots: int) -> None:
     """A shrink with several slots has the plan, the counts and the journal of a shrink with one."""
     for shape in SHAPES[:4]:
         for seed in SEEDS:

@@ -80,7 +80,7 @@ def test_every_deployment_has_its_scenarios(graph: str) -> None:
         assert dict(there)["decode_worker"][1] == "kill worker 0"
 
 
-def test_how_many_and_whom() -> None:
+def test_the_victims_of_a_scenario() -> None:
     """The victims are the first replicas, those from an index, all of them, or drawn from a seed. One seed draws the same victims."""
     spec = load_graph("agg-tp-1-dp-4")
 

@@ -36,7 +36,7 @@ def test_a_graph_that_does_as_much_as_before_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("shed", "expected"), [(2, ()), (3, ("throughput / shed",))])
-def test_what_is_shed_while_steady(shed: int, expected: tuple[str, ...]) -> None:
+def test_requests_that_are_shed_while_steady(shed: int, expected: tuple[str, ...]) -> None:
     """One percent of the steady requests may be shed, and not more."""
     made = recovered()
     for number in range(shed):
@@ -49,7 +49,7 @@ def test_what_is_shed_while_steady(shed: int, expected: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize(("latency_s", "expected"), [(0.19, ()), (0.21, ("throughput / slower",))])
-def test_what_became_slow(latency_s: float, expected: tuple[str, ...]) -> None:
+def test_a_graph_that_became_slow(latency_s: float, expected: tuple[str, ...]) -> None:
     """The p90 of the latency may be one and a half times that of the baseline plus 50 ms, and not more."""
     assert signatures(recovered(latency_s=latency_s)) == expected
 
@@ -65,7 +65,7 @@ def test_a_burst_may_make_others_wait() -> None:
     assert signatures(made) == ()
 
 
-def test_what_falls_behind() -> None:
+def test_a_graph_that_falls_behind() -> None:
     """A graph whose requests take longer and longer falls behind."""
     made = recovered()
     for request in made.requests:

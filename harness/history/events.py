@@ -146,7 +146,7 @@ class Measured:
     """A sample of the resources of one replica, and of the load that its metrics report.
 
     Attributes:
-        cores: the number of cores that its processes kept busy since the last sample; 0 in their first sample.
+        cores: the number of cores that its processes kept busy since the last sample. 0 in their first sample.
         rss_bytes, gpu_bytes: the memory of its processes.
         in_flight, waiting: numbers of requests, from its metrics, or None if they do not contain them.
         kv_usage: the share of its KV cache that is in use, 0 to 1, or None if its metrics do not contain it.

@@ -113,7 +113,7 @@ class Layout:
     """The replicas of a graph, with the ports, command line and environment of each.
 
     Attributes:
-        run_dir: the graph's own folder; made absolute.
+        run_dir: the graph's own folder. It is made absolute.
 
     Raises:
         InputError: if an environment variable that the graph file asks for is not set.

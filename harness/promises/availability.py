@@ -123,7 +123,7 @@ class Availability:
     Attributes:
         paths: intervals in which a request could be served: an entry and one replica of every needed role were up.
         outages: the gaps between the paths.
-        disturbances: for each fault that landed, the interval from its begin to W seconds after it had landed; and W seconds from the
+        disturbances: for each fault that landed, the interval from its begin to W seconds after it had landed, and W seconds from the
             end of each stall.
         excused: the union of the disturbances, and of the outages extended by R1.
         notice_s: the time after an excused interval in which a request may still fail, if it was in flight in that interval.

@@ -119,7 +119,7 @@ class Case:
         why: why a known case is known, e.g. a link to a bug report.
         also: other signatures that the minimal plan itself showed in its own runs.
         reach_s: how long after the last act of the plan its violations began at most, with a margin, in seconds.
-        bounds, load: the graph's bounds and load under which it was seen; a replay uses them.
+        bounds, load: the graph's bounds and load under which it was seen. A replay uses them.
         any_replica: whether it holds for other replicas of the same roles, or None if that was not tried.
         needed: the runs without each step of the plan.
         numbers: where each number of the plan begins to matter.

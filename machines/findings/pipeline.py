@@ -50,11 +50,11 @@ class FindingPipeline:
 
     Attributes:
         runner: runs plans.
-        corpus: the cases of this graph; findings are saved there.
+        corpus: the cases of this graph. Findings are saved there.
         log: the log of the search.
         results_dir: the folder of the findings' run folders.
         strict: an unconfirmed finding fails the session, too.
-        shrink_any: a candidate counts if it shows any unexplained violation; otherwise only the violation of the first run counts.
+        shrink_any: a candidate counts if it shows any unexplained violation. Otherwise only the violation of the first run counts.
         shrink_limit: the budget of each shrink.
         plainest: plans of one step, against which a minimal plan of several steps is held.
         on_finding: called with each finding as soon as it is saved.

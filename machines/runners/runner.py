@@ -49,7 +49,7 @@ class PendingRun:
     Attributes:
         plan: the plan.
         done: its result, or the error that ended it.
-        folder: the folder of its files; None for a simulated run.
+        folder: the folder of its files, or None for a simulated run.
     """
 
     plan: Plan

@@ -47,7 +47,7 @@ class StepProbabilities:
         spec: the graph; its model says which steps become impossible without others.
         plan: the plan.
         needed: a probability for each step.
-        undoes: for each step, the place of the fault that it makes good if it is a respawn; -1 otherwise.
+        undoes: for each step, the place of the fault that it makes good if it is a respawn, or -1 otherwise.
     """
 
     spec: GraphSpec

@@ -54,8 +54,8 @@ class Threshold:
     """The value from which on a number of the minimal plan matters.
 
     Attributes:
-        step: the step that holds the number; None for the plan's own stay.
-        name: the field that holds the number; a name that ends with `_s` is in seconds.
+        step: the step that holds the number, or None for the plan's own stay.
+        name: the field that holds the number. A name that ends with `_s` is in seconds.
         value: the number in the minimal plan: about the lowest that breaks the promise.
         below: the highest lower number that was run and did not show the finding.
         broke: how many runs with that lower number broke the promise.
@@ -75,7 +75,7 @@ class Shrunk:
     """The minimal plan, and the counts behind it.
 
     Attributes:
-        plan: the smallest plan that broke the promise and shows the finding; the original plan if no run showed it again.
+        plan: the smallest plan that broke the promise and shows the finding, or the original plan if no run showed it again.
         broke: how many runs of exactly this plan broke the promise, on fresh graphs.
         runs: how many such runs proved something.
         control_broke: how many runs of the plan without its faults broke the promise.
@@ -84,7 +84,7 @@ class Shrunk:
         thresholds: where each number that matters begins to matter.
         any_replica: whether other replicas of the same roles break the promise too, or None if that was not tried.
         live_runs: all live runs of the shrink, invalid ones included.
-        complete: everything was tried; False if the budget ended the shrink.
+        complete: everything was tried. False if the budget ended the shrink.
         confirmed: a fresh run showed the violation again.
         journal: every live run, in order.
     """

@@ -42,7 +42,7 @@ class ShrinkState:
         plainest: plans of one step that may stand for a plan of several.
         confirmations: the number of fresh runs of the minimal plan.
         controls: the number of runs of the minimal plan without its faults.
-        held: the accepted plans, the smallest last; empty until a run has reproduced the failure.
+        held: the accepted plans, the smallest last. Empty until a run has reproduced the failure.
         now: the last accepted plan, with the probabilities of its steps.
     """
 

@@ -106,7 +106,7 @@ class TrialLog:
         reuse: makes one live run on a used graph if there is one, or None if every run needs a fresh graph.
         all: every live run, in order.
         aside: plans that are set aside, because all of their runs were invalid.
-        eroded: plans that break too seldom to show the finding; they count as kept.
+        eroded: plans that break too seldom to show the finding. They count as kept.
     """
 
     run: RunPlan
