@@ -240,7 +240,7 @@ def test_numbers_of_several_faults_are_of_the_worst() -> None:
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
     """A folder without runs, or a missing folder, is an error that names it."""
-    with pytest.raises(InputError, match="has no run in it"):
+    with pytest.raises(InputError, match="holds no run"):
         read_records(tmp_path)
     with pytest.raises(InputError, match="is not a folder"):
         read_records(tmp_path / "nowhere")
