@@ -106,7 +106,9 @@ async def test_a_cut_stream_breaks_a_window_of_zero(tmp_path: Path) -> None:
     plan = plan_of("burst 20 over 0.00 s", "wait 0.03 s", "kill worker 0")
     for front, says in (("--forget", "broken"), ("", "kept")):
         spec = toy_spec(tmp_path, front=front)
-        spec = replace(spec, promises=replace(spec.promises, window_s=0.0))
+        # An answer of 16 tokens takes 64 ms, so on a busy machine the streams could end before the kill lands.
+        load = replace(spec.load, max_tokens=64)
+        spec = replace(spec, load=load, promises=replace(spec.promises, window_s=0.0))
         run = await run_live(spec, plan, tmp_path / "run")
         assert run.verdict.kind == says
         assert seen(run.verdict) <= {"error_window"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,8 @@ from graphquake.harness.spec.plan import (
     read_plan,
 )
 from graphquake.harness.spec.table import Table
+
+from support.made import plan_of
 
 roles = st.from_regex(r"[a-z_][a-z0-9_-]{0,8}", fullmatch=True)
 indices = st.integers(0, 999)
@@ -133,3 +136,12 @@ def test_kills_and_terminates_are_faults() -> None:
     assert [parse_step(s).is_fault for s in ("kill a 0", "terminate a 0", "respawn a 0", "wait 1 s")] == [
         True, True, False, False,
     ]  # fmt: skip
+
+
+def test_a_plan_that_travels_to_another_process_takes_no_hash_along() -> None:
+    """Hashes of texts differ between processes, so a pickled plan holds only its steps, its way to heal and its stay."""
+    plan = plan_of("kill decode 0", "stay 2.00 s")
+    assert plan.__reduce__() == (Plan, (plan.steps, "all", 2.0))
+    copy = pickle.loads(pickle.dumps(plan))  # noqa: S301 - we wrote it ourselves
+    assert copy == plan
+    assert {plan: "found"}[copy] == "found"

@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.errors import InputError
@@ -89,6 +89,18 @@ class Plan:
     steps: tuple[Step, ...]
     heal: Heal = "all"
     stay_s: float = 0.0
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        # Plans are keys of nearly every table of the shrinker, and a shrink looks them up a million times.
+        object.__setattr__(self, "_hash", hash((self.steps, self.heal, self.stay_s)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[type[Plan], tuple[tuple[Step, ...], Heal, float]]:
+        # Hashes of texts differ between processes, so each process computes its own.
+        return Plan, (self.steps, self.heal, self.stay_s)
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

@@ -319,6 +319,8 @@ class Step(ABC):
         if type(self) is not type(other):
             return False
         names = [knob.name for knob in self.knobs()]
+        if not names:
+            return self == other
         return all(getattr(self, name) >= getattr(other, name) for name in names) and self == (
             replace(other, **{name: getattr(self, name) for name in names})
         )
