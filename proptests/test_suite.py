@@ -137,7 +137,9 @@ def test_the_clients_of_the_suite() -> None:
     assert (load.max_retries, load.deadline_s, spec.restart) == (2, 30.0, "always")
     assert {role.capacity for role in spec.roles if role.name == "worker"} == {2}
     assert spec.document["load"]["clients"] == 3
-    with pytest.raises(NotThereError, match=r"--max-num-seqs: no command of made has \{capacity\}"):
+    with pytest.raises(
+        NotThereError, match=r"--max-num-seqs: no command of made contains \{capacity\}"
+    ):
         scenario_graph(spec_of(), clients, respawn=False, max_num_seqs=2)
 
 

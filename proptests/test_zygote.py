@@ -97,7 +97,7 @@ def test_preloading_needs_a_python_command() -> None:
     document = tomllib.loads(right.path.read_text(encoding="utf-8"))
     document["roles"]["registry"] |= {"command": "registry --port {port.rpc}"}
     with pytest.raises(
-        InputError, match=r"wrong.toml: preload: .*begins with.*registry's does not"
+        InputError, match=r"wrong.toml: preload: .*begins with.*the command of registry does not"
     ):
         read_graph("wrong.toml", document, right.path)
     document["preload"] = []
