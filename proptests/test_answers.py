@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquake.harness.clients.answers import Checker, body_of, prompt_of
+from graphquake.harness.clients.answers import Checker, Got, body_of, prompt_of
+from graphquake.harness.clients.load import Load
 from graphquake.harness.errors import InputError
+from graphquake.harness.history.request import Group, Request
 
 from support.made import spec_of
 
@@ -141,6 +144,33 @@ def test_whole_answers_are_checked_like_streams() -> None:
     assert checker.check_whole(4, json.dumps(answer).encode()).outcome == "wrong"
     assert checker.check_whole(3, b'{"error": "no"}').outcome == "error"
     assert checker.check_whole(3, b'{"err').outcome == "truncated"
+
+
+def test_answers_that_come_at_once_are_checked_one_in_each_turn_of_the_loop() -> None:
+    """Requests that are due can leave between two checks, so a slow oracle does not make the clients late."""
+    asyncio.run(check_many_at_once(20))
+
+
+async def check_many_at_once(many: int) -> None:
+    """Give a load many answers at once, and assert that no turn of the event loop checks two of them."""
+    load = Load(EXACT, ["http://127.0.0.1:9"], 0.0, [])
+    turn, turns_of_checks = 0, []
+
+    def check(number: int, body: bytes) -> Got:
+        turns_of_checks.append(turn)
+        return Checker(EXACT).check_whole(number, body)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while len(turns_of_checks) < many:
+            turn += 1
+            await asyncio.sleep(0)
+
+    load._checker.check_whole = check  # type: ignore[method-assign]  # noqa: SLF001 - an oracle that counts
+    requests = [Request(at, Group("steady"), stream=False, intended_s=0.0) for at in range(many)]
+    async with asyncio.timeout(5):
+        await asyncio.gather(count_turns(), *(load._check(one, b"{}") for one in requests))  # noqa: SLF001
+    assert len(set(turns_of_checks)) == many
 
 
 @given(st.integers(0, 10**6), st.integers(1, 200))

@@ -82,7 +82,7 @@ class Load:
         self._stopped = False
         self._running: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession
-        self.in_flight = 0
+        self._open = 0
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -144,8 +144,8 @@ class Load:
         self._keep(self._tasks.create_task(self._send_burst(step, burst)))
 
     async def idle(self) -> None:
-        """Wait until no request is in flight. The wait is bounded, because each request has a deadline."""
-        while self.in_flight or self._checking.locked():
+        """Wait until every request that was sent has its outcome. The wait is bounded, because each request has a deadline."""
+        while self._open:
             await asyncio.sleep(0.01)
 
     async def ask_once(self) -> Request:
@@ -202,14 +202,24 @@ class Load:
         task.add_done_callback(self._running.discard)
 
     async def _attempt(self, request: Request, *, leaves: bool) -> None:
-        self.in_flight += 1
+        """Send a request, read its answer and check it. A cancelled request has no outcome, and promises do not judge it."""
+        self._open += 1
         request.sent_s = request.last_s = self.now_s()
         request.quiet_from_s = request.quiet_to_s = request.sent_s
         exchange = Exchange()
-        is_whole = False
+        try:
+            if await self._ask_in_time(request, exchange, leaves=leaves):
+                await self._check(request, bytes(exchange.answer))
+        finally:
+            self._open -= 1
+        if request.outcome not in _WELL and len(self._exchanges) < EXCHANGES_MAX:
+            self._exchanges.append(exchange.line(request))
+
+    async def _ask_in_time(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
+        """Ask within the deadline. True if the answer is complete and needs to be checked; else the request has its outcome."""
         try:
             async with asyncio.timeout(self._load.deadline_s):
-                is_whole = await self._ask(request, exchange, leaves=leaves)
+                return await self._ask(request, exchange, leaves=leaves)
         except TimeoutError:
             self._end(request, Outcome.TIMED_OUT, "deadline", f"after {self._load.deadline_s:g} s")
         except aiohttp.ClientConnectorError as error:
@@ -220,13 +230,7 @@ class Load:
                 (Outcome.TRUNCATED, "stream cut") if cut else (Outcome.ERROR, "connection lost")
             )
             self._end(request, outcome, detail, f"{type(error).__name__}: {error}")
-        finally:
-            # If the run is cancelled, the request has no outcome, and promises do not judge it.
-            self.in_flight -= 1
-        if is_whole:
-            await self._check(request, bytes(exchange.answer))
-        if request.outcome not in _WELL and len(self._exchanges) < EXCHANGES_MAX:
-            self._exchanges.append(exchange.line(request))
+        return False
 
     async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
         """Send a request and read the answer. True if the answer is complete and needs to be checked."""
@@ -251,8 +255,10 @@ class Load:
     async def _check(self, request: Request, received: bytes) -> None:
         ended_s = self.now_s()
         check = self._checker.check_stream if request.stream else self._checker.check_whole
-        # One check at a time: after a stall a hundred answers come at once, and an oracle may take milliseconds for each.
+        # After a stall a hundred answers come at once, and an oracle may take milliseconds for each. One turn of the event loop makes one
+        # check, so requests that are due leave in between. The lock alone does not yield to them while it is free.
         async with self._checking:
+            await asyncio.sleep(0)
             got = check(request.number, received)
         request.tokens = got.tokens
         self._end(request, got.outcome, got.detail, got.message, at_s=ended_s)
