@@ -23,7 +23,7 @@ from graphquake.harness.history.request import (
     Outcome,
 )
 from graphquake.harness.promises.signature import Signature
-from graphquake.harness.run import execute
+from graphquake.harness.run import first_answer
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.plan import Kill
 from graphquake.machines.cases.case import Case, Observed
@@ -296,7 +296,7 @@ def test_a_graph_that_never_answers_right_is_one_error(
 ) -> None:
     """A graph that is ready but gives no right answer, for example for a wrong model name, ends `run` with one line and status 2."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(execute, "FIRST_ANSWER_S", 1.0)
+    monkeypatch.setattr(first_answer, "FIRST_ANSWER_S", 1.0)
     file = toy_file(tmp_path)
     file.write_text(file.read_text().replace("support.toy:expected", "support.toys:other_answer"))
     text = said(capsys, "run", "kill worker 0", "--graph", "toy.toml")

@@ -19,7 +19,7 @@ from graphquake.harness.history.request import (
 from graphquake.harness.promises.availability import availability
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.verdict import Verdict
-from graphquake.harness.run import execute as phases
+from graphquake.harness.run import first_answer
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.replica import Replica
@@ -155,7 +155,7 @@ async def test_a_graph_that_never_answers_right(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A ready graph whose answers all differ from the oracle's is one GraphError, and leaves no process."""
-    monkeypatch.setattr(phases, "FIRST_ANSWER_S", 0.5)
+    monkeypatch.setattr(first_answer, "FIRST_ANSWER_S", 0.5)
     path = toy_file(tmp_path)
     path.write_text(path.read_text().replace("support.toy:expected", "test_live:other_answer"))
     with pytest.raises(GraphError, match=r"^toy: every replica is ready, but no right answer"):

@@ -9,7 +9,7 @@ import pytest
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import Died, Spawned, StepDone
-from graphquake.harness.run import execute as phases
+from graphquake.harness.run import first_answer
 from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
@@ -109,7 +109,7 @@ async def test_a_target_that_never_answers_right_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A target that is ready but whose answers are all wrong is one GraphError that quotes the last answer's fault."""
-    monkeypatch.setattr(phases, "FIRST_ANSWER_S", 0.2)
+    monkeypatch.setattr(first_answer, "FIRST_ANSWER_S", 0.2)
     targets = FakeTargets(answers=lambda: "five")
     spec = fake_spec(tmp_path)
     with pytest.raises(

@@ -83,6 +83,7 @@ class Load:
         self._running: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession
         self._open = 0
+        self.in_flight = 0
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -217,6 +218,7 @@ class Load:
 
     async def _ask_in_time(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
         """Ask within the deadline. True if the answer is complete and needs to be checked; else the request has its outcome."""
+        self.in_flight += 1
         try:
             async with asyncio.timeout(self._load.deadline_s):
                 return await self._ask(request, exchange, leaves=leaves)
@@ -230,6 +232,8 @@ class Load:
                 (Outcome.TRUNCATED, "stream cut") if cut else (Outcome.ERROR, "connection lost")
             )
             self._end(request, outcome, detail, f"{type(error).__name__}: {error}")
+        finally:
+            self.in_flight -= 1
         return False
 
     async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:

@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 from graphquake.harness.clients.load import Load
-from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import (
     Event,
     Invalidated,
@@ -32,10 +31,7 @@ from graphquake.harness.history.events import (
 )
 from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
-from graphquake.harness.history.request import (
-    Outcome,
-    Request,
-)
+from graphquake.harness.history.request import Outcome, Request
 from graphquake.harness.promises.views import Views
 from graphquake.harness.run.contention import ContentionMonitor
 from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
@@ -59,8 +55,6 @@ OVERDUE_S: Final = 0.5
 # The least length of `steady`, and the time by which it reaches beyond the last fault's window of excused errors.
 STEADY_S: Final = 0.5
 BEYOND_WINDOW_S: Final = 0.5
-# A graph that is ready but gives no right answer within this time has not started.
-FIRST_ANSWER_S: Final = 15.0
 TICK_S: Final = 0.25
 POLL_S: Final = 0.05
 # The interval at which the graph's listings and readiness probes are read.
@@ -90,26 +84,6 @@ class RunStatus:
 
 
 Watch: TypeAlias = Callable[[RunStatus], None]
-
-
-async def first_answer(target: Target) -> None:
-    """Wait until the graph has given one right answer.
-
-    Raises:
-        GraphError: if it gives none in time.
-    """
-    begun_s = time.monotonic()
-    async with Load(target.spec, target.entries(), begun_s, []) as load:
-        while (
-            asked := await load.ask_once()
-        ).outcome != Outcome.OK and load.now_s() <= FIRST_ANSWER_S:
-            await asyncio.sleep(POLL_S)
-    # The error is raised outside the block. Inside, the task group would wrap it into an ExceptionGroup.
-    if asked.outcome != Outcome.OK:
-        raise GraphError(
-            f"{target.spec.name}: every replica is ready, but no right answer within "
-            f"{FIRST_ANSWER_S:g} s: {asked.detail} {asked.message}".rstrip()
-        )
 
 
 async def execute(

@@ -19,7 +19,7 @@ from typing import Final
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Spawned
-from graphquake.harness.run.execute import first_answer
+from graphquake.harness.run.first_answer import first_answer
 from graphquake.harness.run.healing import bring_back_all, replicas_down
 from graphquake.harness.run.open_target import OpenTarget
 from graphquake.harness.spec.graph import GraphSpec

@@ -35,7 +35,13 @@ from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.plan import Plan, read_plan
 from graphquake.machines.findings.artifacts import draw
-from graphquake.machines.frontends.cli_cases import MARKS, budget_of, mark_case, replay_cases
+from graphquake.machines.frontends.cli_cases import (
+    mark_case,
+    mark_options,
+    replay_cases,
+    replay_options,
+)
+from graphquake.machines.frontends.cli_options import add_budget, add_results_dir, budget_of
 from graphquake.machines.frontends.demo import add_options as add_demo_options
 from graphquake.machines.frontends.demo import demo
 from graphquake.machines.frontends.try_command import trial_text
@@ -71,139 +77,73 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="graphquake", description=ABOUT)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, what, add_options, function in (
+        ("demo", "find a planted bug in a small real graph, in less than a minute", add_demo_options, demo),
+        ("try", "start a graph without faults; show its promises, the possible steps and the cost of a run", _try_options, _try),
+        ("run", "run a plan that you give", _run_options, _run),
+        ("replay", "run the plan of a case again, to see whether it still breaks its promise", replay_options, replay_cases),
+        ("mark", "set the status of a case: open, known or fixed", mark_options, mark_case),
+        ("check", "judge the history of an old run again", _check_options, _check),
+        ("results", "print the table of the runs in a folder, and draw their pictures", _results_options, _results),
+    ):  # fmt: skip
+        command = commands.add_parser(name, help=what, description=what)
+        add_options(command)
+        command.set_defaults(command=function)
+    return parser
 
-    def command(name: str, what: str, function: Any) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=what, description=what)
-        made.set_defaults(command=function)
-        return made
 
-    def results_dir(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
-            "--results-dir",
-            type=Path,
-            default=Path(".graphquake"),
-            metavar="DIR",
-            help="the results folder (.graphquake)",
-        )
+def _try_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("graph", metavar="NAME|FILE", help=GRAPH)
+    add_results_dir(command)
+    _add_share_gpus(command)
 
-    def budget(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
-            "--chaos-budget",
-            default=None,
-            metavar="T",
-            help="limit: live time (10m), live runs (60runs), or both with a comma (no limit)",
-        )
 
-    def where(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
-            "--graph",
-            action="append",
-            default=[],
-            metavar="NAME|FILE",
-            help="the graph of the case, if it is not found here; may be given more than once (the ready-made graphs, and *.toml here)",
-        )
-        made.add_argument(
-            "--chaos-corpus",
-            type=Path,
-            metavar="DIR",
-            help="the folder of the cases (regressions, beside the graph file)",
-        )
-
-    add_demo_options(
-        command("demo", "find a planted bug in a small real graph, in less than a minute", demo)
-    )
-    tried = command(
-        "try",
-        "start a graph without faults; show its promises, the possible steps and the cost of a run",
-        _try,
-    )
-    tried.add_argument("graph", metavar="NAME|FILE", help=GRAPH)
-    results_dir(tried)
-
-    run = command("run", "run a plan that you give", _run)
-    run.add_argument(
+def _run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "plan",
         metavar="PLAN",
         help="a file (JSON, or one step a line), or steps divided by semicolons, or - for standard input",
     )
-    run.add_argument("--graph", required=True, metavar="NAME|FILE", help=f"{GRAPH} (required)")
-    run.add_argument("--runs", type=int, default=1, metavar="N", help="the number of runs (1)")
-    for made in (tried, run):
-        made.add_argument(
-            "--share-gpus",
-            action="store_true",
-            help="let replicas share GPUs if there are too few",
-        )
-    run.add_argument("--json", action="store_true", help="verdicts and violations as JSON")
-    run.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
-    results_dir(run)
-    budget(run)
+    command.add_argument("--graph", required=True, metavar="NAME|FILE", help=f"{GRAPH} (required)")
+    command.add_argument("--runs", type=int, default=1, metavar="N", help="the number of runs (1)")
+    _add_share_gpus(command)
+    command.add_argument("--json", action="store_true", help="verdicts and violations as JSON")
+    command.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
+    add_results_dir(command)
+    add_budget(command)
 
-    again = command(
-        "replay",
-        "run the plan of a case again, to see whether it still breaks its promise",
-        replay_cases,
-    )
-    again.add_argument("case", nargs="*", metavar="ID|FILE", help="the id of a case, or its file")
-    again.add_argument(
-        "--all",
-        action="store_true",
-        help="replay every case of the graphs given with --graph, or of the ready-made graphs and the graph files here",
-    )
-    again.add_argument(
-        "--record",
-        action="store_true",
-        help="add the result to the case; makes at least 5 runs unless --runs is given",
-    )
-    again.add_argument(
-        "--runs", type=int, metavar="N", help="the number of runs (as many as a sure answer takes)"
-    )
-    where(again)
-    again.add_argument(
-        "--strict-known",
-        action="store_true",
-        help="fail if a known case no longer breaks its promise",
-    )
-    again.add_argument("--dry-run", action="store_true", help="print the plans; start nothing")
-    results_dir(again)
-    budget(again)
 
-    mark = command("mark", "set the status of a case: open, known or fixed", mark_case)
-    mark.add_argument("case", metavar="ID|FILE", help="the id of a case, or its file")
-    mark.add_argument("status", choices=MARKS, help="the new status")
-    mark.add_argument("--why", default="", help="a reason or a link; a known case needs one")
-    where(mark)
-
-    check = command("check", "judge the history of an old run again", _check)
-    check.add_argument("history", type=Path, metavar="FOLDER", help="the folder of a run")
-    check.add_argument("--json", action="store_true", help="the verdict as JSON")
-
-    results = command(
-        "results", "print the table of the runs in a folder, and draw their pictures", _results
+def _add_share_gpus(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--share-gpus", action="store_true", help="let replicas share GPUs if there are too few"
     )
-    results.add_argument(
+
+
+def _check_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("history", type=Path, metavar="FOLDER", help="the folder of a run")
+    command.add_argument("--json", action="store_true", help="the verdict as JSON")
+
+
+def _results_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "folder", type=Path, metavar="DIR", help="the folder of the runs; they may be in subfolders"
     )
-    results.add_argument(
+    command.add_argument(
         "--format",
         choices=FORMATS,
         default=FORMATS[0],
         help=f"the form of the table ({FORMATS[0]})",
     )
-    results.add_argument(
-        "--compare",
-        type=Path,
-        metavar="DIR",
-        help="compare with the runs in this folder",
+    command.add_argument(
+        "--compare", type=Path, metavar="DIR", help="compare with the runs in this folder"
     )
-    results.add_argument(
+    command.add_argument(
         "--slow",
         type=float,
         default=SLOW_S,
         metavar="S",
         help=f"a right answer that takes longer, in seconds, counts as slow ({SLOW_S})",
     )
-    return parser
 
 
 # ----------------------------------------------------------------------------------------------------------- try, run

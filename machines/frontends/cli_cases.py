@@ -23,9 +23,14 @@ from graphquake.harness.spec.table import one_of
 from graphquake.machines.cases.case import Case, Status
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.replay import Replay, meaning_of, replay, runs_needed
+from graphquake.machines.frontends.cli_options import (
+    add_budget,
+    add_cases,
+    add_results_dir,
+    budget_of,
+)
 from graphquake.machines.reports.finding_text import table
 from graphquake.machines.reports.reporter import Reporter
-from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.session import (
@@ -40,17 +45,39 @@ RECORD_RUNS_MIN: Final = 5
 MARKS: Final[tuple[Status, ...]] = ("open", "known", "fixed")
 
 
-def budget_of(arguments: argparse.Namespace) -> Budget:
-    """The budget that `--chaos-budget` gives. Without the option it is unlimited.
+def replay_options(command: argparse.ArgumentParser) -> None:
+    """Register the arguments of `replay`."""
+    command.add_argument("case", nargs="*", metavar="ID|FILE", help="the id of a case, or its file")
+    command.add_argument(
+        "--all",
+        action="store_true",
+        help="replay every case of the graphs given with --graph, or of the ready-made graphs and the graph files here",
+    )
+    command.add_argument(
+        "--record",
+        action="store_true",
+        help="add the result to the case; makes at least 5 runs unless --runs is given",
+    )
+    command.add_argument(
+        "--runs", type=int, metavar="N", help="the number of runs (as many as a sure answer takes)"
+    )
+    add_cases(command)
+    command.add_argument(
+        "--strict-known",
+        action="store_true",
+        help="fail if a known case no longer breaks its promise",
+    )
+    command.add_argument("--dry-run", action="store_true", help="print the plans; start nothing")
+    add_results_dir(command)
+    add_budget(command)
 
-    Raises:
-        InputError: if the value is not a limit.
-    """
-    try:
-        limit = parse_limit(arguments.chaos_budget) if arguments.chaos_budget else UNLIMITED
-    except ValueError as error:
-        raise InputError(f"--chaos-budget: {error}") from None
-    return limit.begin()
+
+def mark_options(command: argparse.ArgumentParser) -> None:
+    """Register the arguments of `mark`."""
+    command.add_argument("case", metavar="ID|FILE", help="the id of a case, or its file")
+    command.add_argument("status", choices=MARKS, help="the new status")
+    command.add_argument("--why", default="", help="a reason or a link; a known case needs one")
+    add_cases(command)
 
 
 # --------------------------------------------------------------------------------------------------------------- lookup

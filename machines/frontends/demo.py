@@ -18,6 +18,7 @@ from graphquake.harness.errors import EXIT_KEPT, EXIT_PROVED_NOTHING, InputError
 from graphquake.harness.picture import NAME
 from graphquake.harness.spec.graph import load_graph
 from graphquake.machines.findings.finding import Finding
+from graphquake.machines.frontends.cli_options import add_results_dir
 from graphquake.machines.reports.finding_text import short
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.reports.summary import GraphSummary
@@ -83,13 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=SEED, metavar="N", help=f"draws other plans ({SEED})"
     )
-    parser.add_argument(
-        "--results-dir",
-        type=Path,
-        default=Path(".graphquake"),
-        metavar="DIR",
-        help="the results folder (.graphquake)",
-    )
+    add_results_dir(parser)
 
 
 def _is_confirmed(summary: GraphSummary) -> bool:

@@ -1,0 +1,35 @@
+"""Wait for a graph's first right answer. A graph that is ready but gives none has not started."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from graphquake.harness.clients.load import Load
+from graphquake.harness.errors import GraphError
+from graphquake.harness.history.request import Outcome
+from graphquake.harness.targets.target import Target
+
+FIRST_ANSWER_S: Final = 15.0
+ASK_EVERY_S: Final = 0.05
+
+
+async def first_answer(target: Target) -> None:
+    """Wait until the graph has given one right answer.
+
+    Raises:
+        GraphError: if it gives none in time.
+    """
+    begun_s = time.monotonic()
+    async with Load(target.spec, target.entries(), begun_s, []) as load:
+        while (
+            asked := await load.ask_once()
+        ).outcome != Outcome.OK and load.now_s() <= FIRST_ANSWER_S:
+            await asyncio.sleep(ASK_EVERY_S)
+    # The error is raised outside the block. Inside, the task group would wrap it into an ExceptionGroup.
+    if asked.outcome != Outcome.OK:
+        raise GraphError(
+            f"{target.spec.name}: every replica is ready, but no right answer within "
+            f"{FIRST_ANSWER_S:g} s: {asked.detail} {asked.message}".rstrip()
+        )

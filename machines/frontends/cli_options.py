@@ -1,0 +1,59 @@
+"""Options that several commands of the command line have."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from graphquake.harness.errors import InputError
+from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
+
+
+def add_results_dir(command: ArgumentParser) -> None:
+    """Add `--results-dir`."""
+    command.add_argument(
+        "--results-dir",
+        type=Path,
+        default=Path(".graphquake"),
+        metavar="DIR",
+        help="the results folder (.graphquake)",
+    )
+
+
+def add_budget(command: ArgumentParser) -> None:
+    """Add `--chaos-budget`. `budget_of` reads it."""
+    command.add_argument(
+        "--chaos-budget",
+        metavar="T",
+        help="limit: live time (10m), live runs (60runs), or both with a comma (no limit)",
+    )
+
+
+def add_cases(command: ArgumentParser) -> None:
+    """Add `--graph` and `--chaos-corpus`, which tell where cases are looked for."""
+    command.add_argument(
+        "--graph",
+        action="append",
+        default=[],
+        metavar="NAME|FILE",
+        help="the graph of the case, if it is not found here; may be given more than once (the ready-made graphs, and *.toml here)",
+    )
+    command.add_argument(
+        "--chaos-corpus",
+        type=Path,
+        metavar="DIR",
+        help="the folder of the cases (regressions, beside the graph file)",
+    )
+
+
+def budget_of(arguments: Namespace) -> Budget:
+    """The budget that `--chaos-budget` gives. Without the option it is unlimited.
+
+    Raises:
+        InputError: if the value is not a limit.
+    """
+    try:
+        limit = parse_limit(arguments.chaos_budget) if arguments.chaos_budget else UNLIMITED
+    except ValueError as error:
+        raise InputError(f"--chaos-budget: {error}") from None
+    return limit.begin()
