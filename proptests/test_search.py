@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
@@ -15,55 +14,24 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Verdict, Violation
-from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case, ShrinkCost, Status
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import case_of
 from graphquake.machines.findings.hypothesis_errors import PromiseBroken
-from graphquake.machines.findings.pipeline import EVIDENCE_RUNS, FindingPipeline
+from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.findings.sightings import Sightings
-from graphquake.machines.plans import novelty
 from graphquake.machines.plans.plainest import plainest
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.reports.finding_text import finding_text
-from graphquake.machines.runners.budget import Limit
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
-from graphquake.machines.sessions.search import SETTINGS, Ended, search
+from graphquake.machines.sessions.search import search
 from graphquake.machines.shrinking.result import Shrunk
 
 from support.made import Made, plan_of, spec_of
+from support.searched import PAIR, QUICK, SINGLE, searched
 from support.sim_runner import Bug, SimRunner
-
-PAIR = plan_of("kill decode 0", "kill prefill 0")
-SINGLE = plan_of("kill decode 0")
-QUICK = settings(SETTINGS, max_examples=300)
-
-
-@pytest.fixture(autouse=True)
-def every_plan_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run every drawn plan: here a run costs less than a draw, so no plan is passed over for a better one."""
-    monkeypatch.setattr(novelty, "LOOK_MAX", 0)
-
-
-def searched(
-    runner: SimRunner,
-    folder: Path,
-    *,
-    seed: int = 1,
-    findings_max: int = 1,
-    journal: Path | None = None,
-) -> tuple[Rounds, Ended]:
-    """Search a simulated graph."""
-    rounds = Rounds(
-        FindingPipeline(
-            runner, Corpus(folder / "cases"), RunLog(journal), results_dir=folder / "results"
-        )
-    )
-    ended = search(rounds, seed, findings_max=findings_max, config=QUICK)
-    rounds.log.close()
-    return rounds, ended
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -272,47 +240,6 @@ def test_plans_that_do_nothing_or_were_seen_before_are_not_run(tmp_path: Path) -
     assert rounds.log.drawn["only waits"] > 0
 
 
-def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -> None:
-    """A budget that ends during a shrink leaves an unshrunk case with the smallest plan so far."""
-    bug = Bug(PAIR, "wrong tokens")
-    needed = len(_runs_of(bug, tmp_path / "all"))
-    runner = SimRunner([bug], runs_max=needed - 8)
-    rounds, ended = searched(runner, tmp_path, seed=1)
-    assert ended in ("budget", "findings")
-    (case,) = Corpus(tmp_path / "cases")
-    assert case.status == "unshrunk"
-    assert embeds(PAIR, case.plan)
-    assert rounds.pipeline.findings[0].counts
-
-
-def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
-    """A shrink limit of five live runs ends the shrink, and the case stays unshrunk."""
-    rounds = Rounds(FindingPipeline(
-        SimRunner([Bug(PAIR, "wrong tokens")]), Corpus(tmp_path / "cases"), RunLog(),
-        results_dir=tmp_path, shrink_limit=Limit(runs=5),
-    ))  # fmt: skip
-    assert search(rounds, 1, findings_max=1, config=QUICK) == "findings"
-    (case,) = Corpus(tmp_path / "cases")
-    assert case.status == "unshrunk"
-    assert case.cost.live_runs <= 5 + EVIDENCE_RUNS
-
-
-def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
-    """An unshrunk case is shrunk further: the minimal case takes its place. On a graph without the bug, it stays as it is."""
-    bug = Bug(PAIR, "wrong tokens")
-    left, corpus = _left_unshrunk(bug, tmp_path)
-    well = Rounds(FindingPipeline(SimRunner([]), corpus, RunLog(), results_dir=tmp_path / "well"))
-    well.pipeline.go_on(left)
-    assert list(Corpus(tmp_path / "cases")) == [left]
-    rounds = Rounds(
-        FindingPipeline(SimRunner([bug]), corpus, RunLog(), results_dir=tmp_path / "results")
-    )
-    rounds.pipeline.go_on(left)
-    (case,) = Corpus(tmp_path / "cases")
-    assert (case.status, len(case.plan.steps)) == ("open", 2)
-    assert [finding.case for finding in rounds.pipeline.findings] == [case]
-
-
 def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path) -> None:
     """An unshrunk case with several steps is held against the plainest plans, too."""
     _, pair = judged(SimRunner(EITHER[:1]), tmp_path)
@@ -362,20 +289,6 @@ def test_another_violation_of_a_known_plan_is_another_case(tmp_path: Path) -> No
     assert len(list(Corpus(tmp_path / "cases"))) == 2
 
 
-def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> None:
-    """A case that a spent budget leaves no time to confirm stays unshrunk, with the counts that it had."""
-    bug = Bug(PAIR, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
-    left, corpus = _left_unshrunk(bug, tmp_path)
-    rounds = Rounds(
-        FindingPipeline(
-            SimRunner([bug], runs_max=1), corpus, RunLog(), results_dir=tmp_path / "results"
-        )
-    )
-    rounds.pipeline.go_on(left)
-    assert [finding.case for finding in rounds.pipeline.findings] == [left]
-    assert list(Corpus(tmp_path / "cases")) == [left]
-
-
 def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
     """With `shrink_any`, a shrink may end with a smaller plan that breaks another promise. By default, it may not."""
     both = [Bug(SINGLE, "tokens lost", rate=1.0), Bug(PAIR, "wrong tokens")]
@@ -395,22 +308,6 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
     assert str(finding.case.signature) == "answers / tokens lost"
 
 
-def _left_unshrunk(bug: Bug, folder: Path) -> tuple[Case, Corpus]:
-    """Return the case of a search whose budget ended during the shrink, and its corpus."""
-    found = next(n for n, plan in enumerate(_runs_of(bug, folder / "all"), 1) if embeds(PAIR, plan))
-    searched(SimRunner([bug], runs_max=found + 3), folder, seed=1)
-    corpus = Corpus(folder / "cases")
-    (left,) = corpus
-    assert left.status == "unshrunk"
-    return left, corpus
-
-
-def _runs_of(bug: Bug, folder: Path) -> list[Plan]:
-    runner = SimRunner([bug])
-    searched(runner, folder, seed=1)
-    return runner.runs
-
-
 def _with_status(case: Case, status: Status) -> Case:
     return replace(case, status=status)
 
@@ -428,13 +325,3 @@ def test_slots_draw_and_find_the_same(tmp_path: Path, slots: int) -> None:
     ]
     assert more.log.plans[: len(one.log.plans)] == one.log.plans
     assert more.pipeline.findings[0].case.observed[0].broke == 10
-
-
-def test_what_still_runs_at_the_end_of_the_budget_is_judged(tmp_path: Path) -> None:
-    """A run that still goes on at the end of the budget is judged, and its bug is saved as an unshrunk case."""
-    bug = Bug(PAIR, "wrong tokens")
-    searched(first := SimRunner([bug]), tmp_path / "one", seed=2)
-    until = next(n for n, plan in enumerate(first.runs, 1) if embeds(PAIR, plan))
-    rounds, ended = searched(SimRunner([bug], slots=4, runs_max=until), tmp_path / "more", seed=2)
-    assert ended == "budget"
-    assert [finding.case.status for finding in rounds.pipeline.findings] == ["unshrunk"]

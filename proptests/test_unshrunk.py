@@ -1,0 +1,102 @@
+"""A shrink that the budget ends leaves an unshrunk case, and a later search goes on with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graphquake.harness.history.request import (
+    Outcome,
+)
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.case import Case
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.pipeline import EVIDENCE_RUNS, FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
+from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.runners.budget import Limit
+from graphquake.machines.runners.run_log import RunLog
+from graphquake.machines.sessions.search import search
+
+from support.searched import PAIR, QUICK, searched
+from support.sim_runner import Bug, SimRunner
+
+
+def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -> None:
+    """A budget that ends during a shrink leaves an unshrunk case with the smallest plan so far."""
+    bug = Bug(PAIR, "wrong tokens")
+    needed = len(_runs_of(bug, tmp_path / "all"))
+    runner = SimRunner([bug], runs_max=needed - 8)
+    rounds, ended = searched(runner, tmp_path, seed=1)
+    assert ended in ("budget", "findings")
+    (case,) = Corpus(tmp_path / "cases")
+    assert case.status == "unshrunk"
+    assert embeds(PAIR, case.plan)
+    assert rounds.pipeline.findings[0].counts
+
+
+def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
+    """A shrink limit of five live runs ends the shrink, and the case stays unshrunk."""
+    rounds = Rounds(FindingPipeline(
+        SimRunner([Bug(PAIR, "wrong tokens")]), Corpus(tmp_path / "cases"), RunLog(),
+        results_dir=tmp_path, shrink_limit=Limit(runs=5),
+    ))  # fmt: skip
+    assert search(rounds, 1, findings_max=1, config=QUICK) == "findings"
+    (case,) = Corpus(tmp_path / "cases")
+    assert case.status == "unshrunk"
+    assert case.cost.live_runs <= 5 + EVIDENCE_RUNS
+
+
+def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
+    """An unshrunk case is shrunk further: the minimal case takes its place. On a graph without the bug, it stays as it is."""
+    bug = Bug(PAIR, "wrong tokens")
+    left, corpus = _left_unshrunk(bug, tmp_path)
+    well = Rounds(FindingPipeline(SimRunner([]), corpus, RunLog(), results_dir=tmp_path / "well"))
+    well.pipeline.go_on(left)
+    assert list(Corpus(tmp_path / "cases")) == [left]
+    rounds = Rounds(
+        FindingPipeline(SimRunner([bug]), corpus, RunLog(), results_dir=tmp_path / "results")
+    )
+    rounds.pipeline.go_on(left)
+    (case,) = Corpus(tmp_path / "cases")
+    assert (case.status, len(case.plan.steps)) == ("open", 2)
+    assert [finding.case for finding in rounds.pipeline.findings] == [case]
+
+
+def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> None:
+    """A case that a spent budget leaves no time to confirm stays unshrunk, with the counts that it had."""
+    bug = Bug(PAIR, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
+    left, corpus = _left_unshrunk(bug, tmp_path)
+    rounds = Rounds(
+        FindingPipeline(
+            SimRunner([bug], runs_max=1), corpus, RunLog(), results_dir=tmp_path / "results"
+        )
+    )
+    rounds.pipeline.go_on(left)
+    assert [finding.case for finding in rounds.pipeline.findings] == [left]
+    assert list(Corpus(tmp_path / "cases")) == [left]
+
+
+def _left_unshrunk(bug: Bug, folder: Path) -> tuple[Case, Corpus]:
+    """Return the case of a search whose budget ended during the shrink, and its corpus."""
+    found = next(n for n, plan in enumerate(_runs_of(bug, folder / "all"), 1) if embeds(PAIR, plan))
+    searched(SimRunner([bug], runs_max=found + 3), folder, seed=1)
+    corpus = Corpus(folder / "cases")
+    (left,) = corpus
+    assert left.status == "unshrunk"
+    return left, corpus
+
+
+def _runs_of(bug: Bug, folder: Path) -> list[Plan]:
+    runner = SimRunner([bug])
+    searched(runner, folder, seed=1)
+    return runner.runs
+
+
+def test_what_still_runs_at_the_end_of_the_budget_is_judged(tmp_path: Path) -> None:
+    """A run that still goes on at the end of the budget is judged, and its bug is saved as an unshrunk case."""
+    bug = Bug(PAIR, "wrong tokens")
+    searched(first := SimRunner([bug]), tmp_path / "one", seed=2)
+    until = next(n for n, plan in enumerate(first.runs, 1) if embeds(PAIR, plan))
+    rounds, ended = searched(SimRunner([bug], slots=4, runs_max=until), tmp_path / "more", seed=2)
+    assert ended == "budget"
+    assert [finding.case.status for finding in rounds.pipeline.findings] == ["unshrunk"]
