@@ -30,7 +30,7 @@ metrics = "{{entry}}/metrics"
 [roles.worker]
 replicas = 2
 command = "{{python}} {toy} work --port {{port.http}} {worker}"
-children = {{ engine = "toy-engine" }}
+children = {children}
 ready = {{ get = "http://127.0.0.1:{{port.http}}/health", body = "^ready$", within_s = {within_s} }}
 stop_s = 2
 
@@ -55,11 +55,11 @@ def toy_file(folder: Path, **changes: Any) -> Path:
 
     Args:
         changes: `front` and `worker`: more arguments of their commands. `within_s`: the time to become ready. `faults`: the fault
-            kinds that are drawn. `first_ok_s` and `more`: other promises.
+            kinds that are drawn. `children`: the children of a worker that steps can aim at. `first_ok_s` and `more`: other promises.
     """
     words = {
         "toy": TOY, "front": "", "worker": "", "restart": "never", "within_s": 10, "more": "", "first_ok_s": 1.0,
-        "faults": '["kill", "terminate", "stall"]',
+        "faults": '["kill", "terminate", "stall"]', "children": '{ engine = "toy-engine" }',
     }  # fmt: skip
     path = folder / "toy.toml"
     path.write_text(FILE.format(**words | changes))
