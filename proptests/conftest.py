@@ -18,9 +18,18 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker of pytest-timeout if it is not installed. An unknown marker would be an error."""
+    """Register our marker, and that of pytest-timeout if it is not installed. An unknown marker would be an error."""
+    config.addinivalue_line(
+        "markers", "simulated: only computes, so several of these tests may run at once"
+    )
     if not config.pluginmanager.has_plugin("timeout"):
         config.addinivalue_line("markers", "timeout(seconds): limit for one test (pytest-timeout)")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """`-m` may select none of the tests that were named: `tox -e tests` gives its arguments to two calls of pytest."""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and session.config.option.markexpr:
+        session.exitstatus = pytest.ExitCode.OK
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -17,6 +17,8 @@ from bench.shrink_tables import checks, shapes_table, ways_table
 from bench.ways import FINDING, Ddmin, Ours, ProbDD, Ran, Result, Way
 from support.simulated import SHAPES, Simulated, failing
 
+pytestmark = pytest.mark.simulated
+
 BY_NAME = {shape.name: shape for shape in SHAPES}
 COSTS = Costs()
 

@@ -15,6 +15,8 @@ from graphquake.machines.findings.fault_localization import (
 
 from support.made import Made, plan_of, spec_of
 
+pytestmark = pytest.mark.simulated
+
 PLAN = plan_of(
     "kill decode 0", "burst 5 over 0.00 s", "kill registry 0", "kill prefill 0", "wait 0.10 s"
 )

@@ -6,6 +6,8 @@ import pytest
 
 from graphquake.machines.runners.budget import Budget, Budgets, Limit, parse_duration, parse_limit
 
+pytestmark = pytest.mark.simulated
+
 
 @pytest.mark.parametrize(
     ("text", "limit"),

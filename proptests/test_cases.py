@@ -39,6 +39,8 @@ from graphquake.machines.shrinking.result import Control, Needed, Threshold
 
 from support.made import Made, plan_of, spec_of
 
+pytestmark = pytest.mark.simulated
+
 SIGNATURE = Signature("error_window", "HTTP 503", "path left")
 SHIPPED = Path(__file__).parent / "regressions/dbe043.json"
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from graphquake.machines.cases.wording import difference_text
 from graphquake.machines.findings.explain import facts_of, separating
 
 from support.made import Made, plan_of
+
+pytestmark = pytest.mark.simulated
 
 
 def young(age_s: float) -> Made:

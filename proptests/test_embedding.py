@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import combinations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,8 @@ from graphquake.harness.spec.plan import (
 from graphquake.machines.plans.subplan import embeds, last_act
 
 from support.embedding import complete_at
+
+pytestmark = pytest.mark.simulated
 
 # There are few different steps, so that unrelated plans often embed, too.
 waits = st.sampled_from([Wait(0.0), Wait(0.1), Wait(0.2), Wait(0.3), Wait(1.0)])

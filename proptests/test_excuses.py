@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from graphquake.harness.promises.signature import Signature
 from graphquake.machines.cases.case import Case
 from graphquake.machines.cases.corpus import Corpus
@@ -16,6 +18,8 @@ from graphquake.machines.runners.runner import RunResult
 
 from support.made import plan_of
 from support.sim_runner import Bug, SimRunner
+
+pytestmark = pytest.mark.simulated
 
 PLAN = plan_of("kill decode 0")
 RUNNER = SimRunner([Bug(PLAN, "wrong tokens")])

@@ -9,6 +9,8 @@ from graphquake.harness.spec.metrics import KNOWN_GAUGES, gauges_in, load_in
 
 from support.made import spec_of
 
+pytestmark = pytest.mark.simulated
+
 VLLM = """
 # HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge

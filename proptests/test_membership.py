@@ -10,6 +10,8 @@ from graphquake.harness.reference import membership, registry
 from graphquake.harness.reference.membership import LEASE_S, Directory, Instance
 from graphquake.harness.reference.registry import Registry
 
+pytestmark = pytest.mark.simulated
+
 PORT = 1
 
 

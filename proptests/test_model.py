@@ -27,6 +27,8 @@ from graphquake.harness.spec.steps.model import GraphModel
 
 from support.simulated import SPEC, drawn, spec_with
 
+pytestmark = pytest.mark.simulated
+
 WORKERS = spec_with(frontend=1, worker=2)
 aims = st.sampled_from(SPEC.replicas())
 any_steps: st.SearchStrategy[Step] = st.one_of(

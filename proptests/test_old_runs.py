@@ -19,6 +19,8 @@ from graphquake.machines.frontends.cli import main
 
 from support.made import Made, plan_of, spec_of
 
+pytestmark = pytest.mark.simulated
+
 OLD_RUNS = Path(__file__).parent / "old_runs"
 FOLDERS = sorted(path.parent for path in OLD_RUNS.rglob("events.jsonl"))
 

@@ -32,6 +32,8 @@ from graphquake.harness.spec.table import Table
 
 from support.made import plan_of
 
+pytestmark = pytest.mark.simulated
+
 roles = st.from_regex(r"[a-z_][a-z0-9_-]{0,8}", fullmatch=True)
 indices = st.integers(0, 999)
 children = roles.filter(lambda name: name not in ("tree", "process"))

@@ -18,6 +18,8 @@ from graphquake.harness.spec.replica import Replica
 
 from support.made import Made, plan_of, spec_of
 
+pytestmark = pytest.mark.simulated
+
 
 def says(made: Made) -> tuple[str, tuple[str, ...]]:
     """Return the verdict's kind and its signatures."""

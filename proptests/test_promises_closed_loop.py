@@ -11,6 +11,8 @@ from graphquake.harness.promises.builtin import judge
 
 from support.made import Made, plan_of, spec_of
 
+pytestmark = pytest.mark.simulated
+
 
 @pytest.mark.parametrize(("clients", "expected"), [(0, ("recovery / no answer",)), (3, ())])
 def test_clients_that_rest_ask_nothing(clients: int, expected: tuple[str, ...]) -> None:

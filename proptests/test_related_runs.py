@@ -7,6 +7,8 @@ import pytest
 from graphquake.harness.spec.plan import Burst, Kill, Plan, Step, Wait
 from graphquake.machines.shrinking.trials import Trial, TrialLog
 
+pytestmark = pytest.mark.simulated
+
 COUNTED = Plan((Kill("decode", 0), Wait(0.5)))
 
 

@@ -24,6 +24,8 @@ from graphquake.machines.runners.run_log import RunLog
 from support.made import plan_of
 from support.sim_runner import Bug, SimRunner
 
+pytestmark = pytest.mark.simulated
+
 PLAN = plan_of("kill decode 0")
 CASE = Case(
     id="abc123",

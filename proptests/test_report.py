@@ -27,6 +27,8 @@ from graphquake.machines.shrinking.result import Control, Needed
 
 from support.made import Made, plan_of
 
+pytestmark = pytest.mark.simulated
+
 PLAN = plan_of("kill decode 0", "wait 0.50 s")
 BEGAN = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 

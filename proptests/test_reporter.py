@@ -13,6 +13,8 @@ from graphquake.machines.runners.run_log import RunLog
 
 from support.made import plan_of
 
+pytestmark = pytest.mark.simulated
+
 PLAN = plan_of("kill decode 0", "wait 1.00 s")
 NOW = RunStatus("plan", 2.0, 1, 30, 4)
 

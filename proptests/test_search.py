@@ -21,6 +21,7 @@ from graphquake.machines.findings.hypothesis_errors import PromiseBroken
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.findings.sightings import Sightings
+from graphquake.machines.plans import novelty
 from graphquake.machines.plans.plainest import plainest
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.reports.finding_text import finding_text
@@ -32,6 +33,14 @@ from graphquake.machines.shrinking.result import Shrunk
 from support.made import Made, plan_of, spec_of
 from support.searched import PAIR, QUICK, SINGLE, searched
 from support.sim_runner import Bug, SimRunner
+
+pytestmark = pytest.mark.simulated
+
+
+@pytest.fixture(autouse=True)
+def every_plan_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every drawn plan, as `searched` does."""
+    monkeypatch.setattr(novelty, "LOOK_MAX", 0)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -23,6 +23,8 @@ from graphquake.machines.sessions.shards import merged, packed, unpacked
 from support.made import plan_of
 from support.sim_runner import Bug, SimRunner
 
+pytestmark = pytest.mark.simulated
+
 BUG = Bug(plan_of("kill decode 0"), "wrong tokens")
 
 

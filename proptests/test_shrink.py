@@ -24,6 +24,8 @@ from graphquake.machines.shrinking.trials import Trial
 
 from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
 
+pytestmark = pytest.mark.simulated
+
 SEEDS = range(10)
 CAP = 120
 BY_NAME = {shape.name: shape for shape in SHAPES}

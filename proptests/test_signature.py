@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from graphquake.harness.promises.signature import PATH_WORDS, Signature, family_of
 
+pytestmark = pytest.mark.simulated
+
 PROMISES = ("error_window", "recovery", "answers", "no_leak", "promises:no_5xx")
 # Every class that a promise of ours signs by, words of old cases, and statuses that are near each other.
 CLASSES = (

@@ -20,6 +20,8 @@ from graphquake.harness.spec.templates import expand
 
 from support.made import spec_of
 
+pytestmark = pytest.mark.simulated
+
 ENTRY = "http://127.0.0.1:{port.http}"
 
 

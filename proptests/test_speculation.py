@@ -20,6 +20,8 @@ from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 from support.simulated import SHAPES, SPEC, Shape, broken, failing
 from support.virtual import VirtualRunner
 
+pytestmark = pytest.mark.simulated
+
 SEEDS = range(2)
 
 

@@ -16,6 +16,8 @@ from graphquake.machines.shrinking.stats import (
     wilson,
 )
 
+pytestmark = pytest.mark.simulated
+
 counts = st.integers(0, 200).flatmap(lambda runs: st.tuples(st.integers(0, runs), st.just(runs)))
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from graphquake.harness.history.request import (
     Outcome,
 )
 from graphquake.harness.reports.story import LINES_MAX, story
 
 from support.made import Made, plan_of
+
+pytestmark = pytest.mark.simulated
 
 
 def test_a_story_tells_what_happened_in_order() -> None:

@@ -189,7 +189,7 @@ async def test_a_search_waits_for_no_client(tmp_path: Path) -> None:
 @in_loop
 async def test_without_respawn_the_dead_stay_dead(tmp_path: Path) -> None:
     """Without the only frontend each request fails in both attempts, and that breaks no promise."""
-    spec = closed(tmp_path, clients=2, requests=40)
+    spec = closed(tmp_path, clients=2, requests=15)
     plan = scenario_plan(spec, "frontend", Strike(1.0))
     run = await run_live(spec, plan, tmp_path / "run", to_the_end=True)
     assert run.verdict.kind == "kept"
@@ -329,7 +329,7 @@ def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
         path.name for path in (project / ".graphquake/scenarios/toy/decode_worker/logs").iterdir()
     }
     assert {"front-0.0.log", "worker-0.0.log", "worker-1.0.log"} <= logs
-    status, out = run(project, *args, "--fault-after", "20")
+    status, out = run(project, *args, "--fault-after", "8")
     assert "1 error" in out, out
     assert "they need more requests" in out
 

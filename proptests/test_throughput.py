@@ -12,6 +12,8 @@ from graphquake.harness.promises.builtin import judge
 
 from support.made import Made, plan_of, spec_of
 
+pytestmark = pytest.mark.simulated
+
 STEADY_S = 5.0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from graphquake.harness.history.request import (
     Outcome,
 )
@@ -19,6 +21,8 @@ from graphquake.machines.sessions.search import search
 
 from support.searched import PAIR, QUICK, searched
 from support.sim_runner import Bug, SimRunner
+
+pytestmark = pytest.mark.simulated
 
 
 def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -> None:
