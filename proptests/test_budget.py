@@ -48,7 +48,7 @@ def test_a_budget_of_runs() -> None:
     assert not Budget(5.0).has_room(10.0)
 
 
-def test_graphs_share_what_is_left() -> None:
+def test_graphs_share_the_rest_of_the_budget() -> None:
     """The next graph gets the rest of the budget that the first one did not use. Without a limit on runs only time counts."""
     timed = Budgets(Limit(600), 2)
     assert [one.has_room(100.0) for one in (timed.next(), timed.next())] == [True, True]

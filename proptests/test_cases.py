@@ -145,7 +145,7 @@ def test_schema_2_is_read_as_it_was_written() -> None:
     assert read_case("new", case_text(bare)) == bare
 
 
-def test_the_words_of_a_case_are_what_they_were() -> None:
+def test_the_words_of_a_case_stay_the_same() -> None:
     """The sentences that a report renders from the counts are those that schema 1 kept, with units and the step's own name."""
     case = read_case("old", json.dumps(OLD))
     assert list(needed_texts(case)) == [

@@ -86,7 +86,7 @@ def names_of(page: str, owner: str) -> set[str]:
     return set(re.findall(rf"`{owner}\.(\w+)", "\n".join(row.split("|")[1] for row in rows)))
 
 
-def test_the_guide_to_promises_names_what_there_is() -> None:
+def test_the_guide_to_promises_names_existing_functions() -> None:
     """Every attribute of a history and of its availability that the guide names exists."""
     history = Made().history()
     of_history, of_up = names_of("own-promise.md", "history"), names_of("own-promise.md", "up")
@@ -96,7 +96,7 @@ def test_the_guide_to_promises_names_what_there_is() -> None:
     assert {name for name in of_up if not hasattr(availability(history), name)} == set()
 
 
-def test_the_guide_to_rules_names_what_there_is() -> None:
+def test_the_guide_to_rules_names_existing_functions() -> None:
     """Every attribute of a machine that the guide names exists."""
     machine = machine_for(spec_of(), lambda _: None)()
     named = names_of("own-rules.md", "self")

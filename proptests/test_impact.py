@@ -57,7 +57,7 @@ def test_an_outage_in_numbers() -> None:
     assert impact.expected == pytest.approx(20 * (impact.first_ok_s or 0), abs=1)
 
 
-def test_what_never_comes_back() -> None:
+def test_a_graph_that_never_recovers() -> None:
     """For a service that never comes back, the times are None, not 0."""
     (impact,) = account(outage(returns=False).history()).impacts
     assert (impact.window_s, impact.first_ok_s, impact.peak_s, impact.ready_s) == (None,) * 4
@@ -145,7 +145,7 @@ def test_pending_is_over_the_samples_with_work() -> None:
     assert (numbers.before.pending, numbers.after.pending) == (3.0, 0.0)
 
 
-def test_slow_is_what_takes_longer_than_asked() -> None:
+def test_an_answer_over_the_limit_is_slow() -> None:
     """A right answer above the threshold counts as slow, and the threshold can be set."""
     history = outage().history()
     assert account(history).before.slow == 0

@@ -114,7 +114,7 @@ def test_a_mended_plan_is_feasible_and_loses_no_more_than_it_must(plan: Plan) ->
     assert (mended == plan) == feasible(SPEC, plan)
 
 
-def test_mending_takes_out_what_became_impossible() -> None:
+def test_mending_removes_steps_that_became_impossible() -> None:
     """Mending removes a respawn without its kill, and a second kill of the same replica. It keeps the steps that are possible then."""
     broken = plan_of(
         "respawn decode 0", "kill decode 0", "kill decode 0", "burst 5 over 0.00 s", "kill decode 1"

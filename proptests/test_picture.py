@@ -57,7 +57,7 @@ def broken() -> Made:
     return made
 
 
-def test_what_a_page_holds() -> None:
+def test_the_contents_of_a_page() -> None:
     """The data hold all lives with their ends, the fault, the heal, each request with its outcome, and the resources."""
     history = broken().history()
     verdict = judge(history)

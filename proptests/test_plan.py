@@ -108,7 +108,7 @@ def test_remarks_and_empty_lines_are_not_steps() -> None:
         ("kill decode 0 tree 1", "takes no index"),
     ],
 )
-def test_a_wrong_step_says_what_would_be_right(line: str, said: str) -> None:
+def test_the_error_of_a_wrong_step_names_the_right_form(line: str, said: str) -> None:
     """The error for a wrong step begins with the file and the number of the step, and shows a correct form."""
     with pytest.raises(InputError) as raised:
         parse_plan("my.plan", ["wait 1 s", line])

@@ -101,7 +101,7 @@ def test_a_path_exists_only_while_an_entry_is_up_and_every_role_has_a_replica() 
     assert up.paths[-1].begin_s == 6.0
 
 
-def test_overlapping_faults_excuse_what_one_long_one_would() -> None:
+def test_overlapping_faults_excuse_like_one_long_fault() -> None:
     """Two kills at 2 s and 3.5 s merge into one window from 2 s to 5.5 s."""
     made = healthy().step("kill decode 0", 2.0).spawn("decode 0", 2.5, ready_s=3.0)
     made.step("kill decode 1", 3.5, number=1)
@@ -137,7 +137,7 @@ def test_too_many_failures_are_signed_by_the_class_of_most_of_them() -> None:
         ("kill decode 0", "decode 0", "broken"),
     ],
 )
-def test_what_fails_with_the_only_one_of_its_role_is_no_failure_on_a_path(
+def test_a_failure_with_the_only_replica_of_a_role_has_no_path_left(
     kill: str, replica: str, says_: str
 ) -> None:
     """Requests in flight at the kill of the only frontend are excused, because no path is up from the begin of the kill."""
@@ -240,7 +240,7 @@ def test_only_the_victim_dies() -> None:
     assert says(made)[1] == ("blast_radius / prefill died / exit status 1",)
 
 
-def test_a_replica_that_dies_with_its_child_by_design_is_no_violation() -> None:
+def test_a_replica_that_dies_with_its_child_by_design_is_not_a_violation() -> None:
     """A worker may die with a killed child that `dies_with` names, but not with another child."""
 
     def made(dies_with: list[str]) -> Made:
@@ -365,7 +365,7 @@ def test_a_failure_is_excused_exactly_within_w_of_some_fault(
     assert up.excuses(made.requests[-1]) == expected
 
 
-def test_what_a_run_says_nothing_about() -> None:
+def test_promises_that_a_run_does_not_judge() -> None:
     """If dead replicas stay dead, `recovery` and `throughput` are not judged without a path or without known capacities."""
     made = Made(plan=plan_of("kill frontend 0", "heal release")).steady(0.0, 2.0)
     made.step("kill frontend 0", 2.0).phase("heal", 2.1).phase("recover", 2.1).phase("drain", 9.0)
@@ -377,7 +377,7 @@ def test_what_a_run_says_nothing_about() -> None:
 
 
 @pytest.mark.parametrize(("dies_s", "expected"), [(2.3, ()), (None, ("recovery / no answer",))])
-def test_a_path_that_ends_with_its_child_is_no_path(
+def test_a_path_that_ends_with_its_child_is_not_a_path(
     dies_s: float | None, expected: tuple[str, ...]
 ) -> None:
     """If dead replicas stay dead, a worker that dies a little after its engine leaves no path, so `recovery` is not judged."""

@@ -115,7 +115,7 @@ def test_a_replay_tells_which_versions_changed() -> None:
         ("open", "UNDECIDED", (False, "UNDECIDED 1/1, budget")),
     ],
 )
-def test_what_a_replay_means_depends_on_the_status(
+def test_the_meaning_of_a_replay_depends_on_the_status(
     status: Status, word: Word, meaning: tuple[bool, str]
 ) -> None:
     """An open or fixed case that is reproduced fails the session. A known or an unconfirmed case never does."""

@@ -188,7 +188,7 @@ def test_a_replay_says_how_sure_it_is(finding: Finding) -> None:
     assert "NOT REPRODUCED 0/9 (95% sure" in replayed(case, "NOT REPRODUCED", 0, 9).line
 
 
-def test_what_the_exit_status_rests_on(finding: Finding) -> None:
+def test_the_findings_that_decide_the_exit_status(finding: Finding) -> None:
     """A session fails with a finding or a case that is back.
 
     A session proves nothing if too many runs were invalid, or if it made no runs.

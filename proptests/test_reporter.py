@@ -20,7 +20,7 @@ NOW = RunStatus("plan", 2.0, 1, 30, 4)
 
 
 @pytest.mark.parametrize(("gpus", "cost"), [(0, ""), (4, ", 26 GPU-seconds")])
-def test_how_a_run_stands_and_what_all_of_them_took(gpus: int, cost: str) -> None:
+def test_the_progress_of_a_run_and_the_cost_of_all_runs(gpus: int, cost: str) -> None:
     """Without a terminal a plain line shows the run's status, and the GPU-seconds if runs take GPUs."""
     stream, journal = io.StringIO(), RunLog()
     journal.run(PLAN, "search", "kept", 6.5, "")

@@ -219,7 +219,7 @@ def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> No
     assert rounds.log.explained, "the known case was met on the way, and counted"
 
 
-def test_a_known_case_is_no_finding_again(tmp_path: Path) -> None:
+def test_a_known_case_is_not_a_finding_again(tmp_path: Path) -> None:
     """A search that meets only a known case goes on until its budget is spent, without a finding."""
     bug = Bug(SINGLE, "wrong tokens")
     searched(SimRunner([bug]), tmp_path, seed=3)
@@ -249,7 +249,7 @@ def test_plans_that_do_nothing_or_were_seen_before_are_not_run(tmp_path: Path) -
     assert rounds.log.drawn["only waits"] > 0
 
 
-def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path) -> None:
+def test_a_continued_shrink_compares_with_the_plainest_plans(tmp_path: Path) -> None:
     """An unshrunk case with several steps is held against the plainest plans, too."""
     _, pair = judged(SimRunner(EITHER[:1]), tmp_path)
     corpus = Corpus(tmp_path / "cases")
@@ -263,7 +263,7 @@ def test_what_is_gone_on_with_is_held_against_the_plainest_plans(tmp_path: Path)
     assert pair.id not in {case.id for case in Corpus(tmp_path / "cases")}
 
 
-def test_what_breaks_in_the_last_wait_is_explained_by_its_case() -> None:
+def test_a_break_in_the_last_wait_is_explained_by_its_case() -> None:
     """A case explains a violation within its reach of the last action, also if that is followed by a long wait."""
     plan = plan_of("kill prefill 0", "wait 3.60 s")
     made = (

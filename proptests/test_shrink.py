@@ -64,7 +64,7 @@ def share_minimal(rate: float) -> float:
     )
 
 
-def test_what_shows_every_time_becomes_step_minimal() -> None:
+def test_a_bug_that_shows_every_time_becomes_step_minimal() -> None:
     """At rate 1, every plan becomes step-minimal, in 12 live runs until it first breaks and 22 with confirming runs (medians)."""
     assert share_minimal(1.0) == 1.0
     every = [one for _, _, one in all_shrunk(1.0)]
@@ -112,7 +112,7 @@ def test_all_evidence_of_a_pair_takes_few_runs() -> None:
 
 
 @pytest.mark.parametrize(("rate", "least"), [(0.9, 0.95), (0.6, 0.95), (0.3, 0.80)])
-def test_what_shows_now_and_then_becomes_step_minimal(rate: float, least: float) -> None:
+def test_a_bug_that_shows_now_and_then_becomes_step_minimal(rate: float, least: float) -> None:
     """At lower rates, nearly every plan becomes step-minimal within 120 live runs. An unconfirmed plan counts as a miss."""
     assert share_minimal(rate) >= least
 

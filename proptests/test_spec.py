@@ -199,7 +199,7 @@ expressions = st.recursive(
 
 
 @given(expressions)
-def test_serves_means_what_python_would_make_of_it(text: str) -> None:
+def test_serves_is_evaluated_as_python_would(text: str) -> None:
     """A `serves` expression means what Python would make of it, for every set of roles that are up."""
     serves = parse_serves(text, NAMES)
     for up in chain.from_iterable(combinations(NAMES, n) for n in range(5)):

@@ -223,7 +223,7 @@ async def test_a_new_kind_is_carried_out_and_undone(length: str, tmp_path: Path)
 
 
 @in_loop
-async def test_heal_release_undoes_what_goes_on(tmp_path: Path) -> None:
+async def test_heal_release_undoes_ongoing_steps(tmp_path: Path) -> None:
     """`heal release` leaves the dead dead, and still ends a step that only heal undoes."""
     plan = plan_of("cut worker 0 from front 0", "heal release")
     await run_live(fake_spec(tmp_path), plan, tmp_path / "run", opener=FakeTargets())

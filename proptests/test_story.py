@@ -14,7 +14,7 @@ from support.made import Made, plan_of
 pytestmark = pytest.mark.simulated
 
 
-def test_a_story_tells_what_happened_in_order() -> None:
+def test_a_story_tells_the_events_in_order() -> None:
     """The story has the fault, the deaths, the first and the last failure, the replicas that came back, and the first success."""
     made = Made(plan=plan_of("kill decode 0")).steady(0.0, 1.5)
     made.step("kill decode 0", 1.5).dies("prefill 0", 1.6, status=1)
@@ -31,7 +31,7 @@ def test_a_story_tells_what_happened_in_order() -> None:
     assert [float(line.split()[0]) for line in lines] == sorted(float(x.split()[0]) for x in lines)
 
 
-def test_a_long_story_leaves_out_what_matters_least() -> None:
+def test_a_long_story_leaves_out_the_least_important_events() -> None:
     """If there are too many lines, faults stay and returns are left out."""
     made = Made(plan=plan_of(*["kill decode 0"] * LINES_MAX)).steady(0.0, 1.0)
     for number in range(LINES_MAX):

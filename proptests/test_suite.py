@@ -155,7 +155,7 @@ def closed(
 
 
 @in_loop
-async def test_each_client_asks_what_it_has_to_ask(tmp_path: Path) -> None:
+async def test_each_client_sends_all_its_requests(tmp_path: Path) -> None:
     """Each client sends its requests one after the other, the run lasts until all have ended, and memory and CPU are sampled."""
     spec = closed(tmp_path, respawn=True)
     plan = scenario_plan(spec, "decode_worker", Strike(1.0, respawn=True))

@@ -50,7 +50,7 @@ def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
     assert case.cost.live_runs <= 5 + EVIDENCE_RUNS
 
 
-def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
+def test_an_unshrunk_case_is_continued(tmp_path: Path) -> None:
     """An unshrunk case is shrunk further: the minimal case takes its place. On a graph without the bug, it stays as it is."""
     bug = Bug(PAIR, "wrong tokens")
     left, corpus = _left_unshrunk(bug, tmp_path)
@@ -66,7 +66,7 @@ def test_what_was_left_unshrunk_is_gone_on_with(tmp_path: Path) -> None:
     assert [finding.case for finding in rounds.pipeline.findings] == [case]
 
 
-def test_what_there_is_no_time_to_see_again_stays_unshrunk(tmp_path: Path) -> None:
+def test_a_case_without_time_for_a_second_run_stays_unshrunk(tmp_path: Path) -> None:
     """A case that a spent budget leaves no time to confirm stays unshrunk, with the counts that it had."""
     bug = Bug(PAIR, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
     left, corpus = _left_unshrunk(bug, tmp_path)
@@ -96,7 +96,7 @@ def _runs_of(bug: Bug, folder: Path) -> list[Plan]:
     return runner.runs
 
 
-def test_what_still_runs_at_the_end_of_the_budget_is_judged(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_at_the_end_of_the_budget_is_judged(tmp_path: Path) -> None:
     """A run that still goes on at the end of the budget is judged, and its bug is saved as an unshrunk case."""
     bug = Bug(PAIR, "wrong tokens")
     searched(first := SimRunner([bug]), tmp_path / "one", seed=2)

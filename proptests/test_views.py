@@ -57,13 +57,13 @@ def test_a_list_may_be_wrong_for_as_long_as_it_takes_to_learn(
     assert signatures(*wrong(4.0, until_s, says, holds), listing(until_s + 0.1, 2, 2)) == expected
 
 
-def test_what_was_right_in_the_next_look_was_wrong_no_longer_than_seen() -> None:
+def test_a_difference_ends_with_the_first_right_look() -> None:
     """A wrong list counts up to the last look that saw it, because the next look may come late."""
     assert signatures(*wrong(4.0, 8.9, 1, 2), listing(9.4, 2, 2)) == ()
     assert signatures(*wrong(4.0, 8.9, 1, 2)) == ()
 
 
-def test_what_changes_meanwhile_begins_anew() -> None:
+def test_a_difference_that_changes_begins_anew() -> None:
     """A change of the right answer restarts the clock, and a change of the wrong answer does not."""
     assert signatures(*wrong(4.0, 7.5, 1, 2), *wrong(8.0, 12.0, 1, 3), listing(12.5, 3, 3)) == ()
     assert signatures(*wrong(4.0, 7.5, 1, 2), *wrong(8.0, 12.0, 0, 2), listing(12.5, 2, 2)) != ()
@@ -97,7 +97,7 @@ def test_readiness_that_lies(says: int, expected: str) -> None:
     assert signatures(*looks) == (f"views_agree / {expected}",)
 
 
-def test_views_tell_what_is_news() -> None:
+def test_views_return_only_changes() -> None:
     """The first look, each change and each wrong answer are recorded. An observer that can't be asked is not wrong."""
     views = Views()
     look = View(Replica("frontend", 0), "listing", 2, 2)

@@ -113,7 +113,7 @@ class _Look:
 
     def _load(self, step: Step) -> str:
         act = step.feature(self.spec)
-        shown = {(act, "while out", role) for role in self.out or ("nobody",)}
+        shown = {(act, "while out", role) for role in self.out or ("no replica",)}
         self.found |= {(*feature, *self._hidden()) for feature in shown}
         return act
 
