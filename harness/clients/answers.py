@@ -1,8 +1,8 @@
-"""The requests of clients, and the check of their answers.
+"""Make the prompts and bodies of requests, and check the answers to them.
 
-A prompt follows from the load's seed and the request's number alone, so it can be made again. If the graph file names an oracle, the answer
-is compared with the right text, token by token. Without an oracle only the protocol can be checked: one id in a stream, a finish reason,
-`[DONE]`, and the number of tokens that the answer claims.
+A prompt follows from the load's seed and the request's number alone, so it can be computed again. If the graph file names an oracle, the
+answer is compared with the right text, token by token. Without an oracle only the protocol can be checked: one id in a stream, a finish
+reason, `[DONE]`, and the number of tokens that the answer claims.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ _HEX_TO_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """The outcome of an answer, the detail that it rests on, the message, and the number of tokens."""
+    """The result of checking one answer.
+
+    Attributes:
+        outcome: the outcome of the request.
+        detail: the reason for the outcome, e.g. `wrong tokens`. Empty for a right answer.
+        message: what was found in the answer, shortened, for a reader.
+        tokens: the number of tokens in the answer, or 0 if it is not known.
+    """
 
     outcome: Outcome
     detail: str = ""
@@ -40,10 +47,10 @@ class Got:
 
 
 def find_oracle(spec: GraphSpec) -> Oracle | None:
-    """Import the oracle, the function that returns the right answer. None if the graph file names none.
+    """Import the oracle: the function that returns the right answer to a prompt. None if the graph file names no oracle.
 
     Raises:
-        InputError: if it can't be imported.
+        InputError: if the oracle can't be imported.
     """
     name = spec.promises.oracle
     if name == "none":
@@ -57,7 +64,7 @@ def find_oracle(spec: GraphSpec) -> Oracle | None:
 
 
 def prompt_of(load: LoadSpec, number: int) -> str:
-    """Return the prompt of one request: `prompt_tokens` lower-case letters, one token each for a byte-level tokenizer."""
+    """Return the prompt of the request with this number: `prompt_tokens` lower-case letters. To a byte-level tokenizer each is a token."""
     digest = hashlib.shake_256(f"{load.seed}/{number}".encode()).hexdigest(
         (load.prompt_tokens + 1) // 2
     )
@@ -65,7 +72,7 @@ def prompt_of(load: LoadSpec, number: int) -> str:
 
 
 def body_of(load: LoadSpec, number: int, *, stream: bool) -> dict[str, Any]:
-    """Return the JSON body of one request."""
+    """Return the body of the request with this number, before it is written as JSON. If `stream` is true, it asks for a streamed answer."""
     prompt = prompt_of(load, number)
     body: dict[str, Any] = {"model": load.model, "max_tokens": load.max_tokens, "temperature": 0}
     if load.api == "chat":
@@ -76,18 +83,23 @@ def body_of(load: LoadSpec, number: int, *, stream: bool) -> dict[str, Any]:
 
 
 class Checker:
-    """Checks the answers of one graph."""
+    """Checks the answers of one graph, against the oracle if the graph file names one."""
 
     def __init__(self, spec: GraphSpec) -> None:
         self._load = spec.load
         self._oracle = find_oracle(spec)
 
     def check_stream(self, number: int, body: bytes) -> Got:
-        """Check the body of an event stream whose connection ended in order."""
+        """Check a streamed answer whose connection did not break.
+
+        Args:
+            number: the number of the request. Its prompt, and so the right answer, follow from it.
+            body: the whole event stream.
+        """
         payloads = [line[5:].strip() for line in body.split(b"\n") if line.startswith(b"data:")]
         done = bool(payloads) and payloads[-1] == b"[DONE]"
         try:
-            # All chunks in one call: one call for each chunk takes three times as long.
+            # All chunks are parsed in one call, because one call for each chunk takes three times as long.
             chunks = json.loads(b"[" + b",".join(payloads[: -1 if done else None]) + b"]")
         except ValueError:
             return Got(Outcome.TRUNCATED, "no JSON", _short(body))
@@ -99,7 +111,7 @@ class Checker:
         return self._check(number, chunks)
 
     def check_whole(self, number: int, body: bytes) -> Got:
-        """Check the body of an answer that was not streamed."""
+        """Check the body of an answer that was not streamed. The arguments are those of `check_stream`."""
         try:
             answer = json.loads(body)
         except ValueError:
@@ -155,7 +167,10 @@ def _claimed_tokens(chunks: Sequence[dict[str, Any]]) -> int | None:
 
 
 def _event_class(error: object) -> str:
-    """Return `error event`, with the HTTP status that the event names, if it names one. Without a stream it is the answer's status."""
+    """Return `error event`, followed by the HTTP status that the event names, if it names one, e.g. `error event 503`.
+
+    The stream began with status 200 before the error happened, so only the event can name another status.
+    """
     status = error.get("code") if isinstance(error, dict) else None
     named = isinstance(status, int) and status in _ERROR_STATUSES
     return f"{ERROR_EVENT} {status}" if named else ERROR_EVENT

@@ -1,13 +1,14 @@
 """The load generator: steady load in an open or a closed loop, and bursts.
 
 In the open loop the schedule is fixed before a run and follows from the load's seed. A request is never skipped because the server is down
-or slow, and never sent twice. In the closed loop a client sends its next request when the last one has ended, or repeats it if it failed.
+or slow, and never sent twice. In the closed loop a client sends its next request when the last one has ended. It repeats a request that
+failed or was shed, up to `max_retries` attempts in all.
 Each `Request` records its outcome, and the time at which it should have left, so a history shows how late the clients were. The promises
 decide whether a failure is excused.
 
-Three choices keep the load realistic. Requests are jittered: clients in lockstep hide the fate of in-flight requests. The connection pool
-closes idle connections after a second, before a server would. A client whose connection is refused tries the next entry, as a load balancer
-in front of several frontends does.
+Three choices keep the load realistic. Requests leave at jittered times: otherwise, a fault between two of these times would often find no
+request in flight. The connection pool closes idle connections after a second, before a server would. A client whose connection is refused
+tries the next entry, as a load balancer in front of several frontends does.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import RETRY_AFTER_S
 from graphquake.harness.spec.steps.actions import BurstLike
 
-# An answer "too busy" that took longer than this was not shed: the request waited and failed.
+# The time within which an answer "too busy" must come to count as shed. After a longer time, the request counts as failed.
 SHED_WITHIN_S: Final = 1.0
-# Servers close idle connections after 5 s or more. A request must not use a connection that the server is closing.
+# The client closes a connection that was idle for this time. Servers do so after 5 s or more, and a request must not use a connection that
+# the server is closing.
 KEEPALIVE_S: Final = 1.0
-# The number of exchanges that are kept: enough to see the errors, and few enough for a log.
+# The largest number of exchanges that a run records. It is enough to see the errors, and small enough for a log.
 EXCHANGES_MAX: Final = 300
 READ_BUFFER_BYTES: Final = 1 << 16
 _PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
@@ -56,8 +58,9 @@ class Load:
         spec: the graph. Its `load` describes the requests.
         entries: base URLs, one for each replica of the entry role.
         zero_s: `time.monotonic()` at the run's time 0.
-        requests: receives every request, when it is about to be sent.
-        exchanges: receives a line for each request that did not end well, with the request and its answer.
+        requests: the list to which each request is added when it is about to be sent.
+        exchanges: the list to which lines with a request and its answer are added. Requests with the outcome `OK` or `LEFT` are left out.
+            Only the first `EXCHANGES_MAX` others are kept.
     """
 
     def __init__(
@@ -112,18 +115,18 @@ class Load:
         return time.monotonic() - self._zero_s
 
     def start(self) -> None:
-        """Start the steady load."""
+        """Start the steady load: the clients of the closed loop, or the schedule of the open loop."""
         clients = [self._be_client(index) for index in range(self._load.clients)]
         steady = clients or [self._send_steadily()]
         self._steady = [self._tasks.create_task(one) for one in steady]
 
     @property
     def is_over(self) -> bool:
-        """True if the clients of a closed loop have sent all their requests."""
+        """True if all clients of a closed loop have finished. In the open loop it is always false."""
         return self._load.clients > 0 and all(client.done() for client in self._steady)
 
     async def clients_end(self) -> None:
-        """Wait until the clients of a closed loop have sent all their requests. In the open loop it returns at once."""
+        """Wait until all requests of all clients of a closed loop have ended. In the open loop, return at once."""
         if self._load.clients:
             await asyncio.wait(self._steady)
 
@@ -135,13 +138,18 @@ class Load:
                 task.cancel()
 
     def abort(self) -> None:
-        """Stop everything at once. In-flight requests get no outcome."""
+        """Stop the steady load and all bursts, and cancel their in-flight requests, which get no outcome."""
         self.stop()
         for task in (*self._steady, *self._running):
             task.cancel()
 
     def burst(self, step: int, burst: BurstLike) -> None:
-        """Start a burst: `burst.requests` requests over `burst.over_s` seconds from now."""
+        """Start a burst: `burst.requests` requests within the next `burst.over_s` seconds.
+
+        Args:
+            step: the place of the burst's step in the plan, from 0. It becomes part of the `Group` of the requests.
+            burst: the numbers of the burst.
+        """
         self._keep(self._tasks.create_task(self._send_burst(step, burst)))
 
     async def idle(self) -> None:
@@ -150,14 +158,14 @@ class Load:
             await asyncio.sleep(0.01)
 
     async def ask_once(self) -> Request:
-        """Send one request outside the schedule, which enters no history, and return it when it has ended."""
+        """Send one request that enters no history, and return that request when it has ended."""
         request = Request(next(self._numbers), PROBE, stream=True, intended_s=self.now_s())
         await self._attempt(request, leaves=False)
         return request
 
     async def _send_steadily(self) -> None:
         begin_s, period_s = self.now_s(), 1.0 / self._load.rate_per_s
-        # Each request has a random place within its own period. So the rate is exact, and requests do not arrive in lockstep.
+        # Each request leaves at a random time within its own period. So the mean rate is exact, and requests are not evenly spaced.
         draw = random.Random(self._load.seed)
         for tick in itertools.count():
             at_s = begin_s + (tick + draw.random()) * period_s
@@ -217,7 +225,11 @@ class Load:
             self._exchanges.append(exchange.line(request))
 
     async def _ask_in_time(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
-        """Ask within the deadline. True if the answer is complete and needs to be checked; else the request has its outcome."""
+        """Send a request and read its answer within the deadline.
+
+        Returns:
+            True if the answer is complete and must be checked. Otherwise the outcome of the request is set.
+        """
         self.in_flight += 1
         try:
             async with asyncio.timeout(self._load.deadline_s):
@@ -237,7 +249,7 @@ class Load:
         return False
 
     async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
-        """Send a request and read the answer. True if the answer is complete and needs to be checked."""
+        """Send a request and read its answer, without a time limit. The result is that of `_ask_in_time`."""
         body = body_of(self._load, request.number, stream=request.stream)
         exchange.asked = json.dumps(body).encode()
         async with await self._post(request, exchange) as response:
@@ -259,8 +271,8 @@ class Load:
     async def _check(self, request: Request, received: bytes) -> None:
         ended_s = self.now_s()
         check = self._checker.check_stream if request.stream else self._checker.check_whole
-        # After a stall a hundred answers come at once, and an oracle may take milliseconds for each. One turn of the event loop makes one
-        # check, so requests that are due leave in between. The lock alone does not yield to them while it is free.
+        # After a stall a hundred answers come at once, and an oracle may take milliseconds for each. Each turn of the event loop makes only
+        # one check, so that requests that are due leave between two checks. A free lock alone would not yield to other tasks.
         async with self._checking:
             await asyncio.sleep(0)
             got = check(request.number, received)
@@ -268,7 +280,7 @@ class Load:
         self._end(request, got.outcome, got.detail, got.message, at_s=ended_s)
 
     async def _post(self, request: Request, exchange: Exchange) -> aiohttp.ClientResponse:
-        """Send to the request's entry. If it refuses the connection, try the next ones."""
+        """Send a request to the entry that its number selects. If that entry refuses the connection, try the other entries in turn."""
         for turn in range(len(self._urls)):
             exchange.entry = url = self._urls[(request.number + turn) % len(self._urls)]
             try:
@@ -286,7 +298,7 @@ class Load:
         *,
         leaves: bool,
     ) -> bool:
-        """Read the body into `answer`. True if the client left after the first token."""
+        """Read the body of a response into `answer`. True if the client left after the first token, because `leaves` is true."""
         async for part in response.content.iter_any():
             now_s = self.now_s()
             _heard(request, now_s)
@@ -317,13 +329,18 @@ class Load:
 
 
 def _heard(request: Request, now_s: float) -> None:
-    """Update the longest interval without a byte. It may be the one that has just ended."""
+    """Note that a request got a byte, or ended. Record the interval since its last byte, if that is its longest one so far.
+
+    Args:
+        request: the request.
+        now_s: the time of the byte or of the end, in seconds on the run's clock.
+    """
     if now_s - request.last_s > request.quiet_to_s - request.quiet_from_s:
         request.quiet_from_s, request.quiet_to_s = request.last_s, now_s
 
 
 def _burst_schedule(burst: BurstLike, draw: random.Random) -> Iterator[tuple[float, bool]]:
-    """Yield the time of each request of a burst, in seconds from its begin, and whether its client leaves early."""
+    """Yield for each request of a burst its time, in seconds from the begin of the burst, and true if its client leaves early."""
     leaving = round(burst.requests * burst.leave)
     leaves = [True] * leaving + [False] * (burst.requests - leaving)
     draw.shuffle(leaves)

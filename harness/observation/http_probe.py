@@ -1,7 +1,7 @@
-"""HTTP questions to a graph: readiness probes, lists, and pages of metrics.
+"""Send GET requests to the replicas of a graph: for readiness probes, lists, and pages of metrics.
 
-Each question has its own connection, because the other side may be dead at the next one. It goes to the address
-in the graph file only: proxies of the environment are not used.
+Each GET has its own connection, because the process at its other end may be dead when the next GET is sent. A GET goes straight to the
+address in the graph file. Proxies that the environment names are not used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Self
 
 import aiohttp
 
+# The pause between two GETs of one wait, and the time limit of one GET.
 POLL_S: Final = 0.02
 ANSWER_WITHIN_S: Final = 1.0
 # The longest answer that is read: a list of models or a page of metrics.
@@ -21,14 +22,14 @@ ANSWER_MAX_BYTES: Final = 8 << 20
 
 
 class Answer(NamedTuple):
-    """An HTTP status and a text. Without an answer, status 0 and a reason."""
+    """The HTTP status and the text of an answer. If no answer came, the status is 0 and the text is the reason."""
 
     status: int
     text: str
 
 
 class Prober:
-    """Sends the questions. Use it as an async context manager."""
+    """Sends GET requests. Use it as an async context manager."""
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -46,7 +47,7 @@ class Prober:
         await self._session.close()
 
     async def get(self, url: str) -> Answer:
-        """Send one GET. Never raises for the behaviour of the other side."""
+        """Send one GET and return the answer. If no answer comes in time, or the connection fails, return status 0 instead of an error."""
         try:
             async with self._session.get(url) as response:
                 data = await response.content.read(ANSWER_MAX_BYTES)
@@ -57,7 +58,7 @@ class Prober:
             return Answer(0, str(error) or type(error).__name__)
 
     async def until(self, url: str, body: str) -> None:
-        """Wait until a GET is answered with 200 and a text in which the regular expression `body` is found."""
+        """Wait, without a time limit, until a GET is answered with 200 and a text in which the regular expression `body` is found."""
         pattern = re.compile(body)
         while True:
             answer = await self.get(url)

@@ -1,4 +1,4 @@
-"""The graph's answers about itself: lists, readiness and metrics, as far as the graph file names their URLs."""
+"""Read the lists, readiness probes and metrics of a live graph, from the URLs that the graph file names."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SAID_MAX: Final = 160
 
 
 def unlisted_text(spec: GraphSpec, within_s: float, lists: Sequence[View]) -> str:
-    """Say which replicas' lists are too short, although every replica is ready.
+    """Return the error text about a graph in which every replica is ready, but lists are too short.
 
     Args:
         spec: the graph.
-        within_s: how long was waited for the lists, in seconds.
-        lists: each list, with the number of replicas that it names and the right number. A list that did not come has -1.
+        within_s: the time for which the harness waited for complete lists, in seconds.
+        lists: the views of the kind `listing`.
     """
     short = [one for one in lists if one.says < one.holds] or lists
     said = ", ".join(
@@ -38,11 +38,11 @@ def unlisted_text(spec: GraphSpec, within_s: float, lists: Sequence[View]) -> st
 
 
 class Introspector:
-    """Questions the replicas of a graph.
+    """Asks the replicas of a graph for their lists, readiness and metrics.
 
     Args:
         layout: the replicas and their addresses.
-        prober: sends the questions.
+        prober: sends the GET requests.
     """
 
     def __init__(self, layout: Layout, prober: Prober) -> None:
@@ -51,7 +51,7 @@ class Introspector:
         self._prober = prober
 
     def beside_paths(self) -> list[ReplicaState]:
-        """Return replicas that no request passes through, e.g. a registry. While one is down, changes may stay unknown to others."""
+        """Return replicas that no request passes through, e.g. a registry. While one of them is down, others may not learn of changes."""
         path = self._spec.serves.roles | {self._spec.entry_role.name}
         return [one for one in self._layout.replicas.values() if one.role.name not in path]
 
@@ -64,16 +64,16 @@ class Introspector:
         return [*await self.listings(), *(one for one in await readiness if one)]
 
     async def listings(self) -> list[View]:
-        """Return the number of replicas that each list names, and the right number."""
+        """Return one view for each working replica that keeps a list: the number of replicas in its list, and the right number."""
         asked = self._where(lambda one: one.works and one.role.listed is not None)
         return await asyncio.gather(*map(self._listing, asked))
 
     async def are_listed(self) -> bool:
-        """True if each list names at least as many replicas as live."""
+        """True if each list names at least as many replicas as work (see `ReplicaState.works`)."""
         return all(one.says >= one.holds for one in await self.listings())
 
     async def loads(self) -> dict[Replica, dict[str, float]]:
-        """Return the load that each working replica reports (see `load_in`)."""
+        """Return the load that each working replica reports in its metrics (see `load_in`). Replicas that do not answer are left out."""
         asked = self._where(lambda one: one.works and bool(one.role.metrics))
         return {
             one.name: load_in(answer.text, self._spec.gauges)
@@ -82,7 +82,7 @@ class Introspector:
         }
 
     async def raised_gauges(self) -> list[Leak]:
-        """Return the gauges of the graph file that are above 0, and the replicas whose metrics can't be read."""
+        """Return a leak for each gauge of the promise `no_leak` that is above 0, and for each ready replica whose metrics can't be read."""
         found = []
         gauges = self._spec.promises.gauges
         asked = self._where(lambda one: one.is_ready and bool(one.role.metrics and gauges))
@@ -119,7 +119,7 @@ class Introspector:
             return None
         answer = await self._prober.get(self._layout.fill(replica, probe.get))
         says = answer.status == HTTPStatus.OK and re.search(probe.body, answer.text) is not None
-        # An entry must say that it is ready as long as it can serve clients.
+        # A replica of the entry role should be ready only while there is a path. Every other working replica should always be ready.
         holds = not replica.role.entry or self._spec.serves.holds_by(
             lambda role: any(one.works for one in self._layout.of_role(role))
         )

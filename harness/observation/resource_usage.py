@@ -1,6 +1,6 @@
-"""The resources that each replica uses, and the load that it reports: one sample of all replicas a second.
+"""Sample the CPU and memory that each replica uses, and add the load that the replica reports. A run takes one sample a second.
 
-The samples are for pictures and tables. They are too coarse for promises. `no_leak` looks at the remains of a graph at rest.
+The samples are for pictures and tables, and too coarse for promises. The promise `no_leak` does not use them: see `Target.leaks`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from graphquake.harness.spec.replica import Replica
 
 @dataclass(slots=True)
 class Usage:
-    """Samples processes. CPU time counts from one sample to the next."""
+    """Samples the resources of replicas. The CPU use in a sample is the mean since the sample before."""
 
     _cpu_s: dict[int, float] = field(default_factory=dict)
     _at_s: float = math.nan
@@ -33,10 +33,13 @@ class Usage:
         """Take one sample.
 
         Args:
-            at_s: the time of the sample, in seconds.
+            at_s: the monotonic time of the sample, in seconds.
             pids: the processes of each live replica.
-            gpu_bytes: the GPU memory of each process.
-            said: the load that replicas report, see `load_in`.
+            gpu_bytes: the GPU memory of each process, in bytes, by pid.
+            said: the load that replicas report in their metrics, see `load_in`.
+
+        Returns:
+            One event for each replica in `pids`.
         """
         past_s = at_s - self._at_s
         found = []

@@ -1,1 +1,1 @@
-"""The target that launches its graph as local processes: starts, watches, signals and ends them."""
+"""The target that launches a graph as local processes. It starts, watches and ends these processes, and sends them signals."""

@@ -1,6 +1,7 @@
-"""The GPUs of this machine: which ones this process may use, and what processes hold of their memory.
+"""Find the GPUs of this machine that this process may use, and the GPU memory that each process holds.
 
-Memory is what NVML counts. It needs `nvidia-ml-py`. Without that, or without a driver, this module reports that no GPU memory is in use.
+The amounts of memory come from NVML, which needs the package `nvidia-ml-py` and a driver. If one of them is missing, this module reports
+that no GPU memory is in use.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ MIB: Final = 1 << 20
 
 
 def visible_gpus() -> Sequence[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. All device files count if it is not set."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. If that is not set, every GPU with a device file."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [one.strip() for one in visible.split(",") if one.strip()]
@@ -38,7 +39,7 @@ def _nvml() -> Any:
 
 
 def memory_by_pid() -> Counter[int]:
-    """Bytes of GPU memory, over all GPUs, by the process that holds them."""
+    """The GPU memory that each process holds on all GPUs together, in bytes, by pid."""
     nvml, found = _nvml(), Counter[int]()
     if nvml is None:
         return found

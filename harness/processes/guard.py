@@ -1,20 +1,20 @@
-"""The guard: parent of all processes of one launched graph, so that none of them outlives its harness.
+"""The guard: the parent of all processes of one launched graph. It ends them all when the harness is gone.
 
 The guard is a separate process in a separate session. It is started as a script without packages
 (`python -I -S guard.py FD`), so that it is up within about 20 ms. It is a child subreaper: orphans of
-replicas become its children. It takes orders from the other end of a socket pair. When that end closes,
-for any reason, the guard kills all its descendants until none is left, and exits.
+replicas become its children. It takes orders from the harness through a socket pair. When the end of the
+harness closes, for any reason, the guard kills all its descendants until none is left, and exits.
 
 Guarantees:
 - An order to spawn is answered with a pid and a pidfd, or with the reason why the process could not be started.
   A command that does not exist is an error, not a process that died.
 - Every exit of a spawned process is reported once, with the time at which it was seen.
 - No descendant outlives the guard. If the guard itself is killed (SIGKILL), the processes that it
-  spawned die by their death signal. Their children are left to the supervisor (`_left_behind`).
+  spawned die by their death signal. The supervisor kills their descendants (`_left_behind`).
 
-One gap: a process that the kernel cannot end (in an uninterruptible wait) keeps the guard waiting.
+One exception: the guard waits for a process that the kernel cannot end (in an uninterruptible wait).
 
-Messages, one JSON list in a packet each (SOCK_SEQPACKET keeps them apart):
+Each message is one JSON list in one packet (SOCK_SEQPACKET keeps packets apart):
 
     to the guard      ["spawn", key, argv, env, cwd, log path, modules to preload]      ["end"]
     from the guard    ["spawned", key, pid, at_ns] + pidfd          ["refused", key, why]
@@ -36,15 +36,15 @@ import sys
 import time
 from typing import Final, NamedTuple, NoReturn
 
-# Longest packet. The kernel's default socket buffer takes about 200 KiB. Arguments and a clean environment need a few KiB.
+# The longest packet that is read. The kernel's default socket buffer takes about 200 KiB. Arguments and a clean environment need a few KiB.
 PACKET_MAX_BYTES: Final = 1 << 18
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-# The interval at which the survivors are killed again. SIGCHLD wakes the guard sooner. This is for grandchildren:
-# their deaths are not reported to the guard before they become its children.
+# The first and the longest interval at which the ending guard looks for descendants again, and kills them. The death of
+# a child wakes the guard sooner, by SIGCHLD. The death of a grandchild does not.
 _KILL_AGAIN_S: Final = 0.002
 _KILL_AGAIN_MAX_S: Final = 0.1
 
@@ -54,11 +54,12 @@ _KILL_AGAIN_MAX_S: Final = 0.1
 
 
 class Stat(NamedTuple):
-    """The fields of /proc/PID/stat that are used here.
+    """The fields of /proc/PID/stat that this package uses.
 
     Attributes:
-        start: when it started, in clock ticks since boot. Together with the pid it is unique.
-        comm: its name, at most 15 bytes.
+        state: one letter, e.g. `R` (running), `T` (stopped) or `Z` (zombie).
+        start: when the process started, in clock ticks since boot. Together with the pid it is unique.
+        comm: the name of the process, at most 15 bytes.
     """
 
     state: str
@@ -69,7 +70,7 @@ class Stat(NamedTuple):
 
     @property
     def runs(self) -> bool:
-        """True unless it is a zombie, which its parent has not yet reaped."""
+        """True unless the process is a zombie: it has ended, and its parent has not yet reaped it."""
         return self.state not in "ZX"
 
 
@@ -80,7 +81,7 @@ def stat_of(pid: int) -> Stat | None:
             text = file.read()
     except OSError:
         return None
-    # The name may hold spaces and parentheses: it ends at the last one.
+    # The name may contain spaces and parentheses. It ends at the last parenthesis of the text.
     head, _, tail = text.rpartition(b")")
     fields = tail.split()
     comm = head.partition(b"(")[2].decode("utf-8", "replace")
@@ -109,7 +110,7 @@ def children_of(pid: int) -> list[int]:
 def descendants_of(pid: int) -> list[int]:
     """All descendants of a process, including zombies. Parents come before their children."""
     found = children_of(pid)
-    for child in found:  # it grows while we walk it
+    for child in found:  # the list grows during the loop
         found += children_of(child)
     return found
 
@@ -117,12 +118,12 @@ def descendants_of(pid: int) -> list[int]:
 # ------------------------------------------------------------------------------------------- guard
 
 
-# key, argv, env, cwd, log
+# An order to spawn: key, argv, env, cwd, log path.
 _Order = tuple[str, list[str], dict[str, str], str, str]
 
 
 class _Zygote:
-    """The state of one zygote, as the guard knows it."""
+    """The guard's knowledge of one zygote, and the orders that wait until this zygote is ready."""
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
@@ -152,10 +153,9 @@ class _Guard:
         self._harness_fd = self._watch_harness()
 
     def _watch_harness(self) -> int:
-        """Open and watch a pidfd of the harness, or -1 if it is gone already.
+        """Watch for the death of the harness. Return a pidfd of the harness, or -1 if it is gone already.
 
-        A child that the harness forked may hold its end of the socket open. The pidfd shows the
-        death of the harness all the same.
+        The socket is not enough: a child that the harness forked may hold the harness's end open.
         """
         credentials = self._control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         harness_pid = int.from_bytes(credentials[:4], sys.byteorder, signed=True)
@@ -163,7 +163,7 @@ class _Guard:
             harness_fd = os.pidfd_open(harness_pid)
         except OSError:
             return -1
-        if os.getppid() != harness_pid:  # its pid may be reused
+        if os.getppid() != harness_pid:  # gone: another process may have its pid now
             return -1
         self._selector.register(harness_fd, selectors.EVENT_READ)
         return harness_fd
@@ -183,14 +183,14 @@ class _Guard:
         self._kill_all()
 
     def _signals(self) -> set[int]:
-        """Read the signals that arrived since the last call."""
+        """Return the numbers of the signals that arrived since the last call."""
         try:
             return set(os.read(self._wake_fd, 4096))
         except BlockingIOError:
             return set()
 
     def _obey(self) -> bool:
-        """Carry out one order. False if it was the last."""
+        """Carry out one order. False if it was `end`, or if the harness closed its end of the socket."""
         try:
             packet = self._control.recv(PACKET_MAX_BYTES)
         except ConnectionError:
@@ -204,7 +204,7 @@ class _Guard:
                 return True
         return False
 
-    # A zygote (see `zygote`) has imported slow modules. Orders that arrive before it is ready wait.
+    # A zygote (see `zygote`) has imported slow modules. Orders wait until their zygote is ready.
 
     def _ask_zygote(self, preload: tuple[str, ...], order: _Order) -> None:
         zygote = self._zygotes.get(preload)
@@ -218,12 +218,12 @@ class _Guard:
 
     def _start_zygote(self, preload: tuple[str, ...], order: _Order) -> socket.socket:
         _, argv, env, cwd, log = order
-        # Its copies belong to other replicas, which are known by their sessions.
+        # No mark: /proc shows this environment for all copies of the zygote, and they belong to several replicas.
         env = {name: value for name, value in env.items() if name != "GRAPHQUAKE_REPLICA"}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os.set_inheritable(theirs.fileno(), True)
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
-        # The log of the first replica receives its errors.
+        # The zygote's errors go to the log of the first replica.
         self._spawn("", [argv[0], script, str(theirs.fileno()), *preload], env, cwd, log)
         theirs.close()
         return ours
@@ -232,7 +232,7 @@ class _Guard:
         for zygote in self._zygotes.values():
             if zygote.control.fileno() in ready and not zygote.is_ready:
                 zygote.is_ready = True
-                # It reports once that it is ready. An end of file instead means that it is dead.
+                # A zygote reports once that it is ready. An end of file instead of the report means that it is dead.
                 self._selector.unregister(zygote.control)
                 zygote.is_alive = bool(zygote.control.recv(PACKET_MAX_BYTES))
                 for order in zygote.waiting:
@@ -250,7 +250,7 @@ class _Guard:
         if answer:
             self._spawned(key, int(answer), at_ns)
         else:
-            # Without the zygote: slower, and the replica itself reports a failed import.
+            # The zygote is dead. A start without it is slower, and the replica itself reports a failed import.
             self._spawn(*order)
 
     def _tell(self, *message: str | int, fds: tuple[int, ...] = ()) -> None:
@@ -259,12 +259,12 @@ class _Guard:
         try:
             socket.send_fds(self._control, [json.dumps(message).encode()], fds)
         except OSError:
-            # The harness is gone. The end of file comes next.
+            # The harness is gone. The next read of the socket meets its end of file.
             self._is_heard = False
 
     def _spawn(self, key: str, argv: list[str], env: dict[str, str], cwd: str, log: str) -> None:
         why_fd, why_write_fd = os.pipe2(os.O_CLOEXEC)
-        # No signal of ours may run a handler in the child: it would write to our wake-up pipe.
+        # Signals are blocked, because a handler that runs in the child would write to the guard's wake-up pipe.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         at_ns = time.monotonic_ns()
         pid = os.fork()
@@ -273,7 +273,7 @@ class _Guard:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.close(why_write_fd)
         with open(why_fd, "rb") as file:
-            why = file.read()  # empty, and at its end, as soon as exec closed the other side
+            why = file.read()  # ends without text when exec closes the write end
         if why:
             os.waitpid(pid, 0)
             if key:
@@ -292,7 +292,7 @@ class _Guard:
     def _become(
         self, argv: list[str], env: dict[str, str], cwd: str, log: str, why_fd: int
     ) -> NoReturn:
-        """In the child: execute the program that was ordered."""
+        """Run in the forked child: execute the ordered program, or write to `why_fd` why that failed."""
         doing = ""
         try:
             os.setsid()
@@ -307,8 +307,8 @@ class _Guard:
             doing = f"cannot change to the folder {cwd}"
             os.chdir(cwd)
             doing = f'cannot run "{argv[0]}"'
-            # Python ignores SIGPIPE, and what started the harness may have ignored others: ignoring
-            # is inherited over exec, as is the mask.
+            # Python ignores SIGPIPE, and the parent of the harness may have ignored other signals.
+            # Without a reset, the program would inherit the ignored signals and the mask.
             for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -347,7 +347,7 @@ class _Guard:
 
 
 def _note(_number: int, _frame: object) -> None:
-    """It has no effect, because the signal is read from the wake-up pipe."""
+    """Handle a signal by doing nothing. With a handler set, Python writes the signal's number to the wake-up pipe."""
 
 
 def _kill(pid: int) -> None:
@@ -357,9 +357,9 @@ def _kill(pid: int) -> None:
     except OSError:
         return
     try:
-        # It may have ended since /proc was read, and its pid may belong to another process by now.
+        # The process may have ended since /proc was read, and its pid may belong to another one by now.
         if is_descendant(pid, os.getpid()):
-            # A stopped process dies of SIGKILL as it is. With SIGCONT first it would run once more.
+            # SIGKILL also ends a stopped process. After a SIGCONT, it would run once more before it ends.
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except OSError:
         pass
@@ -368,7 +368,7 @@ def _kill(pid: int) -> None:
 
 
 def is_descendant(pid: int, ancestor: int) -> bool:
-    """True if a process descends from another."""
+    """True if the process `pid` is a child of `ancestor`, or a child of a child, and so on."""
     while pid > 1:
         stat = stat_of(pid)
         if stat is None:
@@ -380,7 +380,7 @@ def is_descendant(pid: int, ancestor: int) -> bool:
 
 
 def main() -> NoReturn:
-    """Run as a script: the argument is the number of the control socket's file descriptor."""
+    """Run the guard. The argument of the script is the file descriptor of the guard's end of the socket pair."""
     _Guard(socket.socket(fileno=int(sys.argv[1]))).run()
     # Nothing is left to clean up, and the harness waits for this exit.
     os._exit(0)

@@ -1,6 +1,7 @@
-"""The harness's end of the guard: starts it, sends orders, and receives every exit.
+"""Start the guard of a graph, send it orders, and receive its report of each exit.
 
-See `guard` for its guarantees. To close this end is the order to end everything. That needs no event loop and cannot fail.
+See `guard` for the guarantees. If the harness closes its end of the socket, the guard ends all processes of the graph. To close a socket
+needs no event loop and cannot fail.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.processes import guard
 from graphquake.harness.processes.procfs import ended
 
-# The time limit for the guard to end all processes. A process that survives this is stuck in the kernel.
+# The time limit for the guard to end all processes. A process that still runs after this time is stuck in the kernel.
 END_WITHIN_S: Final = 10.0
+# The pause before an order is sent again, because the socket was full.
 FULL_S: Final = 0.002
 ORDER_MAX_BYTES: Final = guard.PACKET_MAX_BYTES // 2
 GONE: Final = "the guard process of the graph has ended; start again"
@@ -35,8 +37,8 @@ class Child:
     """A process that the guard has started.
 
     Attributes:
-        pidfd: opened by its parent before it could be reaped, so it cannot belong to another process.
-        at_s: when it was started, on the monotonic clock.
+        pidfd: a file descriptor of the process. The guard opened it before it could reap the process, so it means no other process.
+        at_s: the monotonic time at which the process was started.
     """
 
     pid: int
@@ -44,21 +46,21 @@ class Child:
     at_s: float
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal. Do not call it after `close`. A process that has just ended is not an error: its exit is about to be reported."""
+        """Send a signal to the process, before `close` only. If the process has ended, nothing happens: the guard reports its exit."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     def close(self) -> None:
-        """Close the pidfd."""
+        """Close the pidfd. The process goes on."""
         os.close(self.pidfd)
 
 
 class Guard:
-    """A guard process.
+    """The guard process of one graph, and the connection to it.
 
     Args:
-        on_exit: receives each exit: the key, the pid, the status (exit code, or minus the signal's number) and the monotonic time in
-            seconds.
+        on_exit: is called for each process that exits, with its key, pid, status and the monotonic time of the exit in seconds. The status
+            is the exit code, or minus the signal's number.
         on_lost: is called if the guard exits without an order to do so.
     """
 
@@ -96,13 +98,13 @@ class Guard:
         log: str,
         preload: Sequence[str] = (),
     ) -> Child:
-        """Start a process.
+        """Order the guard to start a process, and wait until the process is started.
 
         Args:
             key: a unique name, under which the exit is reported.
-            argv, env, cwd: its command line, its whole environment, and its working directory.
-            log: the file that receives its output.
-            preload: modules. If there are any, the process is forked from one that has imported them. `argv` must then run Python.
+            argv, env, cwd: the command line, the whole environment, and the working directory of the process.
+            log: the file to which the output of the process is appended.
+            preload: names of modules. If there are any, the process is forked from one that has imported them. `argv` must then run Python.
 
         Raises:
             GraphError: if no process could be started.
@@ -118,7 +120,7 @@ class Guard:
         while True:
             try:
                 self._socket.send(order)
-            except BlockingIOError:  # many orders at once: it takes a process start to read one
+            except BlockingIOError:  # the socket is full: the guard is still starting processes
                 await asyncio.sleep(FULL_S)
             except OSError:
                 raise GraphError(GONE) from None
@@ -154,13 +156,13 @@ class Guard:
             else:
                 order.set_exception(answer)
         elif isinstance(answer, Child):
-            answer.close()  # the caller was cancelled
+            answer.close()  # the caller was cancelled and does not take the process
 
     async def close(self) -> bool:
-        """End every process of the graph, and the guard, even if this is cancelled meanwhile.
+        """End every process of the graph, and the guard, even if the caller is cancelled meanwhile.
 
         Returns:
-            True if the guard exited in the normal way, so that no process can be left.
+            True if the guard exited with status 0. Then no process of the graph is left.
         """
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
@@ -168,7 +170,7 @@ class Guard:
             await ended(self._pidfd, END_WITHIN_S)
         finally:
             if not select.select([self._pidfd], [], [], END_WITHIN_S)[0]:
-                # Its children get their death signal. The supervisor finds their children.
+                # The guard's children die by their death signal. The supervisor kills the descendants of these children.
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             os.close(self._pidfd)
             status = self._process.wait()

@@ -1,7 +1,7 @@
 """Map every process of a running graph to the replica that it belongs to, by reading /proc at each call.
 
-All processes descend from the graph's guard. A process belongs to the incarnation whose main process is its ancestor. An orphan is a child
-of the guard. It is known by the mark in its environment or, if it has overwritten that, by its session.
+All processes descend from the graph's guard. A process belongs to the incarnation whose main process is its ancestor. An orphan becomes
+a child of the guard. Its incarnation is read from the mark in its environment or, if it has overwritten that, from its session.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from graphquake.harness.processes.replicas import Incarnation
 from graphquake.harness.processes.zygote import NAME as ZYGOTE
 from graphquake.harness.targets.target import Leak
 
-# The memory that an allocator may keep in addition. Three engines of 0.5 GiB each on one H100 kept less than this.
+# GPU memory beyond the normal amount that does not count as a leak, because an allocator may keep some memory that it has freed. Three
+# engines of 0.5 GiB each on one H100 kept less than this.
 GPU_SLACK_BYTES: Final = 64 * MIB
 
 
 class ProcessTree:
-    """The processes below a guard.
+    """Finds the processes of one graph, and the incarnation that each of them belongs to.
 
     Args:
-        guard_pid: the guard's process id.
+        guard_pid: the pid of the graph's guard.
     """
 
     def __init__(self, guard_pid: int) -> None:
         self._guard_pid = guard_pid
-        # The latest incarnation of each main process.
+        # The key of the incarnation whose main process has this pid. If a pid was reused, the latest incarnation.
         self._mains: dict[int, str] = {}
-        # Every process that was seen so far, and the GPU memory that all of them held at the baseline.
+        # The pid of every process that was seen so far. Then the normal amount of GPU memory, or None before it is noted.
         self._met: set[int] = set()
         self._gpu_bytes: int | None = None
 
@@ -41,11 +42,11 @@ class ProcessTree:
         self._mains[incarnation.child.pid] = incarnation.key
 
     def pids(self) -> list[int]:
-        """Every process of the graph, including zygotes, which only start others."""
+        """The pids of all processes of the graph, including zygotes, which belong to no replica."""
         return descendants_of(self._guard_pid)
 
     def keys(self) -> dict[int, str]:
-        """Every process that runs now, with the key of its incarnation. The key is empty if the incarnation is not known."""
+        """Every running process of the graph, except zygotes, with the key of its incarnation. The key is empty if that is not known."""
         found = {}
         for child in children_of(self._guard_pid):
             if (stat := stat_of(child)) and stat.comm == ZYGOTE:
@@ -64,11 +65,15 @@ class ProcessTree:
         return [pid for pid, key in self.keys().items() if key == incarnation.key]
 
     def note_gpu_memory(self) -> None:
-        """Take the GPU memory that is held now as the normal amount."""
+        """Record the GPU memory that the graph holds now as its normal amount, for `leaks`."""
         self._gpu_bytes = self._gpu_memory().total()
 
     def leaks(self, live: Collection[str]) -> Iterator[Leak]:
-        """Processes that belong to none of the incarnations in `live`, ports that they listen on, and GPU memory."""
+        """Yield processes that belong to no live incarnation, ports that they listen on, and GPU memory that should be free.
+
+        Args:
+            live: the keys of the incarnations that run.
+        """
         yield from self._gpu_leaks()
         for pid, key in self.keys().items():
             if key in live:
@@ -80,7 +85,7 @@ class ProcessTree:
                 yield Leak("socket", f"port {port} is listened on by {called}, {whose}")
 
     def _gpu_leaks(self) -> Iterator[Leak]:
-        """GPU memory that dead processes hold, and GPU memory beyond the normal amount."""
+        """Yield GPU memory that ended processes hold, and GPU memory beyond the normal amount. Nothing if no normal amount was noted."""
         if self._gpu_bytes is None:
             return
         held = self._gpu_memory()
@@ -95,7 +100,7 @@ class ProcessTree:
             )
 
     def _gpu_memory(self) -> Counter[int]:
-        """Bytes of GPU memory by process of this graph, including processes that are gone."""
-        self.keys()
+        """The GPU memory that each process of this graph holds, in bytes, by pid. Processes that have ended count, too."""
+        self.keys()  # adds new processes to `_met`
         held = memory_by_pid()
         return Counter({pid: held[pid] for pid in self._met if held[pid]})

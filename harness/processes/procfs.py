@@ -1,11 +1,11 @@
 """Read /proc about a graph's processes, and send them signals that cannot reach other processes.
 
-A process is addressed by a pidfd, never by a name or a bare pid. The pidfd is opened first, and the belief about the pid is checked
-afterwards. A pid that was reused in between is therefore left alone.
+A signal goes to a pidfd, never to a name or a bare pid. First the pidfd is opened. Then a check shows that the pid still belongs to the
+right process. If the pid was reused in between, its new process therefore gets no signal.
 
-Every process of a graph carries two marks in its environment: its launcher (`OWNER`) and its incarnation (`REPLICA`). Marks remain where
-a process tree breaks: after the death of a parent, of the guard, or of the harness. A program that overwrites its environment, to change
-its title, loses its marks. It is still found as a descendant, or by its session.
+Every process of a graph carries two marks in its environment: its launcher (`OWNER`) and its incarnation (`REPLICA`). Marks still
+identify a process after the death of its parent, of the guard, or of the harness. A program that overwrites its environment, to change its
+title, loses its marks. It is still found as a descendant, or by its session.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ OWNER: Final = "GRAPHQUAKE_OWNER"
 REPLICA: Final = "GRAPHQUAKE_REPLICA"
 # The interval at which a process tree is read again while it is being killed. Processes forked meanwhile are found the next time.
 LOOK_AGAIN_S: Final = 0.002
+# The state of a listening socket in /proc/net/tcp.
 _LISTEN: Final = "0A"
 
 
@@ -33,6 +34,7 @@ class Owner(NamedTuple):
 
     Attributes:
         start: when the process started, in clock ticks since boot.
+        graph: the number of the graph, as text.
     """
 
     pid: int
@@ -50,14 +52,14 @@ class Owner(NamedTuple):
 
 
 def this_owner(graph: str) -> Owner:
-    """This process as the owner of a graph."""
+    """Return the present process as the owner of a graph."""
     stat = stat_of(os.getpid())
     assert stat is not None
     return Owner(os.getpid(), stat.start, graph)
 
 
 def marks_of(pid: int) -> dict[str, str]:
-    """The marks in the environment that a process was started with. Empty if it cannot be read."""
+    """The marks in the environment that a process was started with. Empty if the environment cannot be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             environment = file.read()
@@ -80,7 +82,10 @@ def command_of(pid: int) -> str:
 
 
 def is_called(pid: int, name: str) -> bool:
-    """True if the process has this name: in the kernel (15 bytes), as its program, or as the title that it gave itself."""
+    """True if the process runs and has this name.
+
+    Three names count: the name in the kernel (at most 15 bytes), the file name of the program, and the begin of the command line.
+    """
     stat = stat_of(pid)
     if stat is None or not stat.runs:
         return False
@@ -102,7 +107,13 @@ def is_stopped(pid: int) -> bool:
 
 
 def send_signal(pid: int, number: signal.Signals, still: Callable[[], bool]) -> bool:
-    """Send a signal through a pidfd, if `still` holds once the pidfd is open. True if it was sent."""
+    """Send a signal to a process through a pidfd. True if the signal was sent.
+
+    Args:
+        pid: the process.
+        number: the signal.
+        still: returns true if the pid belongs to the right process. It is called when the pidfd is open.
+    """
     with suppress(ProcessLookupError), opened(pid) as pidfd:
         if still():
             signal.pidfd_send_signal(pidfd, number)
@@ -113,7 +124,7 @@ def send_signal(pid: int, number: signal.Signals, still: Callable[[], bool]) -> 
 async def signal_and_see(
     pid: int, number: signal.Signals, still: Callable[[], bool], within_s: float
 ) -> bool:
-    """Send a signal like `send_signal`, and wait until the process has ended. True if it has."""
+    """Send a signal like `send_signal`, and wait until the process has ended. False if it still runs after `within_s` seconds."""
     with suppress(ProcessLookupError), opened(pid) as pidfd:
         if still():
             signal.pidfd_send_signal(pidfd, number)
@@ -147,7 +158,7 @@ async def ended(pidfd: int, within_s: float) -> bool:
 
 
 async def kill_all(find: Callable[[], Collection[int]], within_s: float) -> tuple[int, bool]:
-    """Send SIGKILL to the processes that `find` returns, until it returns none that runs (see `signal_until`)."""
+    """Send SIGKILL to the processes that `find` returns, until none of them runs. The result is that of `signal_until`."""
     return await signal_until(find, signal.SIGKILL, runs, within_s)
 
 
@@ -157,16 +168,16 @@ async def signal_until(
     lacks: Callable[[int], bool],
     within_s: float,
 ) -> tuple[int, bool]:
-    """Signal the processes that `find` returns, again and again, until each shows the effect.
+    """Call `find` again and again, and send a signal to each new process that it returns, until all show the effect of the signal.
 
     Args:
         find: returns the present pids. Each is checked again before it is signalled.
         number: the signal, sent once to each process.
-        lacks: true while a process does not show the effect yet.
+        lacks: returns true while a process does not show the effect of the signal.
         within_s: the time limit in seconds.
 
     Returns:
-        The number of processes that were signalled, and true if all of them show the effect.
+        The number of processes that got the signal. True if all processes show the effect, false if the time limit was reached.
     """
     until_s = time.monotonic() + within_s
     signalled: set[int] = set()
@@ -188,7 +199,7 @@ def _finds(find: Callable[[], Collection[int]], pid: int) -> bool:
 
 
 def marked(owner: Owner) -> list[int]:
-    """The processes that carry an owner's mark."""
+    """The processes that carry the mark of this owner."""
     return [pid for pid in pids() if marks_of(pid).get(OWNER) == str(owner)]
 
 
@@ -207,7 +218,7 @@ def ownerless() -> list[int]:
             owner = Owner(int(mark[0]), int(mark[1]), mark[2])
         except (ValueError, IndexError):
             continue
-        # If the harness has just died, its guard kills these processes too. Both may do it.
+        # If the harness has just died, its guard kills these processes, too. To kill them twice does no harm.
         if not owner.lives:
             found.append(pid)
     return found

@@ -1,4 +1,4 @@
-"""The replicas of a launched graph: ports, GPUs, command lines, environments, and incarnations."""
+"""The replicas of a launched graph: their ports, GPUs, command lines, environments, and incarnations."""
 
 from __future__ import annotations
 
@@ -28,15 +28,20 @@ _PORT: Final = re.compile(r"\{(?:([A-Za-z_][\w-]*)\.)?port\.(\w+)\}")
 
 @dataclass(slots=True)
 class Incarnation:
-    """One process life of a replica.
+    """One life of a replica, from the start of its main process to the end of that process.
 
     Attributes:
-        key: unique within the graph. The guard reports its exit under this key, and its processes carry it as a mark.
-        aimed: a step was aimed at it.
-        terminating: it was sent SIGTERM, or lost a child that it depends on.
-        stalled: it was stopped and not yet resumed.
-        status: an exit code, or minus the number of the signal that ended it. None while it runs.
-        ended_s: the monotonic time of its end.
+        number: the number of earlier incarnations of the replica.
+        key: a name that is unique within the graph. The guard reports the exit under this key, and the processes carry it as a mark.
+        log: the file with the output of the processes.
+        child: the main process.
+        aimed: true after a step, or heal, sent SIGKILL or SIGTERM to the main process.
+        terminating: true after the main process got SIGTERM, or after a step killed a child that the replica depends on (`dies_with`).
+        stalled: true from SIGSTOP to SIGCONT.
+        status: the exit code of the main process, or minus the number of the signal that ended it. None while it runs.
+        ended_s: the monotonic time of the end of the main process.
+        ready: set when the readiness probe has passed.
+        ended: set when the main process has ended.
     """
 
     number: int
@@ -53,7 +58,7 @@ class Incarnation:
 
     @property
     def runs(self) -> bool:
-        """True while its main process runs."""
+        """True while the main process runs."""
         return self.status is None
 
     @property
@@ -65,12 +70,14 @@ class Incarnation:
 
 @dataclass(slots=True)
 class ReplicaState:
-    """A place in the graph, filled by one incarnation after the other.
+    """The state of one replica, which has one incarnation after another.
 
     Attributes:
+        ports: the reserved ports, by their names in the graph file.
+        gpus: the GPUs of the replica, as CUDA_VISIBLE_DEVICES names them.
         now: the latest incarnation, running or not, or None before the first.
         begun: the number of incarnations so far.
-        spawning: held while an incarnation is being started. Two at once would compete for one port.
+        spawning: a lock that is held while an incarnation is being started. Two incarnations at once would compete for one port.
     """
 
     role: RoleSpec
@@ -83,7 +90,7 @@ class ReplicaState:
 
     @property
     def name(self) -> Replica:
-        """Its role and its index."""
+        """The role and the index of the replica."""
         return Replica(self.role.name, self.index)
 
     @property
@@ -93,18 +100,18 @@ class ReplicaState:
 
     @property
     def is_ready(self) -> bool:
-        """True if it runs, has passed its readiness probe, and is not stalled."""
+        """True if the replica runs, has passed its readiness probe, and is not stalled."""
         running = self.running
         return running is not None and running.ready.is_set() and not running.stalled
 
     @property
     def is_ending(self) -> bool:
-        """True while it shuts down: it is terminating, and its main process has not exited yet."""
+        """True while the replica shuts down: it is terminating, and its main process has not exited yet."""
         return self.running is not None and self.running.terminating
 
     @property
     def works(self) -> bool:
-        """True if it is ready and not shutting down."""
+        """True if the replica is ready and not shutting down."""
         return self.is_ready and not self.is_ending
 
 
@@ -113,7 +120,9 @@ class Layout:
     """The replicas of a graph, with the ports, command line and environment of each.
 
     Attributes:
-        run_dir: the graph's own folder. It is made absolute.
+        spec: the graph, as its file describes it.
+        run_dir: the graph's own folder. The path is made absolute.
+        replicas: the state of each replica, in the order of the graph file.
 
     Raises:
         InputError: if an environment variable that the graph file asks for is not set.
@@ -137,10 +146,10 @@ class Layout:
         return (replica for replica in self.replicas.values() if replica.role.name == name)
 
     def reserve(self, reservations: Reservations) -> None:
-        """Give every replica its ports and GPUs, and make the folders.
+        """Reserve ports and GPUs for every replica, and make the folders `logs`, `home` and `tmp` of the graph.
 
         Raises:
-            GraphError: if there are not enough of them.
+            GraphError: if there are not enough free ports or GPUs.
         """
         for name in ("logs", "home", "tmp"):
             (self.run_dir / name).mkdir(parents=True, exist_ok=True)
@@ -164,7 +173,7 @@ class Layout:
         return names
 
     def fill(self, replica: ReplicaState, template: str) -> str:
-        """Fill in a template for one replica."""
+        """Replace the words of a template by their values for one replica (see `templates`)."""
         return expand(template, lambda word: self._value(replica, word))
 
     def _value(self, replica: ReplicaState, word: str) -> str:
@@ -174,11 +183,11 @@ class Layout:
         if port and word.startswith("port."):
             return str(replica.ports[port])
         if word == "entry":
-            # Its own entry if its role has one, otherwise that of the first entry replica.
+            # The entry of the replica itself if its role has one, otherwise the entry of the first replica of the entry role.
             own = bool(replica.role.entry)
             owner = replica if own else next(self.of_role(self.spec.entry_role.name))
             return self.fill(owner, owner.role.entry)
-        # Every other word was checked when the graph file was read.
+        # All words were checked when the graph file was read, so any other word is in this table.
         values: dict[str, object] = {
             "python": self.spec.python,
             "model": self.spec.load.model,
@@ -191,14 +200,14 @@ class Layout:
         return str(values[word])
 
     def command(self, replica: ReplicaState) -> list[str]:
-        """The command line of a replica. Words are split before they are filled in, because a folder's name may have a space."""
+        """The command line of a replica. The template is split before it is filled in, because a folder may have a space in its name."""
         argv = [self.fill(replica, word) for word in shlex.split(replica.role.command)]
         if "/" in argv[0]:
             argv[0] = str(self.spec.path.parent / argv[0])
         return argv
 
     def environment(self, replica: ReplicaState) -> dict[str, str]:
-        """The whole environment of a replica, without the marks."""
+        """The whole environment of a replica, except the marks `OWNER` and `REPLICA`."""
         found = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         found |= {
             "HOME": str(self.run_dir / "home"),

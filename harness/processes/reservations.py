@@ -26,7 +26,7 @@ _RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class Reservations:
-    """The ports and GPUs of one graph, until `close`."""
+    """Reserves ports and GPUs for one graph. They stay reserved until `close`."""
 
     def __init__(self) -> None:
         self._names: list[socket.socket] = []
@@ -52,8 +52,8 @@ class Reservations:
 
         Args:
             count: the number of GPUs.
-            share: allow other replicas to use the same GPUs. If the machine shows at least `count` GPUs, nothing is reserved.
-                Each call then begins after the last GPU of the call before.
+            share: if true, several replicas may use the same GPU. If the machine shows at least `count` GPUs, nothing is reserved.
+                Each call then begins with the GPU after the last one of the call before.
 
         Returns:
             `count` names, as in CUDA_VISIBLE_DEVICES.

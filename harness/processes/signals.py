@@ -28,14 +28,15 @@ from graphquake.harness.targets.target import Landed
 
 # The time limit for the child that a step aims at to appear. A replica that was just started may not have it yet.
 CHILD_WITHIN_S: Final = 1.0
-# The longest time from SIGKILL to the end of a process. One that frees many GiB, or a GPU, needs some seconds.
+# The time limit from SIGKILL to the end of a process. A process that frees many GiB, or a GPU, needs some seconds to end.
 KILL_WITHIN_S: Final = 5.0
-# A process stops at once, unless it is in a system call. On a busy host it takes some milliseconds.
+# The time limit for processes to stop or to continue. A process stops at once, unless it is in a system call. On a busy host this takes
+# some milliseconds.
 SWITCH_WITHIN_S: Final = 2.0
 
 
 class FaultInjector:
-    """Sends the signals that steps ask for. See `Target` for each operation.
+    """Sends the signals that steps ask for. `Actions` describes what each method does.
 
     Args:
         tree: finds the processes of a replica.
@@ -45,7 +46,7 @@ class FaultInjector:
         self._tree = tree
 
     async def kill(self, replica: ReplicaState, scope: Scope) -> Landed:
-        """SIGKILL: to all its processes, to the main one, or to a child."""
+        """Send SIGKILL to all processes of a replica, to its main process, or to a child, and wait until they are gone."""
         running = replica.running
         if running is None:
             return not_landed(f"{replica.name} was dead already")
@@ -53,7 +54,7 @@ class FaultInjector:
             return await self._kill_child(replica, running, scope)
         begun_s = time.monotonic()
         running.aimed = True
-        # A process without marks is known only while its parents live. So all are looked up before the first one dies.
+        # A process that has overwritten its marks is known only while its parents live. So all are looked up before the first one dies.
         others = {
             pid: stat.start
             for pid in self._tree.of(running)
@@ -118,7 +119,7 @@ class FaultInjector:
         return Landed(ok=True, proof=proof, at_s=ended_s)
 
     def terminate(self, replica: ReplicaState) -> Landed:
-        """SIGTERM to its main process."""
+        """Send SIGTERM to the main process of a replica. Do not wait for the end of the process."""
         running = replica.running
         if running is None:
             return not_landed(f"{replica.name} was dead already")
@@ -128,7 +129,7 @@ class FaultInjector:
         return Landed(ok=True, proof=f"SIGTERM sent to pid {running.child.pid}", at_s=sent_s)
 
     async def stall(self, replica: ReplicaState) -> Landed:
-        """SIGSTOP to all its processes."""
+        """Send SIGSTOP to all processes of a replica, and wait until they are stopped."""
         running = replica.running
         if running is None:
             return not_landed(f"{replica.name} was dead already")
@@ -136,7 +137,7 @@ class FaultInjector:
         return await self._switch(running, signal.SIGSTOP)
 
     async def resume(self, replica: ReplicaState) -> Landed:
-        """SIGCONT to all its processes."""
+        """Send SIGCONT to all processes of a replica, and wait until none is stopped. A replica that died meanwhile counts as resumed."""
         running = replica.running
         if running is None or not running.stalled:
             return Landed(ok=True, proof="it had died", at_s=time.monotonic())
@@ -145,7 +146,7 @@ class FaultInjector:
         return landed
 
     async def _switch(self, running: Incarnation, number: signal.Signals) -> Landed:
-        """Stop all processes of an incarnation, or let them continue."""
+        """Send SIGSTOP or SIGCONT to all processes of an incarnation, and wait until all are stopped, or none is."""
         begun_s = time.monotonic()
         is_stop = number == signal.SIGSTOP
         count, done = await signal_until(
@@ -173,7 +174,7 @@ async def seen(event: asyncio.Event, within_s: float) -> bool:
 
 
 def not_landed(proof: str) -> Landed:
-    """Report that an operation did not take effect."""
+    """Return the result of an action that did not take effect. `proof` says why."""
     return Landed(ok=False, proof=proof, at_s=time.monotonic())
 
 

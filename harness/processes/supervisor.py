@@ -1,11 +1,11 @@
-"""The target that launches a graph as local processes: starts it, watches it, kills it, and leaves no process behind.
+"""The target that launches a graph as local processes. It starts, watches and ends the graph, and leaves no process behind.
 
 Every process of a graph descends from the graph's guard (see `guard`). It runs in the graph's folder, with reserved ports and a clean
-environment. Of the harness's environment only PATH and CUDA_VISIBLE_DEVICES are passed on. Otherwise test workers could register
-themselves in a production cluster.
+environment. Of the harness's environment only PATH and CUDA_VISIBLE_DEVICES are passed on. Any other variable could make test workers
+register themselves in a production cluster.
 
 The supervisor's knowledge of a replica comes from the kernel: exits from the guard that reaped the process, children from /proc.
-A replica is ready when the graph file's probe is answered by a socket that belongs to this incarnation.
+A replica is ready when the graph file's probe is answered by a socket of its present incarnation.
 """
 
 from __future__ import annotations
@@ -45,17 +45,18 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.scope import Scope
 from graphquake.harness.targets.target import Landed, Leak, View
 
+# The time limit to kill processes that a guard which was killed has left behind.
 SWEEP_WITHIN_S: Final = 2.0
 # The time limit for a graph to list its replicas once all of them are ready.
 LISTED_WITHIN_S: Final = 10.0
-# The same while a replica is dead that the others need to become listed, e.g. a registry.
+# The time limit while a replica is dead that the others may need to become listed, e.g. a registry.
 UNLISTED_S: Final = 2.0
 LOG_LINES: Final = 5
 _graphs = itertools.count(1)
 
 
 class Supervisor:
-    """A graph that was launched from its file. It is a `Target`. Made by `launch`, for the event loop of that call.
+    """A graph that was launched from its file: a `Target`. It is made by `launch`, and used only in the event loop of that call.
 
     Attributes:
         spec: see `Target`.
@@ -88,14 +89,14 @@ class Supervisor:
     @classmethod
     @asynccontextmanager
     async def launch(cls, spec: GraphSpec, run_dir: Path) -> AsyncIterator[Self]:
-        """Start a graph and wait until it is ready. At the end, end every process of it in any case.
+        """Start a graph, and wait until it is ready. When the context ends, for any reason, end every process of the graph.
 
         Args:
             spec: the graph.
             run_dir: the graph's folder, `{run_dir}` in its file. Logs go to its subfolder `logs`.
 
         Raises:
-            GraphError: if the graph does not become ready, or if its guard is lost meanwhile.
+            GraphError: if the graph does not become ready, or if its guard is killed while the context is open.
         """
         layout = Layout(spec, run_dir)
         async with AsyncExitStack() as stack:
@@ -111,7 +112,7 @@ class Supervisor:
                 yield self
             except asyncio.CancelledError:
                 if self._failure is None or self._user is None or self._user.uncancel() > 0:
-                    raise  # another task cancelled it
+                    raise  # the cancellation did not come from `_fail`
                 raise self._failure from None
 
     def begin_run(self) -> None:
@@ -132,7 +133,7 @@ class Supervisor:
         """Wait until a replica that was just started is ready.
 
         Raises:
-            GraphError: if it dies before and is not restarted, or if it takes longer than its file allows.
+            GraphError: if it dies before that and is not restarted, or needs more than the time that the graph file allows.
         """
         probe = replica.role.ready
         within_s = probe.within_s if probe else KILL_WITHIN_S
@@ -162,7 +163,7 @@ class Supervisor:
         return f"{self.spec.path.name}: roles.{replica.role.name}: {replica.name}"
 
     def _last_lines(self, replica: ReplicaState) -> str:
-        """The last lines of the replica's latest log that is not empty, indented."""
+        """The last lines of the latest log of a replica that is not empty, as a part of an error text."""
         logs = [inc.log for owner, inc in self._incarnations.values() if owner is replica]
         for log in reversed(logs):
             with suppress(OSError):
@@ -184,11 +185,11 @@ class Supervisor:
                 if incarnation.runs:
                     incarnation.child.close()
         if not clean:
-            # If the guard was killed, only its children died with it.
+            # If the guard was killed, its children died with it, but not their descendants.
             await kill_all(self._left_behind, SWEEP_WITHIN_S)
 
     def _left_behind(self) -> set[int]:
-        """The graph's processes that still run, found by mark, or by session if a process has overwritten its marks."""
+        """The graph's processes that still run, found by their marks, or by their sessions if they have overwritten the marks."""
         sessions = {event.pid for event in self.log if isinstance(event, Spawned)}
         return {*marked(self._owner), *of_sessions(sessions, since=self._owner.start)}
 
@@ -204,10 +205,10 @@ class Supervisor:
     # -------------------------------------------------------------------------------------- processes of replicas
 
     async def _spawn(self, replica: ReplicaState) -> Incarnation:
-        """Start the next incarnation.
+        """Start the next incarnation of a replica. Do not wait until it is ready.
 
         Raises:
-            GraphError: if the replica has no process afterwards.
+            GraphError: if the process could not be started.
         """
         number, replica.begun = replica.begun, replica.begun + 1
         key = f"{replica.name}.{number}"
@@ -226,7 +227,7 @@ class Supervisor:
         return incarnation
 
     def _preload(self, replica: ReplicaState) -> tuple[str, ...]:
-        """The modules to import beforehand, without those for a GPU that the replica did not get."""
+        """The modules to import beforehand. Those of the role are left out if it wants GPUs and the replica got none."""
         role = replica.role
         own = () if role.gpus and not replica.gpus else role.preload
         return (*self.spec.preload, *own)
@@ -244,7 +245,7 @@ class Supervisor:
         return task
 
     async def _watch(self, replica: ReplicaState, incarnation: Incarnation) -> None:
-        """Log the moment at which an incarnation becomes ready."""
+        """Wait until an incarnation is ready, and log that moment."""
         probe = replica.role.ready
         if probe is not None:
             url = self._layout.fill(replica, probe.get)
@@ -252,14 +253,14 @@ class Supervisor:
             port = urlsplit(url).port
             is_own = port in replica.ports.values()
             while is_own and port not in ports_of(self._tree.of(incarnation)):
-                # Another process answers there: a child that outlived an earlier incarnation.
+                # Another process answers at this port, e.g. a child that outlived an earlier incarnation.
                 await asyncio.sleep(POLL_S)
                 await self._prober.until(url, probe.body)
         incarnation.ready.set()
         self.log.append(BecameReady(time.monotonic(), replica.name, incarnation.number))
 
     def _exited(self, key: str, pid: int, status: int, at_s: float) -> None:
-        """Handle an exit that the guard reports."""
+        """Log the exit of a main process that the guard reports. Restart the replica if the graph file asks for it."""
         replica, incarnation = self._incarnations[key]
         incarnation.status, incarnation.ended_s = status, at_s
         incarnation.child.close()
@@ -276,7 +277,7 @@ class Supervisor:
             await self._spawn(replica)
 
     async def _until(self, holds: Callable[[], bool], within_s: float) -> bool:
-        """Wait until a condition holds. False if it does not within `within_s` seconds."""
+        """Wait until a condition holds. False if it still does not hold after `within_s` seconds."""
         until_s = time.monotonic() + within_s
         while not holds():
             if time.monotonic() >= until_s:
@@ -386,7 +387,7 @@ class Supervisor:
         return self._usage.look(time.monotonic(), pids, held, said)
 
     async def leaks(self) -> list[Leak]:
-        """See `Target.leaks`. Leaks are processes without a replica, ports that they listen on, and GPU memory.
+        """See `Target.leaks`. Leaks are processes of no running replica, ports that they listen on, and GPU memory.
 
         Gauges above 0 are leaks too, and so are ready replicas whose metrics can't be read.
         """

@@ -1,11 +1,12 @@
 """A process that has imported slow modules, such as torch, and forks replicas from itself within milliseconds.
 
-The guard runs it as a script (`python zygote.py FD MODULE...`) for roles whose graph file says `preload`. It answers each order with the
-pid of a new process. That process is a child of the guard, in a separate session, and runs the ordered module or script as `python` would.
-The imported modules must not start threads or use a GPU, because neither survives a fork.
+The guard runs it as a script (`python zygote.py FD MODULE...`) for roles whose graph file says `preload`. The zygote answers each order
+with the pid of a new process. That process is a child of the guard, in a separate session. It runs the ordered module or script as
+`python` would. The imported modules must not start threads or use a GPU, because neither survives a fork.
 
-Messages, one JSON value in a packet each: `0` from here, once, when everything is imported. Then `[argv, env, cwd, log path]` to here, and
-the pid back. /proc shows the zygote's environment for its copies too. Their sessions, not their marks, tell which replica they belong to.
+Each message is one JSON value in one packet. The zygote sends `0` once, when everything is imported. An order is
+`[argv, env, cwd, log path]`, and its answer is the pid. /proc shows the zygote's environment for the new processes, too. So their sessions,
+not their marks, tell which replica they belong to.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import time
 from typing import Final, NoReturn
 
+# The name of a zygote in the kernel, by which `process_tree` recognizes it.
 NAME: Final = "gq-zygote"
 PACKET_MAX_BYTES: Final = 1 << 18
 _PR_SET_PDEATHSIG: Final = 1
@@ -28,7 +30,7 @@ _PR_SET_NAME: Final = 15
 
 
 def main() -> None:
-    """Import the modules, then fork at each order, until the guard is gone."""
+    """Import the modules. Then fork one process for each order, until the guard is gone."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -42,7 +44,7 @@ def main() -> None:
         read, write = os.pipe()
         middle = os.fork()
         if middle == 0:
-            # The copy's parent is this process, which exits at once. The copy then becomes a child of the guard.
+            # This middle process forks the ordered process, and exits at once. The ordered process then becomes a child of the guard.
             copy = os.fork()
             if copy:
                 os.write(write, str(copy).encode())
@@ -63,7 +65,7 @@ def main() -> None:
 
 
 def _become(argv: list[str], env: dict[str, str], cwd: str, log: str) -> NoReturn:
-    """Run the ordered module or script in this process. The process ends as it would under `python`."""
+    """Run the ordered module or script in this process, and then end the process as `python` would."""
     os.setsid()
     null_fd = os.open(os.devnull, os.O_RDONLY)
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,1 +1,1 @@
-"""One run: the phases, the steps of the plan, reuse of a graph, and the suite's scenarios."""
+"""Run one plan against one graph, and reuse the graph for later runs. The scenarios of Dynamo's fault tolerance suite are plans, too."""

@@ -6,10 +6,11 @@ one second alone took three seconds beside two other graphs. During a run this m
 - how long the threads of the graph and of the clients waited for a core (`run_delay` in /proc/PID/schedstat);
 - the share of the cores that other processes used.
 
-Contention means that both are high. A graph whose threads only wait for each other is overloaded by its own doing, which promises judge.
+There is contention if both numbers are high. If only the first one is high, the graph overloads itself, and the promises judge that.
 
-Measured on two cores with plans of a kill and a burst of 55 requests, in the worst second of each run: a graph alone had at most 0.4
-waiting threads a core. Two graphs side by side had at most 0.7, and three graphs 0.7 to 1.5. From 1.2 on, answers came two seconds late.
+The limits were measured on two cores, with plans of a kill and a burst of 55 requests. In the worst second of each run, a graph alone had
+at most 0.4 waiting threads a core. Two graphs side by side had at most 0.7, and three graphs 0.7 to 1.5. With 1.2 or more, answers came two
+seconds late.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-# The time over which contention is judged. A respawn alone makes all threads wait for half a second.
+# The length of the interval over which contention is judged. A respawn alone makes all threads wait for half a second, which is shorter.
 WINDOW_S: Final = 1.0
-# The first limit is the number of waiting threads of the graph and its clients, for each core. The second is the share of the cores that
-# other processes used.
+# There is contention if both limits are reached. The first is the number of waiting threads of the graph and its clients, for each core.
+# The second is the share of the cores that other processes used, 0 to 1.
 WAITING_MAX: Final = 1.0
 OTHERS_MAX: Final = 0.35
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
-# The places of idle and iowait in a line of /proc/stat, and the first of the columns that count time twice.
+# The columns of the idle and iowait times in a line of /proc/stat, and the first column whose time is also part of an earlier column.
 _IDLE: Final = slice(3, 5)
 _GUESTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Sums of CPU time up to a moment.
+    """The CPU times of the machine and of one run's processes, each summed up to the same moment.
 
     Attributes:
-        at_s: the monotonic time.
-        busy_s: how long the cores were busy, over all cores and all processes.
-        ran_s: how long the threads of the graph and the clients ran.
-        waited_s: how long these threads waited for a core.
+        at_s: the monotonic time of that moment.
+        busy_s: the time for which the cores were busy since boot, over all cores and all processes.
+        ran_s: the time for which the threads of the graph and the clients ran, since the first sample.
+        waited_s: the time for which these threads waited for a core, since the first sample.
     """
 
     at_s: float
@@ -52,7 +53,13 @@ class Sample:
 
 
 def contention(then: Sample, now: Sample, cores: int) -> str:
-    """Describe the contention between two samples on a machine with that number of cores. Empty if there was none."""
+    """Describe the CPU contention in the interval between two samples, in words. The text is empty if there was none.
+
+    Args:
+        then: the sample at the begin of the interval.
+        now: the sample at its end.
+        cores: the number of cores whose times the samples count.
+    """
     core_s = cores * (now.at_s - then.at_s)
     waiting = (now.waited_s - then.waited_s) / core_s
     others = (now.busy_s - then.busy_s - now.ran_s + then.ran_s) / core_s
@@ -66,7 +73,7 @@ def contention(then: Sample, now: Sample, cores: int) -> str:
 
 @dataclass(slots=True)
 class ContentionMonitor:
-    """Samples the machine during one run."""
+    """Samples the CPU times of the machine and of one run's processes, and judges whether there is contention."""
 
     _cores: frozenset[int] = field(default_factory=lambda: frozenset(os.sched_getaffinity(0)))
     _known: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -75,13 +82,14 @@ class ContentionMonitor:
     _waited_s: float = 0.0
 
     def sample(self, pids: Iterable[int]) -> tuple[float, str]:
-        """Take a sample, and judge the last `WINDOW_S` seconds.
+        """Take one sample of the CPU times, and judge the contention in the last `WINDOW_S` seconds.
 
         Args:
             pids: the processes of the graph and of the clients. A process counts from its second sample on.
 
         Returns:
-            The monotonic time at which the judged interval began, and the contention in words, which is empty if there was none.
+            The monotonic time at which the judged interval began, and the contention in words. The text is empty if there was none, or if
+            the first sample is less than `WINDOW_S` old.
         """
         for pid in pids:
             ran_s, waited_s = _of_process(pid)
@@ -100,7 +108,7 @@ class ContentionMonitor:
 
 
 def _of_process(pid: int) -> tuple[float, float]:
-    """Seconds for which the threads of a process ran, and for which they waited for a core. Zero for a process that is gone."""
+    """The seconds for which the threads of a process ran, and for which they waited for a core. Both are 0 if the process has ended."""
     ran_ns = waited_ns = 0
     with suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -112,7 +120,7 @@ def _of_process(pid: int) -> tuple[float, float]:
 
 
 def _busy_s(cores: frozenset[int]) -> float:
-    """Seconds for which these cores were busy since boot."""
+    """The seconds for which these cores were busy since boot, summed over the cores."""
     wanted = {f"cpu{core}" for core in cores}
     busy = 0
     for line in Path("/proc/stat").read_text().splitlines():

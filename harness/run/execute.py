@@ -1,10 +1,10 @@
-"""One plan against one live graph: the only place where the two meet.
+"""Execute one plan against one live graph, and record the history of the run. No other module carries out plans.
 
 A run goes through its phases (baseline, plan, heal, recover, steady, drain) and records events and requests. It does not judge them.
-It lasts only as long as the promises need. `recover` ends as soon as every replica is ready and the clients have been calm for a while,
-at the latest when the promise `recovery` is due. `steady` lasts until the window of the last fault is over.
+A run lasts only as long as the promises need. `recover` ends as soon as every replica is ready and the clients have been calm for a while,
+at the latest when the promise `recovery` is due. `steady` lasts until errors are no longer excused by the last fault.
 
-If a run ends early (an early verdict, Ctrl-C, an error), its clients are stopped here. Its graph is ended by the caller.
+If a run ends early (an early verdict, Ctrl-C, an error), its clients are stopped here. The caller ends the graph.
 """
 
 from __future__ import annotations
@@ -43,18 +43,19 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import Scene
 from graphquake.harness.targets.target import Leak, Target
 
-# The time for which the load runs before the plan begins: nine requests at 15/s. The first one already shows a graph that does not work.
-# Bounds that use a percentile of the baseline have a lower limit, so a short baseline does not hurt them.
+# The length of the phase `baseline`, in which the load runs before the plan begins: nine requests at 15/s. The first request already shows
+# a graph that does not work. Bounds that use a percentile of the baseline have a lower limit, so few requests are enough for them.
 BASELINE_S: Final = 0.6
 # The time for which clients must have been calm, with every replica ready, before `recover` may end.
 CALM_S: Final = 0.5
-# The right answers that calm clients got meanwhile. At a low rate, it is half of the requests.
+# The number of right answers that clients must have got in these `CALM_S` seconds. At a low rate, half of the requests due are enough.
 CALM_ANSWERS: Final = 5.0
-# A request that was in flight for this long when the calm began counts as one that hangs.
+# Clients are not calm while a request hangs. It hangs if it had been in flight for this long when the last `CALM_S` seconds began.
 OVERDUE_S: Final = 0.5
-# The least length of `steady`, and the time by which it reaches beyond the last fault's window of excused errors.
+# The least length of `steady`, and the time by which `steady` outlasts the interval in which the last fault excuses errors.
 STEADY_S: Final = 0.5
 BEYOND_WINDOW_S: Final = 0.5
+# The interval at which the state of the run is reported, and at which the run may end early.
 TICK_S: Final = 0.25
 POLL_S: Final = 0.05
 # The interval at which the graph's listings and readiness probes are read.
@@ -67,13 +68,14 @@ MEASURE_EVERY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """The state of a run, for those who watch it.
+    """The state of a run at one moment, as a `Watch` receives it.
 
     Attributes:
-        phase: the name of the phase.
-        now_s: the run's clock.
+        phase: the present phase.
+        now_s: the time on the run's clock, in seconds.
         step: the number of the step that is being carried out, from 0, or -1 outside the plan.
-        sent, failed: the numbers of requests so far, without those before the baseline.
+        sent: the number of requests that clients have sent since the run began.
+        failed: the number of these requests that failed.
     """
 
     phase: Phase
@@ -97,14 +99,14 @@ async def execute(
     """Run a plan against a graph that is ready.
 
     Args:
-        target: the graph. It stays as the run left it.
-        plan: the steps to carry out on it.
+        target: the graph. It stays open, in the state in which the run leaves it.
+        plan: the steps to carry out on the graph.
         watch: receives the state of the run, several times a second.
-        enough: tells whether the history so far is enough. It is called again and again, in a worker thread. The run ends as soon as it is.
-        to_the_end: clients of a closed loop send all of their requests, however long that takes. Otherwise they end with the run.
+        enough: returns true if the history so far is enough. The run then ends early. It is called repeatedly, in a worker thread.
+        to_the_end: if true, clients of a closed loop send all of their requests, however long that takes. Otherwise they end with the run.
 
     Returns:
-        The history of the run.
+        The history of the run, up to its early end if there was one.
     """
     run = _Run(target, plan, to_the_end=to_the_end)
     async with asyncio.TaskGroup() as tasks:
@@ -118,7 +120,7 @@ async def execute(
             observers.append(run.look())
         beside = [tasks.create_task(one) for one in observers]
         body.add_done_callback(lambda _: [task.cancel() for task in beside])
-    # A run that ended early may have left something undone, and its graph may serve another run.
+    # A run that ended early may have left a replica stalled. It is resumed here, because the graph may serve another run.
     history = run.history()
     await run.end_ongoing()
     return history
@@ -148,7 +150,7 @@ class _Run:
         )
 
     def history(self) -> History:
-        """All that happened so far, as a snapshot that what happens later does not change."""
+        """The history so far, as a snapshot. Later events and requests do not change it."""
         host = Host(began=self._began)
         requests, exchanges = self._trail.snapshot(), self._exchanges.copy()
         return History(
@@ -156,7 +158,7 @@ class _Run:
         )
 
     def _history_of_events(self) -> History:
-        """A history without requests, for questions that only events answer. It costs little, however long the run is."""
+        """The history so far without its requests, for questions about events only. To make it takes little time, even in a long run."""
         return History(self._target.spec, self._plan, self._sorted_events())
 
     def _sorted_events(self) -> list[Event]:
@@ -183,7 +185,7 @@ class _Run:
                 self._begin("drain")
                 await self._drain()
             except BaseException:
-                # The requests of a run that was ended are not awaited.
+                # A run that ends early does not wait for its in-flight requests.
                 load.abort()
                 raise
 
@@ -196,10 +198,10 @@ class _Run:
             watch(RunStatus(self._phase, self._load.now_s(), self._step, sent, self._trail.failed))
 
     async def end_early(self, body: asyncio.Task[None], verdict: EarlyVerdict) -> None:
-        """End the run as soon as its history is enough."""
+        """End the run, which is the task `body`, as soon as the question of `verdict` is answered with true."""
         while True:
             await asyncio.sleep(TICK_S)
-            # While a fault is landing, requests already fail because of it, and no event tells of it yet.
+            # While a fault is landing, requests already fail because of it, but no event in the history excuses them yet.
             if self._landing or self._phase == "baseline":
                 continue
             self._trail.follow()
@@ -210,7 +212,7 @@ class _Run:
                 return
 
     async def look(self) -> None:
-        """Read the graph's listings and readiness probes: regularly, after each spawn and death, and when a difference becomes too old."""
+        """Read the graph's lists and readiness probes: regularly, after each change of a replica, and when a wrong answer gets too old."""
         known = len(self._target.log)
         while not self._is_draining():
             await asyncio.sleep(POLL_S)
@@ -234,7 +236,7 @@ class _Run:
         return until_s is not None and now_s >= until_s
 
     async def watch_contention(self) -> None:
-        """Measure CPU contention from other processes. After its first sight, the run does not prove anything."""
+        """Measure CPU contention from other processes. The first contention makes the run invalid and ends the measurement."""
         monitor = ContentionMonitor()
         while True:
             await asyncio.sleep(CONTENTION_EVERY_S)
@@ -244,7 +246,7 @@ class _Run:
                 return
 
     async def measure(self) -> None:
-        """Sample the resources and the load of the replicas."""
+        """Sample the resources and the load of the replicas, every `MEASURE_EVERY_S` seconds."""
         while True:
             for one in await self._target.measures():
                 self._events.append(replace(one, at_s=one.at_s - self._zero_s))
@@ -272,7 +274,7 @@ class _Run:
                 if step.lasts_s < math.inf:
                     ends.create_task(self._end_later(number, step))
             if not done.landed:
-                # The rest would be another plan than the one that was asked for.
+                # The remaining steps are not carried out: without this step they would be another plan.
                 break
         self._step = -1
 
@@ -281,7 +283,7 @@ class _Run:
         await self._end(number)
 
     async def _end(self, number: int) -> None:
-        """Undo a step that still goes on."""
+        """Undo a step that is still in effect, such as a stall. If that fails, the run is invalid."""
         step = self._ongoing[number]
         undone = await step.undo(Scene(number, self._target, self._load))
         del self._ongoing[number]
@@ -292,11 +294,11 @@ class _Run:
             self._events.append(Invalidated(self._load.now_s(), f"{what}: {undone.proof}"))
 
     async def end_ongoing(self) -> None:
-        """Undo the steps that still go on, all at once."""
+        """Undo all steps that are still in effect, such as stalls, at the same time."""
         await asyncio.gather(*map(self._end, list(self._ongoing)))
 
     async def _heal(self) -> None:
-        """Undo what still goes on, and start all dead replicas again, at once."""
+        """Undo all steps that are still in effect. Then start all dead replicas again at the same time, if the plan says `heal all`."""
         await self.end_ongoing()
         if self._plan.heal != "all":
             return
@@ -326,7 +328,7 @@ class _Run:
             await asyncio.sleep(POLL_S)
 
     def _is_calm(self) -> bool:
-        """True if every live replica is ready and clients were served well for the last `CALM_S` seconds of this phase."""
+        """True if every live replica is ready and clients were served well, in this phase, for the last `CALM_S` seconds."""
         now_s = self._load.now_s()
         return (
             now_s - self._phase_s >= CALM_S
@@ -335,7 +337,10 @@ class _Run:
         )
 
     def _were_served_well(self, since_s: float) -> bool:
-        """True if enough answers since then were right, none failed or was shed, and no request was already overdue then."""
+        """True if clients got enough right answers since `since_s`, and no request failed, was shed, or hangs.
+
+        A request hangs if it is in flight and was sent more than `OVERDUE_S` seconds before `since_s`.
+        """
         ended = self._trail.ended_since(since_s)
         if any(request.failed or request.outcome == Outcome.SHED for request in ended):
             return False
@@ -355,7 +360,10 @@ class _Run:
             await self._load.clients_end()
 
     async def _last(self) -> None:
-        """Wait until the window of the last fault and of each burst is over, and the last difference between views is decided."""
+        """Wait until failures are no longer excused by a fault or a burst, and until every wrong answer of the graph is decided.
+
+        A wrong answer of the graph about itself, e.g. a list, is decided when it becomes right, or when its time limit is over.
+        """
         now_s = self._load.now_s()
         history = self._history_of_events()
         last_s = max((at_s for _, at_s in history.disturbed()), default=now_s - self._plan.stay_s)
@@ -373,7 +381,7 @@ class _Run:
             await asyncio.sleep(POLL_S)
 
     async def _drain(self) -> None:
-        """Stop the load, wait until every request has ended, and record leaks."""
+        """Stop the load, and wait until every request has ended. Then record the leaks that remain after the grace time of `no_leak`."""
         self._load.stop()
         await self._load.idle()
         if "no_leak" not in self._target.spec.promises.made:

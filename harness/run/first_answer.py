@@ -1,4 +1,4 @@
-"""Wait for a graph's first right answer. A graph that is ready but gives none has not started."""
+"""Wait for a graph's first right answer. A graph that is ready but gives no right answer counts as not started."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.targets.target import Target
 
+# The time limit for the first right answer, and the pause after a request without one.
 FIRST_ANSWER_S: Final = 15.0
 ASK_EVERY_S: Final = 0.05
 
@@ -19,7 +20,7 @@ async def first_answer(target: Target) -> None:
     """Wait until the graph has given one right answer.
 
     Raises:
-        GraphError: if it gives none in time.
+        GraphError: if the graph gives no right answer within `FIRST_ANSWER_S` seconds.
     """
     begun_s = time.monotonic()
     async with Load(target.spec, target.entries(), begun_s, []) as load:

@@ -1,6 +1,6 @@
 """Find the replicas that are down, and start them again.
 
-Two callers need this: the `heal` phase of a run, and a graph that is made ready for its next run.
+The `heal` phase of a run does this, and so does `reuse` before it lends a graph to the next run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ def replicas_down(target: Target) -> list[Replica]:
 
 
 async def bring_back_all(target: Target, down: list[Replica]) -> list[tuple[Replica, Landed]]:
-    """Start these replicas again, all at once, and return what became of each."""
+    """Start replicas again, all at the same time.
+
+    Args:
+        target: the live graph.
+        down: the replicas to start. One that still shuts down is awaited first, and killed if it takes longer than its `stop_s`.
+
+    Returns:
+        Each replica, with the proof that its start landed or did not land.
+    """
     async with asyncio.TaskGroup() as tasks:
         started = [tasks.create_task(bring_back(target, one)) for one in down]
     return [(one, task.result()) for one, task in zip(down, started, strict=True)]

@@ -1,6 +1,6 @@
-"""One whole run: open a graph or heal a used one, execute a plan against it, judge the history, and save all of it into one folder.
+"""Carry out one whole run. Open a graph or heal a used one, execute a plan against it, judge the history, and save all in one folder.
 
-The size of the folder is bounded. The graph's own files are removed when the graph ends, and long logs lose their middle.
+The size of the folder is bounded. The graph's own files are removed when the graph ends, and the middle of a long log is cut out.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.templates import expand
 
+# The time limit for one version command of a graph file.
 VERSION_WITHIN_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """A run that took place.
+    """The result of one run.
 
     Attributes:
-        live_s: seconds from opening or healing the graph to the end of its last process, or of the run.
+        folder: the folder with the files of the run.
+        live_s: seconds from opening or healing the graph to the end of its last process. If the graph stays open, to the end of the run.
         start_s: seconds from opening the graph to its first right answer.
-        used: the graph had served another run before.
-        reusable: the graph, if it stays open for another run.
+        used: true if the graph had served another run before.
+        reusable: the graph if it stays open for another run, otherwise None.
     """
 
     history: History
@@ -70,13 +72,13 @@ async def run_live(
     """Run a plan on a fresh graph, or on a graph that has served another run.
 
     Args:
-        spec: the graph.
-        plan: the steps.
+        spec: the graph, as its file describes it.
+        plan: the steps to carry out.
         folder: receives all files of the run. It is made if it does not exist, and emptied if it does.
         watch, enough, to_the_end: as for `execute`.
-        host: facts about the machine and versions, for the record.
+        host: facts about the machine and the versions. They are saved with the history.
         graph: a graph that has served another run. If it cannot be healed, a fresh one is opened.
-        keep: leave the graph open, as `LiveRun.reusable`.
+        keep: if true, leave the graph open and return it as `LiveRun.reusable`. Otherwise end it.
         opener: opens a fresh graph.
 
     Raises:
@@ -101,7 +103,7 @@ async def run_live(
             shutil.rmtree(work, ignore_errors=True)
     live_s = time.monotonic() - begun_s
     history.host = replace(host or Host(), began=history.host.began)
-    # In a thread: in a long run it takes half a second, and other runs may go on in this event loop.
+    # To judge a long run takes half a second. A thread does it, because other runs may use this event loop.
     verdict = await asyncio.to_thread(judge, history)
     history.save(folder)
     (folder / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=1) + "\n")
@@ -110,7 +112,16 @@ async def run_live(
 
 
 def _make_folders(folder: Path, *, apart: bool, used: bool) -> Path:
-    """Make the folder of a run, and, unless it is used already, that of its graph: apart if it may outlive the run."""
+    """Make the folder of a run and, for a fresh graph, the folder of the graph.
+
+    Args:
+        folder: the folder of the run. Old contents are removed.
+        apart: true if the graph may outlive the run. Its folder is then beside the folder of the run, otherwise within it.
+        used: true if the graph has served another run, so that it already has its folder.
+
+    Returns:
+        The folder of a fresh graph.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(f"{folder.name}-graph") if apart else folder / "graph"
     folder.mkdir(parents=True)
@@ -120,7 +131,7 @@ def _make_folders(folder: Path, *, apart: bool, used: bool) -> Path:
 
 
 def _save_logs(work: Path, folder: Path, *, goes_on: bool) -> None:
-    """Put the graph's logs into the run's folder, shortened. They are copied if the graph goes on, and moved if it has ended."""
+    """Copy the graph's logs into the run's folder and shorten them there. If the graph does not go on, move them instead."""
     if not (work / "logs").is_dir():
         return
     if goes_on:

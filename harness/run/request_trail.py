@@ -1,7 +1,7 @@
-"""Follow the requests of a run while it goes on, at a cost that does not grow with the run.
+"""Follow the requests of a run while it goes on, in a time that does not grow with the number of earlier requests.
 
-The clients append each request to one list when they send it, and fill it in until it ends. A request that has an outcome never changes
-again. So each look needs to visit only new requests and those that were in flight at the last look.
+The clients append each request to one list when they send it, and change it until it ends. A request that has an outcome never changes
+again. So each call visits only new requests, and those that were in flight at the last call.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _VALUES: Final = attrgetter(*(field.name for field in fields(Request)))
 
 
 class RequestTrail:
-    """Follows one list of requests.
+    """Follows the requests of one run: counts failures, and knows which requests are in flight.
 
     Args:
         requests: the list that the clients append to.
-        recent_s: requests that ended longer ago than this, in seconds, are no longer returned by `ended_since`.
+        recent_s: the time for which `ended_since` remembers a request after its end, in seconds.
 
     Attributes:
         failed: the number of requests that failed.
-        unwell: the number of requests that ended in any other way than with a right answer or because the client left.
+        unwell: the number of requests that ended without a right answer, except those whose client left.
     """
 
     def __init__(self, requests: list[Request], recent_s: float) -> None:
@@ -41,7 +41,7 @@ class RequestTrail:
         self._recent = deque[Request]()
 
     def follow(self) -> None:
-        """Take notice of every request that was sent or has ended since the last call."""
+        """Update the counts with the requests that were sent or have ended since the last call."""
         for place in range(self._followed, len(self._requests)):
             self._in_flight[place] = self._requests[place]
         self._followed = len(self._requests)
@@ -56,7 +56,7 @@ class RequestTrail:
             self._recent.popleft()
 
     def ended_since(self, at_s: float) -> list[Request]:
-        """The requests that ended at `at_s` or later, which must not be longer ago than `recent_s`."""
+        """The requests that ended at `at_s` or later. `at_s` must not be longer ago than `recent_s`."""
         self.follow()
         return [one for one in self._recent if one.ended_s >= at_s]
 
@@ -66,7 +66,7 @@ class RequestTrail:
         return list(self._in_flight.values())
 
     def snapshot(self) -> list[Request]:
-        """All requests so far. They do not change any more. Only those in flight are copied."""
+        """All requests so far, as they are now. Those in flight are copied, because the clients still change them."""
         self.follow()
         requests = self._requests.copy()
         for place, one in self._in_flight.items():

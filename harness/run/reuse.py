@@ -1,8 +1,9 @@
 """An open graph that can outlive a run, so that later runs need not wait for a slow start.
 
 A run leaves the graph as its plan left it. Before the next run the graph is healed: dead replicas are started again and stalled
-ones go on. It is used again only if no trace of the earlier run remains. Then every replica is ready, the graph's listings are right, no
-resource leaked, and an answer is right. A graph that needs about as long for this as a fresh one needs to start is given up.
+ones go on. It is used again only if no trace of the earlier run remains. That means: every replica is ready, the graph's lists are
+right, no resource leaked, and an answer is right. A graph is closed instead if a dead replica took more than half of the graph's start time
+to become ready. A fresh graph is then nearly as fast.
 
 A `ReusableGraph` owns its target. Exactly one of these ends it: a run that does not keep it, an error, a failed heal, or `close`.
 """
@@ -26,17 +27,17 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
 
-# The largest number of runs that share one graph. In simulations more of them saved almost no time.
+# The largest number of runs that share one graph. In simulations, more runs for each graph saved almost no time.
 USES_MAX: Final = 6
-# If a start takes less than this, every run has a fresh graph.
+# If a graph usually starts in less time than this, every run gets a fresh graph.
 SLOW_START_S: Final = 5.0
-# The share of a graph's start time that its dead replicas may take to become ready again.
+# The share of a graph's start time that one of its dead replicas may take to become ready again.
 WORTH_HEALING: Final = 0.5
 POLL_S: Final = 0.05
 
 
 class ReusableGraph:
-    """An open graph. Made by `open`.
+    """An open graph that can serve one run after another. Made by `open`.
 
     Attributes:
         target: the graph.
@@ -74,7 +75,7 @@ class ReusableGraph:
         """Lend the target to one run.
 
         Args:
-            keep: leave the graph open, unless the run raises an error. Otherwise it is ended, while its folder stays.
+            keep: if true, leave the graph open, unless the run raises an error. Otherwise end the graph and leave its folder.
         """
         async with self._ended_on_error():
             yield self.target
@@ -90,7 +91,7 @@ class ReusableGraph:
             shutil.rmtree(self.work, ignore_errors=True)
 
     async def heal_or_close(self) -> bool:
-        """Make the graph as good as a fresh one, or close it. True if it was healed."""
+        """Undo the changes that a run made to the graph. If that fails, end the graph and remove its folder. True if it was healed."""
         healed = False
         try:
             with suppress(GraphError):
@@ -105,7 +106,7 @@ class ReusableGraph:
 
     @asynccontextmanager
     async def _ended_on_error(self) -> AsyncIterator[None]:
-        """End the graph if the block raises. The target sees the error: it may know why the block was cancelled."""
+        """End the graph if the block raises an error. The target gets the error, and may replace a cancellation by its cause."""
         try:
             yield
         except BaseException as error:
@@ -117,7 +118,7 @@ class ReusableGraph:
         await self._opened.__aexit__(type(error) if error is not None else None, error, trace)
 
     async def _heal(self) -> bool:
-        """Undo the changes that a run made to the graph. True if no trace of it remains.
+        """Undo the changes that a run made to the graph. True if no trace of that run remains.
 
         Raises:
             GraphError: if the graph can no longer be used at all.
@@ -152,7 +153,7 @@ class ReusableGraph:
         )
 
     def _took_s(self, replica: Replica) -> float:
-        """The longest time that an incarnation of this replica took to become ready, or 0 if none did."""
+        """The longest time that an incarnation of this replica took to become ready, in seconds, or 0 if none became ready."""
         spawned = {
             e.incarnation: e.at_s
             for e in self.target.log

@@ -20,26 +20,29 @@ from graphquake.harness.spec.plan import TREE, Child, Heal, Kill, Plan, Scope, W
 from graphquake.harness.spec.table import did_you_mean
 
 NONE: Final = "none"
-# The names that graphs use for the suite's components. The first role that the graph has counts.
+# The names of roles that may stand for a component of the suite. The first name that is a role of the graph counts.
 _ROLES: Final[Mapping[str, tuple[str, ...]]] = {
     "decode_worker": ("decode", "decode_worker", "worker", "backend", "engine"),
     "prefill_worker": ("prefill", "prefill_worker"),
     "processor": ("processor", "router"),
 }
-# The engine child of a worker, killed behind the worker's back.
+# The scenario that kills the engine of a worker. The engine is a child process. The worker itself gets no signal.
 ENGINE: Final = "vllm_worker"
 SCENARIOS: Final = ("decode_worker", "prefill_worker", "frontend", "processor", ENGINE, NONE)
 
 
 class NotThereError(Exception):
-    """The graph lacks a role or a setting that the scenario needs. The text names it."""
+    """The graph lacks a role, a replica or a setting that the scenario needs. The text of the error names what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The clients of the suite, by the names of its options.
+    """The clients of the suite, which are a closed loop. Each field has the name of an option of the suite.
 
     Attributes:
+        clients: the number of clients.
+        requests_per_client: the number of requests of each client.
+        input_token_length, output_token_length: the lengths of each prompt and answer, in tokens.
         max_retries: the number of attempts for a request, including the first one.
         deadline_s: the time after which a client gives up a request, in seconds.
     """
@@ -58,9 +61,10 @@ class Strike:
 
     Attributes:
         after_s: seconds from the first request to the kills.
-        victims: the number of replicas. None means all of the role.
+        victims: the number of replicas to kill. None means all replicas of the role.
         first: the index of the first victim. None means that it is drawn from `seed`.
-        respawn: the supervisor restarts dead replicas.
+        respawn: true if the supervisor restarts dead replicas.
+        seed: decides which index is drawn.
     """
 
     after_s: float = 30.0
@@ -73,16 +77,16 @@ class Strike:
 def scenario_graph(
     spec: GraphSpec, clients: Clients, *, respawn: bool, max_num_seqs: int | None = None
 ) -> GraphSpec:
-    """The graph file with the load of the suite's clients.
+    """Return a graph with the load of the suite's clients, and with the suite's options for restarts and for the capacity of workers.
 
     Args:
         spec: the graph as its file describes it.
         clients: the clients of the closed loop.
-        respawn: whether the supervisor brings back dead replicas.
-        max_num_seqs: the number of requests that a worker may serve at once. None is the value in the file.
+        respawn: true if the supervisor restarts dead replicas.
+        max_num_seqs: the number of requests that a worker may serve at once. None keeps the value in the file.
 
     Raises:
-        NotThereError: if the graph file does not say how its workers get the option.
+        NotThereError: if `max_num_seqs` is given, and no command in the graph file contains `{capacity}`.
     """
     load = dict(spec.document.get("load", {})) | {
         "clients": clients.clients,
@@ -114,7 +118,7 @@ def _with_capacity(spec: GraphSpec, capacity: int) -> dict[str, Any]:
 
 
 def scenario_names(spec: GraphSpec) -> list[str]:
-    """The names of the suite's scenarios and of the file's own."""
+    """The names of the suite's scenarios, and of those that the graph file defines."""
     return list(dict.fromkeys([*SCENARIOS, *spec.scenarios]))
 
 
@@ -122,7 +126,7 @@ def scenario_plan(spec: GraphSpec, name: str, strike: Strike) -> Plan:
     """The plan of a scenario for one graph.
 
     Raises:
-        NotThereError: if the component is missing in the graph, or has fewer replicas than the scenario strikes.
+        NotThereError: if the graph has no role for the component, or fewer replicas of it than `strike` asks for.
         InputError: if the scenario does not exist.
     """
     heal: Heal = "all" if strike.respawn else "release"

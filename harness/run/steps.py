@@ -1,8 +1,8 @@
-"""Carries out one step, and proves that it landed.
+"""Carry out one step of a plan, and prove that it landed, which means that it took effect.
 
 A step ends when it has taken effect, not when its consequences are over. So a kill can fall into a burst, or into the start of another
-replica. The observation is written into a `StepDone`. A fault that could not be shown to have landed makes its run invalid.
-The kinds of steps do the work, see `harness.spec.steps`.
+replica. A `StepDone` records the proof. A fault that could not be shown to have landed makes its run invalid.
+Each kind of step knows how it is carried out, see `harness.spec.steps`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ async def carry_out(number: int, step: Step, target: Target, load: Load) -> Step
     """Carry out one step.
 
     Args:
-        number: its place in the plan, from 0.
+        number: the place of the step in the plan, from 0.
         step: the step.
         target: the live graph.
         load: the clients, for bursts and for the number of requests in flight.
 
     Returns:
-        The observation, on the run's clock.
+        The event that records the step. Its times are on the run's clock.
     """
     begun_s = load.now_s()
     in_flight = load.in_flight

@@ -3,7 +3,7 @@
 A run, the reuse of a graph, and every observation reach the graph only through `Target`. Only a target may start, restart or retire a
 replica, and only a target may send a signal. `run/open_target.py` decides which target a graph gets.
 
-All times are absolute `time.monotonic()` seconds. A run puts them on its own clock (see `history`).
+All times are absolute `time.monotonic()` seconds. A run converts them to its own clock (see `history`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["Landed", "Leak", "Target", "View"]
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Something that should be gone.
+    """A process, a listening socket, GPU memory or a raised gauge that should be gone while no load runs.
 
     Attributes:
         kind: `process`, `socket`, `gpu memory` or `gauge`.
-        what: what exactly, in words.
+        what: a description, with the pid, port, amount or gauge.
     """
 
     kind: LeakKind
@@ -42,13 +42,14 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The graph's statement about itself, and the true state.
+    """One answer of a replica about the graph, and the right answer.
 
     Attributes:
         observer: the replica that was asked.
-        what: `listing` or `readiness`.
-        says: the number of items that it listed, for any HTTP status (-1 without an answer), or whether it says that it is ready.
-        holds: the number of replicas that it should list, or whether it should be ready.
+        what: `listing` (how many replicas work) or `readiness` (whether the observer is ready).
+        says: the answer. For `listing` the number of replicas that it lists, whatever its HTTP status, or -1 without an answer.
+            For `readiness` 1 or 0.
+        holds: the right answer, in the same form.
     """
 
     observer: Replica
@@ -58,7 +59,7 @@ class View:
 
 
 class Target(Actions, Protocol):
-    """A live graph. The things that steps do to it are in `Actions`.
+    """A live graph, as a run reaches it. The things that steps do to a graph are in `Actions`.
 
     To write a target, begin with the smallest one:
 
@@ -70,7 +71,8 @@ class Target(Actions, Protocol):
     3. Add `views`, `measures` and `leaks` where the graph can be asked.
 
     A function of the type `OpenTarget` (run/open_target.py) opens the target and ends it. While a target is open it may find out that the
-    graph is lost. It then cancels the task that uses it (see `begin_run`), and its context raises a `GraphError` in place of that.
+    graph can no longer be used. It then cancels the task that uses the graph (see `begin_run`). Its context raises a `GraphError` in place
+    of this cancellation.
     `proptests/support/fake_target.py` is a small target in memory.
 
     Replicas are named by role and index, as `decode 0`.
@@ -83,13 +85,17 @@ class Target(Actions, Protocol):
 
     @property
     def log(self) -> Sequence[Spawned | BecameReady | Died]:
-        """Every spawn, first readiness and death since the run began, in order, after one spawn of each replica that lived then."""
+        """The events of all incarnations that lived when the run began or were started later, in order of time.
+
+        The events are the spawn of each incarnation, its first readiness, and its death.
+        """
         ...
 
     def begin_run(self) -> None:
-        """Prepare for a further run, which may belong to another task.
+        """Prepare the graph for its next run, which is carried out by the calling task.
 
-        From then on `log` holds only the incarnations that live now. Only the calling task uses the graph.
+        `log` loses the events of dead incarnations. From then on, only the calling task may use the graph. It is the task that is cancelled
+        if the graph can no longer be used.
 
         Raises:
             GraphError: if the graph can no longer be used.
@@ -105,17 +111,18 @@ class Target(Actions, Protocol):
         ...
 
     def ready(self, replica: Replica) -> bool:
-        """True if its present incarnation runs, has passed its readiness probe, and is not stalled."""
+        """True if the replica's present incarnation runs, has passed its readiness probe, and is not stalled."""
         ...
 
     def pids(self) -> Sequence[int]:
-        """Every process of the graph that runs on this machine now. CPU contention is measured on these."""
+        """The pids of all processes of the graph that run on this machine now. CPU contention is measured on these."""
         ...
 
     async def views(self) -> list[View]:
-        """Ask the graph about itself, wherever its file says how: for each listing and each readiness probe.
+        """Ask working replicas about the graph: read each list and each readiness probe that the graph file names.
 
-        Empty while a replica that no request passes through is down, e.g. a registry: the graph cannot learn of changes then.
+        The result is empty while a replica that no request passes through is down, e.g. a registry. The other replicas may then not learn
+        of changes, so wrong answers would not be bugs.
         """
         ...
 
@@ -124,9 +131,9 @@ class Target(Actions, Protocol):
         ...
 
     def note_baseline_memory(self) -> None:
-        """Take the GPU memory that the graph holds now as its normal amount. Much more than that at rest is a leak."""
+        """Record the GPU memory that the graph holds now as its normal amount. `leaks` reports a graph that holds much more than that."""
         ...
 
     async def leaks(self) -> list[Leak]:
-        """Find what should be gone while no load runs: processes, listening sockets, GPU memory, gauges above 0."""
+        """Find everything that should be gone while no load runs: processes, listening sockets, GPU memory, and gauges above 0."""
         ...
