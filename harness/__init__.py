@@ -1,1 +1,1 @@
-"""One live graph, one plan, one history. This package does not know about Hypothesis."""
+"""Run one plan against one live graph, and record its history. This package does not know about Hypothesis."""

@@ -1,8 +1,8 @@
 """The errors that a user sees, and how they map to the exit status of the commands.
 
 An `InputError` is about the user's input. It names the file, the key, the value that was found and a correct one.
-A `GraphError` is about the graph under test: it would not start, or is not what its file says.
-Neither is a verdict: verdicts are data (see `promises.verdict`).
+A `GraphError` is about the graph under test: the graph could not be started, was lost, or differs from its file.
+A verdict is not an error: verdicts are data (see `promises.verdict`).
 """
 
 from __future__ import annotations
@@ -22,4 +22,4 @@ class InputError(GraphquakeError):
 
 
 class GraphError(GraphquakeError):
-    """The graph under test could not be brought to serve."""
+    """The graph under test could not be started, gave no right answer, was lost, or differs from its file."""

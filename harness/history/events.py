@@ -1,6 +1,6 @@
-"""The events of a run: the acts on the graph, the lives of its processes, and the graph's answers about itself.
+"""The events of a run: steps and phases, starts and ends of replicas, answers of the graph about itself, resources and leaks.
 
-Each event has `at_s`, in seconds on the run's own clock (see `history`). Code tells events apart by their class only.
+Each event has `at_s`, in seconds on the run's own clock (see `history`). The class of an event is its kind.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ LeakKind: TypeAlias = Literal["process", "socket", "gpu memory", "gauge"]
 
 
 def exit_text(status: int) -> str:
-    """Return the end of a process, in words.
+    """Return how a process ended, e.g. `exit status 1` or `signal 9`.
 
     Args:
-        status: the exit code, or minus the number of the signal.
+        status: the exit code of the process, or minus the number of the signal that ended it.
     """
     return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """An incarnation got its pid."""
+    """An incarnation of a replica was started and got its pid."""
 
     at_s: float
     replica: Replica
@@ -38,7 +38,7 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class BecameReady:
-    """An incarnation passed its readiness probe for the first time."""
+    """An incarnation of a replica passed its readiness probe for the first time."""
 
     at_s: float
     replica: Replica
@@ -47,11 +47,11 @@ class BecameReady:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """An incarnation ended.
+    """The main process of an incarnation ended.
 
     Attributes:
-        status: the exit code, or minus the signal's number.
-        aimed: true if a step or the harness aimed at it.
+        status: the exit code of the process, or minus the number of the signal that ended it.
+        aimed: true if a step or the harness sent SIGKILL or SIGTERM to this process on purpose.
     """
 
     at_s: float
@@ -63,7 +63,7 @@ class Died:
 
     @property
     def how(self) -> str:
-        """The end of the process, in words."""
+        """The way in which the process ended, e.g. `exit status 1` or `signal 9`."""
         return exit_text(self.status)
 
 
@@ -80,11 +80,12 @@ class StepDone:
     """A step ended.
 
     Attributes:
-        begun_s: the time at which it began.
-        number: its place in the plan, from 0.
+        at_s: the time at which the step landed, or was found not to land.
+        begun_s: the time at which the step began.
+        number: the place of the step in the plan, from 0.
         step: the step.
-        landed: true if it took effect. A fault that did not land makes the run invalid.
-        proof: the observation that shows it, in words.
+        landed: true if the step took effect. A step that did not land makes the run invalid.
+        proof: the observation that shows whether the step took effect, in words.
     """
 
     at_s: float
@@ -96,7 +97,7 @@ class StepDone:
 
     @property
     def fault(self) -> bool:
-        """True if the step takes something away from the graph."""
+        """True if the step is a fault."""
         return self.step.is_fault
 
     @property
@@ -112,10 +113,10 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """A stalled replica was resumed.
+    """The stall of a replica ended: by SIGCONT, or because the replica had died.
 
     Attributes:
-        proof: the observation that shows it, in words.
+        proof: the observation that shows how the stall ended, in words.
     """
 
     at_s: float
@@ -125,13 +126,13 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The graph's answer about itself changed, or the right answer did.
+    """A replica answered a question about the graph. An answer is recorded if it or the right answer has changed, or if it is wrong.
 
     Attributes:
         observer: the replica that was asked.
-        what: `listing` (the number of replicas that it lists) or `readiness` (1 or 0).
-        says: its answer, or -1 if it gave none.
-        holds: the right answer. Both numbers are 0 if the observer can't be asked any more.
+        what: the question: `listing` (how many replicas are listed?) or `readiness` (is the observer ready? 1 or 0).
+        says: the answer of the observer, or -1 if it gave none.
+        holds: the right answer. `says` and `holds` are both 0 if the observer can't be asked any more.
     """
 
     at_s: float
@@ -143,13 +144,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A sample of the resources of one replica, and of the load that its metrics report.
+    """A sample of the resources that one replica uses, and of the load that its metrics report.
 
     Attributes:
-        cores: the number of cores that its processes kept busy since the last sample. 0 in their first sample.
-        rss_bytes, gpu_bytes: the memory of its processes.
-        in_flight, waiting: numbers of requests, from its metrics, or None if they do not contain them.
-        kv_usage: the share of its KV cache that is in use, 0 to 1, or None if its metrics do not contain it.
+        cores: the average number of CPU cores that the replica's processes used since the last sample. 0 in their first sample.
+        rss_bytes: the resident memory of the replica's processes.
+        gpu_bytes: the GPU memory of the replica's processes.
+        in_flight: the number of requests in progress, or None if the replica's metrics do not contain it.
+        waiting: the number of requests that wait, or None if the replica's metrics do not contain it.
+        kv_usage: the used share of the replica's KV cache, 0 to 1, or None if the replica's metrics do not contain it.
     """
 
     at_s: float
@@ -164,7 +167,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Leaked:
-    """Something was left after the load had ended and the grace time was over."""
+    """The graph had a leak at the end of the grace time, which begins when the load has ended.
+
+    Attributes:
+        kind: the kind of the leak.
+        what: a description of the leak, in words.
+    """
 
     at_s: float
     kind: LeakKind
@@ -173,7 +181,7 @@ class Leaked:
 
 @dataclass(frozen=True, slots=True)
 class Invalidated:
-    """From here on the run is invalid, for this cause."""
+    """The run is invalid from this time on. The cause is in words."""
 
     at_s: float
     cause: str

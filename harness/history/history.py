@@ -1,13 +1,13 @@
 """The record of one run: events and requests, in memory and on disk.
 
-A verdict rests on the history alone. Times are seconds on the run's own monotonic clock. It is 0 when the baseline begins, so the start
-of the graph has negative times. On disk a run is one folder that a person can read:
+A verdict depends on the history alone. Times are seconds on the run's own monotonic clock. The clock is 0 when the baseline begins, so
+events of the graph's start have negative times. On disk a run is one folder of text files:
 
     plan.txt        the plan, one step a line
     graph.json      the graph file as it was read, the machine and the versions
     events.jsonl    one event a line
     requests.csv    one request a line
-    logs/           a file for each incarnation of each replica; clients.jsonl has the exchanges of requests that went wrong
+    logs/           a file for each incarnation of each replica; clients.jsonl has the exchanges of requests that did not end well
 
 `run.live` adds verdict.json, and `picture` adds run.html.
 
@@ -40,7 +40,7 @@ from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import Plan, parse_step, read_plan
 from graphquake.harness.spec.replica import Replica
 
-# The fields of events that hold a replica, and all that are written as text.
+# The fields of events that hold a replica, and the fields that are written as text.
 _REPLICAS: Final = frozenset({"replica", "observer"})
 _AS_TEXT: Final = _REPLICAS | {"step", "victim"}
 
@@ -50,8 +50,12 @@ class History:
     """The record of one run.
 
     Attributes:
-        exchanges: one line for each request that did not end well. If there are many, only the first ones. `load` does not read them.
-        host: the time and the machine. Promises do not look at them.
+        spec: the graph of the run.
+        plan: the plan of the run.
+        events: the events of the run.
+        requests: the requests of the run, ended or still in flight.
+        exchanges: a line of JSON for each of the first requests that did not end well (see `Exchange`). `load` does not read these lines.
+        host: the time, the machine and the versions of the run. No promise uses them.
     """
 
     spec: GraphSpec
@@ -62,25 +66,29 @@ class History:
     host: Host = field(default_factory=Host)
 
     def of(self, kind: type[E]) -> Iterator[E]:
-        """Return the events of one kind, in order of time."""
+        """Return the events of one kind, in the order in which they were recorded."""
         return (event for event in self.events if isinstance(event, kind))
 
     def phase_began_s(self, phase: Phase) -> float | None:
-        """Return the time at which a phase began, or None if the run did not get there."""
+        """Return the time at which a phase began, in seconds, or None if the run did not reach this phase."""
         return next((e.at_s for e in self.of(PhaseBegan) if e.phase == phase), None)
 
     def faults(self) -> list[StepDone]:
-        """Return the faults that landed, in order of time."""
+        """Return the faults that landed, in the order in which they were recorded."""
         return [step for step in self.of(StepDone) if step.fault and step.landed]
 
     def undisturbed_s(self) -> float | None:
-        """Return the end of the undisturbed period: the begin of the first step that is not a wait. None if the plan has not begun."""
+        """Return the end of the undisturbed period, in seconds, or None if the plan has not begun.
+
+        This is the time at which the first step that is not a wait began. If no such step has ended, it is the time at which heal began.
+        Before heal, it is the time at which the plan began.
+        """
         begun = (s.begun_s for s in self.of(StepDone) if not s.waits)
         healed_s = self.phase_began_s("heal")
         return next(begun, self.phase_began_s("plan") if healed_s is None else healed_s)
 
     def disturbed(self) -> list[tuple[float, float]]:
-        """Return begin and end of each event for which requests may fail: a fault, or the end of a stall."""
+        """Return the begin and the end of each fault and of each end of a stall, in seconds, sorted. Such events may excuse failures."""
         ends = [(event.at_s, event.at_s) for event in self.of(Resumed)]
         return sorted([*((fault.begun_s, fault.at_s) for fault in self.faults()), *ends])
 
@@ -90,12 +98,12 @@ class History:
 
     @property
     def end_s(self) -> float:
-        """The time of the last event, or of the last end of a request."""
+        """The time of the last event or of the last end of a request, whichever is later, in seconds."""
         last_event = max((e.at_s for e in self.events), default=0.0)
         return max(last_event, max((r.ended_s for r in self.requests if r.outcome), default=0.0))
 
     def save(self, folder: Path) -> None:
-        """Write plan, graph, events and requests into a folder that exists."""
+        """Write the plan, the graph, the events, the requests and the exchanges into a folder. The folder must exist."""
         (folder / "plan.txt").write_text(f"{self.plan}\n", encoding="utf-8")
         graph = {
             "source": self.spec.path.name,
@@ -119,10 +127,10 @@ class History:
 
     @classmethod
     def load(cls, folder: Path) -> History:
-        """Read a run's folder.
+        """Read the history from a folder that `save` has written. The exchanges are not read.
 
         Raises:
-            InputError: if it is not the folder of a run, or damaged.
+            InputError: if the folder is not the folder of a run, or if a file in it is damaged.
         """
         if not (folder / "events.jsonl").is_file():
             raise InputError(f"{folder}: is not the folder of a run: it has no events.jsonl")
@@ -144,11 +152,11 @@ def _cell(value: object) -> object:
 
 
 def _row(event: Event) -> dict[str, Any]:
-    """An event as one line of events.jsonl, with replicas and steps in their text form."""
+    """Return the JSON table of one event for events.jsonl. Replicas and steps are in their text form."""
     row: dict[str, Any] = {"event": type(event).__name__}
     row |= {one.name: getattr(event, one.name) for one in fields(event)}
     if isinstance(event, StepDone):
-        # Both follow from the step. They are written for a reader.
+        # `fault` and `victim` follow from the step. They are written only for people who read the file.
         row |= {"fault": event.fault, "victim": event.victim or ""}
     return {name: str(value) if name in _AS_TEXT else value for name, value in row.items()}
 

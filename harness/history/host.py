@@ -1,7 +1,7 @@
-"""The place and time of a run: the machine, the versions, and the scenario if there was one.
+"""The circumstances of a run: its time, the machine, the versions, and the scenario if the run belongs to one.
 
-`graph.json` of a run folder holds these facts. Older runs kept all of them in one flat table. In it, a version that the user named `host`
-or `began` took the place of a fact. `Host.from_json` reads both forms.
+The file `graph.json` in the folder of a run holds these facts. Older runs kept facts and versions in one flat table. In that table, a
+version that the user named `host` or `began` overwrote the fact of that name. `Host.from_json` reads both forms.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-# The names in the old flat table that are not versions.
+# The keys of the old flat table that are facts. All other keys are versions.
 _OLD_FACTS: Final = frozenset({"began", "host", "python", "scenario"})
 _OLD_MACHINE: Final = re.compile(r"(\d+) cores, (?:(\d+) GPUs|no GPU)\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Facts about one run that no promise looks at.
+    """The time, the machine and the versions of one run. No promise uses them.
 
     Attributes:
-        began: the wall-clock time of the run's time 0, or None if it is not known.
+        began: the wall-clock time at which the baseline began, or None if it is not known.
         cores: the number of CPU cores that the run may use, or 0 if it is not known.
-        gpus: the number of GPUs.
+        gpus: the number of GPUs that the run may use.
         python: the version of the Python that runs Graphquake.
-        versions: the versions that the graph file asks for, by name.
-        scenario: the name of the scenario of Dynamo's suite. Empty for every other run.
+        versions: the versions that the commands of `[versions]` in the graph file printed, by name.
+        scenario: the name of the scenario of Dynamo's fault tolerance suite. Empty for every other run.
     """
 
     began: datetime | None = None
@@ -39,19 +39,19 @@ class Host:
 
     @property
     def machine(self) -> str:
-        """Cores and GPUs, in words."""
+        """The numbers of cores and GPUs in words, e.g. `2 cores, no GPU`."""
         if not self.cores:
             return "unknown machine"
         return f"{self.cores} cores, {f'{self.gpus} GPUs' if self.gpus else 'no GPU'}"
 
     def facts(self) -> list[str]:
-        """The machine and each version, in words."""
+        """Return one text for the machine, and one for each version, e.g. `python 3.12.3`."""
         python = [f"python {self.python}"] if self.python else []
         versions = [f"{name} {version}" for name, version in self.versions.items()]
         return [self.machine, *python, *versions]
 
     def to_json(self) -> dict[str, object]:
-        """The form in `graph.json`."""
+        """Return the JSON table that `graph.json` holds under `host`."""
         return {
             "began": self.began.isoformat() if self.began else "",
             "cores": self.cores,
@@ -63,7 +63,7 @@ class Host:
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Host:
-        """Read the form in `graph.json`, or the old flat one.
+        """Return the facts from the table `host` of `graph.json`, in the present form or in the old flat form.
 
         Raises:
             ValueError: if `began` is not a time.

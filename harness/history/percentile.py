@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
-    """Return the smallest value that at least a share of all values do not exceed.
+    """Return the smallest sample such that at least the given share of all samples is not larger.
 
     Args:
         values: the samples, in any order.
-        share: from 0 to 1, e.g. 0.99.
+        share: the share of samples, from 0 to 1, e.g. 0.99 for the 99th percentile.
 
     Returns:
         One of the samples, or None if there are none.

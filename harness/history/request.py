@@ -9,25 +9,25 @@ from typing import Final, Literal, TypeAlias, get_args
 
 GroupKind: TypeAlias = Literal["steady", "client", "burst", "probe"]
 
-# The limit for each side of an exchange that is written down.
+# The largest number of bytes of a request body or an answer body that an exchange keeps in the logs.
 EXCHANGE_MAX_BYTES: Final = 1 << 10
 
-# The detail of an error that came within a stream. If the event names an HTTP status, the status follows it.
+# The value of `Request.detail` for an error that came within a stream. If the error names an HTTP status, the status is appended.
 ERROR_EVENT: Final = "error event"
 
 
 class Outcome(StrEnum):
-    """The ends that a request may have.
+    """The possible outcomes of a request.
 
     Attributes:
         OK: a right answer.
-        SHED: the graph declined it at once, as overloaded.
-        REFUSED: no entry accepted the connection.
+        SHED: the graph declined the request within a second, because of overload.
+        REFUSED: no replica of the entry role accepted the connection.
         ERROR: an HTTP error, an error in the answer, or a lost connection.
-        TRUNCATED: the answer ended early.
-        WRONG: the answer differs from the right one.
-        TIMED_OUT: no end before the client's deadline.
-        LEFT: the client closed the connection itself, after the first token.
+        TRUNCATED: the answer ended before it was complete.
+        WRONG: the answer is complete, but differs from the right answer.
+        TIMED_OUT: the request did not end before the client's deadline.
+        LEFT: the client closed the connection itself, after the first token, as its burst asks.
     """
 
     OK = "ok"
@@ -41,23 +41,24 @@ class Outcome(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> Outcome | None:
-        """Read the text form. The empty text is a request without an end. Old runs say `stalled` for `timed_out`."""
+        """Read the text form of an outcome. The empty text gives None: the request is in flight. Old runs say `stalled` for `timed_out`."""
         if not text:
             return None
         return cls.TIMED_OUT if text == "stalled" else cls(text)
 
 
-# The outcomes that a promise may have to excuse. A wrong answer is never excused. SHED and LEFT do not count as failures.
+# The outcomes that are failures, which a fault may excuse. A wrong answer is never excused. SHED and LEFT are not failures.
 FAILED: Final = frozenset({Outcome.REFUSED, Outcome.ERROR, Outcome.TRUNCATED, Outcome.TIMED_OUT})
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The clients that a request belongs to.
+    """The group of clients that sent a request.
 
     Attributes:
-        kind: `steady` (the open loop), `client` (one client of a closed loop), `burst`, or `probe` (outside every history).
-        number: the number of the client, or of the burst's step in the plan. None for the others.
+        kind: `steady` (the open loop), `client` (one client of a closed loop), `burst`, or `probe` (a request that no
+            history contains).
+        number: the number of the client, or the place of the burst in the plan, from 0. None for the other kinds.
     """
 
     kind: GroupKind
@@ -68,10 +69,10 @@ class Group:
 
     @classmethod
     def parse(cls, text: str) -> Group:
-        """Read the text form, e.g. `burst 3`.
+        """Read the text form of a group, e.g. `burst 3`.
 
         Raises:
-            ValueError: if it is not the text form of a group.
+            ValueError: if the text does not name a group.
         """
         kind, _, number = text.partition(" ")
         for known in get_args(GroupKind):
@@ -86,20 +87,23 @@ PROBE: Final = Group("probe")
 
 @dataclass(slots=True)
 class Request:
-    """One attempt of one client.
+    """One attempt of one client to get an answer. All times are seconds on the run's clock.
 
     Attributes:
-        number: its place in the schedule. The prompt and the right answer follow from it and from the load's seed.
-        group: the clients that it belongs to.
-        stream: true if the answer is streamed.
-        intended_s, sent_s, ended_s: the times at which it should have been sent, was sent, and ended, in seconds on the run's clock.
-        first_s: the time of the first token, or NaN if there was none.
-        last_s: the time of the last byte, or `sent_s` if there was none.
-        quiet_from_s, quiet_to_s: the longest interval without a byte.
-        outcome: how it ended. None while it is in flight.
+        number: the number of the request in its run. All attempts of one request have the same number. The prompt and the right answer
+            follow from this number and from the load's seed.
+        group: the group of clients that sent the request.
+        stream: true if the client asked for a streamed answer.
+        intended_s: the time at which the client should have sent the request.
+        sent_s: the time at which the client sent the request.
+        first_s: the time of the first token, or NaN if no token came.
+        last_s: the time of the last byte, or `sent_s` if no byte came.
+        ended_s: the time at which the request ended.
+        quiet_from_s, quiet_to_s: the begin and the end of the longest interval in which the client got no byte.
+        outcome: how the request ended. None while it is in flight.
         detail: the reason for the outcome, e.g. `HTTP 503`, `stream cut`, `error event 503`.
-        message: the server's message, shortened.
-        tokens: the number of tokens that came.
+        message: the message of the server, shortened.
+        tokens: the number of tokens that the client got.
         attempt: in a closed loop, the number of earlier attempts of the same request.
     """
 
@@ -121,27 +125,27 @@ class Request:
 
     @property
     def steady(self) -> bool:
-        """True if it belongs to the load that lasts for the whole run, not to a burst."""
+        """True if the request belongs to the load that goes on during the whole run, not to a burst."""
         return self.group.kind != "burst"
 
     @property
     def failed(self) -> bool:
-        """True if a promise has to excuse this outcome."""
+        """True if the outcome is a failure. A failure breaks a promise unless it is excused. `WRONG` does not count here."""
         return self.outcome in FAILED
 
     @property
     def latency_s(self) -> float:
-        """The time from sending to the end, in seconds."""
+        """The time from the sending of the request to its end, in seconds."""
         return self.ended_s - self.sent_s
 
 
 @dataclass(slots=True)
 class Exchange:
-    """The bytes that a client and the graph sent to each other in one request. They are for a reader: no promise looks at them.
+    """The bytes that a client and the graph sent to each other in one request. The logs show them to people. No promise uses them.
 
     Attributes:
         asked: the body of the request.
-        entry: the URL that accepted the request, or refused it last.
+        entry: the URL that accepted the request. If none accepted it, the URL that refused it last.
         answer: the body of the answer.
     """
 
@@ -150,7 +154,7 @@ class Exchange:
     answer: bytearray = field(default_factory=bytearray)
 
     def line(self, request: Request) -> str:
-        """Return one line of JSON. Long texts lose their middle."""
+        """Return one line of JSON with the request and its exchange. Long bodies are cut in the middle."""
         return json.dumps(
             {
                 "number": request.number,
@@ -167,7 +171,7 @@ class Exchange:
 
 
 def _shorten(said: bytes | bytearray) -> str:
-    """Return the text. Of a long text, return the beginning and the end."""
+    """Return bytes as text. If there are more than `EXCHANGE_MAX_BYTES`, return only the beginning and the end."""
     if len(said) > EXCHANGE_MAX_BYTES:
         half = EXCHANGE_MAX_BYTES // 2
         said = said[:half] + " … ".encode() + said[-half:]

@@ -1,4 +1,4 @@
-"""The promises of a graph, as pure functions over histories, and the names that a promise of your own needs."""
+"""The promises of a graph as pure functions over histories. The package exports the names that a user's own promise needs."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Compute when each replica was up, when a path was up, and which failures are excused.
 
-A failed request is excused if the graph had no path to serve it. It is also excused if it failed within W seconds of a fault that landed.
-This module
-turns a history into those intervals. It does not judge: promises do (see `builtin`).
+A failed request is excused if it was sent or in flight while no path was up. It is also excused within W seconds of a fault that landed.
+W is `window_s` of the promise `error_window`. This module computes the intervals of a history in which failures are excused. It does not
+judge: promises judge (see `builtin`).
 
-Intervals come from events, never from the plan: a respawn that was requested but never came up counts as an outage. Overlapping windows
-merge, so two kills one second apart excuse the same failures as one kill with a window of W + 1 s.
+Intervals come from events, never from the plan. If a step respawned a replica that did not become ready, the replica counts as down.
+Overlapping windows merge, so two kills one second apart excuse the same failures as one kill with a window of W + 1 s.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from graphquake.harness.history.request import (
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 
-# An in-flight request may need this long to notice that its worker is gone, or one baseline p99 if that is longer.
+# The least value of `Availability.notice_s`, in seconds. An in-flight request may need this time until it fails after its worker is gone.
 NOTICE_MIN_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """An interval of run time, in seconds, both ends included."""
+    """An interval of time on the run's clock, in seconds. Both ends belong to the interval."""
 
     begin_s: float
     end_s: float
 
     def meets(self, other: Stretch) -> bool:
-        """True if the two have a moment in common."""
+        """True if both intervals have a moment in common."""
         return self.begin_s <= other.end_s and other.begin_s <= self.end_s
 
     def holds(self, other: Stretch) -> bool:
@@ -44,12 +44,12 @@ class Stretch:
         return self.begin_s <= other.begin_s and other.end_s <= self.end_s
 
     def holds_at(self, at_s: float) -> bool:
-        """True if that moment lies within this interval."""
+        """True if the moment `at_s` lies within this interval."""
         return self.begin_s <= at_s <= self.end_s
 
 
 def union(stretches: Iterable[Stretch]) -> list[Stretch]:
-    """Return the union of intervals, as intervals that do not touch, in order of time."""
+    """Return the union of some intervals: intervals that do not overlap or touch, in order of time."""
     merged: list[Stretch] = []
     for stretch in sorted(stretches, key=lambda s: s.begin_s):
         if merged and stretch.begin_s <= merged[-1].end_s:
@@ -60,10 +60,10 @@ def union(stretches: Iterable[Stretch]) -> list[Stretch]:
 
 
 def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
-    """Return, for each replica, the intervals in which it was up: from its first readiness to its end, without the time of stalls.
+    """Return the intervals in which each replica was up: for each incarnation, from ready to its end, without its stalls.
 
-    A replica that got SIGTERM takes no new work from then on, though its process may live for seconds. A killed process closes its sockets
-    some milliseconds before it is seen to be gone. So the end is the begin of the fault.
+    If a fault ended the incarnation, its end is the begin of the fault. A replica takes no new work after SIGTERM, though its process may
+    live for seconds. A killed process closes its sockets some milliseconds before it is seen to be gone.
     """
     end_s = history.end_s
     up: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
@@ -85,7 +85,13 @@ def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
 
 
 def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> bool:
-    """True if a fault ends its victim: SIGTERM, or a kill after which it died, also a kill of a child that it dies with."""
+    """True if a fault ended an incarnation of its victim: a SIGTERM, or a kill (of it or its child) soon before its death.
+
+    Args:
+        spec: the graph.
+        fault: the fault.
+        died_s: the time at which the incarnation died, in seconds, or None if it did not die.
+    """
     effect = fault.step.effect(spec)
     if effect == "ends":
         return True
@@ -95,7 +101,7 @@ def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> 
 
 
 def stalled_stretches(history: History) -> dict[Replica, list[Stretch]]:
-    """Return, for each replica, the intervals in which it was stalled: from the begin of the stall to the proof that it runs again."""
+    """Return the intervals in which each replica was stalled: from the begin of a stall to the proof that the replica runs again."""
     found: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
     for fault in history.faults():
         if fault.victim and fault.step.effect(history.spec) == "stops":
@@ -106,7 +112,7 @@ def stalled_stretches(history: History) -> dict[Replica, list[Stretch]]:
 
 
 def _without(life: Stretch, gaps: list[Stretch]) -> list[Stretch]:
-    """Return the parts of an interval that lie outside some others."""
+    """Return the parts of the interval `life` that lie outside all intervals in `gaps`."""
     left, begin_s = [], life.begin_s
     for gap in union(gaps):
         if gap.meets(life):
@@ -121,12 +127,14 @@ class Availability:
     """The paths, outages and excused intervals of one history.
 
     Attributes:
-        paths: intervals in which a request could be served: an entry and one replica of every needed role were up.
-        outages: the gaps between the paths.
-        disturbances: for each fault that landed, the interval from its begin to W seconds after it had landed, and W seconds from the
-            end of each stall.
-        excused: the union of the disturbances, and of the outages extended by R1.
-        notice_s: the time after an excused interval in which a request may still fail, if it was in flight in that interval.
+        paths: the intervals in which a path was up: a replica of the entry role, and one replica of each role that a request needs.
+        outages: the intervals after the first path in which no path was up.
+        disturbances: for each fault that landed, the interval from its begin to W seconds after its landing. For each end of a stall,
+            the W seconds after it. W is `window_s` of `error_window`. Intervals that overlap are merged.
+        excused: the intervals in which failures are excused: the disturbances, and each outage with R1 seconds after it. R1 is
+            `first_ok_s` of `recovery`.
+        notice_s: the time after an excused interval in which a failure is still excused if its request was in flight in the interval,
+            in seconds: the p99 latency of the undisturbed period, but at least `NOTICE_MIN_S`.
     """
 
     paths: tuple[Stretch, ...]
@@ -140,14 +148,14 @@ class Availability:
         return any(path.holds(stretch) for path in self.paths)
 
     def excuses(self, request: Request) -> bool:
-        """True if a failed request is excused: its life meets an excused interval, and it failed soon after that."""
+        """True if a failed request is excused: it was in flight in an excused interval, and failed at most `notice_s` seconds later."""
         life = Stretch(request.sent_s, request.ended_s)
         return any(
             x.meets(life) and request.ended_s <= x.end_s + self.notice_s for x in self.excused
         )
 
     def judgeable(self, request: Request) -> bool:
-        """True if no part of the request's life is excused."""
+        """True if the request was at no time in flight in an excused interval."""
         life = Stretch(request.sent_s, request.ended_s)
         return not any(x.meets(life) for x in self.excused)
 
@@ -176,7 +184,7 @@ def _paths(history: History) -> list[Stretch]:
         role.name: union(s for i in range(role.replicas) for s in up[Replica(role.name, i)])
         for role in history.spec.roles
     }
-    # Between two neighbouring edges no replica comes or goes, so the middle stands for the whole interval.
+    # An edge is a time at which a replica comes up or goes down. Between two neighbouring edges nothing changes, so the middle is enough.
     edges = sorted(
         {e for stretches in by_role.values() for s in stretches for e in (s.begin_s, s.end_s)}
     )
@@ -195,7 +203,7 @@ def _paths(history: History) -> list[Stretch]:
 
 
 def _gaps(paths: list[Stretch], end_s: float) -> list[Stretch]:
-    """Return the gaps between the paths, from the first path to the end of the history."""
+    """Return the intervals without a path, from the end of the first path to `end_s`. If there are no paths, return 0 to `end_s`."""
     if not paths:
         return [Stretch(0.0, end_s)]
     between = [Stretch(a.end_s, b.begin_s) for a, b in itertools.pairwise(paths)]
@@ -203,7 +211,7 @@ def _gaps(paths: list[Stretch], end_s: float) -> list[Stretch]:
 
 
 def baseline_p99_s(history: History) -> float:
-    """Return the 99th percentile of the latency of right answers before the first disturbance, in seconds, or 0 if there were none."""
+    """Return the 99th percentile of the latency of right answers in the undisturbed period, in seconds, or 0 if there were none."""
     until_s = history.undisturbed_s()
     latencies = (
         r.latency_s

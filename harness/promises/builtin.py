@@ -1,15 +1,18 @@
 """The built-in promises of a graph, and `judge`, which applies them to a history.
 
-Each promise is a pure function of a history and its availability. It yields one `Violation` for each place where it does not hold. Exactly
-one promise judges a failed request, so one failure is never two findings:
+Each promise is a pure function of a history and its availability. It yields one `Violation` for each place where it does not hold. One
+promise judges the outcome of a request, so that the same outcome is never two findings:
 
-- `answers` judges a wrong answer,
-- `ends` judges a request that got no byte,
-- `recovery` judges a request that was sent after the graph had its time to recover,
-- `error_window` judges every other one.
+- `answers` judges wrong answers,
+- `ends` judges requests that reached their deadline,
+- `recovery` judges failures of requests that were sent after the time for recovery was over,
+- `error_window` judges all other failures.
 
-`judge` puts them together with the causes that make a run invalid. It may be asked about a run that still goes on (an early verdict), so a
-promise yields only what no later event can undo.
+In addition, `ends` judges how long a request got no byte, whatever its outcome. If a graph does not promise `ends`, the last two judge
+requests that reached their deadline.
+
+`judge` combines the violations with the causes that make a run invalid. It may be called while a run still goes on (an early verdict). So
+a promise yields only violations that no later event can undo.
 """
 
 from __future__ import annotations
@@ -38,8 +41,8 @@ Promise: TypeAlias = Callable[[History, Availability], Iterable[Violation]]
 
 # A run is weak if less than this share of its requests could be judged.
 JUDGED_SHARE_MIN: Final = 0.25
-# The load generator was late if more than this share of its requests left this many seconds after their time. On two noisy cores the p99 of
-# 40 requests/s stayed below 0.1 s while four processes started.
+# A run is invalid if more than `LATE_SHARE_MAX` of its requests were sent more than `LATE_S` seconds after their intended time. On two
+# noisy cores, with 40 requests/s, the p99 of this delay stayed below 0.1 s while four processes started.
 LATE_S: Final = 0.25
 LATE_SHARE_MAX: Final = 0.02
 
@@ -49,7 +52,7 @@ def _path_word(up: Availability, life: Stretch) -> PathWord:
 
 
 def ends(history: History, up: Availability) -> Iterator[Violation]:
-    """While a path is up, no request reaches its deadline, and none gets no byte for `stall_s`."""
+    """While a path is up, no request reaches its deadline, and none waits for its next byte for `stall_s` seconds or longer."""
     stall_s = history.spec.promises.stall_s
     for request in history.requests:
         if not request.outcome:
@@ -70,7 +73,7 @@ def ends(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _path_for(up: Availability, quiet: Stretch, stall_s: float) -> bool:
-    """True if, within a quiet interval, a path was up for `stall_s` without a break."""
+    """True if a path was up for at least `stall_s` seconds without a break within `quiet`, an interval in which no byte came."""
     return any(
         min(quiet.end_s, path.end_s) - max(quiet.begin_s, path.begin_s) >= stall_s
         for path in up.paths
@@ -78,7 +81,7 @@ def _path_for(up: Availability, quiet: Stretch, stall_s: float) -> bool:
 
 
 def answers(history: History, up: Availability) -> Iterator[Violation]:
-    """Every completed answer is exact: no token is lost, repeated, or from another request. No fault excuses a wrong answer."""
+    """Each complete answer is right: no token is lost, repeated, or from another request. No fault excuses a wrong answer."""
     del up
     for request in history.requests:
         if request.outcome == Outcome.WRONG:
@@ -93,7 +96,7 @@ def answers(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def error_window(history: History, up: Availability) -> Iterator[Violation]:
-    """Every failure is excused by a fault that landed shortly before, or by an outage. And not too many are."""
+    """Each failure is excused by a recent fault or by an outage, and each disturbance excuses only a limited number of failures."""
     excused: list[Request] = []
     for request in _failed(history):
         if _is_for_recovery(history, request):
@@ -115,7 +118,11 @@ def error_window(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _too_many(history: History, up: Availability, excused: list[Request]) -> Iterator[Violation]:
-    """Limit the excused failures of one disturbance while a path is up: requests in flight, plus those sent within W."""
+    """Yield a violation for each disturbance with more excused failures than allowed. Only failures while a path was up count.
+
+    The limit is the number of steady requests that can fail in the disturbance (`LoadSpec.most_in`), plus its burst requests. If
+    `in_flight` is `may fail`, the requests that were in flight when the disturbance began are added.
+    """
     spec = history.spec
     with_path = [r for r in excused if up.path_during(Stretch(r.sent_s, r.ended_s))]
     for disturbance in up.disturbances:
@@ -139,14 +146,21 @@ def _too_many(history: History, up: Availability, excused: list[Request]) -> Ite
 
 
 def _mostly(failed: list[Request]) -> str:
-    """The class of failure that most requests belong to, while a path was up. Of equally frequent ones, it is the first by name."""
+    """Return the rest of a signature for some failed requests: their most frequent class, with `path left`.
+
+    If several classes are equally frequent, the first one in alphabetical order of the families is returned.
+    """
     counts = Counter(Signature("error_window", r.detail, "path left") for r in failed)
     most = min(counts, key=lambda one: (-counts[one], one.family))
     return f"{most.what} / {most.path}"
 
 
 def recovery(history: History, up: Availability) -> Iterator[Violation]:
-    """After heal, the first success comes within R1 seconds, and no request that is sent after R2 seconds fails."""
+    """After heal, a right answer comes within R1 seconds, and no request fails that is sent more than R2 seconds after heal.
+
+    R1 is `first_ok_s`, and R2 is `all_ok_s`. For closed-loop clients, R1 is longer by their pause after a failure. If dead replicas stay
+    dead, the promise is judged only if a path was up, and `error_window` judges the failures.
+    """
     promises = history.spec.promises
     healed_s = history.phase_began_s("recover")
     if healed_s is None or (history.plan.heal != "all" and not _path_left(history, up)):
@@ -180,7 +194,10 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _instead_of_success(history: History, up: Availability, window: Stretch) -> str:
-    """Return the signature text of the most frequent failure in a window: a late success and late failures are one bug."""
+    """Return the rest of a signature: the most frequent class of failures among requests sent in a window, with the path.
+
+    So a late first success and a late failure have equal signatures if both have the same class and path.
+    """
     failed = [r for r in _failed(history) if window.begin_s <= r.sent_s <= window.end_s]
     if not failed:
         return "no answer"
@@ -193,7 +210,10 @@ def _instead_of_success(history: History, up: Availability, window: Stretch) -> 
 
 
 def _path_left(history: History, up: Availability) -> bool:
-    """True if a path was up from heal until a success was due. (A replica that dies with a killed child goes a little later.)"""
+    """True if a path was up during the whole time from heal until the first success was due, R1 seconds later.
+
+    The path at heal alone is not enough, because a replica that dies with its killed child may die a little later.
+    """
     healed_s = history.phase_began_s("recover") or 0.0
     until_s = min(_first_ok_by_s(history, healed_s), history.end_s)
     return up.path_during(Stretch(healed_s, max(healed_s, until_s)))
@@ -204,7 +224,7 @@ def _first_ok_by_s(history: History, healed_s: float) -> float:
 
 
 def _is_for_recovery(history: History, request: Request) -> bool:
-    """True if `recovery` judges this failure: the request was sent after the graph had its time to recover."""
+    """True if `recovery` judges this failure: the request was sent more than R2 (`all_ok_s`) seconds after heal."""
     healed_s = history.phase_began_s("recover")
     if healed_s is None or history.plan.heal != "all":
         return False
@@ -214,7 +234,7 @@ def _is_for_recovery(history: History, request: Request) -> bool:
 
 
 def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
-    """Only those processes die that a step aims at, and replicas that the graph file lets die with a killed child."""
+    """A replica dies only if a step aims at its main process, or kills a child that the graph file names in `dies_with`."""
     del up
     for death in history.of(Died):
         if death.aimed or _dies_with_a_child(history, death):
@@ -230,7 +250,7 @@ def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
 
 def _dies_with_a_child(history: History, death: Died) -> bool:
     for fault in history.faults():
-        # A kill has landed when the child is gone. The replica that dies with it may be gone first.
+        # A kill of a child has landed when the child was seen to be gone. The replica may die before that, so the begin of the kill counts.
         if fault.victim != death.replica or fault.begun_s > death.at_s:
             continue
         if fault.step.effect(history.spec) == "dooms":
@@ -239,7 +259,7 @@ def _dies_with_a_child(history: History, death: Died) -> bool:
 
 
 def no_leak(history: History, up: Availability) -> Iterator[Violation]:
-    """After the load, the graph leaks nothing: no orphan, no LISTEN socket of a dead replica, and no gauge above 0."""
+    """After the load, the graph has no leak: no leftover process, socket or GPU memory, and no gauge above 0."""
     del up
     for leak in history.of(Leaked):
         yield violation_in(history, "no_leak", leak.kind, leak.at_s, leak.what)
@@ -258,16 +278,16 @@ BUILT_IN: Final[dict[str, Promise]] = {
 
 
 def _failed(history: History) -> list[Request]:
-    """Return the failures that `error_window` and `recovery` judge. A request that timed out belongs to `ends`, if it is promised."""
+    """Return the failures that `error_window` and `recovery` judge. Requests that timed out are left out if the graph promises `ends`."""
     judged_by_ends = {Outcome.TIMED_OUT} if "ends" in history.spec.promises.made else set()
     return [r for r in history.ended() if r.outcome in FAILED - judged_by_ends]
 
 
 def promises_of(spec: GraphSpec) -> dict[str, Promise]:
-    """Return the promises of a graph by name: the built-in ones and the user's own.
+    """Return the promises of a graph by name: the built-in promises that its file does not turn off, and the user's own promises.
 
     Raises:
-        InputError: if a promise of the user can't be imported.
+        InputError: if a promise of the user can't be imported, or is not a function.
     """
     made = {name: BUILT_IN[name] for name in spec.promises.made}
     return made | {name: _imported(spec, name) for name in spec.promises.extra}
@@ -285,7 +305,7 @@ def _imported(spec: GraphSpec, name: str) -> Promise:
 
 
 def not_judged(history: History) -> dict[str, str]:
-    """Return the promises that a run cannot test, each with the reason."""
+    """Return the promises of the graph that this run can't test: name -> reason."""
     early = "the run ended before that"
     needs: dict[str, Phase] = {"recovery": "recover", "throughput": "drain", "no_leak": "drain"}
     found = {name: early for name, phase in needs.items() if history.phase_began_s(phase) is None}
@@ -302,10 +322,11 @@ def not_judged(history: History) -> dict[str, str]:
 def judge(history: History) -> Verdict:
     """Return the verdict of one run.
 
-    A violation before the first cause makes the run broken. Violations after it are not proof.
+    Some causes make a run invalid from a certain time on, e.g. a step that did not land. Violations from the time of the first cause on do
+    not count. A violation before that time makes the run broken.
 
     Raises:
-        InputError: if a promise of the user can't be imported.
+        InputError: if a promise of the user can't be imported, or is not a function.
     """
     up = availability(history)
     violations = sorted(
@@ -329,7 +350,7 @@ def _weak(history: History, up: Availability) -> bool:
 
 
 def _causes(history: History) -> Iterator[tuple[float, str]]:
-    """Yield each cause that makes the run invalid, after the time from which it does."""
+    """Yield each cause that makes the run invalid, as (time, cause). From that time on, the run proves nothing."""
     plan_s = history.phase_began_s("plan")
     for request in history.requests:
         if request.failed and (plan_s is None or request.ended_s < plan_s):

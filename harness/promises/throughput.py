@@ -1,8 +1,8 @@
-"""The promise `throughput`: once the graph has recovered, it serves as much as before.
+"""The promise `throughput`: after the graph has recovered, it serves as many requests as before, and about as fast.
 
-It is the only promise that sees a graph that sheds its load, falls behind or becomes slow, and stays so. It judges the steady load of the
-steady phase, outside the windows of faults. If dead replicas stay dead, the bounds follow the remaining capacity. The graph file has to
-give the capacity of the roles that lost a replica. Without it, the promise does not apply.
+Only this promise notices a graph that sheds its load, falls behind or becomes slow, and stays so. It judges the steady load of the steady
+phase, after the last excused interval. If dead replicas stay dead, only the latency is judged, and its bound allows for the lost capacity.
+For that, the graph file has to give the `capacity` of each role that lost a replica. Otherwise the promise is not judged.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from graphquake.harness.promises.availability import Availability, Stretch, up_s
 from graphquake.harness.promises.verdict import Violation, violation_in
 from graphquake.harness.spec.replica import Replica
 
-# A share or a percentile needs at least these numbers of requests.
+# The least numbers of requests for a judgement: shed requests, requests for a share, right answers for the p90 after and before the faults.
 SHED_MIN: Final = 3
 COUNTED_MIN: Final = 50
 LATENCIES_MIN: Final = 200
 BASELINE_MIN: Final = 5
+# The time by which the p90 of the latency may exceed its bound, in seconds.
 SLACK_S: Final = 0.05
 
 
 def throughput(history: History, up: Availability) -> Iterator[Violation]:
-    """While the graph is steady, it sheds almost nothing, completes as many requests as arrive, and is about as fast as before."""
+    """In the steady phase, the graph sheds almost no request, completes as many as arrive, and is about as fast as before the faults."""
     window = _steady_window(history, up)
     if window is None:
         return
@@ -39,14 +40,14 @@ def throughput(history: History, up: Availability) -> Iterator[Violation]:
     if longer is None:
         return
     yield from _slower(history, window, [r for r in sent if r.outcome == Outcome.OK], longer)
-    # With less capacity some of the load may have to wait, or to be shed.
+    # If replicas are missing, some requests may have to wait or to be shed, so these two are not judged.
     if longer == 1:
         yield from _sheds(history, sent)
         yield from _falls_behind(history, window, sent)
 
 
 def _steady_window(history: History, up: Availability) -> Stretch | None:
-    """The part of the steady phase without excused time and bursts, or None if the run did not get through that phase."""
+    """Return the part of the steady phase after all excused intervals and bursts, or None if the run did not complete that phase."""
     begun_s, ended_s = history.phase_began_s("steady"), history.phase_began_s("drain")
     if begun_s is None or ended_s is None:
         return None
@@ -73,14 +74,15 @@ def _falls_behind(
 
 
 def queueing(history: History, at_s: float) -> float | None:
-    """Return the factor by which a request may take longer than before, because dead replicas stay dead.
+    """Return the factor by which the latency may exceed its value before the faults, because dead replicas stay dead.
 
     Args:
         history: the run.
-        at_s: the time at which the live replicas are counted.
+        at_s: the time at which the live replicas are counted, in seconds on the run's clock.
 
     Returns:
-        1 if no replica is missing, or None if the capacity of a missing one is not known.
+        The factor, at least 1. 1 if heal starts dead replicas again or no replica is missing. None if the capacity of a missing replica
+        is not known.
     """
     spec = history.spec
     alive = {
@@ -99,12 +101,12 @@ def queueing(history: History, at_s: float) -> float | None:
     least = max(1, min(role.capacity * living[role.name] for role in missing))
     most = min(role.capacity * role.replicas for role in missing)
     waiting = max(1.0, demand / least) / max(1.0, demand / most)
-    # The remaining replicas serve more requests at once. They may be slower by that factor before any request has to wait.
+    # Each remaining replica serves more requests at once than before. It may be slower by that ratio, even if no request has to wait.
     return max(waiting, *(role.replicas / max(1, living[role.name]) for role in missing))
 
 
 def _in_flight(history: History) -> float:
-    """Return the average number of requests in flight before the first disturbance."""
+    """Return the average number of requests in flight in the undisturbed period."""
     until_s = history.undisturbed_s() or history.end_s
     lives = (
         min(r.ended_s, until_s) - r.sent_s
@@ -120,7 +122,7 @@ def _slower(
     if all(step.waits for step in history.of(StepDone)):
         return
     until_s = history.undisturbed_s() or 0.0
-    # Selected by the time of sending: a selection by the end would lack the slow ones.
+    # The baseline has the requests that were sent in the undisturbed period. A selection by their end would leave out slow requests.
     baseline = [r for r in history.requests if r.outcome == Outcome.OK and r.sent_s <= until_s]
     if len(steady) < LATENCIES_MIN or len(baseline) < BASELINE_MIN:
         return

@@ -1,4 +1,4 @@
-"""Violations of promises, and the verdict of a run."""
+"""The data of a judgement: the violations of promises in one run, and the verdict of the run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Violation:
     """One place in one history where a promise does not hold.
 
     Attributes:
-        signature: equal for two violations of the same bug, e.g. `error_window / HTTP 503 / path left`.
-        at_s: when it begins, in seconds on the run's clock.
-        seen: the observation, in words.
-        after: the last fault that had landed by then, as a step. Empty if none had.
-        request: the number of the request that shows it, or -1 if no single request does.
-        too_many: each of the failures is excused, but there are more of them than may be.
+        signature: the signature, e.g. `error_window / HTTP 503 / path left`. Violations of the same bug have equal signatures.
+        at_s: the time at which the violation begins, in seconds on the run's clock.
+        seen: the observation that shows the violation, in words.
+        after: the text form of the last fault that landed before the violation. Empty if no fault had landed.
+        request: the number of the request that shows the violation, or -1 if no single request shows it.
+        too_many: true if each failure is excused by itself, but more requests failed than the promise allows.
     """
 
     signature: Signature
@@ -47,16 +47,16 @@ def violation_in(
     *,
     too_many: bool = False,
 ) -> Violation:
-    """A violation, with the last fault before it.
+    """Return a violation. The last fault that landed before the violation is looked up in the history.
 
     Args:
-        history: the run that shows it.
+        history: the history of the run that shows the violation.
         promise: the name of the promise.
-        what: the rest of its signature: the class of the failure, and if it matters, ` / path left` or ` / no path`.
-        at_s: when it begins, in seconds on the run's clock.
-        seen: the observation, in words.
-        request: the number of the request that shows it, if one does.
-        too_many: each of the failures is excused, but there are more of them than may be.
+        what: the rest of the signature: the class of the failure. ` / path left` or ` / no path` follows, if the promise depends on a path.
+        at_s: the time at which the violation begins, in seconds on the run's clock.
+        seen: the observation that shows the violation, in words.
+        request: the number of the request that shows the violation, or -1 if no single request shows it.
+        too_many: true if each failure is excused by itself, but more requests failed than the promise allows.
     """
     after = [step for step in history.faults() if step.at_s <= at_s]
     signature = Signature.parse(f"{promise}{SEPARATOR}{what}")
@@ -68,10 +68,10 @@ class Verdict:
     """The verdict of a run.
 
     Attributes:
-        kind: kept, broken, or invalid (the run proves nothing).
-        violations: the violations in order of time. Empty unless broken.
-        causes: the reasons why the run is invalid. Empty otherwise.
-        weak: true if less than a quarter of the requests could be judged.
+        kind: `kept`, `broken`, or `invalid` (the run proves nothing).
+        violations: the violations, in order of time. Empty unless `kind` is `broken`.
+        causes: the reasons why the run is invalid, in words. Empty unless `kind` is `invalid`.
+        weak: true if less than a quarter of the requests could be judged, because excused intervals covered the others.
     """
 
     kind: VerdictKind
@@ -81,11 +81,11 @@ class Verdict:
 
     @property
     def signatures(self) -> tuple[Signature, ...]:
-        """The different signatures, the earliest first."""
+        """The signatures of the violations without repetitions, the earliest first."""
         return tuple(dict.fromkeys(v.signature for v in self.violations))
 
     def to_json(self) -> dict[str, Any]:
-        """The form in which a run's folder keeps it. A signature is kept as its text."""
+        """Return the JSON table for verdict.json in the folder of a run. Signatures are in their text form."""
         return {
             "says": self.kind,
             "violations": [

@@ -1,11 +1,12 @@
-"""The promise `views_agree`, which compares the graph's answers about itself with the facts.
+"""The promise `views_agree`: the lists and readiness probes of a graph agree with the true state of its replicas.
 
-During a run, each list and each readiness probe of the graph file is asked again and again. A short difference is normal, because the graph
-learns of changes later than the supervisor: a dead replica may stay listed for a lease. A longer one is a bug, if the replicas do not
-change meanwhile and no registry is down. Then the graph says that it is healthy without a path, or it does not notice live workers.
+During a run, a *look* asks each list and each readiness probe of the graph file, and notes the right answers. Looks are repeated. A wrong
+answer for a short time is normal, because the graph learns of changes later than the supervisor. For example, a dead replica may stay
+listed for a lease. A wrong answer for a longer time is a bug, unless a replica comes or goes in that time, or a registry is down.
+For example, the graph says that it is ready without a path, or it does not list live workers.
 
-Looks are samples. Only events show a replica that was well for a moment between two looks. So the clock restarts with each event that
-changes which replicas are up.
+Looks are samples, so the answer may have been right for a moment between two looks. Only events show such a moment. So the time of a wrong
+answer is counted anew from each event that changes which replicas are up.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ from graphquake.harness.targets.target import View
 
 @dataclass(slots=True)
 class Views:
-    """The last answers of each observer. They decide which answers are recorded, and when to look again.
+    """The last answer of each list and each readiness probe. A run uses them to choose the answers to record, and the next look.
 
     Attributes:
-        looked_s: the time of the last look.
+        looked_s: the time of the last look, in seconds on the run's clock.
     """
 
     looked_s: float = 0.0
     _last: dict[tuple[Replica, ViewKind], Seen] = field(default_factory=dict)
 
     def changes(self, views: Sequence[View], at_s: float) -> list[Seen]:
-        """Return the answers of a look that the run records: those that changed, and those that are wrong.
+        """Return the answers of a look that the run records: changed answers, answers whose right value changed, and wrong answers.
 
         Args:
-            views: the answers.
+            views: the answers and the right answers.
             at_s: the time of the look, in seconds on the run's clock.
         """
         self.looked_s = at_s
@@ -61,11 +62,14 @@ class Views:
 
     @property
     def differ(self) -> bool:
-        """True if an answer was wrong in the last look."""
+        """True if at least one answer was wrong in the last look."""
         return any(seen.says != seen.holds for seen in self._last.values())
 
     def undecided_until_s(self, history: History) -> float | None:
-        """Return the time of the look that decides about a wrong answer, or None if no answer is wrong, or the last look decided."""
+        """Return the earliest time at which an answer that is wrong now will have been wrong for too long, in seconds.
+
+        A look at that time decides whether the promise is broken. Return None if no answer is wrong, or if the last look was late enough.
+        """
         decided = (
             bound_s
             for first in _differing(history)
@@ -75,9 +79,9 @@ class Views:
 
 
 def views_agree(history: History, up: Availability) -> Iterator[Violation]:
-    """No list and no readiness probe is wrong for longer than `within_s`. A dead replica may stay listed for one lease longer.
+    """No list and no readiness probe is wrong for `within_s` seconds or longer. A number that is too large may stay for one lease more.
 
-    A wrong answer counts up to the last look that saw it, because the look that sees it right again may come late.
+    A wrong answer counts up to the last look at which it was still wrong, because the next look may come late.
     """
     del up
     stretches: dict[tuple[Replica, ViewKind], Seen] = {}
@@ -93,7 +97,7 @@ def views_agree(history: History, up: Availability) -> Iterator[Violation]:
 
 
 def _differing(history: History) -> list[Seen]:
-    """Return the first look of each difference that lasts to the end."""
+    """Return the first recorded answer of each series of wrong answers that lasts to the end of the history."""
     stretches: dict[tuple[Replica, ViewKind], Seen] = {}
     for seen in history.of(Seen):
         _stretch(stretches, seen)
@@ -101,7 +105,12 @@ def _differing(history: History) -> list[Seen]:
 
 
 def _stretch(stretches: dict[tuple[Replica, ViewKind], Seen], seen: Seen) -> Seen | None:
-    """Return the first look of the difference that this look continues, or None if this answer is right. Updates `stretches`."""
+    """Return the first answer of the series of wrong answers that `seen` belongs to, or None if `seen` is right.
+
+    Args:
+        stretches: the first answer of each present series, by observer and question. This function updates it.
+        seen: the next recorded answer.
+    """
     key = seen.observer, seen.what
     if key in stretches and not _alike(stretches[key], seen):
         del stretches[key]
@@ -109,14 +118,14 @@ def _stretch(stretches: dict[tuple[Replica, ViewKind], Seen], seen: Seen) -> See
 
 
 def _alike(first: Seen, later: Seen) -> bool:
-    """True if both answers are wrong in the same direction, and the right answer is the same."""
+    """True if both answers are too large, or both are too small, and the right answer is the same for both."""
     return first.holds == later.holds and (
         (first.says > first.holds) == (later.says > later.holds) and later.says != later.holds
     )
 
 
 def _changes_s(history: History) -> list[float]:
-    """Return the times at which the right answers may have changed: a replica came, died, was a victim, or was resumed."""
+    """Return the times at which right answers may have changed, sorted: a replica became ready, died or was resumed, or a fault landed."""
     events: list[BecameReady | Died | Resumed | StepDone] = [
         *history.of(BecameReady),
         *history.of(Died),
@@ -127,12 +136,19 @@ def _changes_s(history: History) -> list[float]:
 
 
 def _since_s(history: History, seen: Seen) -> float:
-    """Return the time since which the right answer has not changed."""
+    """Return the time from which the wrong answer `seen` counts: the time of `seen`, or of the last event that may change right answers."""
     return max([seen.at_s, *_changes_s(history)])
 
 
 def _too_long_since_s(history: History, first: Seen, until_s: float) -> float | None:
-    """Return the begin of an interval without a change in which the difference lasted too long, or None if there is none."""
+    """Return the begin of the first interval in which an answer was wrong for too long, or None if there is none.
+
+    Args:
+        history: the run.
+        first: the first answer of a series of wrong answers.
+        until_s: the time of the last wrong answer so far, in seconds on the run's clock. Events that may change right answers divide the
+            time up to `until_s` into intervals.
+    """
     within = [at_s for at_s in _changes_s(history) if first.at_s < at_s < until_s]
     stretches = pairwise([first.at_s, *within, until_s])
     bound_s = _bound_s(history, first)

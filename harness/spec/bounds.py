@@ -1,4 +1,4 @@
-"""The promises that a graph makes, and their bounds, read from `[promises]` of its file."""
+"""Read the table `[promises]` of a graph file: the promises that the graph makes, and their bounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from graphquake.harness.spec.table import Table
 
-# A smaller bound could be broken by chance, because the graph is looked at only now and then.
+# The least value of `within_s` of `views_agree`. The run samples the graph's lists and probes, so chance could break a smaller bound.
 AGREE_MIN_S: Final = 1.0
 
 InFlight: TypeAlias = Literal["must survive", "may fail"]
@@ -23,20 +23,20 @@ class Promises:
 
     Attributes:
         made: the names of the built-in promises that are judged.
-        stall_s: `ends`: the longest time without a byte while a path is up, in seconds.
-        oracle: `answers`: `none`, or `module:function` that returns the right text for (prompt, max_tokens).
+        stall_s: `ends`: the time for which a request may get no byte while a path is up, in seconds.
+        oracle: `answers`: `none`, or a function as `module:function`. The function gets (prompt, max_tokens) and returns the right answer.
         window_s: `error_window`: W, the time after a fault in which failures are excused, in seconds.
-        in_flight: `error_window`: whether a request in flight on a victim must survive.
+        in_flight: `error_window`: `must survive` or `may fail`: the rule for requests that are in flight when a fault begins.
         first_ok_s: `recovery`: R1, the time from heal to the first success, in seconds.
         all_ok_s: `recovery`: R2, the time from heal after which no request may fail, in seconds.
-        success: `throughput`: the share of requests that must not be shed in the steady phase, 0 to 1.
-        goodput: `throughput`: the number of requests that must end for each one that begins in the steady phase.
-        slower: `throughput`: the factor by which the p90 of the latency may exceed that of the baseline.
-        agree_s: `views_agree`: the longest time for which the graph may be wrong about itself, in seconds.
-        grace_s: `no_leak`: the time after the load in which everything must be gone, in seconds.
-        gauges: `no_leak`: Prometheus gauges that are 0 at rest.
-        extra: the user's own promises, `module:name`.
-        from_file: the bounds that the file sets. The others are defaults.
+        success: `throughput`: the least share of the requests of the steady phase that the graph does not shed, 0 to 1.
+        goodput: `throughput`: in the steady phase, the least ratio of requests that end to requests that begin, 0 to 1.
+        slower: `throughput`: the largest ratio of the p90 latency in the steady phase to the p90 latency before the first disturbance.
+        agree_s: `views_agree`: the longest time for which a list or a readiness probe may be wrong, in seconds (`within_s` in the file).
+        grace_s: `no_leak`: the time after the end of the load in which every leak must disappear, in seconds.
+        gauges: `no_leak`: the names of Prometheus gauges that must be 0 after the load.
+        extra: the user's own promises, each a function as `module:name`.
+        from_file: the bounds that the file sets, as `promise.key`. All other bounds are defaults.
     """
 
     made: tuple[str, ...]
@@ -56,7 +56,7 @@ class Promises:
     from_file: frozenset[str] = frozenset()
 
     def source(self, bound: str) -> str:
-        """Return the origin of a bound: `file` or `default`."""
+        """Return `file` if the graph file sets the bound, else `default`. The bound is named as `promise.key`."""
         return "file" if bound in self.from_file else "default"
 
 

@@ -1,4 +1,4 @@
-"""The environment variables that a graph file asks for, checked before anything is started."""
+"""Check, before a graph is launched, that each environment variable in its graph file is set. A graph file writes one as `${NAME}`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from graphquake.harness.spec.templates import environment_names
 
 
 def check_environment(spec: GraphSpec) -> None:
-    """Check that every `${NAME}` of a graph file is set.
+    """Check that each environment variable that a graph file names as `${NAME}` is set.
 
-    Call it before a launch, not when a file is read: a run can be judged where the variables are not set.
+    A launch calls this function, and the reader of the file does not: an old run can be judged where the variables are not set.
 
     Raises:
-        InputError: about the first variable that is not set. It names the file and the key.
+        InputError: for the first variable that is not set. The error names the file and the key.
     """
     for key, template in _templates(spec):
         for name in environment_names(template):
@@ -27,7 +27,7 @@ def check_environment(spec: GraphSpec) -> None:
 
 
 def _templates(spec: GraphSpec) -> Iterator[tuple[str, str]]:
-    """Every template of a graph file, after its key."""
+    """Yield each template of a graph file, as (dotted key, template)."""
     yield from ((f"env.{name}", text) for name, text in spec.env.items())
     yield from ((f"versions.{name}", text) for name, text in spec.versions.items())
     for role in spec.roles:

@@ -1,4 +1,4 @@
-"""Tell which plans a graph can do, by its model."""
+"""Decide by the model of a graph which steps of a plan are possible."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from graphquake.harness.spec.steps.model import Graph, GraphModel
 
 
 def impossible(spec: Graph, plan: Plan, without: Collection[int] = ()) -> frozenset[int]:
-    """The steps that are not possible where they stand, and those that are left out.
+    """Return the places of the steps in `without`, and of the steps that are not possible after the steps before them.
 
     Args:
         spec: the graph.
         plan: the plan.
-        without: the places of steps that are left out. Steps that need them become impossible.
+        without: the places of the steps that are left out. Later steps may become impossible, e.g. a respawn without its kill.
 
     Returns:
-        Their places, `without` among them.
+        Places in the plan, from 0. They include `without`.
     """
     gone = set(without)
     model = GraphModel(spec)
@@ -34,27 +34,27 @@ def impossible(spec: Graph, plan: Plan, without: Collection[int] = ()) -> frozen
 
 
 def mend(spec: Graph, plan: Plan) -> Plan:
-    """The plan without the steps that are not possible where they stand."""
+    """Return the plan without the steps that are not possible after the steps before them."""
     gone = impossible(spec, plan)
     left = (step for place, step in enumerate(plan.steps) if place not in gone)
     return replace(plan, steps=tuple(left))
 
 
 def feasible(spec: Graph, plan: Plan) -> bool:
-    """True if every step of the plan is possible where it stands."""
+    """True if every step of the plan is possible after the steps before it."""
     return not impossible(spec, plan)
 
 
 def check_plan(spec: Graph, plan: Plan, source: str) -> None:
-    """Check a plan that a user gave.
+    """Check that every step of a plan from a user is possible.
 
     Args:
         spec: the graph.
         plan: the plan.
-        source: the start of the error message.
+        source: the start of the error message, usually a file name.
 
     Raises:
-        InputError: about the first step that is not possible, e.g. `plan step 3, "kill decode 2": my-disagg has decode 0`.
+        InputError: for the first step that is not possible, e.g. `plan step 3, "kill decode 2": my-disagg has decode 0`.
     """
     model = GraphModel(spec)
     for number, step in enumerate(plan.steps, 1):

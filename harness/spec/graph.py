@@ -1,7 +1,8 @@
 """The graph file: roles, commands, readiness probes, load and promises, read into a `GraphSpec`.
 
-Reading checks everything that can be checked without starting a process or looking at the environment. An error names the file, the key,
-the value that was found, and a correct one. Templates stay as they are: a launch fills in ports and folders (see `templates`).
+Reading checks everything that can be checked without a start of a process, and without the environment variables. An error names the file,
+the key, the value that was found, and a correct value. Reading keeps templates as they are: a launch fills in ports and folders (see
+`templates`).
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ Restart: TypeAlias = Literal["never", "always"]
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A readiness probe: a GET that answers 200 with a text in which the regular expression `body` is found.
+    """A readiness probe of a role. A replica is ready if a GET returns status 200 and a text in which `body` is found.
 
     Attributes:
         get: template of the URL.
-        within_s: the time that a replica has to become ready, in seconds.
-        body: the regular expression.
+        within_s: the longest time that a replica may take to become ready, in seconds.
+        body: a regular expression. The empty one is found in every text.
     """
 
     get: str
@@ -50,12 +51,12 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A list of live replicas that the graph itself keeps.
+    """A list of live replicas that the graph keeps and shows at a URL.
 
     Attributes:
         get: template of the URL.
-        item: a regular expression that is found once for each listed replica.
-        roles: the roles whose replicas are listed.
+        item: a regular expression that is found once in the list for each listed replica.
+        roles: the names of the roles whose replicas the list contains.
     """
 
     get: str
@@ -68,16 +69,21 @@ class RoleSpec:
     """One role of a graph.
 
     Attributes:
+        name: the name of the role in the graph file.
         command: template of the command line. It is split as a shell splits it, and run without a shell.
-        entry: template of the base URL that clients talk to. Empty if they do not talk to this role.
-        children: child processes that a fault may aim at: name in plans -> process name.
-        dies_with: children whose death ends the replica, by design.
+        replicas: the number of replicas.
+        entry: template of the base URL that clients send requests to. Empty if clients do not send requests to this role.
+        ready: the readiness probe, or None if the role has none.
+        listed: the list of live replicas that this role shows, or None if it shows none.
+        env: environment variables for each replica: name -> template.
+        children: child processes that a kill may aim at: name in plans -> process name.
+        dies_with: the names of the children whose death ends the replica by design.
         gpus: the number of GPUs that each replica gets for itself.
-        preload: further Python modules to import beforehand, as for the graph.
+        preload: more Python modules for `GraphSpec.preload`, for this role alone.
         cpu_ok: true if the role runs without GPUs on a machine that has none.
-        stop_s: the time from SIGTERM to SIGKILL that a replica has to end, in seconds.
-        capacity: the number of requests that a replica serves at once, `{capacity}` in its command, or 0 if it is not known.
-        metrics: template of the URL of a page in Prometheus text format. Empty if there is none.
+        stop_s: the time that a replica may take to end after SIGTERM, in seconds. After that it gets SIGKILL.
+        capacity: the number of requests that a replica serves at once, or 0 if it is not known. `{capacity}` in the command stands for it.
+        metrics: template of the URL of a page in Prometheus text format. Empty if the role has no such page.
     """
 
     name: str
@@ -103,15 +109,19 @@ class GraphSpec:
 
     Attributes:
         name: the name of the graph in output and cases.
-        path: the file. Relative paths in it start from its folder.
-        document: the parsed file. A history keeps it.
-        lease_s: the time for which the graph may list a dead replica, in seconds, or 0 if it has no leases.
-        preload: Python modules that take long to import. Replicas are forked from a process that has imported them.
-        share_gpus: true if several replicas may get the same GPU. The command line sets it, not the file.
-        faults: the kinds of fault that are drawn. A graph without promises under stalls leaves them out.
-        gauges: the names of `in_flight`, `waiting` and `kv_usage` in the graph's metrics.
-        scenarios: plans of the file by name, see `scenarios`.
-        restart: `always` if the supervisor restarts dead replicas, `never` if only a step or heal does.
+        path: the graph file. Relative paths in the file start from its folder.
+        document: the parsed TOML of the file. The folder of a run keeps it.
+        serves: the roles that a request needs.
+        env: environment variables for each replica of every role: name -> template.
+        versions: commands that print a version, which a run records: name of the version -> template of the command line.
+        python: the Python that runs commands with `{python}`.
+        lease_s: the time for which the graph may list a dead replica, in seconds, or 0 if the graph has no leases.
+        preload: Python modules that take long to import. Replicas are forked from a process that has imported these modules.
+        share_gpus: true if several replicas may get the same GPU. The command line sets this value, not the file.
+        faults: the verbs of the faults that a search may draw. A graph that promises nothing under stalls leaves out `stall`.
+        gauges: for each of `in_flight`, `waiting` and `kv_usage`, the possible gauge names in the graph's metrics.
+        scenarios: the plans in the table `[scenarios]` of the file, by name.
+        restart: `always` if the supervisor restarts dead replicas, `never` if only a step or heal restarts them.
         restart_delay_s: the time that the supervisor waits before it restarts a replica, in seconds.
     """
 
@@ -135,16 +145,16 @@ class GraphSpec:
     restart_delay_s: float = 0.0
 
     def __hash__(self) -> int:
-        # Its tables have no hash. Two specs are rarely compared, and are almost always the same object.
+        # The mappings in a spec have no hash. Two specs are rarely compared, and are almost always the same object.
         return hash((self.name, self.path))
 
     @property
     def gpus(self) -> int:
-        """The number of GPUs that all replicas together need."""
+        """The number of GPUs that all replicas of all roles need together."""
         return sum(role.gpus * role.replicas for role in self.roles)
 
     def role(self, name: str) -> RoleSpec:
-        """Return the role of that name. A missing role is a KeyError."""
+        """Return the role with this name. Raise KeyError if the graph has no such role."""
         for role in self.roles:
             if role.name == name:
                 return role
@@ -152,22 +162,22 @@ class GraphSpec:
 
     @property
     def entry_role(self) -> RoleSpec:
-        """The role that clients talk to."""
+        """The role that clients send requests to."""
         return next(role for role in self.roles if role.entry)
 
     @property
     def outage_shows_s(self) -> float:
-        """An outage that lasts longer than this is visible in all that the graph says of itself, in seconds."""
+        """The longest time for which the graph may still list a dead replica, in seconds: the lease plus the bound of `views_agree`."""
         return self.lease_s + self.promises.agree_s
 
     @property
     def ready_within_s(self) -> float:
-        """The longest time that the file gives a role to become ready, in seconds, or 0 if no role has a readiness probe."""
+        """The largest `within_s` of all readiness probes, in seconds, or 0 if no role has a readiness probe."""
         return max((role.ready.within_s for role in self.roles if role.ready), default=0.0)
 
     @property
     def shape(self) -> str:
-        """Roles and their numbers of replicas, on one line."""
+        """The name and the number of replicas of each role in one line, e.g. `frontend 1, decode 2`."""
         return ", ".join(f"{role.name} {role.replicas}" for role in self.roles)
 
     def replicas(self) -> list[Replica]:
@@ -255,7 +265,7 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
 
 
 def _check_preload(table: Table, role: RoleSpec) -> None:
-    """Check the command of a preloaded role: a forked Python can only run a module or a script."""
+    """Check that the command of a role with `preload` runs a Python module or script. A forked Python can run nothing else."""
     if not re.match(r"\{python\} (-m\s|[^-])", role.command):
         begins = 'begins with "{python} -m MODULE" or "{python} SCRIPT"'
         raise table.error(
@@ -264,7 +274,7 @@ def _check_preload(table: Table, role: RoleSpec) -> None:
 
 
 def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
-    """Return each role's table with the missing keys taken from the role that it is `like` (one level)."""
+    """Return the table of each role. If it has the key `like`, its missing keys come from the table of the role that `like` names."""
     found = {}
     for name, table in tables.items():
         if "like" not in table:
@@ -312,12 +322,12 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
     """Read a graph from its parsed file.
 
     Args:
-        source: the beginning of each error message.
+        source: the beginning of each error message, usually a file name.
         document: the parsed TOML.
-        path: the file. Relative paths start from its folder.
+        path: the graph file. Relative paths in the file start from its folder.
 
     Raises:
-        InputError: if a value is wrong. It names the key, the value that was found and a correct one.
+        InputError: if a value is wrong. The error names the key, the value that was found and a correct value.
     """
     top = Table(source, document)
     name = top.text("graph")
@@ -348,7 +358,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         promises=read_promises(top.table("promises")),
         env=env,
         versions=top.name_texts("versions"),
-        # A path is relative to the file. A bare name is looked up on the PATH.
+        # A Python with a slash is a path, relative to the folder of the file. A bare name is looked up on the PATH.
         python=str(path.parent / python) if "/" in python else python,
         lease_s=top.number("lease_s", 0.0, at_most=3600),
         preload=top.texts("preload"),
@@ -365,7 +375,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
 
 
 def built_in_graphs() -> dict[str, Path]:
-    """Return the ready-made graphs: name -> file."""
+    """Return the graphs that come with Graphquake: name -> graph file."""
     folder = Path(str(resources.files("graphquake.harness.graphs"))).resolve()
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
@@ -374,7 +384,7 @@ def load_graph(name: str, *, share_gpus: bool = False) -> GraphSpec:
     """Read a ready-made graph, a deployment (see `deployments`), or a graph file.
 
     Args:
-        name: the name of the graph, or the path of its file.
+        name: the name of a ready-made graph or a deployment, or the path of a graph file.
         share_gpus: true if several replicas may get the same GPU.
 
     Raises:

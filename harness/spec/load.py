@@ -1,7 +1,8 @@
 """The load that clients send to a graph, read from `[load]` of its file.
 
-Open loop (`rate_per_s`): the schedule is fixed before the run. Closed loop (`clients`): each client sends its next request when the last
-one has ended, as the clients of Dynamo's fault tolerance suite do. It repeats a failed request, up to `max_retries` attempts in all.
+Open loop (`rate_per_s`): the time of each request is fixed before the run. Closed loop (`clients`): each client sends its next request
+when its last request has ended, as in Dynamo's fault tolerance suite. A client repeats a failed request, up to `max_retries` attempts in
+all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from graphquake.harness.spec.table import Table
 
 Api: TypeAlias = Literal["completions", "chat"]
 
-# The limits of a file: a graph that needs more does not fit on one machine.
+# The largest values that a graph file may give: a graph that needs more does not fit on one machine.
 RATE_MAX_PER_S: Final = 10_000.0
 CLIENTS_MAX: Final = 10_000
 REQUESTS_MAX: Final = 1_000_000
@@ -27,16 +28,17 @@ class LoadSpec:
 
     Attributes:
         model: the name of the model in each request.
-        rate_per_s: requests per second of the open loop. Keep it below half of the rate that one replica of each role can serve.
-        prompt_tokens, max_tokens: the lengths of each prompt and answer, in tokens.
-        stream: the share of requests that are streamed, 0 to 1.
-        deadline_s: the time after which a client gives up, in seconds.
-        shed: HTTP statuses that mean "too busy". They do not count as failures if they come at once.
-        api: the endpoint that clients use.
-        seed: decides prompts, and which requests are streamed.
-        clients: the number of closed-loop clients, instead of `rate_per_s`. 0 is the open loop.
+        rate_per_s: open loop: the number of requests per second. Keep it below half of the rate that one replica of each role can serve.
+        prompt_tokens: the length of each prompt, in tokens.
+        max_tokens: the length of each answer, in tokens.
+        stream: the share of requests with a streamed answer, 0 to 1.
+        deadline_s: the time from sending after which a client gives up a request, in seconds.
+        shed: HTTP statuses that mean "too busy". A request with such a status is shed, not failed, if the status comes within a second.
+        api: the endpoint that clients use: `completions` or `chat`.
+        seed: the seed of the prompts, and of the choice of requests that are streamed.
+        clients: the number of clients of the closed loop. If it is 0, the load is an open loop.
         requests_per_client: closed loop: the number of requests of each client.
-        max_retries: closed loop: the number of attempts for a request, the first one included.
+        max_retries: closed loop: the largest number of attempts for one request, the first attempt included.
     """
 
     model: str
@@ -53,15 +55,15 @@ class LoadSpec:
     max_retries: int = 1
 
     def most_in(self, length_s: float) -> float:
-        """Return the largest number of requests that can fail within that time, in seconds, if each fails at once."""
+        """Return the largest number of steady requests that can fail within `length_s` seconds, if each request fails at once."""
         if self.clients:
             return self.clients * (length_s // RETRY_AFTER_S + 1)
-        # The schedule is jittered by up to one interval at either end.
+        # Each request is sent at a random moment of its own interval. So at each end of the time, one more request may be sent.
         return self.rate_per_s * length_s + 2
 
     @property
     def rest_s(self) -> float:
-        """The longest time without a request, in seconds, because all clients pause after a failure."""
+        """The longest time in which no client sends a request, in seconds. Closed-loop clients pause after a failure."""
         return RETRY_AFTER_S if self.clients else 0.0
 
     def __str__(self) -> str:

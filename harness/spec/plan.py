@@ -1,21 +1,21 @@
 """A plan: the steps of one run, and how the run ends after them.
 
-A plan is data. It is hashable, can be written as JSON, and reads as one line a step. The text is the same in every file, picture and
-diff. Numbers have the units and the precision that the text shows (10 ms, 1 %), so that a plan survives its text form without loss.
-This file does not decide whether a step is possible: the model does that before a run, the target while it runs.
+A plan is data. It is hashable, and has a JSON form and a text form. The text form is the same in every file, picture and diff.
+A plan holds numbers at the precision of its text form (10 ms, 1 %). So a plan that is written and read again is the same plan.
+This file does not decide whether a step is possible. The model decides that before a run, and the target decides it during a run.
 
 The text form has one step a line. A line that starts with # is a remark.
 
     kill decode 0                         SIGKILL to the replica and all its descendants
-    kill decode 0 process                 … to its main process only
-    kill decode 0 engine 1                … to the second of its child processes that the graph file calls "engine"
+    kill decode 0 process                 SIGKILL to its main process only
+    kill decode 0 engine 1                SIGKILL to the second of its child processes that the graph file calls "engine"
     terminate prefill 0                   SIGTERM to the main process. The step ends when the signal is sent
-    stall decode 0 for 2.00 s             SIGSTOP to all of it, SIGCONT 2 s later. The step ends when all of it is stopped
-    respawn decode 0                      start it again. The step ends when it has a new pid
+    stall decode 0 for 2.00 s             SIGSTOP to all its processes, SIGCONT 2 s later. The step ends when all are stopped
+    respawn decode 0                      start the replica again. The step ends when the replica has a new pid
     burst 40 over 0.50 s, 25% leave       40 requests more. A quarter of the clients leave after the first token
-    wait 0.35 s
-    wait until ready                      until every replica that lives is ready and listed
-    heal release                          not a step: dead replicas stay dead (all: heal starts them again, the default)
+    wait 0.35 s                           let time pass
+    wait until ready                      wait until every replica that lives is ready and listed
+    heal release                          not a step: dead replicas stay dead. By default (heal all), heal starts them again
     stay 12.00 s                          not a step: the least time that the load goes on after the last fault
 
 Each kind of step is a file in `steps`.
@@ -66,11 +66,11 @@ __all__ = [
 ]
 
 SCHEMA: Final = 1
-# A plan is for minutes of live time, not hours. These bounds hold for plans that come from outside.
+# A run takes minutes, not hours. This bound holds for plans that a user or a file gives.
 STEPS_MAX: Final = 200
 
 Heal: TypeAlias = Literal["all", "release"]
-# Files may still say "none". It has always meant the same as "release".
+# Older files may say "none". The word means the same as "release".
 _HEALS: Final[dict[str, Heal]] = {"all": "all", "release": "release", "none": "release"}
 
 
@@ -80,10 +80,10 @@ class Plan:
 
     Attributes:
         steps: the steps, in order.
-        heal: `all` brings back the dead replicas after the plan, `release` leaves them dead. Both undo the steps that still act on the
-            graph.
-        stay_s: the least time that the load goes on after the last fault, in seconds. It shows the failures that leases hide until they
-            end.
+        heal: `all` starts the dead replicas again after the plan. `release` leaves them dead. Both undo the steps that still act on the
+            graph, such as a stall.
+        stay_s: the least time that the load goes on after the last fault, in seconds. If it is longer than a lease, the run also records
+            the failures that begin when the lease of a dead replica ends.
     """
 
     steps: tuple[Step, ...]
@@ -92,21 +92,21 @@ class Plan:
     _hash: int = field(init=False, repr=False, compare=False, default=0)
 
     def __post_init__(self) -> None:
-        # Plans are keys of nearly every table of the shrinker, and a shrink looks them up a million times.
+        # Plans are keys of nearly every table of the shrinker. One shrink looks up plans a million times, so the hash is computed once.
         object.__setattr__(self, "_hash", hash((self.steps, self.heal, self.stay_s)))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[type[Plan], tuple[tuple[Step, ...], Heal, float]]:
-        # Hashes of texts differ between processes, so each process computes its own.
+        # The hash of a text differs between processes, so each process computes the hash of its copy of the plan.
         return Plan, (self.steps, self.heal, self.stay_s)
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The text form, a line each."""
+        """The lines of the text form: one for each step, and one each for `heal` and `stay_s` if they are not the default."""
         lines = [str(step) for step in self.steps]
         if self.heal != "all":
             lines.append(f"heal {self.heal}")
@@ -120,7 +120,7 @@ class Plan:
 
     @property
     def faults(self) -> tuple[Step, ...]:
-        """The steps that take something away."""
+        """The steps that are faults, in order."""
         return tuple(step for step in self.steps if step.is_fault)
 
     @property
@@ -129,16 +129,16 @@ class Plan:
         return any(map(disturbs, self.steps))
 
     def without_faults(self) -> Plan:
-        """The control plan: the same bursts and waits. Without faults, no replica has to be brought back."""
+        """Return the control plan: this plan without its faults and respawns. Its bursts and waits stay."""
         left = tuple(step for step in self.steps if not step.is_fault and not step.repairs)
         return replace(self, steps=left)
 
     def with_step(self, place: int, step: Step) -> Plan:
-        """The plan with another step at that place."""
+        """Return the plan with the step at `place` (from 0) replaced by another step."""
         return replace(self, steps=(*self.steps[:place], step, *self.steps[place + 1 :]))
 
     def to_json(self) -> dict[str, object]:
-        """The JSON form: a table with the text of each step."""
+        """Return the JSON form of the plan: a table in which each step is a text."""
         return {
             "schema": SCHEMA,
             "steps": [str(step) for step in self.steps],
@@ -152,14 +152,14 @@ _STAY: Final = re.compile(rf"stay ({SECONDS}) s\Z")
 
 
 def parse_plan(source: str, lines: Iterable[str]) -> Plan:
-    """A plan from its text form.
+    """Return the plan that a text form describes.
 
     Args:
-        source: the start of every error message (a file name).
-        lines: one step each. Empty lines and remarks are skipped.
+        source: the start of every error message, usually a file name.
+        lines: each line is one step, `heal` or `stay`. Empty lines and remarks are skipped.
 
     Raises:
-        InputError: if a line is not a step, or there are too many.
+        InputError: if a line is none of these, or if the plan has more than `STEPS_MAX` steps.
     """
     steps: list[Step] = []
     heal: Heal = "all"
@@ -183,19 +183,19 @@ def parse_plan(source: str, lines: Iterable[str]) -> Plan:
 
 
 def read_heal(table: Table) -> Heal:
-    """The value of `heal` in a table.
+    """Return the value of the key `heal` in a table. If the key is absent, return `all`.
 
     Raises:
-        InputError: if it is not a way to heal.
+        InputError: if the value is not one of `_HEALS`.
     """
     return _HEALS[table.choice("heal", tuple(_HEALS), "all")]
 
 
 def plan_from_json(table: Table) -> Plan:
-    """A plan from its JSON form, also from the part of a case that is its plan.
+    """Return the plan that a JSON table describes: the JSON form of a plan, or a case, which holds the same keys.
 
     Raises:
-        InputError: as `parse_plan`.
+        InputError: if a key has a wrong value, or if `parse_plan` raises one.
     """
     plan = parse_plan(f"{table.source}: steps", table.texts("steps"))
     stay_s = round(table.number("stay_s", 0.0, at_most=WAIT_MAX_S), 2)
@@ -203,10 +203,14 @@ def plan_from_json(table: Table) -> Plan:
 
 
 def read_plan(source: str, text: str) -> Plan:
-    """A plan from a file's text: JSON if it opens with a brace, else one step a line.
+    """Return the plan that the text of a file describes: JSON if the text begins with a brace, else the text form.
+
+    Args:
+        source: the start of every error message, usually a file name.
+        text: the text of the file.
 
     Raises:
-        InputError: if it is neither.
+        InputError: if the text is not a plan.
     """
     if not text.lstrip().startswith("{"):
         return parse_plan(source, text.splitlines())

@@ -1,6 +1,6 @@
 """A replica: one instance of a role of the graph.
 
-Inside the project a replica is always this type. Its text form, `decode 0`, is for files, error messages and reports.
+Code passes replicas as `Replica`, never as text. The text form, `decode 0`, is for files, error messages and reports.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Replica:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the text form.
+        """Read the text form of a replica, e.g. `decode 0`.
 
         Raises:
             ValueError: if the text is not a role and an index.

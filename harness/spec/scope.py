@@ -1,4 +1,4 @@
-"""The scope of a kill: how much of a replica it ends."""
+"""The scope of a kill: the processes of a replica that the kill ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 
 class Whole(Enum):
-    """A scope that ends the replica.
+    """A scope of a kill that includes the main process, so that the replica dies.
 
     Attributes:
         TREE: the main process and all its descendants.
@@ -24,11 +24,11 @@ class Whole(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A child process that the graph file names.
+    """A scope of a kill: one child process of a replica. The graph file gives the names of child processes.
 
     Attributes:
         name: the name in the table `children` of the role.
-        index: the number among the children of that name, in the order of their start, from 0.
+        index: the number of the child among the children of the same name, in the order of their start, from 0.
     """
 
     name: str
@@ -41,15 +41,19 @@ class Child:
 Scope: TypeAlias = Whole | Child
 TREE: Final[Literal[Whole.TREE]] = Whole.TREE
 PROCESS: Final[Literal[Whole.PROCESS]] = Whole.PROCESS
-# No child may have one of these names.
+# The graph file must not use these names for child processes.
 SCOPE_NAMES: Final = tuple(one.value for one in Whole)
 
 
 def scope_of(name: str, index: int = 0) -> Scope:
-    """The scope that a plan or a draw names: "tree", "process" or a child.
+    """Return the scope of a kill for its name: "tree", "process", or the name of a child process.
+
+    Args:
+        name: the name in the text of a step, or the drawn name.
+        index: the number of the child among the children of the same name, from 0.
 
     Raises:
-        ValueError: if the name stands for the whole replica and comes with an index.
+        ValueError: if the name is "tree" or "process" and the index is not 0.
     """
     if name not in SCOPE_NAMES:
         return Child(name, index)

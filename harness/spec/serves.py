@@ -1,6 +1,6 @@
 """The `serves` expression of a graph file: the roles that a request needs.
 
-It joins role names by `and`, `or` and parentheses. A name means that at least one replica of this role is up.
+The expression joins role names by `and`, `or` and parentheses. A role name is true if at least one replica of that role is up.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Serves:
 
     Attributes:
         text: the text in the graph file.
-        any_of: the sets of roles that can serve a request (disjunctive normal form).
+        any_of: sets of roles. A request can be served if every role of at least one set has a replica up (disjunctive normal form).
     """
 
     text: str
@@ -29,16 +29,16 @@ class Serves:
 
     @property
     def roles(self) -> frozenset[str]:
-        """Every role in the expression."""
+        """The names of all roles in the expression."""
         return frozenset[str]().union(*self.any_of)
 
     def holds(self, roles_up: Collection[str]) -> bool:
-        """True if a request can be served while only these roles have a replica up."""
+        """True if a request can be served when the roles in `roles_up` have a replica up, and no other role has one."""
         up = frozenset(roles_up)
         return any(way <= up for way in self.any_of)
 
     def holds_by(self, is_up: Callable[[str], bool]) -> bool:
-        """True if a request can be served, where `is_up` tells of each role whether it has a replica up."""
+        """True if a request can be served. `is_up` gets the name of a role and returns true if a replica of that role is up."""
         return any(all(is_up(role) for role in way) for way in self.any_of)
 
 
@@ -50,7 +50,7 @@ def parse_serves(text: str, roles: Collection[str]) -> Serves:
         roles: the names of all roles.
 
     Raises:
-        ValueError: if the text is wrong. It names the text that was found and a correct one.
+        ValueError: if the text is not a valid expression. The message says what was found and what would be right.
     """
     tokens = _tokens(text)
     ways = _either(tokens, roles)

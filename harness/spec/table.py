@@ -1,7 +1,7 @@
 """Checked access to data from outside: TOML graph files, JSON plans and cases.
 
-A `Table` wraps a parsed table and the place that it came from. It returns values by type, and finds the keys that no reader knows. Each
-error is one line: the file, the key, the value that was found, and a correct one.
+A `Table` wraps one parsed table, the name of its file, and its key in the file. Its methods return values and check their types. `done`
+reports a key that no method has asked for. Each error is one line: the file, the key, the value that was found, and a correct value.
 """
 
 from __future__ import annotations
@@ -35,17 +35,19 @@ def shown(value: object) -> str:
 
 
 def one_of(value: object, choices: Iterable[_C]) -> _C | None:
-    """The choice that equals a value, or None if none does. So a value from outside gets the type of the choices."""
+    """Return the choice that equals a value, or None if no choice does. The result has the type of the choices, e.g. a Literal."""
     return next((choice for choice in choices if choice == value), None)
 
 
 class Table:
-    """One table of a file from outside, read key by key.
+    """One table of a TOML or JSON file, read key by key.
+
+    A method that returns a value raises an `InputError` if the value is wrong. An absent key without a default is an `InputError`, too.
 
     Args:
         source: the beginning of each error message, usually a file name.
         values: the parsed table.
-        path: the dotted key of the table. Empty for the whole file.
+        path: the dotted key of the table in its file, e.g. `roles.decode`. Empty for the whole file.
     """
 
     def __init__(self, source: str, values: Mapping[str, object], path: str = "") -> None:
@@ -58,22 +60,27 @@ class Table:
         return self._has(key)
 
     def __iter__(self) -> Iterator[str]:
-        """All keys, in the order of the file."""
+        """Iterate over all keys, in the order of the file."""
         return iter(self.values)
 
     def key_path(self, key: str) -> str:
-        """The dotted path of a key of this table."""
+        """Return the dotted path of a key of this table, e.g. `roles.decode.replicas`."""
         return f"{self.path}.{key}" if self.path else key
 
     def error(self, key: str, said: str) -> InputError:
-        """Return an error about one key. `said` names the value that was found and a correct one."""
+        """Return an error about one key of this table.
+
+        Args:
+            key: the key.
+            said: the end of the message: the value that was found, and a correct value.
+        """
         return InputError(f"{self.source}: {self.key_path(key)}: {said}")
 
     def _wrong(self, key: str, expected: str) -> InputError:
         return self.error(key, f"found {shown(self.values[key])}, expected {expected}")
 
     def _has(self, key: str) -> bool:
-        """True if the key is there. From now on it counts as a known key."""
+        """True if the table has the key. From now on, `done` counts the key as known."""
         self._known.add(key)
         return key in self.values
 
@@ -83,7 +90,7 @@ class Table:
         return self.values[key]
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A string that is not empty."""
+        """Return the value of a key: a string with at least one character that is not white space."""
         if default is not None and not self._has(key):
             return default
         value = self._take(key)
@@ -92,12 +99,12 @@ class Table:
         return value
 
     def choice(self, key: str, choices: Sequence[_C], default: _C | None = None) -> _C:
-        """One of some words.
+        """Return the value of a key: one of the words in `choices`.
 
         Args:
-            key: the key of the word.
-            choices: all words that are right, usually the values of a Literal.
-            default: the word that is used if the key is absent, or None if it must be there.
+            key: the key.
+            choices: all allowed words, usually the values of a Literal.
+            default: the result if the key is absent, or None if the table must have the key.
         """
         if default is not None and not self._has(key):
             return default
@@ -109,7 +116,7 @@ class Table:
     def number(
         self, key: str, default: float | None = None, *, at_least: float = 0.0, at_most: float = 1e9
     ) -> float:
-        """A finite number within bounds (both included)."""
+        """Return the value of a key: a finite number from `at_least` to `at_most`, both included."""
         if default is not None and not self._has(key):
             return default
         value = self._take(key)
@@ -122,7 +129,7 @@ class Table:
     def whole(
         self, key: str, default: int | None = None, *, at_least: int = 0, at_most: int = 10**9
     ) -> int:
-        """A whole number within bounds (both included)."""
+        """Return the value of a key: a whole number from `at_least` to `at_most`, both included."""
         if default is not None and not self._has(key):
             return default
         value = self._take(key)
@@ -136,7 +143,7 @@ class Table:
         return value
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """True or false."""
+        """Return the value of a key: true or false."""
         if not self._has(key):
             return default
         value = self._take(key)
@@ -145,11 +152,11 @@ class Table:
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings. Empty if the key is absent."""
+        """Return the value of a key: a list of strings. Empty if the key is absent."""
         return tuple(self._list(key, str, "a list of texts"))
 
     def wholes(self, key: str) -> tuple[int, ...]:
-        """A list of whole numbers. Empty if the key is absent."""
+        """Return the value of a key: a list of whole numbers. Empty if the key is absent."""
         return tuple(self._list(key, int, "a list of whole numbers"))
 
     def _list(self, key: str, kind: type[_T], expected: str) -> list[_T]:
@@ -164,7 +171,7 @@ class Table:
         return items
 
     def table(self, key: str) -> Table:
-        """A table inside this one, or an empty one if the key is absent."""
+        """Return the value of a key: a table inside this table. The result is an empty table if the key is absent."""
         if not self._has(key):
             return Table(self.source, {}, self.key_path(key))
         value = self._take(key)
@@ -173,14 +180,14 @@ class Table:
         return Table(self.source, value, self.key_path(key))
 
     def tables(self, key: str) -> list[Table]:
-        """A list of tables. Empty if the key is absent."""
+        """Return the value of a key: a list of tables. Empty if the key is absent."""
         rows = self._list(key, dict, "a list of tables")
         return [
             Table(self.source, row, f"{self.key_path(key)}[{at}]") for at, row in enumerate(rows)
         ]
 
     def name_tables(self, key: str) -> dict[str, Table]:
-        """A table of tables whose keys are names."""
+        """Return the value of a key: tables by name. A name has only letters, digits, `-` and `_`. Empty if the key is absent."""
         outer = self.table(key)
         found = {}
         for name in outer:
@@ -190,16 +197,16 @@ class Table:
         return found
 
     def name_texts(self, key: str) -> dict[str, str]:
-        """A table of texts."""
+        """Return the value of a key: strings by name. Empty if the key is absent."""
         outer = self.table(key)
         return {name: outer.text(name) for name in outer}
 
     def is_false(self, key: str) -> bool:
-        """True if the value is `false` (a promise that is not made)."""
+        """True if the value of a key is `false`. In `[promises]`, `false` means that the graph does not make that promise."""
         return self._has(key) and self.values[key] is False
 
     def done(self) -> None:
-        """Raise an InputError about the first key that no reader knows."""
+        """Raise an `InputError` about the first key of the table that no method has asked for."""
         for key in self.values:
             if key not in self._known:
                 raise self.error(key, f"is not a known key{did_you_mean(key, self._known)}")

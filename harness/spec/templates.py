@@ -1,7 +1,8 @@
-"""Templates of a graph file: texts with `{word}` for values of Graphquake and `${NAME}` for the environment that it runs in.
+"""Templates of a graph file: texts in which `{word}` and `${NAME}` stand for values.
 
-Reading a graph file checks the words. It does not look at the environment, because a run may be judged on another machine than its own. See
-`environment` for the check before a launch.
+Graphquake gives the value of `{word}`, e.g. a port. `${NAME}` stands for an environment variable. The reader of a graph file checks the
+words. It does not check the environment variables, because a run may be judged on another machine. `environment` checks them before a
+launch.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ _PLAIN_WORDS: Final = (
 
 
 def expand(template: str, value_of: Callable[[str], str]) -> str:
-    """Fill in the words of a template.
+    """Return a template with each `{word}` and each `${NAME}` replaced by its value.
 
     Args:
         template: the text.
-        value_of: returns the value of a word.
+        value_of: gets a word and returns its value.
 
     Raises:
-        KeyError: if an environment variable is not set. `check_environment` reports that earlier.
+        KeyError: if an environment variable is not set. `check_environment` reports such a variable earlier.
     """
     return _WORD.sub(lambda m: os.environ[m[1]] if m[1] else value_of(m[2]), template)
 
 
 def environment_names(template: str) -> list[str]:
-    """The names of the environment variables that a template asks for."""
+    """Return the names of the environment variables in a template, e.g. `HOME` for `${HOME}`."""
     return [name for name, _ in _WORD.findall(template) if name]
 
 
@@ -42,9 +43,9 @@ def check_words(table: Table, key: str, template: str, roles: Mapping[str, objec
 
     Args:
         table: the table that holds the template.
-        key: its key in the table.
+        key: the key of the template in the table.
         template: the text.
-        roles: the names of all roles. A template may name their ports.
+        roles: the roles of the graph by name. A template may use a port of a role, as `ROLE.port.NAME`.
 
     Raises:
         InputError: if a word is not known.

@@ -1,1 +1,1 @@
-"""The kinds of steps, a file each. `kind` describes a kind, and `table` lists all of them."""
+"""The kinds of steps. Each kind has its own file. `kind` has the base class of all kinds, and `table` has the list of all kinds."""

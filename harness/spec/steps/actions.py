@@ -1,6 +1,6 @@
-"""The things that a step can do to a live graph.
+"""The actions that a step can take on a live graph.
 
-A target implements `Actions`, so a new ability is declared here once. All times are absolute `time.monotonic()` seconds.
+Every target implements the protocol `Actions`. A new action is declared here first. All times are absolute `time.monotonic()` seconds.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from graphquake.harness.spec.steps.model import Graph
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """The effect of an action, as it was seen.
+    """The observed effect of an action.
 
     Attributes:
-        ok: True if the action took effect.
-        proof: the observation, in words.
-        at_s: when it took effect.
+        ok: true if the action took effect.
+        proof: the observation that shows whether the action took effect, in words.
+        at_s: the time at which the action took effect, in `time.monotonic()` seconds.
     """
 
     ok: bool
@@ -30,32 +30,32 @@ class Landed:
 
 
 def landed_now(proof: str) -> Landed:
-    """An action that takes effect at once."""
+    """Return the effect of an action that takes effect now, with its proof in words."""
     return Landed(ok=True, proof=proof, at_s=time.monotonic())
 
 
 class Actions(Protocol):
-    """The things that steps can do to a graph, and those that they need to see of it."""
+    """The actions that steps can take on a live graph, and the questions that steps can ask about the graph."""
 
     @property
     def spec(self) -> Graph:
-        """The graph."""
+        """The graph's properties from its file."""
         ...
 
     def ending(self, replica: Replica) -> bool:
-        """True while the replica shuts down: it got SIGTERM, or a child that it depends on was killed, and it has not exited yet."""
+        """True while the replica shuts down: it got SIGTERM, or a child that it depends on was killed, and its main process still runs."""
         ...
 
     async def gone(self, replica: Replica, within_s: float) -> bool:
-        """Wait until the replica's main process is gone. False if it still runs after `within_s` seconds."""
+        """Wait until the replica's main process is gone. Return false if that process still runs after `within_s` seconds."""
         ...
 
     async def kill(self, replica: Replica, scope: Scope) -> Landed:
-        """Send SIGKILL, and wait until every process in the scope is gone."""
+        """Send SIGKILL to every process in the scope, and wait until all of them are gone."""
         ...
 
     async def terminate(self, replica: Replica) -> Landed:
-        """Send SIGTERM to the main process. Does not wait for its end."""
+        """Send SIGTERM to the main process of a replica. Do not wait until the process ends."""
         ...
 
     async def stall(self, replica: Replica) -> Landed:
@@ -63,52 +63,60 @@ class Actions(Protocol):
         ...
 
     async def resume(self, replica: Replica) -> Landed:
-        """Send SIGCONT to all processes of the replica, and wait until none is stopped. Lands as well if the replica has died."""
+        """Send SIGCONT to all processes of the replica, and wait until none is stopped. If the replica has died, the action is ok, too."""
         ...
 
     async def respawn(self, replica: Replica) -> Landed:
-        """Start a dead replica again."""
+        """Start a dead replica again, and wait until it has a new pid. Do not wait until it is ready."""
         ...
 
     async def wait_ready(self, within_s: float) -> bool:
         """Wait until every live replica is ready and the graph lists at least as many replicas as live.
 
-        It may list more: a graph with leases lists a killed replica until its lease ends. While a replica is dead that others need to
-        become listed, e.g. a registry, this may give up sooner than after `within_s` seconds.
+        The graph may list more: if it has leases, it lists a killed replica until the lease ends. New replicas can't be listed while a
+        registry is dead. In that case the wait may end before `within_s` seconds are over.
+
+        Returns:
+            True if the state was reached.
         """
         ...
 
 
 class BurstLike(Protocol):
-    """The numbers of a burst. `Burst` has them."""
+    """The numbers of a burst of requests. The step `Burst` has these properties."""
 
     @property
     def requests(self) -> int:
-        """The number of requests."""
+        """The number of requests in the burst."""
         ...
 
     @property
     def over_s(self) -> float:
-        """The time over which they are sent, in seconds."""
+        """The time over which the requests are sent, in seconds."""
         ...
 
     @property
     def leave(self) -> float:
-        """The share of the clients that leave after the first token, 0 to 1."""
+        """The share of the clients that close the connection after the first token, 0 to 1."""
         ...
 
 
 class Clients(Protocol):
-    """The load generator, as far as steps use it."""
+    """The part of the load generator that steps use."""
 
     def burst(self, step: int, burst: BurstLike) -> None:
-        """Begin to send a burst."""
+        """Begin to send a burst of requests, and return at once.
+
+        Args:
+            step: the place of the burst in its plan, from 0.
+            burst: the numbers of the burst.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """The place where a step is carried out.
+    """The context in which a step runs: its place in the plan, the live graph, and the load generator.
 
     Attributes:
         number: the place of the step in its plan, from 0.

@@ -1,4 +1,4 @@
-"""Requests on top of the steady load. It lands when the first of them is sent."""
+"""The step `burst`: send requests in addition to the steady load. The step lands when the burst begins."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from graphquake.harness.spec.steps.kind import (
 from graphquake.harness.spec.steps.model import Graph
 
 REQUESTS_MAX: Final = 100_000
-# The most bursts in a drawn plan.
+# The largest number of bursts in a drawn plan.
 BURSTS_MAX: Final = 3
+# The values that a draw chooses among: numbers of requests, seconds, and shares of clients that leave.
 BURSTS: Final = (5, 10, 20, 30, 40)
 BURSTS_OVER_S: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
 LEAVES: Final = (0.0, 0.0, 0.25, 0.5, 1.0)
-# A burst of this many requests is a large one.
+# A burst of at least this many requests counts as large.
 MANY: Final = 25
-# A burst that is sent within this time comes at once, in seconds.
+# A burst that is sent within this time counts as sent at once, in seconds.
 AT_ONCE_S: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Burst(Step):
-    """Requests on top of the steady load.
+    """Send requests in addition to the steady load.
 
     Attributes:
         requests: the number of requests.
-        over_s: the time over which they are sent, in seconds. 0 sends all at once.
-        leave: the share of clients that leave after the first token, 0 to 1.
+        over_s: the time over which the requests are sent, in seconds. 0 sends all requests at once.
+        leave: the share of the clients that close the connection after the first token, 0 to 1.
     """
 
     requests: int
@@ -60,19 +61,19 @@ class Burst(Step):
 
     @classmethod
     def parse(cls, found: re.Match[str]) -> Burst:
-        """The step from its text form."""
+        """Return the step that a text form describes."""
         requests = int(number(found["n"], 1, REQUESTS_MAX, "a number of requests"))
         over_s = number(found["over"], 0, WAIT_MAX_S, "seconds")
         return cls(requests, over_s, number(found["leave"] or "0", 0, 100, "a share in %") / 100)
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """A few of them in each plan."""
+        """Draw at most `BURSTS_MAX` bursts in each plan."""
         ahead = {"requests": BURSTS, "over_s": BURSTS_OVER_S, "leave": LEAVES}
         return (Rule("burst", _draw, may_burst, ahead=ahead),)
 
     def feature(self, graph: Graph) -> str:
-        """Its size, its speed, and whether clients leave."""
+        """Return a text with the size of the burst, its speed, and whether clients leave, e.g. `burst many at once`."""
         del graph
         words = ["burst", "many" if self.requests >= MANY else "few"]
         words += ["at once"] * (self.over_s <= AT_ONCE_S) + ["leave"] * (self.leave > 0)
@@ -80,16 +81,16 @@ class Burst(Step):
 
     @property
     def sends_s(self) -> float:
-        """The time over which its requests are sent."""
+        """The time over which the requests are sent, in seconds."""
         return self.over_s
 
     async def run(self, scene: Scene) -> Landed:
-        """Begin to send."""
+        """Begin to send the requests, and return at once."""
         scene.clients.burst(scene.number, self)
         return landed_now(f"{self.requests} requests begun")
 
     def knobs(self) -> tuple[Knob, ...]:
-        """All of its numbers."""
+        """Return all numbers of the burst. `leave` and `over_s` seldom matter for a failure."""
         return (
             Knob("leave", 0.05, 0.0, seldom=True),
             Knob("over_s", 0.01, 0.0, seldom=True),
@@ -98,7 +99,7 @@ class Burst(Step):
 
 
 def may_burst(draft: Draft) -> bool:
-    """True if the plan may have one more burst."""
+    """True if the plan has fewer than `BURSTS_MAX` bursts."""
     return sum(isinstance(step, Burst) for step in draft.steps) < BURSTS_MAX
 
 

@@ -1,6 +1,6 @@
-"""SIGKILL to a replica, or to a part of it.
+"""The step `kill`: send SIGKILL to a replica, or to some of its processes.
 
-It lands when every process in its scope was seen to be gone. Heal respawns the replica, if it is dead.
+The step lands when every process in its scope was seen to be gone. If the replica is dead after the plan, heal can start it again.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from graphquake.harness.spec.steps.respawn import Respawn
 from graphquake.harness.spec.steps.wait import PLAN_WAITS_MAX_S, Wait, WaitReady
 from graphquake.harness.spec.table import did_you_mean
 
-# An outage that lasts so much longer than the graph may lag shows whether the graph says the truth then, in seconds.
+# A drawn outage lasts longer than `outage_shows_s` by this time, in seconds. So the run also sees what the graph lists after that.
 BEYOND_NOTICE_S: Final = 0.2
-# The steps of an outage: kill, wait.
+# The number of steps of the rule `outage`: kill, wait.
 OUTAGE_STEPS: Final = 2
-# The steps of a restart: kill, respawn, wait.
+# The number of steps of the rule `restart`: kill, respawn, wait.
 RESTART_STEPS: Final = 3
-# The short waits of a restart, in seconds.
+# The short waits that the rule `restart` may choose after its respawn, in seconds.
 SHORT_S: Final = (0.1, 0.35)
 
 
 @dataclass(frozen=True, slots=True)
 class Kill(Aimed):
-    """SIGKILL.
+    """Send SIGKILL to a replica.
 
     Attributes:
-        scope: how much of the replica is killed.
+        scope: the processes of the replica that are killed: all, the main process alone, or one child process.
     """
 
     scope: Scope = TREE
@@ -61,13 +61,13 @@ class Kill(Aimed):
 
     @classmethod
     def parse(cls, found: re.Match[str]) -> Kill:
-        """The step from its text form."""
+        """Return the step that a text form describes."""
         scope = scope_of(found["scope"] or TREE.value, int(found["child"] or 0))
         return cls(found["role"], int(found["index"]), scope)
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """A kill, a kill and a respawn, or a kill and a wait that outlasts the time for which the outage stays hidden."""
+        """Draw a kill alone, a kill with a respawn, or a kill with a wait of more than `outage_shows_s` seconds."""
         return (
             Rule("kill", _kill, at=cls.at),
             Rule(
@@ -84,19 +84,19 @@ class Kill(Aimed):
         )
 
     def feature(self, graph: Graph) -> str:
-        """Kills of another part show something else."""
+        """Return a text with the role and the scope: kills with different scopes count as different."""
         del graph
         name = self.scope.name if isinstance(self.scope, Child) else self.scope.value
         return f"kill {self.role} {name}"
 
     def effect(self, graph: Graph) -> Effect:
-        """A child takes its replica along only if the graph file says so."""
+        """Return `kills` for a whole replica. For a child, return `dooms` if the replica dies with this child, else `nothing`."""
         if isinstance(self.scope, Whole):
             return "kills"
         return "dooms" if self.scope.name in graph.role(self.role).dies_with else "nothing"
 
     def check(self, model: GraphModel) -> str | None:
-        """The role needs to have a child of that name."""
+        """Return None if the graph has the replica and the role has the child in the scope. Otherwise return the reason."""
         if said := model.unknown(self.aim):
             return said
         if isinstance(self.scope, Whole):
@@ -108,7 +108,10 @@ class Kill(Aimed):
         return f'{self.role} has no child "{self.scope.name}"{near}'
 
     def possible(self, model: GraphModel) -> str | None:
-        """A stalled replica can only be killed as a whole: the rest would not see that a part is gone."""
+        """Return the reason why this kill is not possible now, or None if it is possible.
+
+        A stalled replica can only be killed with all its processes. Its stopped processes would not notice the death of one of them.
+        """
         if said := self.check(model):
             return said
         if not model.lives(self.aim):
@@ -118,7 +121,7 @@ class Kill(Aimed):
         return None
 
     async def run(self, scene: Scene) -> Landed:
-        """Kill, and see that it is gone."""
+        """Kill the processes in the scope, and wait until all of them are gone."""
         return await scene.target.kill(self.aim, self.scope)
 
 
@@ -136,7 +139,7 @@ def _may_restart(draft: Draft) -> bool:
 
 
 def _restart(draft: Draft, pick: Pick) -> Iterator[Step]:
-    """Later steps meet the next incarnation, which may be young or not yet up. Or the next incarnation dies at once."""
+    """Yield a kill, a respawn of the same replica, and a wait. In half of the draws, then kill the new incarnation, too."""
     replica = pick.replica
     yield Kill.at(replica)
     yield Respawn.at(replica)
@@ -160,6 +163,6 @@ def _may_outage(draft: Draft) -> bool:
 
 
 def _outage(draft: Draft, pick: Pick) -> Iterator[Step]:
-    """The replica stays away for longer than leases hide it."""
+    """Yield a kill and a wait, in which the replica is dead for longer than the graph may still list it."""
     yield Kill.at(pick.replica)
     yield Wait(round(_outage_s(draft.model.spec), 2))

@@ -1,12 +1,12 @@
-"""A kind of step: one class in one file, found by the table.
+"""The base class of all kinds of steps. Each kind is one subclass in its own file, and stands in the list `KINDS` of `table`.
 
-A fault touches many parts: plans are read, drawn, checked against a model, carried out, undone, judged and shrunk. Each of these parts
-once had a branch for each kind, so that a new kind meant a change in nine modules. Now a kind is one class. It answers all those
-questions itself, and the parts only ask. The price is that a kind knows a little of each part. It sees them through small protocols
-(`Graph`, `Actions`, `Draft`, `Pick`), so that it needs neither Hypothesis nor a live graph.
+Many parts of Graphquake deal with steps: steps are read, drawn, checked against a model, carried out, undone, judged and shrunk. If
+each part had a branch for each kind, a new kind would change nine modules. So the class of a kind answers the questions of all parts. The
+price is that a kind knows a little of each part. It uses small protocols (`Graph`, `Actions`, `Draft`, `Pick`), so a kind needs neither
+Hypothesis nor a live graph.
 
-To add a kind, write a subclass of `Step` in a new file, and add it to `KINDS` in `table`. The smallest kind is a step without an effect. It
-needs a text form and an action:
+To add a kind, write a subclass of `Step` in a new file, and add it to `KINDS` in `table`. The smallest kind is a step without an effect.
+Such a kind needs a text form and an action:
 
     @dataclass(frozen=True, slots=True)
     class Rest(Step):
@@ -26,14 +26,14 @@ needs a text form and an action:
 
 Then add, one at a time and only where the default is wrong:
 
-- `rules`, so that it is drawn;
-- `is_fault`, if it takes something away. A fault must prove that it landed. Its aims are in `aims`, also if there are several;
-- `effect`, `check` and `possible`, so that the model knows the state after it, and when it is possible;
-- `lasts_s` and `undo`, if it goes on after it has landed. Infinite means until heal;
-- `knobs` for its numbers and `simpler` for other steps that do less, so that it is shrunk;
+- `rules`, so that searches draw the step;
+- `is_fault`, if the step takes something away from the graph. A fault must prove that it landed. `aims` gives all its target replicas;
+- `effect`, `check` and `possible`, so that the model knows when the step is possible, and the state of the graph after it;
+- `lasts_s` and `undo`, if the step acts on the graph after it has landed. Infinity means until heal;
+- `knobs` for the numbers of the step and `simpler` for other steps that do less, so that the step is shrunk;
 - `prior`, the share of failures that need a step of this kind.
 
-`test_steps` adds a kind in this way and takes it through all of that.
+`test_steps` adds a new kind in this way, and tests that it is read, drawn, carried out and shrunk.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from graphquake.harness.spec.steps.model import Graph, GraphModel, Ongoing
 
 T = TypeVar("T")
 
-# A plan is for minutes of live time, not hours: bounds on numbers that come from outside.
+# The longest wait, stall, burst or stay that a plan may ask for, in seconds: a run takes minutes, not hours.
 WAIT_MAX_S: Final = 600.0
 ROLE: Final = r"(?P<role>[A-Za-z_][\w-]*) (?P<index>\d{1,6})"
 SECONDS: Final = r"\d{1,9}(?:\.\d{1,9})?"
@@ -66,10 +66,16 @@ Effect: TypeAlias = Literal["nothing", "ends", "kills", "dooms", "stops", "start
 
 
 def number(text: str, least: float, most: float, what: str) -> float:
-    """A number of a step's text, at the precision that the text form shows.
+    """Return the number that a part of a step's text stands for, rounded to two decimals, the precision of the text form.
+
+    Args:
+        text: the number as text.
+        least: the least allowed number.
+        most: the largest allowed number.
+        what: the meaning or the unit of the number, for the error message, e.g. "seconds".
 
     Raises:
-        ValueError: if it is out of bounds.
+        ValueError: if the number is out of these bounds.
     """
     value = round(float(text), 2)
     if not least <= value <= most:
@@ -81,44 +87,49 @@ def number(text: str, least: float, most: float, what: str) -> float:
 
 
 class Draft(Protocol):
-    """A plan that is being drawn, as a rule sees it."""
+    """A plan that is being drawn, with the properties that a rule may use.
+
+    Attributes:
+        model: the state that the graph should have after the steps so far.
+        steps: the steps so far.
+    """
 
     model: GraphModel
     steps: list[Step]
 
     @property
     def room(self) -> int:
-        """The number of steps that may still be added."""
+        """The number of steps that may still be added to the plan."""
         ...
 
     def may_fault(self) -> bool:
-        """True if one more fault may be drawn."""
+        """True if the plan has room for one more fault."""
         ...
 
     def waited_s(self) -> float:
-        """The time that the plan waits so far, in seconds."""
+        """Return the sum of the waits in the plan so far, in seconds."""
         ...
 
 
 class Pick(Protocol):
-    """The choices of one draw. Only plain values are chosen among, so a kind needs no Hypothesis."""
+    """The choices of one draw. A kind only chooses among plain values, so it does not depend on Hypothesis."""
 
     @property
     def replica(self) -> Replica:
-        """The replica that was chosen among those that `Rule.at` allows."""
+        """The replica that was chosen for the step of `Rule.at`. That step is possible at this replica."""
         ...
 
     @property
     def ahead(self) -> Mapping[str, Any]:
-        """The values that were chosen from `Rule.ahead`, by name."""
+        """The chosen value for each name in `Rule.ahead`."""
         ...
 
     def one_of(self, values: Sequence[T]) -> T:
-        """One of some values. Name a value twice to make it twice as likely."""
+        """Choose one of some values. A value that is given twice is twice as likely."""
         ...
 
     def flag(self) -> bool:
-        """True or False."""
+        """Choose True or False."""
         ...
 
 
@@ -126,21 +137,22 @@ FLAG: Final = (False, True)
 
 
 def always(_: Draft) -> bool:
-    """The condition of a rule that is always possible."""
+    """Return True: the condition of a rule that may be used for every draft."""
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One way to draw steps of a kind. All rules that apply are equally likely, so a kind with two rules is drawn twice as often.
+    """One way to draw steps of a kind. All rules that may be used are equally likely, so a kind with two rules is drawn twice as often.
 
     Attributes:
-        name: the name of the rule. The rules of all kinds are ordered by it.
-        make: yields the steps that are added to the plan. The draft holds each of them when the next one is asked for.
-        may: the condition, in addition to room for one more step and the limit on faults.
-        at: the step at a given replica. The rule then picks a replica at which that step is possible. None if it does not pick one.
-        ahead: values to choose among before `make` is called, by name. Use `FLAG` for a flag.
-        picks: `make` chooses among values. This follows from `at`.
+        name: the name of the rule. The rules of all kinds are sorted by name.
+        make: yields the steps to add to the plan. Each step is in the draft before `make` continues.
+        may: the condition under which the rule may be used. Room for one more step and the limit on faults are checked besides.
+        at: makes the step at a given replica. A replica at which this step is possible is then chosen before `make` is called. None if
+            the rule does not need a replica.
+        ahead: for each name, the values among which one is chosen before `make` is called. Use `FLAG` for True or False.
+        picks: must be true if `make` calls `one_of` or `flag` of its `Pick` and `at` is None. It has no effect if `at` is set.
     """
 
     name: str
@@ -159,12 +171,12 @@ class Knob:
     """A number of a step that the shrinker may lower.
 
     Attributes:
-        name: the field that holds it.
-        unit: the least difference that matters.
-        least: the least value that is worth a run. Smaller ones are as good as it.
-        seldom: it matters in few failures.
-        matters: it is known to matter: at its least value the step would have no effect.
-        is_time: the run takes longer when it is large.
+        name: the field of the step that holds the number.
+        unit: the least difference between two values that the shrinker tries.
+        least: the lowest value that the shrinker tries.
+        seldom: true if the number matters in few failures. The shrinker first lowers all such numbers together, in one run.
+        matters: true if the failure is known not to occur at `least`. The shrinker then does not try that value.
+        is_time: true if a larger number makes the run longer.
     """
 
     name: str
@@ -183,14 +195,14 @@ class Step(ABC):
     """One action of a plan.
 
     Attributes:
-        verb: the first word of the text form. Two kinds may share it.
-        form: the text form, as an error message shows it.
+        verb: the first word of the text form. Two kinds may have the same verb.
+        form: the text form with words in capitals for its parts, for error messages, e.g. `stall ROLE INDEX for T s`.
         pattern: the text form as a regular expression.
-        is_fault: it takes something away from the graph. A fault that did not land makes the run invalid.
-        repairs: it brings back what an earlier fault took from its aims.
-        is_wait: it only lets time pass.
-        adds_load: it sends requests.
-        prior: the share of failures that need a step of this kind, counted over simulated failures.
+        is_fault: true if the step takes something away from the graph. A fault that did not land makes the run invalid.
+        repairs: true if the step undoes an earlier fault at the same replicas, as a respawn does.
+        is_wait: true if the step only lets time pass.
+        adds_load: true if the step sends requests.
+        prior: the share of failures that need a step of this kind, 0 to 1, counted over simulated failures.
     """
 
     verb: ClassVar[str]
@@ -206,12 +218,15 @@ class Step(ABC):
 
     @abstractmethod
     def __str__(self) -> str:
-        """The text form."""
+        """Return the text form of the step, e.g. `kill decode 0`."""
 
     @classmethod
     @abstractmethod
     def parse(cls, found: re.Match[str]) -> Step:
-        """The step from its text form.
+        """Return the step that a text form describes.
+
+        Args:
+            found: the match of `pattern` with the whole text.
 
         Raises:
             ValueError: if a number is out of bounds.
@@ -221,11 +236,11 @@ class Step(ABC):
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """The ways in which steps of this kind are drawn. Empty if it is only written by hand."""
+        """Return the rules by which steps of this kind are drawn. Empty if such steps are never drawn, only written by hand."""
         return ()
 
     def feature(self, graph: Graph) -> str:
-        """The step without its numbers: steps with the same text show the same, so one of them is worth a run."""
+        """Return the text of the step without its exact numbers. A search prefers plans whose steps have texts that few runs had."""
         del graph
         return " ".join([self.verb, *dict.fromkeys(one.role for one in self.aims)])
 
@@ -233,37 +248,37 @@ class Step(ABC):
 
     @property
     def waits_s(self) -> float:
-        """The time that the step lets pass, in seconds."""
+        """The time that the step waits, in seconds, or 0 if it does not wait for a given time."""
         return 0.0
 
     @property
     def lasts_s(self) -> float:
-        """The time from when the step has landed until it is undone, in seconds, or infinity if only heal undoes it."""
+        """The time from the landing of the step to its undo, in seconds. 0 if there is nothing to undo, infinity if only heal undoes it."""
         return 0.0
 
     @property
     def sends_s(self) -> float:
-        """The time over which the step sends requests, in seconds."""
+        """The time over which the step sends requests, in seconds, or 0 if it sends none or all at once."""
         return 0.0
 
     # ---- the model
 
     @property
     def aims(self) -> tuple[Replica, ...]:
-        """The replicas that it acts on."""
+        """The replicas that the step acts on."""
         return ()
 
     def effect(self, graph: Graph) -> Effect:
-        """The effect on the replicas that it aims at."""
+        """Return the effect of the step on the replicas in `aims` (see `Effect`)."""
         del graph
         return "nothing"
 
     def check(self, model: GraphModel) -> str | None:
-        """The reason why the graph can never take this step, or None if it can."""
+        """Return the reason why the step is impossible in every state of the graph, or None if some state allows it."""
         return next((said for said in map(model.unknown, self.aims) if said), None)
 
     def possible(self, model: GraphModel) -> str | None:
-        """The reason why the step is not possible now, or None if it is."""
+        """Return the reason why the step is impossible in the present state of the model, or None if it is possible."""
         if said := self.check(model):
             return said
         for replica in self.aims:
@@ -274,7 +289,7 @@ class Step(ABC):
         return None
 
     def after(self, model: GraphModel) -> GraphModel:
-        """The model after this step."""
+        """Return the model after this step."""
         effect = self.effect(model.spec)
         if self.lasts_s:
             ongoing = Ongoing(self.verb, self.aims, self.lasts_s, stops=effect == "stops")
@@ -292,30 +307,38 @@ class Step(ABC):
 
     @abstractmethod
     async def run(self, scene: Scene) -> Landed:
-        """Carry the step out, and prove that it took effect. It ends when it has, not when its consequences are over."""
+        """Carry out the step, and prove that it took effect. Return as soon as it has landed, even if it still acts on the graph."""
 
     async def undo(self, scene: Scene) -> Landed:
-        """End the effects that have lasted since the step landed. It is called once, `lasts_s` after that or at heal."""
+        """Undo a step that still acts on the graph. A run calls this once: `lasts_s` after the step has landed, or at heal."""
         del scene
         return landed_now("nothing to undo")
 
     # ---- shrinking
 
     def knobs(self) -> tuple[Knob, ...]:
-        """Its numbers, in the order in which they are lowered."""
+        """Return the numbers of the step that the shrinker may lower, in the order in which it lowers them."""
         return ()
 
     def turned(self, name: str, value: float) -> Step:
-        """The step with another value of a number."""
+        """Return the step with another value of one number.
+
+        Args:
+            name: the field of the step that holds the number.
+            value: the new value.
+        """
         whole = isinstance(getattr(self, name), int)
         return replace(self, **{name: round(value) if whole else round(value, 2)})
 
     def simpler(self) -> Iterator[Step]:
-        """Other steps that do less, the simplest first, beyond lower numbers. Each must be covered by this one, see `covers`."""
+        """Yield other steps that do less than this step, the simplest first. This step must cover each of them (see `covers`).
+
+        The shrinker tries them in place of this step. Steps that only have lower numbers do not belong here: `knobs` gives those.
+        """
         yield from ()
 
     def covers(self, other: Step) -> bool:
-        """True if this step does at least as much as another: the same, with numbers that are at least as large."""
+        """True if this step does at least as much as another step: both are equal, but the numbers of this step may be larger."""
         if type(self) is not type(other):
             return False
         names = [knob.name for knob in self.knobs()]
@@ -326,39 +349,48 @@ class Step(ABC):
         )
 
     def moved(self, to: Callable[[Replica], Replica]) -> Self:
-        """The same step at other replicas."""
+        """Return the same step at other replicas.
+
+        Args:
+            to: gives the new replica for each present one.
+        """
         del to
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Aimed(Step):
-    """A step that aims at one replica."""
+    """A step that aims at one replica.
+
+    Attributes:
+        role: the role of the replica.
+        index: the number of the replica within its role, from 0.
+    """
 
     role: str
     index: int
 
     @property
     def aims(self) -> tuple[Replica, ...]:
-        """The one replica."""
+        """The replica that the step aims at, as the only item."""
         return (Replica(self.role, self.index),)
 
     @property
     def aim(self) -> Replica:
-        """The replica."""
+        """The replica that the step aims at."""
         return Replica(self.role, self.index)
 
     def moved(self, to: Callable[[Replica], Replica]) -> Self:
-        """The same step at another replica."""
+        """Return the same step at the replica that `to` gives for the present one."""
         new = to(self.aim)
         return replace(self, role=new.role, index=new.index)
 
     @classmethod
     def at(cls, replica: Replica) -> Self:
-        """The step at a replica, with the defaults of its kind."""
+        """Return a step of this kind at a replica. Its other fields have their default values."""
         return cls(replica.role, replica.index)
 
 
 def disturbs(step: Step) -> bool:
-    """True if the step takes something away, or adds load."""
+    """True if the step is a fault or sends requests."""
     return step.is_fault or step.adds_load

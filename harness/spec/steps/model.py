@@ -1,9 +1,10 @@
 """A model of the graph: which replicas should be alive after the steps so far.
 
-The model is pure data. It decides which steps are possible, when plans are drawn and when they are shrunk.
-It models what should happen. If a respawned replica does not come up, the run finds that out, not the model.
+The model is pure data. It decides which steps are possible when a plan is drawn, checked or shrunk. The model assumes that every step has
+its intended effect. For example, it assumes that a respawned replica becomes ready. Only the run finds out if that is false.
 
-A step that goes on after it has landed is an `Ongoing` entry of the model, until its time is over. The kinds do not need separate fields.
+Some steps, such as a stall, act on the graph after they have landed. Such a step is an `Ongoing` entry of the model until its time is
+over. So a new kind of step does not need a new field of the model.
 """
 
 from __future__ import annotations
@@ -16,33 +17,33 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves
 from graphquake.harness.spec.table import did_you_mean
 
-# The supervisor starts a dead replica after its delay, and a start takes about this long.
+# The time that the supervisor needs to start a dead replica, in seconds. It comes on top of `restart_delay_s`.
 RESPAWN_S: Final = 0.1
-# So many replicas are listed in an error message.
+# The largest number of replicas that an error message names.
 LISTED_MAX: Final = 4
 
 
 class Role(Protocol):
-    """The facts about a role that steps need. `RoleSpec` has them."""
+    """The properties of a role that steps use. `RoleSpec` has these properties."""
 
     @property
     def name(self) -> str:
-        """The name in the graph file."""
+        """The name of the role in the graph file."""
         ...
 
     @property
     def replicas(self) -> int:
-        """The number of replicas."""
+        """The number of replicas of the role."""
         ...
 
     @property
     def children(self) -> Mapping[str, str]:
-        """The child processes that a kill may aim at."""
+        """The child processes that a kill may aim at: name in plans -> process name."""
         ...
 
     @property
     def dies_with(self) -> tuple[str, ...]:
-        """The children whose death ends the replica, by design."""
+        """The names of the children whose death ends the replica by design."""
         ...
 
     @property
@@ -52,14 +53,15 @@ class Role(Protocol):
 
 
 class Graph(Protocol):
-    """The facts about a graph that steps need. `GraphSpec` has them.
+    """The properties of a graph that steps use. `GraphSpec` has these properties.
 
-    The graph file contains plans, so `GraphSpec` depends on the steps, and steps can't depend on it.
+    A graph file contains plans, so the module of `GraphSpec` imports the steps. The steps can't import `GraphSpec`, so they use this
+    protocol.
     """
 
     @property
     def name(self) -> str:
-        """The name in the graph file."""
+        """The name of the graph in its file."""
         ...
 
     @property
@@ -69,7 +71,7 @@ class Graph(Protocol):
 
     @property
     def entry_role(self) -> Role:
-        """The role that clients talk to."""
+        """The role that clients send requests to."""
         ...
 
     @property
@@ -79,52 +81,52 @@ class Graph(Protocol):
 
     @property
     def restart(self) -> str:
-        """`always` if the supervisor brings back what died, `never` if only a step or heal does."""
+        """`always` if the supervisor restarts dead replicas, `never` if only a step or heal restarts them."""
         ...
 
     @property
     def restart_delay_s(self) -> float:
-        """The time from a death to the restart by the supervisor, in seconds."""
+        """The time that the supervisor waits before it restarts a dead replica, in seconds."""
         ...
 
     @property
     def lease_s(self) -> float:
-        """The lease, in seconds, or 0 if the graph has none."""
+        """The time for which the graph may list a dead replica, in seconds, or 0 if the graph has no leases."""
         ...
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """The verbs of the faults that may be drawn."""
+        """The verbs of the faults that a search may draw, e.g. `kill`."""
         ...
 
     @property
     def outage_shows_s(self) -> float:
-        """An outage that lasts longer than this is visible in all that the graph says, in seconds."""
+        """The longest time for which the graph may still list a dead replica, in seconds: the lease plus the bound of `views_agree`."""
         ...
 
     @property
     def ready_within_s(self) -> float:
-        """The longest time that the file gives a role to become ready, in seconds."""
+        """The largest `within_s` of all readiness probes, in seconds, or 0 if no role has a readiness probe."""
         ...
 
     def role(self, name: str) -> Role:
-        """The role of that name. A missing role is a KeyError."""
+        """Return the role with this name. Raise KeyError if the graph has no such role."""
         ...
 
     def replicas(self) -> list[Replica]:
-        """Every replica, in the order of the file."""
+        """Return every replica, in the order of the file."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Ongoing:
-    """A step that has landed and still goes on.
+    """A step that has landed and still acts on the graph, such as a stall before its SIGCONT.
 
     Attributes:
-        verb: the kind of the step.
-        aims: the replicas that it acts on.
-        left_s: the time until it is undone, in seconds, or infinity if only heal undoes it.
-        stops: its replicas do no work while it goes on.
+        verb: the verb of the step.
+        aims: the replicas that the step acts on.
+        left_s: the time until the step is undone, in seconds, or infinity if only heal undoes the step.
+        stops: true if the replicas in `aims` do no work until the step is undone.
     """
 
     verb: str
@@ -135,12 +137,13 @@ class Ongoing:
 
 @dataclass(frozen=True, slots=True)
 class GraphModel:
-    """The graph as it should be.
+    """The state that the graph should have after some steps. Every method that begins with `with_` returns a changed copy.
 
     Attributes:
+        spec: the graph.
         dead: replicas without a process.
-        ending: replicas that got SIGTERM.
-        coming: dead replicas that the supervisor brings back (`restart = "always"`).
+        ending: replicas that got SIGTERM and were not started again.
+        coming: dead replicas that the supervisor will restart (`restart = "always"`).
         ongoing: the steps that still act on the graph.
     """
 
@@ -153,19 +156,19 @@ class GraphModel:
     # ---- the state
 
     def lives(self, replica: Replica) -> bool:
-        """True if the replica runs and does not shut down."""
+        """True if the replica is not dead and is not shutting down. A stalled replica lives, too."""
         return replica not in self.dead | self.ending | self.coming
 
     def is_stopped(self, replica: Replica) -> bool:
-        """True while an ongoing step keeps the replica from all work."""
+        """True if an ongoing step, such as a stall, stops the replica."""
         return any(one.stops and replica in one.aims for one in self.ongoing)
 
     def works(self, replica: Replica) -> bool:
-        """True if the replica lives and is able to work."""
+        """True if the replica lives and is not stopped."""
         return self.lives(replica) and not self.is_stopped(replica)
 
     def serves(self) -> bool:
-        """True if a path is up: an entry, and one replica of each role that a request needs."""
+        """True if a path is up: one replica of the entry role works, and one of each role that a request needs."""
         return self._role_works(self.spec.entry_role.name) and self.spec.serves.holds_by(
             self._role_works
         )
@@ -174,7 +177,7 @@ class GraphModel:
         return any(self.works(Replica(role, i)) for i in range(self.spec.role(role).replicas))
 
     def unknown(self, replica: Replica) -> str | None:
-        """The reason why the graph does not have this replica, or None if it has it."""
+        """Return None if the graph has this replica. Otherwise return the text of an error: the role or the index does not exist."""
         roles = {role.name: role for role in self.spec.roles}
         if replica.role not in roles:
             near = did_you_mean(replica.role, roles)
@@ -188,28 +191,28 @@ class GraphModel:
     # ---- changes by steps
 
     def with_ended(self, replica: Replica) -> Self:
-        """The replica is dead, and what went on at it alone is over."""
+        """Return the model after the death of a replica. Steps that were ongoing at this replica alone are over."""
         left = frozenset(one for one in self.ongoing if one.aims != (replica,))
         if self.spec.restart == "always":
             return replace(self, coming=self.coming | {replica}, ongoing=left)
         return replace(self, dead=self.dead | {replica}, ongoing=left)
 
     def with_ending(self, replica: Replica) -> Self:
-        """The replica shuts down."""
+        """Return the model after SIGTERM to a replica. If the supervisor restarts replicas, the replica counts as dead at once."""
         if self.spec.restart == "always":
             return self.with_ended(replica)
         return replace(self, ending=self.ending | {replica})
 
     def with_started(self, replica: Replica) -> Self:
-        """The replica has a new incarnation."""
+        """Return the model after a respawn of a replica: the replica is not dead and is not shutting down."""
         return replace(self, dead=self.dead - {replica}, ending=self.ending - {replica})
 
     def with_ongoing(self, ongoing: Ongoing) -> Self:
-        """A step goes on."""
+        """Return the model with one more ongoing step."""
         return replace(self, ongoing=self.ongoing | {ongoing})
 
     def later(self, for_s: float) -> Self:
-        """Time has passed: ongoing steps end, and the supervisor restarts what died."""
+        """Return the model `for_s` seconds later. Ongoing steps may be over, and the supervisor may have restarted dead replicas."""
         enough = for_s >= self.spec.restart_delay_s + RESPAWN_S
         left = (replace(one, left_s=round(one.left_s - for_s, 2)) for one in self.ongoing)
         return replace(
@@ -219,6 +222,6 @@ class GraphModel:
         )
 
     def settled(self) -> Self:
-        """Every replica that lives is ready: what ends without help has ended."""
+        """Return the model after a wait until ready: restarts are done, and only the ongoing steps that need heal are left."""
         lasting = frozenset(one for one in self.ongoing if one.left_s == float("inf"))
         return replace(self, coming=frozenset(), ongoing=lasting)

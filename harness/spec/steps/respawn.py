@@ -1,4 +1,7 @@
-"""The start of a dead replica. It lands when the replica has a new pid. Readiness comes later."""
+"""The step `respawn`: start a dead replica again.
+
+The step lands when the replica has a new pid. It does not wait until the replica is ready.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from graphquake.harness.spec.steps.model import Graph, GraphModel
 
 @dataclass(frozen=True, slots=True)
 class Respawn(Aimed):
-    """A new incarnation of a replica."""
+    """Start a new incarnation of a replica."""
 
     verb: ClassVar[str] = "respawn"
     form: ClassVar[str] = "respawn ROLE INDEX"
@@ -29,21 +32,21 @@ class Respawn(Aimed):
 
     @classmethod
     def parse(cls, found: re.Match[str]) -> Respawn:
-        """The step from its text form."""
+        """Return the step that a text form describes."""
         return cls(found["role"], int(found["index"]))
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """Any replica that is dead or shuts down."""
+        """Draw a respawn of any replica that is dead or shuts down."""
         return (Rule("respawn", _draw, at=cls.at),)
 
     def effect(self, graph: Graph) -> Effect:
-        """The replica lives."""
+        """Return `starts`: the replica gets a new incarnation."""
         del graph
         return "starts"
 
     def possible(self, model: GraphModel) -> str | None:
-        """A replica can be respawned if it is dead or shuts down, unless the supervisor restarts it."""
+        """Return None if the replica is dead or shuts down, and the supervisor does not restart replicas. Otherwise return the reason."""
         if said := self.check(model):
             return said
         if model.spec.restart == "always":
@@ -51,12 +54,12 @@ class Respawn(Aimed):
         return f"{self.aim} lives" if model.lives(self.aim) else None
 
     async def run(self, scene: Scene) -> Landed:
-        """Start it."""
+        """Start the replica again. If it still shuts down, first wait for its end."""
         return await bring_back(scene.target, self.aim)
 
 
 async def bring_back(target: Actions, replica: Replica) -> Landed:
-    """Start a replica again. If it still shuts down, wait up to `stop_s`, then kill it."""
+    """Start a replica again. If it still shuts down, first wait for its end, and kill it after `stop_s` seconds."""
     stop_s = target.spec.role(replica.role).stop_s
     drained = ""
     if target.ending(replica):

@@ -1,7 +1,7 @@
-"""SIGSTOP to all processes of a replica, and SIGCONT later.
+"""The step `stall`: send SIGSTOP to all processes of a replica, and SIGCONT later.
 
-It lands when all of them are stopped, and the plan goes on meanwhile. It ends when none is stopped any more. If it lasts longer than a
-lease, a replica returns that the graph has taken for dead.
+The step lands when all these processes are stopped. The plan then goes on with its next step. The stall is over when none of these
+processes is stopped. After a stall that is longer than a lease, a replica comes back that the graph has taken for dead.
 """
 
 from __future__ import annotations
@@ -28,18 +28,20 @@ from graphquake.harness.spec.steps.kind import (
 )
 from graphquake.harness.spec.steps.model import Graph
 
+# The lengths that a draw chooses among, in seconds.
 STALLS_S: Final = (0.2, 0.6, 1.2)
+# A drawn stall that exceeds the lease is longer than the lease by this time, in seconds.
 BEYOND_LEASE_S: Final = 1.0
-# A patient observer takes a stall of this length for a death, in seconds.
+# A stall of at least this length counts as long, in seconds: other processes may take the replica for dead.
 LONG_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Stall(Aimed):
-    """SIGSTOP.
+    """Send SIGSTOP to all processes of a replica, and SIGCONT later.
 
     Attributes:
-        for_s: the time until SIGCONT, in seconds.
+        for_s: the time from SIGSTOP to SIGCONT, in seconds.
     """
 
     for_s: float
@@ -55,51 +57,51 @@ class Stall(Aimed):
 
     @classmethod
     def parse(cls, found: re.Match[str]) -> Stall:
-        """The step from its text form."""
+        """Return the step that a text form describes."""
         for_s = number(found["for"], 0.01, WAIT_MAX_S, "seconds")
         return cls(found["role"], int(found["index"]), for_s)
 
     @classmethod
     def at(cls, replica: Replica) -> Stall:
-        """A short stall of a replica."""
+        """Return the shortest stall of a replica that is drawn."""
         return cls(replica.role, replica.index, STALLS_S[0])
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """At any replica that works."""
+        """Draw a stall of any replica that lives and is not stalled."""
         return (Rule("stall", _draw, at=cls.at),)
 
     def feature(self, graph: Graph) -> str:
-        """Its length matters against the lease and against patience."""
+        """Return a text with the role and the class of the length: `short`, `long`, or `beyond a lease`."""
         beyond = graph.lease_s and self.for_s > graph.lease_s
         length = "beyond a lease" if beyond else "long" if self.for_s >= LONG_S else "short"
         return f"stall {self.role} {length}"
 
     @property
     def lasts_s(self) -> float:
-        """The time until SIGCONT."""
+        """The time from SIGSTOP to SIGCONT, in seconds."""
         return self.for_s
 
     def effect(self, graph: Graph) -> Effect:
-        """The replica does no work meanwhile."""
+        """Return `stops`: the replica does no work until SIGCONT."""
         del graph
         return "stops"
 
     async def run(self, scene: Scene) -> Landed:
-        """Stop it, and see that it is stopped."""
+        """Stop all processes of the replica, and wait until each is stopped."""
         return await scene.target.stall(self.aim)
 
     async def undo(self, scene: Scene) -> Landed:
-        """Let it go on, and see that it does."""
+        """Continue all processes of the replica, and wait until none is stopped."""
         return await scene.target.resume(self.aim)
 
     def knobs(self) -> tuple[Knob, ...]:
-        """Its length."""
+        """Return one number: the length of the stall."""
         return (Knob("for_s", 0.01, 0.05, is_time=True),)
 
 
 def _draw(draft: Draft, pick: Pick) -> Iterator[Step]:
-    """If the graph has leases, one stall in four lasts longer than they do."""
+    """Yield one stall. If the graph has leases, one drawn stall in four lasts longer than a lease."""
     replica, lease_s = pick.replica, draft.model.spec.lease_s
     beyond = [lease_s + BEYOND_LEASE_S] if lease_s else []
     yield Stall(replica.role, replica.index, pick.one_of([*STALLS_S, *beyond]))

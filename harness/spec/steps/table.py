@@ -1,4 +1,4 @@
-"""The one list of all kinds of steps. A kind that is not in it is neither read nor drawn."""
+"""The list of all kinds of steps. A kind that is not in this list is neither read from plans nor drawn."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ KINDS: Final[list[type[Step]]] = [Kill, Terminate, Stall, Respawn, Burst, Wait, 
 
 
 def fault_verbs() -> tuple[str, ...]:
-    """The verbs of the faults, as plans and graph files spell them."""
+    """Return the verb of each kind of fault, as plans and graph files spell it, e.g. `kill`."""
     return tuple(dict.fromkeys(kind.verb for kind in KINDS if kind.is_fault))
 
 
 def rules() -> list[tuple[type[Step], Rule]]:
-    """Every rule by which steps are drawn, with its kind."""
+    """Return every rule by which steps are drawn, as (kind of step, rule)."""
     return [(kind, rule) for kind in KINDS for rule in kind.rules()]
 
 
 def parse_step(text: str) -> Step:
-    """One step from its line of text.
+    """Return the step that one line of text describes, e.g. `kill decode 0`.
 
     Raises:
-        ValueError: if the text is not a step. It names the text that was found and a correct one. The caller adds the file and the place.
+        ValueError: if the text is not a step. The message names the text that was found and the correct form. The caller adds the file
+            and the number of the step.
     """
     line = " ".join(text.split())
     verb = line.partition(" ")[0]

@@ -1,6 +1,6 @@
-"""SIGTERM to the main process of a replica.
+"""The step `terminate`: send SIGTERM to the main process of a replica.
 
-It lands when the signal is sent: the replica may take its time to drain. Heal respawns it.
+The step lands when the signal is sent, because the replica may first finish its requests. After the plan, heal can start the replica again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphquake.harness.spec.steps.model import Graph
 
 @dataclass(frozen=True, slots=True)
 class Terminate(Aimed):
-    """SIGTERM."""
+    """Send SIGTERM to the main process of a replica."""
 
     verb: ClassVar[str] = "terminate"
     form: ClassVar[str] = "terminate ROLE INDEX"
@@ -30,21 +30,21 @@ class Terminate(Aimed):
 
     @classmethod
     def parse(cls, found: re.Match[str]) -> Terminate:
-        """The step from its text form."""
+        """Return the step that a text form describes."""
         return cls(found["role"], int(found["index"]))
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """At any replica that works."""
+        """Draw a SIGTERM to any replica that lives and is not stalled."""
         return (Rule("terminate", _draw, at=cls.at),)
 
     def effect(self, graph: Graph) -> Effect:
-        """The replica takes no new work from then on, though its process may live for seconds."""
+        """Return `ends`: the replica takes no new work after the signal, though its process may live for seconds."""
         del graph
         return "ends"
 
     async def run(self, scene: Scene) -> Landed:
-        """Send the signal."""
+        """Send SIGTERM to the main process, and do not wait for its end."""
         return await scene.target.terminate(self.aim)
 
 

@@ -1,4 +1,4 @@
-"""Waits: for a time, or until every replica that lives is ready."""
+"""The steps `wait T s` and `wait until ready`: let time pass, or wait until every replica that lives is ready."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from graphquake.harness.spec.steps.kind import (
 )
 from graphquake.harness.spec.steps.model import GraphModel
 
-# The longest time that a drawn plan waits in all.
+# The largest sum of the waits of a drawn plan, in seconds.
 PLAN_WAITS_MAX_S: Final = 6.0
-# Log-uniform from 20 ms to 2 s: a race needs a short wait as often as a slow clean-up needs a long one.
+# The waits that a draw chooses among, in seconds: log-uniform from 20 ms to 2 s. Some failures need a short wait, as a race does. As many
+# need a long wait, as a slow clean-up does.
 WAITS_S: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.0)
-# `wait until ready` waits so much longer than the roles' own `within_s` allow, in seconds.
+# `wait until ready` waits for the largest `within_s` of all roles, and for this time in addition, in seconds.
 READY_SLACK_S: Final = 5.0
 
 
@@ -35,7 +36,7 @@ class Wait(Step):
     """Let time pass.
 
     Attributes:
-        for_s: the time, in seconds.
+        for_s: the time to wait, in seconds.
     """
 
     for_s: float
@@ -51,37 +52,37 @@ class Wait(Step):
 
     @classmethod
     def parse(cls, found: re.Match[str]) -> Wait:
-        """The step from its text form."""
+        """Return the step that a text form describes."""
         return cls(number(found["for"], 0, WAIT_MAX_S, "seconds"))
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """Never twice in a row, and not for longer than the plan may wait in all."""
+        """Draw no two waits in a row, and waits of at most `PLAN_WAITS_MAX_S` seconds in one plan."""
         return (Rule("wait", _draw, _may_wait, ahead={"for_s": WAITS_S}),)
 
     @property
     def waits_s(self) -> float:
-        """The time that passes."""
+        """The time to wait, in seconds."""
         return self.for_s
 
     def after(self, model: GraphModel) -> GraphModel:
-        """Time has passed."""
+        """Return the model `for_s` seconds later."""
         return model.later(self.for_s)
 
     async def run(self, scene: Scene) -> Landed:
-        """Sleep."""
+        """Sleep for `for_s` seconds."""
         del scene
         await asyncio.sleep(self.for_s)
         return landed_now("")
 
     def knobs(self) -> tuple[Knob, ...]:
-        """Its length."""
+        """Return one number: the length of the wait."""
         return (Knob("for_s", 0.01, 0.05, matters=True, is_time=True),)
 
 
 @dataclass(frozen=True, slots=True)
 class WaitReady(Step):
-    """Wait until every replica that lives is ready, and the graph lists at least those."""
+    """Wait until every replica that lives is ready, and the graph lists at least as many replicas as live."""
 
     verb: ClassVar[str] = "wait"
     form: ClassVar[str] = "wait until ready"
@@ -94,21 +95,21 @@ class WaitReady(Step):
 
     @classmethod
     def parse(cls, found: re.Match[str]) -> WaitReady:
-        """The step from its text form."""
+        """Return the step that a text form describes."""
         del found
         return cls()
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """Only while something comes back."""
+        """Draw this wait only while a replica comes back (see `_something_comes`)."""
         return (Rule("wait_until_ready", _draw_ready, _something_comes),)
 
     def after(self, model: GraphModel) -> GraphModel:
-        """All that comes back without help is back."""
+        """Return the model in which every replica that comes back without heal has come back."""
         return model.settled()
 
     async def run(self, scene: Scene) -> Landed:
-        """Wait. A graph that is not ready in time has not failed the step: the promises judge that."""
+        """Wait until every live replica is ready, or until the time is over. The step lands in both cases: promises judge the graph."""
         within_s = READY_SLACK_S + scene.target.spec.ready_within_s
         ready = await scene.target.wait_ready(within_s)
         return landed_now("all ready" if ready else f"not ready within {within_s:g} s")
@@ -124,7 +125,7 @@ def _draw(draft: Draft, pick: Pick) -> Iterator[Step]:
 
 
 def _something_comes(draft: Draft) -> bool:
-    """A replica was respawned, goes on after a stall, or is brought back by the supervisor."""
+    """True if a step since the last wait until ready lets a replica come back: by a respawn, a stall's end, or the supervisor."""
     restarts = draft.model.spec.restart == "always"
     since = itertools.takewhile(lambda s: not isinstance(s, WaitReady), reversed(draft.steps))
     return any(step.is_fault if restarts else step.repairs or step.lasts_s > 0 for step in since)
