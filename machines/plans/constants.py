@@ -18,13 +18,13 @@ from hypothesis.internal.constants_ast import Constants
 
 @contextmanager
 def no_constants_from_source() -> Iterator[None]:
-    """Draw without the constants of loaded modules while the context lasts. The constants of Hypothesis itself stay."""
+    """Let Hypothesis draw without the constants of loaded modules while the context lasts. Its own constants stay in use."""
     if not (hasattr(providers, "_get_local_constants") and hasattr(providers, "CONSTANTS_CACHE")):
         yield
         return
     collect, cache = providers._get_local_constants, providers.CONSTANTS_CACHE  # noqa: SLF001
     providers._get_local_constants = Constants  # noqa: SLF001
-    # The cache holds the constants that other tests of the session found.
+    # The old cache may hold constants that other tests of the session found in the source.
     providers.CONSTANTS_CACHE = type(cache)(cache.max_size)
     try:
         yield

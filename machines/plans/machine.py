@@ -2,12 +2,12 @@
 
 **Rules append, teardown judges.** A rule adds steps to the plan, if a pure model of the graph says that they are possible. No rule
 ever looks at the live graph. The plan is judged once, at teardown. So drawing is deterministic, and the noise of a live system does not
-reach Hypothesis. A machine whose rules act on a live graph dies of `Flaky` errors as soon as a bug does not show in all of its runs. This
-was measured on a simulated graph: 5 of 30 searches ended so at a rate of .9, and 25 of 30 at .6.
+reach Hypothesis. If rules acted on a live graph, a bug that does not show in all runs would end the search with a `Flaky` error. This
+was measured on a simulated graph. If 9 in 10 runs showed the bug, 5 of 30 searches ended with that error. If 6 in 10 did, 25 of 30 ended.
 
 The rules come from the kinds of steps, see `harness.spec.steps`. To draw steps in other ways, subclass `PlanMachine` and add rules whose
-only effect is `self.add(step)`. `self.can(step)` is true if the model
-allows the step. A rule of yours that has the name of a built-in one replaces it.
+only effect is `self.add(step)`. `self.can(step)` is true if the model allows the step. A rule of the subclass replaces a built-in rule of
+the same name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from graphquake.harness.spec.steps.table import rules
 # Longer plans are mostly outage: with 24 steps, no request could be judged in 59% of the plan's time.
 STEPS_MAX: Final = 10
 FAULTS_MAX: Final = 6
-# A stale lease shows itself when it ends. The run outlasts it by this time.
+# A bug with a stale lease shows when the lease ends. So one plan in five lets its run go on for the lease and this time more.
 BEYOND_LEASE_S: Final = 2.0
 
 OnPlan = Callable[[Plan], None]
@@ -40,7 +40,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Pick:
-    """The choices of one draw, made by Hypothesis (see `Pick`)."""
+    """The choices of one draw, made by Hypothesis (see `Pick`).
+
+    Attributes:
+        data: the source of the choices, or None for a rule that does not choose.
+        targets: the replicas that the rule may hit.
+        ahead: the values that Hypothesis chose before the rule ran, by name.
+    """
 
     data: st.DataObject | None
     targets: Sequence[Replica]
@@ -48,7 +54,7 @@ class _Pick:
     _chosen: list[Replica] = field(default_factory=list)
 
     def one_of(self, values: Sequence[T]) -> T:
-        """One of some values."""
+        """One of the given values."""
         assert self.data is not None, "a rule that chooses says so, see Rule.picks"
         return self.data.draw(st.sampled_from(values))
 
@@ -59,7 +65,7 @@ class _Pick:
 
     @property
     def replica(self) -> Replica:
-        """One of the targets: a role first, so that a role with one replica is hit as often as one with four."""
+        """One of the targets. The role is drawn first, so a role with one replica is hit as often as a role with four."""
         if not self._chosen:
             role = self.one_of(list(dict.fromkeys(one.role for one in self.targets)))
             index = self.one_of([one.index for one in self.targets if one.role == role])
@@ -68,9 +74,17 @@ class _Pick:
 
 
 class PlanMachine(RuleBasedStateMachine):
-    """Draws one plan for one graph, and hands it on.
+    """Draws one plan for one graph, and passes the plan to `on_plan`.
 
-    Class attributes are set by `machine_for`.
+    Attributes:
+        spec: the graph. Set by `machine_for`.
+        on_plan: the function that receives the finished plan. Set by `machine_for`.
+        model: the state of the graph after the steps so far, as predicted.
+        steps: the steps so far.
+        length: the number of steps at which the plan is full.
+        stay_s: how long the run goes on after the last step, in seconds.
+        keeps_path: if true, no fault may take away the last path.
+        focus: the only role that faults and respawns may hit, or empty for every role.
     """
 
     spec: ClassVar[GraphSpec]
@@ -102,22 +116,23 @@ class PlanMachine(RuleBasedStateMachine):
         return self.has_room and sum(step.is_fault for step in self.steps) < FAULTS_MAX
 
     def waited_s(self) -> float:
-        """The time that the plan waits so far, in seconds."""
+        """The sum of the waits that the plan has so far, in seconds."""
         return sum(step.waits_s for step in self.steps)
 
     def may(self, kind: type[Step], one: Rule) -> bool:
-        """True if a rule applies."""
+        """True if a rule may add steps now. That needs room, an allowed kind of step, a possible target, and the rule's own condition."""
         if kind.is_fault and not (self.may_fault() and kind.verb in self.spec.faults):
             return False
         return self.has_room and one.may(self) and (one.at is None or bool(self.targets(one.at)))
 
     def targets(self, at: Callable[[Replica], Step]) -> list[Replica]:
-        """The replicas that a step may hit now, if the model allows the step and the plan keeps its chosen role and path.
+        """The replicas that a step may hit now.
 
-        The list is empty if the graph file does not allow the fault.
+        The model must allow the step at the replica. If the plan has a focus, the replica must be of that role. If the plan keeps a path,
+        a path must be left after the step. The list is empty if the step is a fault that the graph file does not allow.
 
         Args:
-            at: makes the step that hits a replica.
+            at: makes the step that hits a given replica.
         """
         found = []
         for replica in self.spec.replicas():
@@ -134,12 +149,12 @@ class PlanMachine(RuleBasedStateMachine):
         return step.possible(self.model) is None
 
     def add(self, step: Step) -> None:
-        """Append a step to the plan."""
+        """Append a step to the plan, and update the model."""
         self.steps.append(step)
         self.model = step.after(self.model)
 
     def pick(self, data: st.DataObject, targets: Sequence[Replica]) -> Replica:
-        """One of the targets: a role first, so that a role with one replica is hit as often as one with four."""
+        """Draw one of the targets. The role is drawn first, so a role with one replica is hit as often as a role with four."""
         return _Pick(data, targets, {}).replica
 
     # ---- the rules that belong to no kind
@@ -153,8 +168,15 @@ class PlanMachine(RuleBasedStateMachine):
     def begin(self, length: int, keeps_path: bool, data: st.DataObject, stays: bool) -> None:  # noqa: FBT001
         """Choose the properties of the whole plan.
 
-        Some plans keep a serving path. One in two aims at one role alone. One in five outlasts the graph's leases.
-        If each role can lose a replica, two plans in three keep a path. If few roles can, fewer plans do: the other roles must be hit, too.
+        Some plans always keep a path. One plan in two has a focus: it acts on one role only. One plan in five outlasts the lease.
+        If each role can lose a replica, two plans in three keep a path. If only few roles can, fewer plans keep one.
+        Otherwise, the roles that cannot lose a replica would be hit too seldom.
+
+        Args:
+            length: the number of steps at which the plan is full.
+            keeps_path: if true, the plan may keep a path. It does if a randomly chosen role can lose a replica.
+            data: the source of further choices.
+            stays: if true, the run outlasts the lease of the graph, if it has one.
         """
         self.length = length
         roles = [role.name for role in self.spec.roles]
@@ -164,28 +186,28 @@ class PlanMachine(RuleBasedStateMachine):
         self.stay_s = self.spec.lease_s + BEYOND_LEASE_S if stays and self.spec.lease_s else 0.0
 
     def can_spare(self, role: str) -> bool:
-        """True if a path is left without one replica of a role."""
+        """True if a path is left after one replica of the role has died."""
         return self.model.with_ended(Replica(role, 0)).serves()
 
     @precondition(lambda self: not self.has_room or not may_burst(self))
     @rule()
     def rest(self) -> None:
-        """Add no step: the plan has its length, or no other rule may apply."""
+        """Add no step. Hypothesis needs a rule that applies when the plan is full or when no other rule may apply."""
 
     # ---- the end
 
     def plan(self) -> Plan:
-        """The plan so far."""
+        """The plan with the steps so far."""
         return Plan(tuple(self.steps), stay_s=self.stay_s)
 
     def teardown(self) -> None:
-        """Hand the plan on, unless an error cut the drawing short."""
+        """Pass the plan to `on_plan`, unless an error ended the drawing early."""
         if sys.exc_info()[0] is None:
             type(self).on_plan(self.plan())
 
 
 def _rule_of(kind: type[Step], one: Rule) -> Any:
-    """The Hypothesis rule for a rule of a kind."""
+    """Turn a `Rule` of a kind of steps into a rule of Hypothesis."""
 
     def draw(self: PlanMachine, data: st.DataObject | None = None, **ahead: object) -> None:
         targets = self.targets(one.at) if one.at else []
@@ -203,12 +225,12 @@ def _rule_of(kind: type[Step], one: Rule) -> Any:
 def machine_for(
     spec: GraphSpec, on_plan: OnPlan, base: type[PlanMachine] = PlanMachine
 ) -> type[PlanMachine]:
-    """The machine that draws plans for a graph.
+    """Make the state machine class that draws plans for a graph, with a rule for each `Rule` of the kinds of steps.
 
     Args:
         spec: the graph.
-        on_plan: receives each plan. It raises an error if the plan breaks a promise.
-        base: a subclass of `PlanMachine` with further rules.
+        on_plan: called with each drawn plan. It raises an error if the plan breaks a promise.
+        base: `PlanMachine`, or a subclass with further rules.
     """
     members: dict[str, Any] = {"spec": spec, "on_plan": staticmethod(on_plan)}
     for kind, one in rules():

@@ -1,14 +1,17 @@
-"""Choose the drawn plans that are worth a live run: those that show the most features that few runs have shown.
+"""Choose the drawn plans that are worth a live run: those with the most features that few runs have shown.
 
 A draw costs milliseconds and a run costs seconds. So of several draws in a row only one is run. The choice follows from the model and from
 earlier draws alone, so the same seed still runs the same plans.
 
-A plan shows **features**. One act has these: the kind of fault on a role, the replica that is hit, the number of lives and deaths of a
-role, and an outage that outlasts its hidden time. Two acts have these: a fault while another role is out, a fault soon after a replica came
-back, and a burst while a role is out. Two acts in a row are a feature, too, with the time between them.
-A feature that is rarely drawn counts more, because its chance does not come again soon. Each run of a feature lowers its worth.
+An **act** is a fault, a respawn or a burst of a plan. A **feature** is one of these facts about a plan:
 
-This rules out no plan for good: a plan without new features is run as soon as none of its neighbours shows more.
+- of one act: a kind of fault on a role; the replica that is hit; how many times replicas of a role have died or come back; an outage that
+  is long enough to be visible in all that the graph says (`outage_shows_s`); a run that goes on after its steps;
+- of two acts: a fault or a burst while a role is out; a fault after a replica came back; two acts in a row, soon or later.
+
+A feature that is rarely drawn counts more, because another draw with it may be far off. Each run that shows a feature lowers its worth.
+
+No plan is ruled out for good. A plan without new features is run if the draws before it were not worth more.
 """
 
 from __future__ import annotations
@@ -25,24 +28,26 @@ from graphquake.harness.spec.steps.model import GraphModel
 
 Feature: TypeAlias = tuple[str, ...]
 
-# A plan is run after this many draws at the earliest, if it is worth the most so far. After `LOOK_MAX` draws any plan is run.
+# After a run, the next `LOOK` draws are only compared. Then the first plan that is worth at least as much as each of them is run.
+# After `LOOK_MAX` draws, the next plan is run, even if it is worth less.
 LOOK: Final = 5
 LOOK_MAX: Final = 25
-# The assumed cost of a run, in seconds, without the waits of its plan. The true cost is about twice that. So waits weigh more than
-# they cost: a plan that waits long has to show a lot.
+# The assumed cost of a run, in seconds, without the waits of its plan. The true cost is about twice as high. So waits weigh more than
+# they cost. A plan with long waits is run only if it shows many features.
 RUN_S: Final = 1.5
-# Each run of a feature multiplies its worth by this.
+# Each run that shows a feature multiplies the worth of the feature by this factor.
 AGAIN: Final = 0.25
-# The features of single acts weigh more than those of pairs. Pairs are far more numerous, and would outweigh them.
+# A feature of a single act weighs this many times as much as a feature of two acts. There are far more features of two acts.
 ALONE: Final = 4.0
+# This mark is added to a feature of an act that happens while no path is up. `PAIRS` are the words that mark a feature of two acts.
 HIDDEN: Final = "without a path"
 PAIRS: Final = frozenset({"then", "while out", "after the return of"})
-# Two acts with less time between them count as simultaneous.
+# Less time than this between two acts is "soon", and more is "later".
 SOON_S: Final = 0.3
 
 
 def features(spec: GraphSpec, plan: Plan) -> frozenset[Feature]:
-    """Return the features that a run of a plan would show, by the model."""
+    """Return the features that a run of a plan should show, as the model predicts them."""
     look = _Look(spec)
     for step in plan.steps:
         look.at(step)
@@ -58,10 +63,12 @@ class _Look:
     """Collects the features of a plan, step by step.
 
     Attributes:
+        spec: the graph.
         found: the features so far.
-        out: the roles with a replica that is out, and the time since when.
-        back: the respawned replicas, and the time at which each came back.
-        last: the act before, and its time.
+        at_s: the sum of the waits so far, in seconds. The other times are on the same scale.
+        out: for each role with a replica that does not work, the time since when, in seconds.
+        back: for each respawned replica, the time at which it came back, in seconds.
+        last: the text of the latest act, and its time in seconds. None before the first act.
     """
 
     spec: GraphSpec
@@ -99,7 +106,7 @@ class _Look:
             self.last = act, self.at_s
 
     def _hidden(self) -> tuple[str, ...]:
-        """The mark of a step while no path is up. It makes a separate feature: requests do not show the effect of such a step."""
+        """The mark `HIDDEN` if no path is up, and nothing otherwise. No request can show the effect of an act while no path is up."""
         return () if self._model.serves() else (HIDDEN,)
 
     def _soon(self, since_s: float) -> str:
@@ -158,7 +165,7 @@ class Novelty:
     _best: float = 0.0
 
     def has_turn(self, plan: Plan) -> bool:
-        """True if a plan should be run now. Call it once for each draw."""
+        """Count a drawn plan, and decide whether it should be run now. Call this method once for each draw."""
         shown = features(self.spec, plan)
         self._draws += 1
         self._drawn.update(shown)
@@ -171,19 +178,19 @@ class Novelty:
         return False
 
     def _worth(self, feature: Feature) -> float:
-        """The worth of one more run of a feature: the rarer it is drawn the more, and less for each run of it."""
+        """The worth of one more run that shows a feature. It is higher for a rarely drawn feature, and lower after each run with it."""
         weight = ALONE if PAIRS.isdisjoint(feature) else 1.0
         rarity = 1 + math.log2(self._draws / self._drawn[feature])
         return weight * rarity * AGAIN ** self._run[feature]
 
     def ran(self, plan: Plan) -> None:
-        """Note that a plan was run."""
+        """Count the features of a plan that is run."""
         self._run.update(features(self.spec, plan))
 
 
 def _takes_s(plan: Plan) -> float:
     """The approximate time that a run of a plan takes, in seconds."""
-    # A step that only heal undoes does not add time.
+    # The effect of a step may last until heal. Then `lasts_s` is infinite, and adds no time to the run.
     waited_s = sum(
         step.waits_s + (step.lasts_s if step.lasts_s < math.inf else 0.0) for step in plan.steps
     )

@@ -1,4 +1,4 @@
-"""The plainest plans for a graph, against which the shrinker holds a minimal plan of several steps."""
+"""The plainest plans for a graph. The shrinker tries each of them in place of a minimal plan that has several steps."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from graphquake.harness.spec.steps.burst import BURSTS, BURSTS_OVER_S, LEAVES
 def plainest(spec: GraphSpec) -> list[Plan]:
     """Plans of one step, the plainest first.
 
-    Each role loses its first replica, if the graph file lets kills be drawn. Or the largest burst comes at once, and its clients either
-    wait or all leave.
+    For each role, one plan kills its first replica, if the graph file lets kills be drawn. Two more plans send the largest burst all at
+    once. In the first, all clients wait for their answers. In the second, all clients leave early.
     """
     steps: list[Step] = []
     if Kill.verb in spec.faults:

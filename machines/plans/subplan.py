@@ -2,7 +2,8 @@
 
 A plan M embeds in a plan P if the steps of M are a subsequence of those of P, and P does at least as much. Its bursts are at least as
 large, its stalls at least as long, and in each gap its waits sum up to at least as much. Embedding over-approximates: a bug may need a
-*short* wait. Only two things may rest on it: Hypothesis's free shrinking towards M, and the violations that a known case may explain.
+*short* wait. These decisions rest on it: which violations a known case may explain, which kept runs of larger plans the shrinker counts,
+and how Hypothesis itself shrinks towards M, without live runs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 
 from graphquake.harness.spec.plan import Plan, Step, Wait
 
-# Waits are whole multiples of 10 ms. Their sums are compared with a little slack against rounding.
+# Waits are whole multiples of 10 ms. Two sums of waits that differ by less than this are equal: the rest is rounding.
 SLACK_S = 1e-6
 
 
@@ -21,21 +22,23 @@ def embeds(small: Plan, large: Plan) -> bool:
 
 
 def last_act(small: Plan, large: Plan) -> int | None:
-    """The place of the last act of the earliest embedding of `small` in `large`. Its last wait comes after that.
+    """Find the step of `large` at which `small` has acted for the last time, in the earliest embedding.
+
+    An act is a step that is not a wait. A wait at the end of `small` comes after the last act.
 
     Returns:
-        The number of the step of `large` (-1 if `small` only waits), or None if `small` does not embed.
+        The index of the step in `large` (-1 if `small` only waits), or None if `small` does not embed.
     """
     return _earliest(small, large)
 
 
 def _earliest(small: Plan, large: Plan) -> int | None:
-    """The place of the last act of the earliest embedding, -1 if it only waits, or None if there is none."""
+    """Find the earliest embedding, and return what `last_act` returns."""
     if small.heal != large.heal or small.stay_s > large.stay_s + SLACK_S:
         return None
     acted, at, waited_s = -1, -1, 0.0
     for step, wait_s in _acts(small.steps):
-        # The earliest place is the best one: it leaves the most to the steps that follow.
+        # The earliest fitting step of `large` is the best choice: it leaves the most steps of `large` to the rest of `small`.
         for place, other in _from(large.steps, at + 1):
             at = place
             if isinstance(other, Wait):
@@ -57,7 +60,7 @@ def _from(steps: tuple[Step, ...], begin: int) -> Iterable[tuple[int, Step]]:
 
 
 def _acts(steps: tuple[Step, ...]) -> Iterable[tuple[Step | None, float]]:
-    """Each step that is not a wait, with the waiting before it. A wait after the last step comes last, with None."""
+    """Yield each step that is not a wait, with the seconds of waiting before it. Waiting at the end comes last, with None as its step."""
     waited_s = 0.0
     for step in steps:
         if isinstance(step, Wait):

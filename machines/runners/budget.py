@@ -1,6 +1,6 @@
-"""Budgets in seconds and in live runs: of a session, of each shrink, of replays.
+"""Budgets in seconds and in live runs. A session, each shrink and each replay has one.
 
-They are written as `20m`, `60runs` or `20m,60runs`. This module imports only the standard library, because every pytest in an
+A user writes a budget as `20m`, `60runs` or `20m,60runs`. This module imports only the standard library, because every pytest in an
 environment with graphquake imports it.
 """
 
@@ -18,14 +18,14 @@ _RUNS: Final = re.compile(r"(\d+)runs?\Z")
 
 
 class BudgetSpent(BaseException):
-    """No further run fits into a budget: that of the session, of a graph's part of it, or of one shrink."""
+    """No further run fits into a budget. This may be the budget of one graph in the session, of one shrink, or of one replay."""
 
 
 def parse_duration(text: str) -> float:
     """Read a duration such as `90`, `90s`, `20m` or `1h30m`, in seconds.
 
     Raises:
-        ValueError: if it is not a duration. The message names the text that was found and a correct one.
+        ValueError: if the text is not a duration. The message names the text that was found and a correct one.
     """
     if text.isdecimal():
         return float(text)
@@ -39,7 +39,7 @@ def parse_duration(text: str) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """Seconds as a budget is written, rounded to whole ones: `45s`, `2m05s`."""
+    """Write a duration as a budget is written, rounded to whole seconds: `45s`, `2m05s`."""
     whole = round(seconds)
     return f"{whole // 60}m{whole % 60:02}s" if whole >= 60 else f"{whole}s"  # noqa: PLR2004
 
@@ -49,15 +49,15 @@ class Limit:
     """The bounds of a budget, as the user wrote them.
 
     Attributes:
-        seconds: wall time, or infinity if there is no bound.
-        runs: live runs, or infinity if there is no bound.
+        seconds: the most seconds, or infinity if there is no bound.
+        runs: the most live runs, or infinity if there is no bound.
     """
 
     seconds: float = NO_BOUND
     runs: float = NO_BOUND
 
     def begin(self, share: float = 1.0) -> Budget:
-        """Begin a budget of a share of these bounds, now."""
+        """Return a budget that begins now, with a share (0 to 1) of these bounds."""
         return Budget(self.seconds * share, self.runs * share)
 
 
@@ -68,7 +68,7 @@ def parse_limit(text: str) -> Limit:
     """Read a limit such as `20m`, `60runs` or `20m,60runs`.
 
     Raises:
-        ValueError: if it is not a limit. The message names the text that was found and a correct one.
+        ValueError: if the text is not a limit. The message names the text that was found and a correct one.
     """
     seconds = runs = NO_BOUND
     for part in text.replace(" ", "").split(","):
@@ -99,7 +99,7 @@ class Budget:
 
     @property
     def spent_s(self) -> float:
-        """The seconds since it began."""
+        """The seconds since the budget began."""
         return time.monotonic() - self.begun_s
 
     @property
@@ -113,29 +113,34 @@ class Budget:
         return max(0.0, self.total_runs - self.begun_runs)
 
     def share(self, of: float) -> Budget:
-        """A budget with a share of the rest of this one. Runs that it begins count for this one, too."""
+        """A budget with a share (0 to 1) of what is left of this budget. Its runs count in this budget, too."""
         return Budget(self.left_s * of, self.left_runs * of, whole=self)
 
     def has_room(self, run_s: float) -> bool:
-        """True if one more run of that many seconds fits."""
+        """True if one more run that takes `run_s` seconds fits into what is left."""
         return self.left_s > 0 and self.left_s >= run_s and self.left_runs >= 1
 
     def begin_run(self) -> None:
-        """Count a run that begins."""
+        """Count one run, here and in the budget of which this one is a share."""
         self.begun_runs += 1
         if self.whole is not None:
             self.whole.begin_run()
 
 
 class Budgets:
-    """Divides a session's budget: each graph gets an equal part of the rest when its turn comes."""
+    """Divides a session's budget among its graphs. When the turn of a graph comes, the rest is divided equally among those to come.
+
+    Args:
+        limit: the budget of the whole session.
+        graphs: the number of graphs.
+    """
 
     def __init__(self, limit: Limit, graphs: int) -> None:
         self._limit, self._graphs = limit, graphs
         self._given: list[Budget] = []
 
     def next(self) -> Budget:
-        """The budget of the next graph."""
+        """Begin the budget of the next graph."""
         begun_s = self._given[0].begun_s if self._given else time.monotonic()
         left_s = max(0.0, self._limit.seconds - (time.monotonic() - begun_s))
         left_runs = self._limit.runs - sum(one.begun_runs for one in self._given)

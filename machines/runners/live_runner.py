@@ -1,8 +1,7 @@
 """Runs plans on real graphs, in an event loop in a separate thread.
 
-The thread beside it draws and shrinks. It delays a client by at most the interpreter's switch interval. A run is begun only if it will
-probably end within the budget, which is in seconds of wall time. Whatever ends the runner ends the runs that still go on, and
-their graphs with them.
+The thread that calls the runner draws and shrinks plans. That work delays a client by at most the interpreter's switch interval. A run is
+begun only if it will probably end within the budget. When the runner ends, for any reason, it ends all runs in progress and their graphs.
 """
 
 from __future__ import annotations
@@ -36,7 +35,13 @@ _T = TypeVar("_T")
 
 
 class _Loop(NamedTuple):
-    """The event loop of the runs, and what lives in it."""
+    """The event loop of the runs.
+
+    Attributes:
+        loop: the loop.
+        closing: set when the runner ends.
+        free: the free slots.
+    """
 
     loop: asyncio.AbstractEventLoop
     closing: asyncio.Event
@@ -50,11 +55,13 @@ class LiveRunner:
         spec: the graph.
         folder: the parent of the runs' folders.
         budget: the budget of all runs together.
-        watch: called several times a second with the status of the oldest run, in the thread of the runs.
-        put_away: called with every run that is discarded. Without it, the run's folder is removed.
+        watch: called several times a second, in the thread of the runs, with the plan, the purpose and the status of the oldest run.
+        put_away: called with every run that is discarded. If None, the folder of such a run is removed.
         slots: the number of graphs that may run side by side.
 
     Attributes:
+        spec, host, slots, gpus: as in `Runner`.
+        budget: the budget of all runs together.
         starts_s: the seconds that each fresh graph took to start.
     """
 
@@ -116,7 +123,7 @@ class LiveRunner:
     async def _until_closed(self) -> None:
         loop = _Loop(asyncio.get_running_loop(), asyncio.Event(), asyncio.Semaphore(self.slots))
         self._opened.set_result(loop)
-        # When this ends, `asyncio.Runner` cancels the runs that still go on, and waits for them.
+        # When this coroutine ends, `asyncio.Runner` cancels the runs in progress, and waits until they have ended.
         await loop.closing.wait()
         await self._end_reusable()
 
@@ -173,7 +180,7 @@ class LiveRunner:
     # ---- the runner
 
     def _likely_s(self) -> float:
-        """The seconds that the next run will probably take. 0 until a run was timed."""
+        """The seconds that the next run will probably take: the median of the runs so far, or 0 before the first."""
         return statistics.median(self._took_s) if self._took_s else 0.0
 
     @property
@@ -200,7 +207,8 @@ class LiveRunner:
     def result(self, pending: PendingRun) -> RunResult:
         """See `Runner.result`.
 
-        A graph that does not start makes the run invalid. If no graph has started yet, the error is the user's, and is raised.
+        A graph that does not start makes the run invalid. If no run has finished before, the graph file is probably wrong, so the error is
+        raised.
         """
         begun_s = time.monotonic()
         try:
@@ -237,7 +245,7 @@ def _remove(result: RunResult) -> None:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """A new uvloop, or an asyncio loop where uvloop is not installed. With uvloop, a request costs the clients a sixth less CPU."""
+    """A new uvloop, or an asyncio loop where uvloop is not installed. uvloop saves the clients a sixth of the CPU time of a request."""
     try:
         import uvloop  # noqa: PLC0415 - not there on every platform
     except ImportError:

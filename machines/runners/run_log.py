@@ -1,7 +1,7 @@
 """The log of one search: every drawn plan and every live run, as JSON lines in `journal.jsonl` and as counts.
 
-The file shows that the same seed draws the same plans, why a plan was not run, and the purpose of every live run. The counts
-are the only ones of their kind: a summary, a progress line and the cost of a finding all read them here.
+The file shows that the same seed draws the same plans, why a plan was not run, and the purpose of every live run. The runs are counted
+only here: a summary, a progress line and the cost of a finding all read these counts.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from graphquake.harness.spec.plan import Plan
 
 
 class RunLog:
-    """Writes the log of one search, and counts.
+    """Writes the log of one search, and counts its draws and runs.
 
     Args:
-        path: the file. None means that runs are only counted.
+        path: the file, which is overwritten. None means that nothing is written.
 
     Attributes:
         round: the number of the present round of drawing.
         plans: every drawn plan, in order.
-        drawn: fate of a drawn plan -> number of plans.
+        drawn: "run", or the reason why a plan was not run -> number of drawn plans.
         live: verdict -> number of live runs.
         causes: cause of an invalid run -> number of runs.
-        explained: id of a case -> number of runs in which it explained a violation.
+        explained: id of a case -> number of runs in which the case explained a violation.
         run_s: the seconds that each live run took, replays included.
-        weak: drawn plans whose run could judge less than a quarter of its requests.
-        unneeded: speculative runs whose results were not needed.
+        weak: the number of drawn plans whose run was weak.
+        unneeded: the number of runs that were begun early, and whose results were not needed.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -55,7 +55,7 @@ class RunLog:
         return sum(self.run_s)
 
     def draw(self, plan: Plan, became: str) -> None:
-        """Note a drawn plan. `became` is "run", or the reason why it was not run."""
+        """Log and count a drawn plan. `became` is "run", or the reason why the plan was not run."""
         self.drawn[became] += 1
         self.plans.append(plan)
         self._write({"drawn": len(self.plans), "round": self.round, "became": became}, plan)
@@ -70,16 +70,16 @@ class RunLog:
         explained: Sequence[str] = (),
         folder: str = "",
     ) -> None:
-        """Note a live run that has ended.
+        """Log and count a live run that has ended.
 
         Args:
             plan: the plan.
             why: the purpose of the run, in a word or two.
-            kind: its verdict.
-            live_s: the seconds that it took.
+            kind: the verdict of the run.
+            live_s: the seconds that the run took, with the start of its graph.
             what: the signatures that no case explains, or the cause of an invalid run.
             explained: the ids of the cases that explain the other violations.
-            folder: the name of its folder.
+            folder: the name of the run's folder, or empty if there is none.
         """
         self.live[kind] += 1
         self.run_s.append(live_s)
@@ -98,6 +98,6 @@ class RunLog:
             self._file.write(json.dumps(row | {"plan": plan.lines()}, ensure_ascii=False) + "\n")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, if there is one."""
         if self._file is not None:
             self._file.close()

@@ -29,8 +29,8 @@ class RunResult:
         history: the history of the run.
         live_s: the seconds that the run took, with the start of its graph.
         folder: the folder of the run's files, or None if there are none, as for a simulated run.
-        used: the graph had been used by an earlier run.
-        start_s: the seconds until the graph gave its first right answer.
+        used: true if an earlier run had used the graph.
+        start_s: the seconds from the launch of the graph to its first right answer.
     """
 
     plan: Plan
@@ -44,12 +44,12 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingRun:
-    """A run that was begun.
+    """A run that was begun, and whose result was not taken yet.
 
     Attributes:
         plan: the plan.
-        done: its result, or the error that ended it.
-        folder: the folder of its files, or None for a simulated run.
+        done: the future result of the run, or the error that ended it.
+        folder: the folder of the run's files, or None for a simulated run.
     """
 
     plan: Plan
@@ -58,11 +58,11 @@ class PendingRun:
 
 
 class Runner(Protocol):
-    """Runs plans.
+    """Runs plans on graphs that one graph file describes.
 
     Attributes:
         spec: the graph.
-        host: facts about the machine, and the versions of the graph.
+        host: facts about the machine, and the versions of the graph's software.
         slots: the number of runs that may go on side by side.
         gpus: the number of GPUs that a run takes.
     """
@@ -74,7 +74,7 @@ class Runner(Protocol):
 
     @property
     def reuses(self) -> bool:
-        """True if it pays to use a graph for several runs: it starts slowly, and there is one slot."""
+        """True if one graph may serve several runs. This saves time if the graph starts slowly, and needs a runner with one slot."""
         ...
 
     def start(
@@ -85,8 +85,9 @@ class Runner(Protocol):
         Args:
             plan: the plan.
             why: the purpose of the run, in a word or two.
-            enough: tells during the run, in another thread, whether the history so far is enough (see `Enough`).
-            may_reuse: a used graph will do, if the runner `reuses` graphs. Otherwise the graph is fresh.
+            enough: called again and again with the history so far, in another thread. The run ends as soon as it returns true.
+            may_reuse: if true, the run may take a graph that an earlier run used, provided that the runner `reuses` graphs.
+                If false, the graph is fresh.
 
         Raises:
             BudgetSpent: if no run fits into the budget any more.
@@ -94,10 +95,10 @@ class Runner(Protocol):
         ...
 
     def result(self, pending: PendingRun) -> RunResult:
-        """Wait until a run is over.
+        """Wait until a run is over, and return its result.
 
         Raises:
-            GraphError: if the graph did not start, and no run before had started it.
+            GraphError: if the graph did not start, and no earlier run of this runner had a graph that started.
         """
         ...
 
@@ -110,5 +111,5 @@ class Runner(Protocol):
         ...
 
     def discard(self, result: RunResult) -> None:
-        """Give up the files of a run that is over."""
+        """Give up the files of a finished run: the runner may remove them, or keep them as long as there is room."""
         ...

@@ -22,14 +22,16 @@ from graphquake.machines.shrinking.state import (
 from graphquake.machines.shrinking.stats import chance_of_fewer, on_the_way, passes_to_reject
 from graphquake.machines.shrinking.trials import Count
 
-# A smaller plan whose rate is below this share of the rate before shows something else.
+# If a smaller plan breaks less often than this share of the earlier plans' failure rate, it shows something else.
 ERODED: Final = 0.5
-# The probability of an accident (Fisher's exact test) below which a lower rate is looked into, and below which it is not an accident.
+# The probability that a difference between two failure rates arose by chance (Fisher's exact test).
+# Below `DOUBT`, more runs are made. If it is then below `BY_ACCIDENT`, the difference counts as real.
 DOUBT: Final = 0.12
 BY_ACCIDENT: Final = 0.03
-# With fewer runs than this, that test cannot cast a doubt. Then a rate below the share above is looked into at once.
+# If the earlier plans had fewer runs than this, the test cannot reach `DOUBT`. Then more runs are made without it.
 FEW_RUNS: Final = 3
-# This many runs of each plan distinguish a rate from a quarter of it, at rates from .4 on. At lower rates they do not.
+# With this many runs of each of two plans, the test tells a failure rate from a quarter of that rate.
+# This holds for rates from `COMPARABLE` on. Lower rates are not compared.
 COMPARE_RUNS: Final = 14
 COMPARABLE: Final = 0.40
 
@@ -37,11 +39,11 @@ COMPARABLE: Final = 0.40
 def stands_on_fresh_graphs(state: ShrinkState) -> bool:
     """Check that the minimal plan breaks on a fresh graph, and not only on used ones.
 
-    If it does not, something that an earlier run left in a graph broke the promise. The shrink steps back to the last plan that did break
-    on a fresh graph, and uses only fresh graphs from then on.
+    If it does not, something that an earlier run left in a graph broke the promise. The shrink then steps back to the last accepted plan
+    that breaks on a fresh graph, and uses only fresh graphs from then on.
 
     Returns:
-        False if it stepped back.
+        False if the shrink stepped back to an earlier plan, true otherwise.
     """
     stands = True
     while not state.log.count(state.minimal_plan).broke:
@@ -62,7 +64,10 @@ def _may_stand(state: ShrinkState) -> bool:
 
 
 def confirm(state: ShrinkState) -> None:
-    """Make fresh runs of the minimal plan. While it breaks far less often than the first plan, step back to the plan before it."""
+    """Run the minimal plan on fresh graphs until it has `confirmations` such runs.
+
+    While it breaks far less often than the first accepted plan, step back to the plan that was accepted before it.
+    """
     while state.log.count(state.minimal_plan).runs < state.confirmations:
         if state.minimal_plan in state.log.aside:
             return
@@ -72,10 +77,11 @@ def confirm(state: ShrinkState) -> None:
 
 
 def _is_eroded(state: ShrinkState) -> bool:
-    """True if the minimal plan breaks far less often than the plan that was found.
+    """True if the minimal plan breaks far less often than the first accepted plan.
 
-    The plans on the way were run once or twice each, which flatters them. So they only cast a doubt. Then the minimal plan and the
-    first accepted plan are run more often, and these counts decide.
+    First, the minimal plan is compared with all earlier accepted plans. Each of these was run only once or twice, and accepted because it
+    broke. So their failure rate looks too high, and a difference proves little. If there is one, the minimal plan and the first accepted
+    plan are run more often, and the counts of these two decide.
     """
     own = state.log.count(state.minimal_plan)
     before, first = state.pooled(state.held[:-1]), state.held[0]
@@ -91,7 +97,13 @@ def _is_eroded(state: ShrinkState) -> bool:
 
 
 def _breaks_less_than(state: ShrinkState, before: Count, accident: float) -> bool:
-    """True if the minimal plan's rate is below half of another rate, and an accident of that size is less probable than `accident`."""
+    """True if the minimal plan fails less than half as often as `before`, and chance is an unlikely reason for it.
+
+    Args:
+        state: the shrink, with the minimal plan and its counts.
+        before: the counts of the plans with which the minimal plan is compared.
+        accident: a difference that large must arise by chance with a probability below this.
+    """
     broke, runs = state.own()
     if broke * before.runs >= ERODED * before.broke * runs:
         return False
@@ -104,7 +116,7 @@ def control_plan(state: ShrinkState) -> Plan:
 
 
 def run_controls(state: ShrinkState) -> None:
-    """Run the minimal plan without its faults. If it breaks, load alone breaks the promise."""
+    """Run the minimal plan without its faults, `controls` times. If such a run breaks the promise, load alone is enough to break it."""
     control = control_plan(state)
     while (done := state.log.count(control)).ever_broke + done.ever_kept < state.controls:
         if control in state.log.aside:
@@ -117,7 +129,8 @@ def try_other_replicas(state: ShrinkState) -> bool | None:
     """Run the minimal plan with other replicas of the same roles.
 
     Returns:
-        True if it breaks, too. None if there are no other replicas, or if all runs were invalid.
+        True if the plan with other replicas breaks the promise, too, and false if it does not. None if the roles have no other replicas, if
+        that plan is not possible, or if all of its runs were invalid.
     """
     other = _other_replicas(state.spec, state.minimal_plan)
     if other == state.minimal_plan or not feasible(state.spec, other):
@@ -127,7 +140,7 @@ def try_other_replicas(state: ShrinkState) -> bool | None:
 
 
 def _other_replicas(spec: GraphSpec, plan: Plan) -> Plan:
-    """The plan with each replica exchanged for the next one of its role."""
+    """The plan with each replica exchanged for the next replica of its role."""
 
     def other(one: Replica) -> Replica:
         return Replica(one.role, (one.index + 1) % spec.role(one.role).replicas)

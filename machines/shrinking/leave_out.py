@@ -10,9 +10,12 @@ from graphquake.machines.shrinking.state import EVEN, UNLIKELY, ShrinkState
 
 
 def leave_out_steps(state: ShrinkState) -> None:
-    """Leave out the removals that promise the most, then pairs of steps that can only go together."""
+    """Leave out steps of the minimal plan, as long as a smaller plan still breaks the promise.
+
+    First come the sets of steps that `StepProbabilities.best` chooses. Then come pairs of steps of which neither can be left out alone.
+    """
     if state.minimal_plan.stay_s:
-        # A long stay costs more than any step, so it goes first.
+        # A long stay after the last step takes more time than any step. So it is left out first.
         shorter = replace(state.now, plan=replace(state.minimal_plan, stay_s=0.0))
         if state.log.breaks(shorter.plan, state.passes(), "without its long stay", EVEN):
             state.accept(shorter)
@@ -23,7 +26,10 @@ def leave_out_steps(state: ShrinkState) -> None:
 
 
 def _try_without(state: ShrinkState, removal: Removal, reason: str) -> None:
-    """Run the plan once without these steps, and learn from the answer."""
+    """Run the minimal plan once without the steps of a removal.
+
+    If a run without them broke the promise, the smaller plan is accepted. Otherwise these steps are more probably needed than before.
+    """
     log, smaller = state.log, state.now.without(removal)
     if smaller.plan not in log.aside:
         likely = state.now.chance(removal) * state.rate()
@@ -35,7 +41,7 @@ def _try_without(state: ShrinkState, removal: Removal, reason: str) -> None:
 
 
 def _try_pair(state: ShrinkState, one: int, two: int) -> bool:
-    """Run the plan without two steps, often enough to reject. True if it still breaks."""
+    """Run the minimal plan without two of its steps, until a run breaks or enough runs are kept. True if it still breaks."""
     removal = state.now.mended(frozenset([one, two]))
     smaller = state.now.without(removal)
     reason = "without both " + state.names(removal)
@@ -46,7 +52,10 @@ def _try_pair(state: ShrinkState, one: int, two: int) -> bool:
 
 
 def try_plainer(state: ShrinkState) -> None:
-    """Hold a plan of several steps against the plainest plans. Plans that are a part of it were tried already."""
+    """If the minimal plan has several steps, run each of the plainest plans, and accept one that breaks the promise.
+
+    A plainest plan that embeds in the minimal plan is skipped: leaving out steps has tried it already.
+    """
     for plan in state.plainest:
         plain = prior(state.spec, replace(plan, heal=state.original.heal))
         if len(state.minimal_plan.steps) == 1 or embeds(plain.plan, state.minimal_plan):
@@ -56,12 +65,13 @@ def try_plainer(state: ShrinkState) -> None:
 
 
 def leave_out_singles(state: ShrinkState) -> bool:
-    """Leave out each single step, often enough to be sure that the failure needs it.
+    """Leave out each single step, often enough to be sure that the failure needs the step.
 
-    The steps take turns, the least probable first. If one of them can go, the runs of the others were wasted.
+    In each turn, every step is left out in one more run, beginning with the step that is probably needed the least. If one step can be
+    left out, the runs for the other steps were wasted. Taking turns keeps that waste small.
 
     Returns:
-        True if one of them could go. The caller then begins again with the smaller plan.
+        True if a step could be left out. The caller then begins again with the smaller plan.
     """
     passes = state.passes_to_be_sure()
     order = sorted(range(len(state.now.needed)), key=lambda place: state.now.needed[place])

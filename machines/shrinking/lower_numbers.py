@@ -1,7 +1,7 @@
 """Lower the numbers of a failing plan: waits, bursts, and the length of the run.
 
-A lower number may still break the promise, but more seldom. So a number is accepted only if its runs speak for the rate that the plan had
-before, and not for a quarter of it (sequential likelihood ratio test: A. Wald, 1945).
+A plan with a lower number may still break the promise, but less often. So each lower number is tested. It is accepted if the failure rate
+before explains its runs clearly better than a quarter of that rate does (sequential likelihood ratio test: A. Wald, 1945).
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from graphquake.harness.spec.plan import Plan
 from graphquake.machines.shrinking.parameters import Number, numbers, smallest
 from graphquake.machines.shrinking.state import EVEN, OFTEN, UNLIKELY, ShrinkState
 
-# The likelihood ratio that accepts a number. A single broken run reaches it.
+# The likelihood ratio from which on a lower number is accepted. A single broken run reaches it.
 SPEAKS_FOR: Final = 4.0
-# If the rate is low, a plan with a quarter of it breaks by accident more often. So two broken runs are asked for.
+# The same for a failure rate below `OFTEN`. There a single broken run says less, so two are needed.
 SPEAKS_FOR_SELDOM: Final = 8.0
-# The likelihood ratio that rejects a number.
+# The likelihood ratio up to which a lower number is rejected.
 SPEAKS_AGAINST: Final = 0.1
 QUARTER: Final = 0.25
-# At a low rate, each value of a number costs ten runs. The limit on the runs for all numbers together. A number that is not lowered is only
-# larger than necessary.
+# The most runs for all numbers together. At a low failure rate, each value that is tried costs about ten runs. The limit does little harm:
+# a number that is not lowered is only larger than necessary.
 NUMBER_RUNS_MAX: Final = 16
 
 
 def simplify_steps(state: ShrinkState) -> None:
-    """Hold each step against those that its kind calls simpler, the simplest first. Such a step must break as often, too."""
+    """Replace each step by a simpler one (see `Step.simpler`), if the plan then breaks as often as before."""
     for place in range(len(state.minimal_plan.steps)):
         for step in state.minimal_plan.steps[place].simpler():
             plan = state.minimal_plan.with_step(place, step)
@@ -36,7 +36,7 @@ def simplify_steps(state: ShrinkState) -> None:
 
 
 def lower_numbers(state: ShrinkState) -> None:
-    """Lower each number. First, in one run, lower all numbers that seldom matter."""
+    """Lower each number of the minimal plan. First try the least values of all numbers that seldom matter, all at once."""
     all_numbers = list(numbers(state.minimal_plan))
     seldom = [
         number
@@ -55,7 +55,7 @@ def lower_numbers(state: ShrinkState) -> None:
 
 
 def _lower(state: ShrinkState, number: Number, until: int) -> None:
-    """Lower one number, as long as the log has fewer than `until` runs."""
+    """Lower one number of the minimal plan, as long as the log has fewer than `until` runs."""
     log = state.log
     below: list[Plan] = []
 
@@ -78,9 +78,13 @@ def _lower(state: ShrinkState, number: Number, until: int) -> None:
 
 
 def _accepts(state: ShrinkState, lower: Plan, reason: str) -> bool:
-    """Run a plan with lower numbers until the test decides. True if it breaks as often as before, and was accepted."""
+    """Run a plan with lower numbers or a simpler step until the likelihood ratio accepts or rejects it.
+
+    Returns:
+        True if the plan breaks about as often as the minimal plan. It is then the new minimal plan.
+    """
     if not feasible(state.spec, lower):
-        # With less waiting, a replica that restarts on its own is not back in time.
+        # With less waiting, a replica that the supervisor restarts may not be back in time for the next step.
         return False
     log, smaller = state.log, replace(state.now, plan=lower)
     rate = min(state.rate(), 0.99)

@@ -1,7 +1,7 @@
-"""The numbers of a plan, and how to make them small: waits, bursts, and how long the run stays on.
+"""The numbers of a plan, and how to make them small: waits, bursts, and how long the run goes on after the last step.
 
 A `Number` reads and writes one value of a plan. `smallest` finds about the least value that is still accepted, by bisection. It asks a
-function about each value, and does not know about runs and rates. Values move only down, so the new plan embeds in the old one.
+function about each value, and does not know about runs or failure rates. Values only get lower, so the new plan embeds in the old one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Final
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.steps.kind import Knob
 
-# The precision of a threshold, as a share of the value: within a quarter of it. A tenth would cost one run more a number.
+# Bisection ends when the gap between the rejected and the accepted value is at most this share of the accepted value.
+# A tenth would cost one more run for each number.
 WITHIN: Final = 0.18
 STAY: Final = Knob("stay_s", 0.1, 0.0, seldom=True)
 
@@ -23,8 +24,8 @@ class Number:
     """One number of a plan.
 
     Attributes:
-        place: the index of its step, or -1 for the plan's own `stay_s`.
-        knob: the step's description of it.
+        place: the index of the step that holds the number, or -1 for the plan's own `stay_s`.
+        knob: the description of the number by the kind of the step.
     """
 
     place: int
@@ -32,23 +33,23 @@ class Number:
 
     @property
     def name(self) -> str:
-        """The field that holds it."""
+        """The name of the field that holds the number, such as `stay_s`."""
         return self.knob.name
 
     def of(self, plan: Plan) -> float:
-        """Its value in a plan."""
+        """The value of the number in a plan."""
         owner = plan if self.place < 0 else plan.steps[self.place]
         return float(getattr(owner, self.name))
 
     def put(self, plan: Plan, value: float) -> Plan:
-        """The plan with another value."""
+        """The plan with another value of the number."""
         if self.place < 0:
             return replace(plan, stay_s=round(value, 2))
         return plan.with_step(self.place, plan.steps[self.place].turned(self.name, value))
 
 
 def numbers(plan: Plan) -> Iterator[Number]:
-    """The numbers of a plan. Those that cost time when they are large come first."""
+    """The numbers of a plan. The numbers that make a run longer come first."""
     if plan.stay_s:
         yield Number(-1, STAY)
     for is_time in (True, False):
@@ -64,17 +65,17 @@ def smallest(
     *,
     matters: bool = False,
 ) -> float:
-    """About the least value that is accepted.
+    """Find about the least value of a number that is accepted.
 
-    The least of all is asked first, because most numbers do not matter. Then the interval is halved until it is at most a fifth of the
-    value.
+    `least` is tried first, because most numbers do not matter. Then the interval between a rejected and an accepted value is halved, until
+    it is at most a fifth of the accepted value.
 
     Args:
-        value: a value that is accepted.
-        least: the lower end.
-        unit: values are multiples of it.
-        accepts: tells whether a value will do. It is called only for values between `least` and `value`.
-        matters: the least value is known not to be accepted.
+        value: a value that is known to be accepted.
+        least: the least value that may be tried.
+        unit: the values between `least` and `value` are rounded to multiples of this.
+        accepts: true if a value is accepted. It is called only for values from `least` on and below `value`.
+        matters: if true, `least` is known to be rejected, and is not tried.
     """
     if value <= least:
         return value

@@ -1,18 +1,23 @@
-"""Estimate which steps of a failing plan the failure needs. The next removal to try, and what each answer teaches.
+"""Estimate which steps of a failing plan the failure needs, choose the next removal to try, and learn from its run.
 
-Every step has a probability of being needed. The best removal gets rid of the most steps by expectation: the number of its
-steps times the probability that none of them is needed (ProbDD: Wang et al., FSE 2021). ProbDD believes every answer. Here an
-answer "kept" may be an accident, so it raises the probabilities only as far as the rate allows:
+A removal is a set of steps to leave out, by their indices in the plan. Every step has a probability that the failure needs it. The best
+removal leaves out the most steps by expectation: the number of its
+steps times the probability that none of them is needed (ProbDD: Wang et al., FSE 2021). ProbDD believes every answer. Here a run without
+the steps may keep the promise by chance. So a kept run raises the probabilities only as far as the plan's failure rate allows:
 
-    P(needed | kept) = p / (1 - rate * q)        q: the probability that no removed step is needed
+    P(needed | kept) = p / (1 - rate * q)
 
-At rate 1 this is ProbDD's own rule. At lower rates, the same removal or one that overlaps it is tried again if it still promises the
-most. That needs no separate rule.
+    p     the probability so far that the step is needed
+    rate  the failure rate of the plan with the steps
+    q     the probability so far that none of the removed steps is needed
+
+At rate 1 this is ProbDD's own rule. At lower rates, the same removal or one that overlaps it is tried again if it is still the best one.
+That needs no separate rule.
 
 The prior probabilities follow from the kind of step: most failures need one or two faults, and few need a certain wait. A wrong prior costs
-runs, but loses no step. A step leaves only with a failure that was seen without it, and it stays only after removals of it
-were kept. Whole groups (all waits, one role, one replica) are not tried separately. Tried first, they saved no runs, because the best
-removal by these numbers mostly is a whole group. This module is pure and makes no runs.
+runs, but loses no step. A step is left out only after a run without it has failed, and it stays only after runs without it
+kept the promise. Whole groups (all waits, one role, one replica) are not tried separately. Trying them first saved no runs, because the
+best removal mostly is a whole group. This module is pure and makes no runs.
 """
 
 from __future__ import annotations
@@ -29,11 +34,12 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step, Wait
 from graphquake.harness.spec.replica import Replica
 
-# Prior knowledge never makes a step certain, and never rules one out.
+# Bounds on prior knowledge: before the first run, no step is certainly needed, and no step is certainly not needed.
 WEIGHT_MAX: Final = 4.0
 PRIOR_MIN: Final = 0.01
 PRIOR_MAX: Final = 0.90
-# A removal that is less likely than this to break is not worth a run here. The last check of a shrink tries every single step anyway.
+# A removal is worth a run only if the probability that none of its steps is needed is at least this. The last check of a shrink tries
+# every single step anyway.
 CHANCE_MIN: Final = 0.10
 
 Removal = frozenset[int]
@@ -44,10 +50,10 @@ class StepProbabilities:
     """A failing plan, and for each of its steps the probability that the failure needs it. Build one with `prior`.
 
     Attributes:
-        spec: the graph; its model says which steps become impossible without others.
+        spec: the graph. Its model says which steps become impossible without others.
         plan: the plan.
-        needed: a probability for each step.
-        undoes: for each step, the place of the fault that it makes good if it is a respawn, or -1 otherwise.
+        needed: for each step, the probability that the failure needs it.
+        undoes: for each respawn, the index of the fault that it repairs. -1 for every other step.
     """
 
     spec: GraphSpec
@@ -56,7 +62,7 @@ class StepProbabilities:
     undoes: tuple[int, ...] = field(repr=False, compare=False)
 
     def without(self, removal: Removal) -> StepProbabilities:
-        """Remove steps. Waits that come to stand side by side are joined: the run is the same, with fewer steps."""
+        """Leave out the steps of a removal. Waits that are then neighbours become one wait: the run is the same, with fewer steps."""
         steps: list[Step] = []
         needed: list[float] = []
         for place, (step, p) in enumerate(zip(self.plan.steps, self.needed, strict=True)):
@@ -73,13 +79,14 @@ class StepProbabilities:
         return StepProbabilities(self.spec, left, tuple(needed), _undoes(left))
 
     def with_waits_joined(self) -> StepProbabilities:
-        """The same run with its waits joined, so that the counts of equal runs come together."""
+        """Join neighbouring waits, so that two plans with the same run are equal and share one count."""
         return self.without(frozenset())
 
     def until(self, last_step: int) -> StepProbabilities:
-        """Cut the plan after a step, the last that had begun before the violation.
+        """Cut off the steps after `last_step`, the last step that had begun when the violation began.
 
-        The violation began before the end of the plan, so a long stay did not cause it either.
+        The violation began before the end of the plan. So a long stay did not cause it either, and is cut off, too.
+        Nothing is cut if `last_step` is the last step of the plan, or -1 for an unknown step.
         """
         size = len(self.plan.steps)
         if not 0 <= last_step < size - 1:
@@ -94,19 +101,19 @@ class StepProbabilities:
     def chance(self, removal: Removal) -> float:
         """The probability that no step of a removal is needed.
 
-        A respawn is needed only if its fault is. So a removal that contains both counts the fault alone.
+        A respawn is needed only if the fault that it repairs is needed. So if a removal contains both, only the fault counts.
         """
         return math.prod(
             1 - self.needed[place] for place in removal if self.undoes[place] not in removal
         )
 
     def best(self, is_out: Callable[[Plan], bool]) -> Removal | None:
-        """The removal that promises the most, or None if no removal promises enough.
+        """The removal that leaves out the most steps by expectation, or None if no removal is worth a run.
 
         Args:
-            is_out: says of a plan that no run of it can teach more.
+            is_out: true if no further run of a plan can teach anything. A removal that leads to such a plan is not chosen.
         """
-        # Of steps with equal probabilities, the step that takes the longest goes first, so that the next run is the cheapest.
+        # Of steps with equal probabilities, the step that takes the longest is left out first. This makes the next run short.
         order = sorted(
             range(len(self.needed)),
             key=lambda place: (self.needed[place], -_takes_s(self.plan.steps[place]), -place),
@@ -125,7 +132,12 @@ class StepProbabilities:
         return found
 
     def kept(self, removal: Removal, rate: float) -> StepProbabilities:
-        """Learn from a run without these steps that kept the promise, if the plan breaks it at that rate."""
+        """Raise the probabilities of the steps of a removal, after a run without them kept the promise.
+
+        Args:
+            removal: the steps that were left out.
+            rate: the failure rate of the plan with these steps.
+        """
         surprise = 1 - min(rate, 0.999) * self.chance(removal)
         needed = tuple(
             min(p / surprise, 1.0) if place in removal else p for place, p in enumerate(self.needed)
@@ -133,7 +145,7 @@ class StepProbabilities:
         return replace(self, needed=needed)
 
     def after_last(self, last_step: int) -> StepProbabilities:
-        """Learn from a violation that began while this step was the last: later steps did not cause it."""
+        """Lower the probabilities of the steps after `last_step`: they began after the violation, so they did not cause it."""
         if last_step < 0:
             return self
         needed = tuple(
@@ -147,7 +159,7 @@ def _takes_s(step: Step) -> float:
     return step.waits_s + step.lasts_s + step.sends_s
 
 
-# Remembered, because speculation runs the same shrink again and again with the same questions.
+# Cached, because speculation repeats the same shrink again and again with the same arguments.
 _impossible = lru_cache(maxsize=1 << 16)(impossible)
 
 
@@ -167,7 +179,7 @@ def prior(spec: GraphSpec, plan: Plan, weights: tuple[float, ...] = ()) -> StepP
     Args:
         spec: the graph.
         plan: the plan.
-        weights: for each step, a factor on its odds of being needed. It is clipped to 1/4 to 4. Empty for none.
+        weights: for each step, a factor on its odds of being needed, limited to 1/4 to 4. Empty if all factors are 1.
     """
     needed = []
     for place, step in enumerate(plan.steps):
@@ -179,7 +191,7 @@ def prior(spec: GraphSpec, plan: Plan, weights: tuple[float, ...] = ()) -> StepP
 
 
 def pairs(plan: Plan) -> Iterator[tuple[int, int]]:
-    """The pairs of steps that may undo each other: neighbours that aim at the same replica, and neighbouring waits."""
+    """The pairs of steps that may only go together: successive steps with the same aims, and successive waits."""
     acts: dict[tuple[Replica, ...] | str, list[int]] = {}
     for place, step in enumerate(plan.steps):
         if step.aims:

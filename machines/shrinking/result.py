@@ -1,7 +1,7 @@
-"""The result of a shrink: the minimal plan, and the counts behind it.
+"""The result of a shrink: the minimal plan, and the counts of the runs that support it.
 
 Every count is there, even if the budget ended the shrink early: an untried step is marked as untested, never left out. `shrink` decides
-what to try, and in which order. `cases/wording` turns the counts into sentences.
+which runs are made, and in which order. `cases/wording` turns the counts into sentences.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Needed:
     """The runs of the minimal plan without one of its steps.
 
     Attributes:
-        step: the step.
-        broke: how many runs broke the promise all the same: too few of them to show the finding without the step.
-        kept: how many runs kept the promise.
+        step: the step that was left out.
+        broke: how many of these runs broke the promise. If there are any, they were too few, so the smaller plan was given up.
+        kept: how many of these runs kept the promise.
     """
 
     step: Step
@@ -41,8 +41,8 @@ class Control:
     """The runs of the minimal plan without its faults.
 
     Attributes:
-        broke: how many runs broke the promise all the same.
-        kept: how many runs kept it.
+        broke: how many of these runs broke the promise, although there was no fault.
+        kept: how many of these runs kept the promise.
     """
 
     broke: int
@@ -57,9 +57,9 @@ class Threshold:
         step: the step that holds the number, or None for the plan's own stay.
         name: the field that holds the number. A name that ends with `_s` is in seconds.
         value: the number in the minimal plan: about the lowest that breaks the promise.
-        below: the highest lower number that was run and did not show the finding.
-        broke: how many runs with that lower number broke the promise.
-        kept: how many of them kept it.
+        below: the highest number lower than `value` with which a run kept the promise.
+        broke: how many runs with the number `below` broke the promise.
+        kept: how many runs with the number `below` kept the promise.
     """
 
     step: Step | None
@@ -72,20 +72,20 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """The minimal plan, and the counts behind it.
+    """The minimal plan, and the counts of the runs that support it.
 
     Attributes:
-        plan: the smallest plan that broke the promise and shows the finding, or the original plan if no run showed it again.
+        plan: the minimal plan, or the original plan if no run showed the finding again.
         broke: how many runs of exactly this plan broke the promise, on fresh graphs.
-        runs: how many such runs proved something.
+        runs: how many runs of exactly this plan broke or kept the promise, on fresh graphs.
         control_broke: how many runs of the plan without its faults broke the promise.
-        control_runs: how many such runs proved something.
-        needed: the runs without each step, in the order of the plan.
-        thresholds: where each number that matters begins to matter.
-        any_replica: whether other replicas of the same roles break the promise too, or None if that was not tried.
-        live_runs: all live runs of the shrink, invalid ones included.
-        complete: everything was tried. False if the budget ended the shrink.
-        confirmed: a fresh run showed the violation again.
+        control_runs: how many runs of the plan without its faults broke or kept the promise.
+        needed: for each step, the counts of the runs without it, in the order of the plan.
+        thresholds: for each number that matters, the value from which on it matters.
+        any_replica: true if other replicas of the same roles break the promise, too. None if no run says so or denies it.
+        live_runs: the number of all live runs of the shrink, invalid ones included.
+        complete: true if everything was tried. False if the budget ended the shrink, or if the runs of the plan became invalid.
+        confirmed: true if a run on a fresh graph showed the violation again.
         journal: every live run, in order.
     """
 
@@ -104,7 +104,7 @@ class Shrunk:
 
 
 def thresholds(minimal: Plan, log: TrialLog) -> Iterator[Threshold]:
-    """For each number with a lower value that was kept: the highest such value."""
+    """Yield the threshold of each number of the minimal plan, if a run with a lower value of the number kept the promise."""
     kinds = [type(step) for step in minimal.steps]
     alike = [
         (plan, count)
@@ -125,7 +125,7 @@ def thresholds(minimal: Plan, log: TrialLog) -> Iterator[Threshold]:
 
 
 def without_each(spec: GraphSpec, minimal: Plan, log: TrialLog) -> Iterator[Needed]:
-    """The counts of the runs without each single step of a plan, in the order of the plan."""
+    """Yield, for each step of the minimal plan in order, the counts of the runs without that step."""
     whole = prior(spec, minimal)
     for place, step in enumerate(minimal.steps):
         plan = whole.without(whole.mended(frozenset([place]))).plan

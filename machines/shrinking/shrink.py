@@ -1,27 +1,27 @@
 """Shrink a failing plan to a minimal plan that fails in the same way, with as few live runs as possible.
 
-A live run costs ten seconds, so a shrink is about the choice of the next run. In this order:
+A live run takes about ten seconds, so the choice of the next run matters most. The steps of a shrink:
 
 1. *Cut* the plan where the violation began: later steps did not cause it. *Reproduce* the failure on fresh graphs.
-2. *Leave out steps* (`leave_out`): the removals that promise the most (`probdd`), then pairs of steps that can only go together. If several
-   steps are left, hold them against the plainest plans, one run each. A bug that any death of a worker shows may have been met as the
-   deaths of two others. Removal never finds the plainer plan, because it is not a part of the drawn one.
+2. *Leave out steps* (`leave_out`): the best removals (`probdd`), then pairs of steps that can only be left out together. If several
+   steps are left, run each of the plainest plans, too. Example: a bug needs the death of any worker, but it was found with the deaths
+   of two other replicas. Leaving out steps never leads to the plan that kills one worker, because that kill is not in the drawn plan.
 3. *Lower numbers* (`lower_numbers`): waits, bursts and the length of the run, by bisection.
-4. *Confirm* (`confirm`) the minimal plan in fresh runs. If it breaks far less often than the plan before it, step back to that plan.
-5. *Controls*: run the minimal plan without its faults. If it breaks, load alone breaks the promise.
+4. *Confirm* (`confirm`) the minimal plan on fresh graphs. If it breaks far less often than the plans before it, step back.
+5. *Controls*: run the minimal plan without its faults. If such a run breaks the promise, load alone is enough to break it.
 6. Leave out each single step once more, until enough kept runs show that the plan is minimal. Then try other replicas.
 
-**Noise is one-sided.** A run that breaks the promise is proof and accepts a candidate at once. A run that keeps it is a hint. The rate seen
-so far says how many of them reject (`stats`). So for steps, too few runs can only leave a step too many, and the last check looks for
-it again. For numbers it is the other way round, so they have another test.
+**Noise is one-sided.** A run that breaks the promise is proof. It accepts a candidate at once. A run that keeps the promise is only a hint.
+The failure rate so far determines how many kept runs reject a candidate (`stats`). So if steps are left out, too few runs can only leave
+an unnecessary step in the plan, and the last check tries that step again. A number is different: one broken run by chance could accept a
+value that is too low. So numbers have a test of their own.
 
-**Used graphs.** If a graph starts slowly, a graph that healed clean is used again for candidates. An earlier run may have left unseen
-traces
-in it. So runs on used graphs alone do not reject a plan. A plan that broke only on used graphs must break on a fresh one before it is
-confirmed. If it does not, the shrink steps back and uses no graph again.
+**Used graphs.** If a graph starts slowly, it is healed after a run, and used again for the next candidate. An earlier run may have left
+unseen traces in it. So runs on used graphs alone do not reject a plan. A plan that broke only on used graphs must break on a fresh graph
+before it is confirmed. If it does not, the shrink steps back to an earlier plan, and uses only fresh graphs from then on.
 
-The shrinker knows neither graphs nor Hypothesis. It asks a function for runs, and its questions follow from the answers alone.
-Whatever ends it early, it returns the smallest plan that it has seen fail.
+The shrinker knows neither live graphs nor Hypothesis. It asks a function for runs, and its questions follow from the answers alone.
+If the budget ends the shrink early, the result is the smallest accepted plan so far.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ def shrink(
     Args:
         spec: the graph. Only plans that are possible in its model are run.
         plan: the plan that failed.
-        first: the trial of that failure. It does not count as a fresh run, because the plan was chosen for it.
+        first: the trial of that failure. It is not counted as a run of the plan, because the plan was chosen for this failure.
         run: makes one live run of a plan on a fresh graph. It raises `BudgetSpent` if no run is left.
-        reuse: makes one on a used graph if there is one (see "Used graphs" above).
-        on_trial: called before each live run with its reason, its plan, and the probability that it breaks.
-        plainest: plans of one step that may stand for a plan of several, the plainest first.
-        confirmations: the number of fresh runs of the minimal plan, those included that were made on the way.
+        reuse: makes one live run on a used graph if there is one. None means that every run needs a fresh graph.
+        on_trial: called before each live run with its reason, its plan, and the probability that the run breaks the promise.
+        plainest: plans of one step that are tried in place of a plan with several steps, the plainest first.
+        confirmations: the number of fresh runs that the minimal plan must have. Runs that it had before it was minimal count.
         controls: the number of runs of the minimal plan without its faults.
 
     Returns:
@@ -88,7 +88,7 @@ def shrink(
 
 
 def _reproduce(state: ShrinkState, first: Trial) -> bool:
-    """Run the cut plan, then the whole plan, until a fresh run breaks. False if none does."""
+    """Run the cut plan, then the whole plan, until a fresh run breaks the promise. False if no run does."""
     whole = prior(state.spec, state.original, first.blame)
     cut, uncut = whole.until(first.last_step), whole.with_waits_joined()
     half = REPRODUCE_MAX // 2
@@ -106,7 +106,7 @@ def _find_minimal_plan(state: ShrinkState) -> None:
     leave_out_steps(state)
     try_plainer(state)
     if state.rate() < OFTEN:
-        # With a step too many, all confirming runs would be wasted.
+        # At a low failure rate, an unnecessary step may be left in. Then all confirming runs would be wasted.
         while leave_out_singles(state):
             leave_out_steps(state)
     simplify_steps(state)
@@ -117,14 +117,14 @@ def _find_minimal_plan(state: ShrinkState) -> None:
             lower_numbers(state)
         confirm(state)
         run_controls(state)
-        # Only now is the rate of this plan known, and with it the number of kept runs that are enough.
+        # The confirming runs tell the failure rate of the minimal plan. It determines how many kept runs reject a smaller plan.
         if not leave_out_singles(state):
             return
         leave_out_steps(state)
 
 
 def _result(state: ShrinkState, *, any_replica: bool | None, complete: bool) -> Shrunk:
-    """Everything that is known now."""
+    """Sum up the runs of the shrink so far."""
     plan, log = state.minimal_plan, state.log
     count, control = log.count(plan), log.count(control_plan(state))
     return Shrunk(

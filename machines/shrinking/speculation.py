@@ -1,12 +1,13 @@
 """Speculative execution of a shrink: with several slots, run candidates before the shrinker asks for them.
 
-The shrinker is a pure function of its answers. So its next questions are found by running it again, with the answers so far and a guess for
-each missing answer. The most likely questions are begun, as many as there are free slots. The real shrinker does not know about it. It asks
+A question of the shrinker is a plan to run, and the answer is the trial of that run. The shrinker's questions follow from the answers
+alone. So its next questions are found by running the shrinker again, with the answers so far and a guess for each missing answer. For each
+free slot, the run of one likely question is begun. The real shrinker does not know about speculation. It asks
 one question after the other, and gets the runs of each plan in the order in which they were begun.
-So the minimal plan and its evidence follow from the runs alone, and do not depend on which of them was faster.
+So the minimal plan and its evidence follow from the runs alone, and do not depend on which run was faster.
 
-A wrong guess costs a run that is not needed. The runner counts it like any other. When the shrink is over, the runs that still go on are
-cancelled.
+A wrong guess costs a run that is not needed. The budget counts such a run like any other. When the shrink is over, the runs in progress
+are cancelled.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 
-# A guess that is less likely than this is not worth a run. If both answers are equally likely, that is five questions ahead.
+# A series of guessed answers that is less likely than this is not worth a run. If both answers are always equally likely, the shrinker
+# looks five questions ahead.
 WORTH_A_RUN: Final = 0.03
-# The number of guesses that are tried for each free slot. Each of them runs the shrinker once, without live runs.
+# The number of series of guesses that are tried for each free slot. For each series, the shrinker is run once, without live runs.
 GUESSES: Final = 4
 
 BROKEN: Final = Trial("broken")
@@ -44,7 +46,7 @@ class CandidateRunner(Protocol[T]):
         ...
 
     def start(self, plan: Plan) -> T:
-        """Begin a run.
+        """Begin a run of a candidate.
 
         Raises:
             BudgetSpent: if no run is left.
@@ -52,24 +54,24 @@ class CandidateRunner(Protocol[T]):
         ...
 
     def result(self, run: T) -> Trial:
-        """Wait for a run."""
+        """Wait until a run is over, and return its trial."""
         ...
 
     def is_done(self, run: T) -> bool:
-        """True if the slot of a run is free again."""
+        """True if a run is over, so that its slot is free again."""
         ...
 
     def cancel(self, run: T) -> None:
-        """End a run that is not needed."""
+        """End a run whose result is not needed."""
         ...
 
 
 def shrink_ahead(shrinker: Shrinker, runner: CandidateRunner[T]) -> Shrunk:
-    """Let a shrinker run, and begin runs before it asks for them.
+    """Run a shrinker, and begin live runs before the shrinker asks for them.
 
     Args:
-        shrinker: `shrink` with everything but `run` and `on_trial`.
-        runner: runs the candidates. With one slot, none is begun early.
+        shrinker: `shrink` with all arguments bound except `run` and `on_trial`.
+        runner: runs the candidates. With one slot, no run is begun early.
 
     Returns:
         The result of the shrinker.
@@ -82,23 +84,34 @@ def shrink_ahead(shrinker: Shrinker, runner: CandidateRunner[T]) -> Shrunk:
 
 
 class _Question(NamedTuple):
+    """A plan that the shrinker asks to run, and the probability that the run breaks the promise."""
+
     plan: Plan
     likely: float
 
 
 class _Asked(BaseException):
-    """Ends a shrinker that ran only to tell its next question."""
+    """Raised to end a shrinker that was run only to learn its next question."""
 
 
 @dataclass(slots=True)
 class _Ahead(Generic[T]):
+    """The speculation of one shrink.
+
+    Attributes:
+        shrinker: the shrinker, which is run again for each guess.
+        runner: runs the candidates.
+        answers: the trials that the real shrinker got so far, in order.
+        begun: for each plan, the runs that were begun and not yet asked for, the oldest first.
+    """
+
     shrinker: Shrinker
     runner: CandidateRunner[T]
     answers: list[Trial] = field(default_factory=list)
     begun: defaultdict[Plan, deque[T]] = field(default_factory=lambda: defaultdict(deque))
 
     def answer(self, plan: Plan) -> Trial:
-        """The next run of a plan."""
+        """Answer a question of the real shrinker: the trial of the next run of a plan. Begin likely runs before waiting for it."""
         if not self.begun[plan]:
             self.begun[plan].append(self.runner.start(plan))
         if self.runner.slots > 1:
@@ -108,13 +121,13 @@ class _Ahead(Generic[T]):
         return trial
 
     def drop(self) -> None:
-        """Cancel the runs that were not asked for."""
+        """Cancel the runs that the real shrinker did not ask for."""
         for runs in self.begun.values():
             while runs:
                 self.runner.cancel(runs.popleft())
 
     def _begin_likely(self) -> None:
-        """Begin the most likely questions in the free slots."""
+        """Begin the runs of the most likely questions in the free slots."""
         running = sum(not self.runner.is_done(run) for runs in self.begun.values() for run in runs)
         free = self.runner.slots - running
         if free <= 0:
@@ -131,7 +144,10 @@ class _Ahead(Generic[T]):
                 return
 
     def _guesses(self) -> Iterator[Counter[Plan]]:
-        """For each guess, the most likely first: the number of runs of each plan that the shrinker asks for."""
+        """Yield the runs that the shrinker asks for if some guesses are right, as a number for each plan.
+
+        The most likely series of guesses comes first. It is the empty one.
+        """
         number = itertools.count()
         guesses = [(-1.0, next(number), list[Trial](), Counter[Plan]())]
         while guesses:
@@ -148,7 +164,7 @@ class _Ahead(Generic[T]):
                     heapq.heappush(guesses, (chance * share, next(number), more, asked))
 
     def _asks_after(self, guessed: list[Trial]) -> _Question | None:
-        """The question that the shrinker asks after the answers so far and some guessed answers, or None if it is done."""
+        """The question that the shrinker asks after the answers so far and the guessed answers, or None if the shrink is over."""
         known = iter([*self.answers, *guessed])
         likely = 0.0
 

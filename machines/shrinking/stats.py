@@ -1,11 +1,13 @@
-"""Statistics of runs: what counts of broken and kept runs say about the rate at which a plan breaks its promise.
+"""Statistics of runs: estimate the failure rate of a plan from the counts of its broken and kept runs.
 
-Noise is one-sided. A run that breaks a promise is proof. A run that keeps it is not. So one broken run accepts a candidate, and the
-number of kept runs that reject one follows from the rate of the plan at hand.
+The failure rate of a plan is the share of its runs that break the promise. Invalid runs do not count.
 
-`wilson` is for counts that were taken for their own sake, such as a series of fresh runs. The other estimates are for the runs of a shrink.
-There, plans were accepted because a run broke them, and earlier runs chose the later ones. So each estimate says to which side it errs, and
-why that side is the safe one.
+Noise is one-sided. A run that breaks a promise is proof. A run that keeps the promise is not. So one broken run accepts a candidate, and
+the number of kept runs that reject a candidate follows from the failure rate of the minimal plan.
+
+`wilson` is for runs whose number and plan were chosen beforehand, such as a series of fresh runs. The other estimates are for the runs of a
+shrink. There, a plan is accepted because its run broke the promise, and earlier runs decide which runs follow. Such counts are biased.
+So the docstring of each of these estimates says how it deals with the bias.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from typing import Final
 
 # The 97.5% point of the normal distribution: a two-sided interval of 95%.
 Z: Final = 1.959964
+# The usual probability that a series of runs shows a plan that does break.
 SURE: Final = 0.95
-# A lower estimate would ask for more runs than a budget allows.
+# The lowest estimate of a failure rate. A lower one would require more runs than a budget allows.
 RATE_MIN: Final = 0.05
 
 
 def wilson(broke: int, runs: int) -> tuple[float, float]:
-    """The 95% score interval of a rate (E. B. Wilson, JASA 22, 1927).
+    """The 95% score interval of a failure rate, as its lower and upper end (E. B. Wilson, JASA 22, 1927).
 
     Args:
         broke: the number of runs that broke the promise.
@@ -43,11 +46,13 @@ def wilson(broke: int, runs: int) -> tuple[float, float]:
 
 
 def passes_to_reject(rate: float, sure: float = SURE) -> int:
-    """The number of kept runs in a row after which a plan of that rate would have broken: 2 at .9, 4 at .6, 9 at .3.
+    """The number of kept runs in a row that rule out a given failure rate of a plan.
+
+    With the default `sure`, the number is 2 for a failure rate of .9, 4 for .6, and 9 for .3.
 
     Args:
-        rate: the rate that is rejected, above 0.
-        sure: the probability that a plan of that rate breaks in one of these runs.
+        rate: the failure rate, above 0.
+        sure: the probability that at least one of these runs breaks if the plan has this failure rate.
     """
     if rate >= 1.0:
         return 1
@@ -55,11 +60,11 @@ def passes_to_reject(rate: float, sure: float = SURE) -> int:
 
 
 def cautious(broke: float, runs: float) -> float:
-    """A cautious estimate of a rate.
+    """A cautious estimate of a failure rate: it is rather too low than too high.
 
-    It is the mean under a uniform prior (Laplace's rule of succession, 1774), but never above the share that was seen. So 10 of 10 count
-    as .92: a series without a kept run does not pass for certainty. 2 of 10 count as .2. An estimate that is too low costs runs. One
-    that is too high rejects plans that do break.
+    The estimate is the mean under a uniform prior (Laplace's rule of succession, 1774), but never above the share of broken runs.
+    10 broken runs of 10 give .92, because a series without a kept run does not prove a failure rate of 1. 2 of 10 give .2.
+    An estimate that is too low costs runs. An estimate that is too high rejects plans that do break.
 
     Args:
         broke: the number of broken runs. Fractions stand for earlier knowledge.
@@ -70,20 +75,26 @@ def cautious(broke: float, runs: float) -> float:
 
 
 def on_the_way(broke: int, runs: int) -> float:
-    """The rate of a series of accepted plans, from all their runs together.
+    """Estimate the failure rate of the plans that a shrink accepted on the way, from the counts of all their runs together.
 
-    Each plan was accepted by a run that broke it, and a candidate that was kept at first was seldom run again. So the plain share is too
-    high: on simulated failures it was .97 at a rate of .9, .78 at .6, and .56 at .3. Its square is close to the truth.
-    The prior, one broken run and a twentieth of a kept run, is that of most failures: they show every time.
+    Each plan was accepted because a run of it broke, and a candidate whose first run was kept was seldom run again. So the share of broken
+    runs is too high. On simulated failures it was .97 for a true rate of .9, .78 for .6, and .56 for .3. Its square is close to the truth.
+    The estimate begins with one broken run and a twentieth of a kept run, because most failures show in every run.
     """
     return float(((broke + 1.0) / (runs + 1.05)) ** 2)
 
 
 def chance_of_fewer(broke: int, runs: int, other_broke: int, other_runs: int) -> float:
-    """The probability that a plan breaks so seldom by accident, if its rate is that of another plan.
+    """The probability that so few runs of a plan break by chance, if the plan has the same failure rate as another plan.
 
-    This is Fisher's exact test, one-sided (R. A. Fisher, 1922). It takes the number of broken runs of both plans together as given. The
-    result is the probability that at most `broke` of them fall to this plan's `runs`.
+    This is Fisher's exact test, one-sided (R. A. Fisher, 1922). The number of broken runs of both plans together is taken as given. The
+    result is the probability that at most `broke` of these broken runs are runs of the first plan.
+
+    Args:
+        broke: the number of broken runs of the first plan.
+        runs: the number of all runs of the first plan.
+        other_broke: the number of broken runs of the other plan.
+        other_runs: the number of all runs of the other plan.
     """
     all_broke, all_runs = broke + other_broke, runs + other_runs
     ways = math.comb(all_runs, all_broke)

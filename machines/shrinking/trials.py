@@ -1,8 +1,8 @@
 """The live runs of one shrink, and the counts of each plan.
 
-The shrinker asks the `TrialLog` for runs. If a plan was run before, its counts answer the question as far as they reach. Every run counts
-for every later question: a run that accepted a candidate is also one of its confirming runs, if it becomes the minimal plan.
-`shrink` interprets the answers. `speculation` begins runs before they are asked for.
+The shrinker asks the `TrialLog` whether a plan breaks the promise. If earlier runs of the plan answer that, no run is made. Every run
+counts for every later question. Example: a run that accepted a candidate is also one of the confirming runs, if that candidate becomes the
+minimal plan. `shrink` interprets the answers. `speculation` begins runs before the shrinker asks for them.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.spec.plan import Plan, Step, Wait
 from graphquake.machines.plans.subplan import embeds
 
-# An invalid run is repeated this often. Then the plan is set aside.
+# An invalid run is repeated at most this many times. Then the plan is set aside: it is not run any more.
 REPEATS_MAX: Final = 2
-# Two kept runs are enough to reject only where the rate is about .9, so that accidents are rare.
+# If this many kept runs reject a plan, the failure rate is about .9. Then a plan that can break is rarely kept by chance.
 RARE_ACCIDENTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One live run of a plan, read for one signature.
+    """The answer of one live run of a plan to the question whether it showed a violation with the finding's signature.
 
     Attributes:
-        kind: `broken` if it showed a violation of the wanted signature that no known case explains. `invalid` if its verdict is.
-        last_step: the index of the last step that had begun when that violation began, or -1 if it is not known.
-        blame: for each step of the plan, a factor on its odds of having caused the violation (1 is neutral). Empty if it is not known.
-        used: the graph had been used by an earlier run.
+        kind: `broken` if the run showed such a violation, and no known case explains it. `invalid` if the verdict of the run is invalid.
+            Otherwise `kept`.
+        last_step: the index of the last step that had begun when that violation began, or -1 if this is not known.
+        blame: for each step of the plan, a factor on its odds of having caused the violation (1 is neutral). Empty if this is not known.
+        used: true if an earlier run had used the graph.
     """
 
     kind: VerdictKind
@@ -50,13 +51,13 @@ class Tried:
 
 @dataclass(slots=True)
 class Count:
-    """The numbers of runs of a plan that broke and that kept the promise. Invalid runs do not count.
+    """How many runs of a plan broke the promise, and how many kept it. Invalid runs do not count.
 
     Attributes:
-        broke: broken runs on fresh graphs.
-        kept: kept runs on fresh graphs.
-        used_broke: broken runs on used graphs.
-        used_kept: kept runs on used graphs.
+        broke: the number of broken runs on fresh graphs.
+        kept: the number of kept runs on fresh graphs.
+        used_broke: the number of broken runs on used graphs.
+        used_kept: the number of kept runs on used graphs.
     """
 
     broke: int = 0
@@ -66,21 +67,21 @@ class Count:
 
     @property
     def runs(self) -> int:
-        """The runs on fresh graphs that proved something."""
+        """The number of broken and kept runs on fresh graphs."""
         return self.broke + self.kept
 
     @property
     def ever_broke(self) -> int:
-        """Broken runs on any graph."""
+        """The number of broken runs on fresh and used graphs."""
         return self.broke + self.used_broke
 
     @property
     def ever_kept(self) -> int:
-        """Kept runs on any graph."""
+        """The number of kept runs on fresh and used graphs."""
         return self.kept + self.used_kept
 
     def add(self, trial: Trial) -> None:
-        """Count a run that proved something."""
+        """Count a broken or kept run."""
         broke = trial.kind == "broken"
         if trial.used:
             self.used_broke += broke
@@ -90,9 +91,9 @@ class Count:
             self.kept += not broke
 
 
-# Makes one live run.
+# Makes one live run of a plan.
 RunPlan = Callable[[Plan], Trial]
-# Called before a live run with its reason, its plan, and the probability that it breaks.
+# Called before a live run with its reason, its plan, and the probability that the run breaks the promise.
 OnTrial = Callable[[str, Plan, float], None]
 
 
@@ -105,8 +106,8 @@ class TrialLog:
         on_trial: called before each live run.
         reuse: makes one live run on a used graph if there is one, or None if every run needs a fresh graph.
         all: every live run, in order.
-        aside: plans that are set aside, because all of their runs were invalid.
-        eroded: plans that break too seldom to show the finding. They count as kept.
+        aside: plans that are not run any more, because a run was invalid, and so were all repeats of it.
+        eroded: plans that were given up, because they break too seldom, or only on used graphs. They count as plans that do not break.
     """
 
     run: RunPlan
@@ -123,7 +124,7 @@ class TrialLog:
         return self._counts.setdefault(plan, Count())
 
     def counts(self) -> list[tuple[Plan, Count]]:
-        """All plans with a run that proved something, with their counts."""
+        """The plans with at least one broken or kept run, with their counts."""
         return [
             (plan, count)
             for plan, count in self._counts.items()
@@ -131,17 +132,17 @@ class TrialLog:
         ]
 
     def shown(self, plan: Plan) -> Trial:
-        """The last run of a plan that broke the promise."""
+        """The latest broken run of a plan. It is an error to ask for a plan without one."""
         return self._last[plan]
 
     def once_more(self, plan: Plan, reason: str, likely: float, *, fresh: bool = True) -> Trial:
-        """Make one more live run of a plan. An invalid run is repeated. After too many of them, the plan is set aside.
+        """Make one more live run of a plan. An invalid run is repeated. After too many invalid runs, the plan is set aside.
 
         Args:
             plan: the plan.
             reason: the reason for the run, in words.
-            likely: the probability that it breaks. Only speculation depends on it.
-            fresh: the run needs a fresh graph. A repeated run always gets one.
+            likely: a rough probability that the run breaks the promise. Only speculation uses it.
+            fresh: if true, the run gets a fresh graph. The repeat of an invalid run always gets one.
 
         Raises:
             BudgetSpent: if no run is left.
@@ -165,16 +166,18 @@ class TrialLog:
     def breaks(
         self, plan: Plan, passes: int, reason: str, likely: float, *, of: int | None = None
     ) -> bool:
-        """True if a plan breaks the promise: one broken run says yes, `passes` kept runs say no.
+        """Run a plan until one run breaks the promise (true), or until `passes` runs have kept it (false).
 
-        A plan that was set aside, or that breaks too seldom (`eroded`), counts as a plan that does not break.
+        Earlier runs count, also those of other plans (see `kept_with_more`).
+
+        A plan that was set aside, or given up (`eroded`), counts as a plan that does not break.
 
         Args:
             plan: the plan.
-            passes: the number of kept runs that reject it.
-            reason: the reason for its runs, in words.
-            likely: the probability that a run breaks.
-            of: the number of kept runs in the end, if `passes` is only a part of them.
+            passes: the number of kept runs after which the answer is false.
+            reason: the reason for the runs, in words.
+            likely: a rough probability that a run breaks the promise. Only speculation uses it.
+            of: the number of kept runs that finally reject the plan, if the caller asks again with a higher `passes`. If None, `passes`.
         """
         of = of or passes
         while not self.is_set_aside(plan):
@@ -187,27 +190,29 @@ class TrialLog:
         return False
 
     def kept_with_more(self, plan: Plan, passes: int) -> tuple[int, bool]:
-        """Count the kept runs that speak against a plan: its own, and those of plans that did all that it does and more.
+        """Count the kept runs that speak against a plan: those of the plan itself, and those of plans in which it embeds.
 
-        | the kept runs are of | they count | because |
+        Those other plans do everything that the plan does, and more. They count only if none of their runs broke the promise.
+
+        | the kept runs are of a plan with | they count | because |
         |---|---|---|
         | the same steps, as much waiting, as much load or more | all of them | what holds under more load holds under less |
-        | the same steps, other waits | up to `passes - 1` | a longer wait may hide the failure |
-        | more steps | as one run, and only if `passes` is 2 | a step more may hide it; see below |
+        | the same steps, longer waits | up to `passes - 1` | a longer wait may hide the failure |
+        | more steps | as one run, and only if `passes` is 2 | an additional step may hide the failure; see below |
 
-        The last two rows together never count more than `passes - 1`, so they leave at least one run to the plan itself. A plan with more
-        steps counts at all only where the rate is about .9 (two passes reject). At lower rates it may well have been kept by accident,
-        and the step was left in for that accident.
+        The last two rows together never count more than `passes - 1`, so at least one run of the plan itself is made. A plan with more
+        steps counts only where the failure rate is about .9 (two kept runs reject). At lower rates it may have been kept by chance.
+        That chance would also be the only reason why the additional step is still in the minimal plan.
 
-        Example: three passes reject `kill decode 0; wait 0.50 s`. The same plan with 2 s was kept in five runs: they count as two, so one
-        run of the plan itself decides. A run of `kill decode 0; wait 0.50 s; burst 5 over 0.00 s` that was kept counts as none.
+        Example: three kept runs reject `kill decode 0; wait 0.50 s`. The same plan with 2 s was kept in five runs. They count as two, so
+        one run of the plan itself decides. A kept run of `kill decode 0; wait 0.50 s; burst 5 over 0.00 s` does not count.
 
         Args:
             plan: the plan.
-            passes: the number of kept runs that reject it.
+            passes: the number of kept runs that reject the plan.
 
         Returns:
-            The count, and whether any of these runs had a fresh graph. Without one, no plan is rejected.
+            The count, and true if at least one of these runs had a fresh graph. Runs on used graphs alone do not reject a plan.
         """
         kept: Counter[_Relation] = Counter()
         fresh = 0
@@ -221,7 +226,7 @@ class TrialLog:
         return kept["same waits"] + min(indirect, max(0, passes - 1)), fresh > 0
 
     def is_set_aside(self, plan: Plan) -> bool:
-        """True if no run of a plan can teach more: its runs are invalid, or it breaks too seldom."""
+        """True if no more runs of a plan are made: its runs were invalid, or it was given up (`eroded`)."""
         return plan in self.aside or plan in self.eroded
 
 
@@ -229,7 +234,7 @@ _Relation: TypeAlias = Literal["same waits", "other waits", "more steps"]
 
 
 def _relation(plan: Plan, other: Plan) -> _Relation:
-    """The relation of a plan to one in which it embeds."""
+    """Say how `other`, in which `plan` embeds, differs from `plan`."""
     if len(other.steps) != len(plan.steps):
         return "more steps"
     return "same waits" if _waits(other) == _waits(plan) else "other waits"
