@@ -1,6 +1,6 @@
-"""Search for plans that break promises: drawing, judging, shrinking and saving them. Starts no process.
+"""Search for plans that break promises: draw, judge, shrink and save them. This package itself starts no process.
 
-For users: `chaos("my.toml")` makes a test class out of a graph file, `PlanMachine` is what to subclass for steps of one's own.
+For users: `chaos("my.toml")` makes a test class from a graph file. A subclass of `PlanMachine` may add rules that draw steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["PlanMachine", "chaos"]
 
 
 def __getattr__(name: str) -> Any:
-    # The pytest plugin lives in this package: importing it must not import hypothesis.
+    # Every pytest loads the plugin in this package. So an import of this package must not import hypothesis.
     if name == "PlanMachine":
         from graphquake.machines.plans.machine import PlanMachine  # noqa: PLC0415
 
@@ -25,10 +25,10 @@ def __getattr__(name: str) -> Any:
 def chaos(
     graph: str, *, promises: tuple[str, ...] = (), machine: type[PlanMachine] | None = None
 ) -> type:
-    """A pytest test class that searches a graph: `TestMine = chaos("my.toml")`.
+    """Make a pytest test class that searches a graph for broken promises: `TestMine = chaos("my.toml")`.
 
     Args:
-        graph: a ready-made graph, or a TOML file (relative to where pytest runs).
+        graph: a ready-made graph, or a TOML file (its path is relative to the working folder of pytest).
         promises: further promises, as `module:name` (see `graphquake.harness.promises.builtin`).
         machine: a subclass of `PlanMachine` with further rules.
     """

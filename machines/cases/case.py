@@ -1,7 +1,7 @@
 """A case: a minimal plan that breaks a promise, and the evidence for it.
 
-A case excuses a violation, never a plan (`Case.explains`). A plan that contains a known case runs all the same, and everything else that it
-shows is a finding.
+A case excuses a violation, never a plan (see `Case.explains`). A plan that contains the plan of a known case runs all the same. Any
+violation of that run that no case explains can become a finding.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 # Only cases with these statuses excuse violations. A fixed case that comes back is a finding again. A case that was never confirmed does
 # not explain any violation.
 EXCUSING: Final[tuple[Status, ...]] = ("open", "known", "unshrunk")
-# A violation of the same kind may come somewhat later than in the runs that were recorded.
+# In later runs, a violation may begin somewhat later than in the runs that gave the reach of its case. So the reach has a margin.
 REACH_FACTOR: Final = 1.25
 REACH_SLACK_S: Final = 0.5
-# A case with k replicas of a role in a plan with n of them has n! / (n - k)! relabellings: 5,040 for 7 of 7. Minimal plans
-# with more than three replicas of one role have not been seen, and an embedding takes 20 µs.
+# If a case names k replicas of a role and a plan names n of them, there are n! / (n - k)! relabellings: 5,040 if both name 7. No minimal
+# plan with more than three replicas of one role has been seen. A test whether one relabelling embeds takes 20 µs.
 RELABELLINGS_MAX: Final = 5040
 
 
@@ -44,7 +44,7 @@ class Observed:
     """One series of fresh runs of a case's plan.
 
     Attributes:
-        on: the day, ISO 8601.
+        on: the day of the runs, as an ISO 8601 date.
         versions: name -> version of the software that ran.
         host: the machine, in words.
         broke: how many of the runs broke the promise with the case's signature.
@@ -66,7 +66,7 @@ class Difference:
 
     Attributes:
         fact: the fact about a run, in words, e.g. `requests in flight at "kill decode 0" (step 1)`.
-        sign: whether the broken runs lie above or below the edge.
+        sign: `≥` if all broken runs have the value of the edge or a higher one, `≤` if the value of the edge or a lower one.
         edge: the value of the fact in the broken run that is nearest to the kept ones.
         broke: how many runs broke the promise, all of them on this side of the edge.
         kept: how many runs kept it, none of them on this side.
@@ -85,13 +85,13 @@ class ShrinkCost:
 
     Attributes:
         steps: the number of steps of the plan that was drawn.
-        plainer: the minimal plan is not a part of the drawn one, but a plainer plan that shows the same.
+        plainer: true if the minimal plan is not a part of the drawn plan, but a plainer plan that shows the same violation.
         live_runs: the live runs that the shrink made, invalid ones included.
-        live_s: the seconds that these runs took.
-        unneeded_runs: runs that were begun speculatively and not needed.
-        gpu_s: GPU-seconds of these runs.
-        round: the search's round of drawing.
-        draw: the number of plans that had been drawn.
+        live_s: the sum of the durations of the live runs, in seconds.
+        unneeded_runs: runs that were begun speculatively, and whose results were not needed.
+        gpu_s: `live_s` times the number of GPUs of one run, in GPU-seconds.
+        round: the round of the search in which the case was found, from 0.
+        draw: one more than the number of plans that the search had drawn when the case was found.
     """
 
     steps: int = 0
@@ -109,22 +109,22 @@ class Case:
     """A minimal plan that breaks a promise, and the evidence for it.
 
     Attributes:
-        id: six hex digits that name it, see `case_id`.
-        title: its headline.
-        status: whether it is open, known, fixed, never confirmed, or not shrunk to the end.
+        id: six hex digits that name the case, see `case_id`.
+        title: the headline of the case.
+        status: `open`, `known`, `fixed`, `unconfirmed` (no fresh run showed it again), or `unshrunk` (its shrink ended early).
         graph: name, shape and digest of the graph.
-        signature: of the violation that was found.
+        signature: the signature of the violation that was found.
         plan: the minimal plan.
         seen: the observation, in a sentence.
-        why: why a known case is known, e.g. a link to a bug report.
+        why: the reason why a user marked the case as known, e.g. a link to a bug report. Empty if there is none.
         also: other signatures that the minimal plan itself showed in its own runs.
-        reach_s: how long after the last act of the plan its violations began at most, with a margin, in seconds.
-        bounds, load: the graph's bounds and load under which it was seen. A replay uses them.
-        any_replica: whether it holds for other replicas of the same roles, or None if that was not tried.
-        needed: the runs without each step of the plan.
-        numbers: where each number of the plan begins to matter.
-        differs: if the plan does not always break it, what separated the broken runs from the kept ones.
-        control: the runs without the plan's faults, or None if that was not tried.
+        reach_s: the longest time from the last act of the plan to the start of a violation, with a margin, in seconds.
+        bounds, load: the bounds and the load of the graph when the violation was seen. A replay uses them.
+        any_replica: true if other replicas of the same roles break the promise too, or None if that was not tried.
+        needed: for each step, how many runs of the plan without it broke and kept the promise.
+        numbers: for each number of the plan that matters, the value from which on the promise breaks.
+        differs: if the plan breaks the promise only in some runs, the facts that separate these runs from the kept ones.
+        control: how many runs without the plan's faults broke and kept the promise, or None if there were none.
         cost: the cost of the shrink.
         observed: each series of runs, the oldest first.
     """
@@ -151,24 +151,24 @@ class Case:
 
     @property
     def promise(self) -> str:
-        """The name of the promise that it breaks."""
+        """The name of the promise that the plan breaks."""
         return self.signature.promise
 
     @property
     def rate(self) -> float:
-        """The share of runs that broke it, the last time that any did, or 1 if it was never counted."""
+        """The share of broken runs in the latest entry of `observed` that has one, or 1 if no entry has a broken run."""
         last = next((o for o in reversed(self.observed) if o.broke), None)
         return last.broke / last.runs if last else 1.0
 
     def is_of(self, spec: GraphSpec) -> bool:
-        """True if it is a case of that graph. Only the name counts, so a case survives changes of the graph file."""
+        """True if this is a case of the graph. Only the graph's name is compared, so a case survives changes of the graph file."""
         return self.graph["name"] == spec.name
 
     def plans(self, within: Plan) -> Iterator[Plan]:
-        """The plan. If the case holds for any replica, also the plan with the replicas that another plan names.
+        """Yield the case's plan. If `any_replica` is true, also yield its relabellings.
 
         Args:
-            within: the plan in which to look for the case. The case can't be met there at replicas that this plan does not name.
+            within: the plan in which the caller looks for the case. A relabelling uses only replicas that this plan names.
         """
         yield self.plan
         if self.any_replica:
@@ -181,7 +181,8 @@ class Case:
     def explains(self, violation: Violation, history: History) -> bool:
         """True if a violation is this case again.
 
-        It has one of the case's signatures, and begins within the reach after the last act of an embedding of the case's plan.
+        The violation must have one of the case's signatures. The case's plan must embed in the plan of the history. The violation must
+        begin at most `reach_s` after the last act of the embedding began.
         """
         if not self.names(violation.signature):
             return False
@@ -199,9 +200,9 @@ class Case:
 
 @lru_cache(maxsize=4096)
 def _last_acts(plan: Plan, whole: Plan, *, any_replica: bool) -> frozenset[int]:
-    """The numbers of the steps of a plan with which an embedding of a case's plan did its last act.
+    """The numbers of the steps of `whole` that are the last act of an embedding of `plan`, the plan of a case.
 
-    There may be one for each relabelling. Every violation of every run asks this of every case, so the answers are cached.
+    There may be one number for each relabelling. Every violation of every run is compared with every case, so the results are cached.
     """
     plans = [plan, *(relabellings(plan, whole) if any_replica else ())]
     found = (last_act(one, whole) for one in plans)
@@ -209,7 +210,7 @@ def _last_acts(plan: Plan, whole: Plan, *, any_replica: bool) -> frozenset[int]:
 
 
 def relabellings(plan: Plan, within: Plan) -> Iterator[Plan]:
-    """The same plan with other replicas of the same roles, among those that another plan names. At most `RELABELLINGS_MAX` of them."""
+    """Yield the plan with its replicas replaced by replicas of the same roles that `within` names. At most `RELABELLINGS_MAX` plans."""
     named, there = _replicas_named(plan), _replicas_named(within)
     pools = [
         [(role, chosen) for chosen in itertools.permutations(there.get(role, []), len(used))]
@@ -234,16 +235,17 @@ def _replicas_named(plan: Plan) -> dict[str, list[int]]:
 
 
 def acted_s(plan: Plan, history: History) -> float | None:
-    """The time in a run at which the earliest embedding of a plan began its last act, in seconds, or None if it does not embed.
+    """The time in a run at which the last act of a plan began, in seconds, or None if the plan does not embed in the run's plan.
 
-    The begin counts, not the end: a kill takes effect as soon as it begins, and the plan also caused the failures during its last wait.
+    If the plan embeds in several ways, the earliest embedding counts. The time is the start of the act, not its end: a kill takes effect
+    as soon as it begins. A wait after the last act is not an act, so failures during that wait come after the act.
     """
     number = last_act(plan, history.plan)
     return next((step.begun_s for step in history.of(StepDone) if step.number == number), None)
 
 
 def case_id(graph: str, promise: str, plan: Plan) -> str:
-    """Six hex digits that name a case."""
+    """Six hex digits that name a case: a digest of the graph's name, the promise and the minimal plan."""
     return hashlib.sha256(f"{graph}\n{promise}\n{plan}".encode()).hexdigest()[:6]
 
 

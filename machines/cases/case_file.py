@@ -1,7 +1,7 @@
 """The JSON form of a case.
 
-It reads well in a review and in a diff: steps are the same one-line text as everywhere, and counts are numbers.
-A damaged file, or one of a newer schema, is an `InputError`. The reader does not guess. Cases of schema 1 are read by way of `schema_1`.
+The form is easy to read in a review and in a diff: a step is its one-line text, and a count is a number.
+A damaged file, or a file of a newer schema, is an `InputError`. The reader does not guess. `schema_1` upgrades cases of schema 1.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from graphquake.machines.cases.conditions import read_bounds, read_fields, read_
 from graphquake.machines.shrinking.result import Control, Needed, Threshold
 
 SCHEMA: Final = 2
-# Keys that a file leaves out if they have their default.
+# A file leaves out these keys if their values are empty, 0 or None.
 _OPTIONAL: Final = (
     "why", "also", "heal", "stay_s", "any_replica", "needed", "numbers", "differs", "control",
 )  # fmt: skip
 
 
 def case_text(case: Case) -> str:
-    """The text of a case's file, in the order in which one reads it."""
+    """The JSON text of a case's file. Its keys are in the order in which a reader needs them."""
     table = {
         "schema": SCHEMA,
         "id": case.id,
@@ -70,7 +70,7 @@ def case_text(case: Case) -> str:
 
 
 def _evidence_json(one: Needed | Threshold) -> dict[str, Any]:
-    """The fields, with the step in its text form. A number of the plan as a whole has no step."""
+    """The JSON of one entry of `needed` or `numbers`, with its step as text. A threshold of the plan's stay has no step."""
     step = {"step": str(one.step)} if one.step is not None else {}
     return step | {key: value for key, value in asdict(one).items() if key != "step"}
 
@@ -83,7 +83,7 @@ def read_case(source: str, text: str) -> Case:
         text: JSON.
 
     Raises:
-        InputError: if it is damaged, or of a newer schema.
+        InputError: if the text is damaged, or of a newer schema.
     """
     try:
         data = json.loads(text)

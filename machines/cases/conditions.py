@@ -1,8 +1,8 @@
-"""The bounds and the load under which a case was seen, and a graph under the same ones.
+"""The bounds and the load under which a case was seen, and a way to put a graph under the same bounds and load.
 
-A case keeps every field of `Promises` and `LoadSpec`, and the lease, which is part of the bound of `views_agree`. Names and types follow
-from the dataclasses, so that a new bound is kept as soon as it exists. Two fields are left out: where a bound came from, and the name of
-the model. Cases of schema 1 kept fewer bounds. The graph file gives the others.
+A case keeps every field of `Promises` and `LoadSpec`, and the lease, which is part of the bound of `views_agree`. Names and types of the
+kept values follow from the dataclasses, so a case keeps a new bound as soon as it exists. Two fields are left out: the source of each
+bound, and the name of the model. Cases of schema 1 kept fewer bounds. For their replays, the graph file gives the missing ones.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from graphquake.harness.spec.table import Table
 Value: TypeAlias = float | int | str | tuple[str, ...] | tuple[int, ...]
 
 LEASE: Final = "lease_s"
-# `from_file` is for the reader of a finding. The model's name belongs to the graph's commands, as its paths do.
+# `from_file` only tells the reader of a finding which bounds the graph file sets. The model's name is part of the graph's commands.
 _NOT_KEPT: Final = ("from_file", "model")
 
 
 def _kinds(owner: type) -> dict[str, object]:
-    """The fields that a case keeps, with their types."""
+    """The fields of a dataclass that a case keeps: name -> type."""
     hints = get_type_hints(owner)
     return {one.name: hints[one.name] for one in fields(owner) if one.name not in _NOT_KEPT}
 
@@ -50,22 +50,22 @@ LOAD: Final[Mapping[str, object]] = _kinds(LoadSpec)
 
 
 def bounds_of(spec: GraphSpec) -> dict[str, Value]:
-    """Every bound by which the graph's promises are judged."""
+    """Every bound by which the graph's promises are judged: field -> value."""
     kept = {name: getattr(spec.promises, name) for name in BOUNDS if name != LEASE}
     return kept | {LEASE: spec.lease_s}
 
 
 def load_of(spec: GraphSpec) -> dict[str, Value]:
-    """The load under which the graph runs."""
+    """The load under which the graph runs: field -> value."""
     return {name: getattr(spec.load, name) for name in LOAD}
 
 
 def under(spec: GraphSpec, bounds: Mapping[str, Value], load: Mapping[str, Value]) -> GraphSpec:
     """The graph under these bounds and this load. All other values stay as in the graph file.
 
-    The document of the graph changes with them. A run folder keeps it, so `graphquake check` judges a replay by the same bounds.
+    The graph's `document` gets the same values. A run folder keeps the document, so `graphquake check` judges a replay by these bounds.
     """
-    # The reader has checked names and types against the fields.
+    # `read_bounds` and `read_load` have checked names and types against the fields.
     of_promises: dict[str, Any] = {name: bounds[name] for name in bounds if name != LEASE}
     of_load: dict[str, Any] = dict(load)
     lease_s: Any = bounds.get(LEASE, spec.lease_s)
@@ -86,7 +86,7 @@ def under(spec: GraphSpec, bounds: Mapping[str, Value], load: Mapping[str, Value
 
 
 def _promises_table(promises: Promises) -> dict[str, object]:
-    """The `[promises]` of a graph file that sets every bound."""
+    """The `[promises]` table of a graph file that sets every bound of these promises."""
     table: dict[str, Any] = {
         name: {} if name in promises.made else False for name in BUILT_IN_PROMISES
     }
@@ -97,7 +97,7 @@ def _promises_table(promises: Promises) -> dict[str, object]:
 
 
 def _plain(value: Value) -> object:
-    """The value as a TOML file has it."""
+    """The value as a TOML reader would give it: a tuple becomes a list."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -105,7 +105,7 @@ def read_bounds(table: Table) -> dict[str, Value]:
     """The bounds that a case's file gives.
 
     Raises:
-        InputError: if it names an unknown bound or promise, or a value has the wrong type.
+        InputError: if the file names an unknown bound or promise, or a value has the wrong type.
     """
     found = read_fields(table, BOUNDS)
     for name in table.texts("made"):
@@ -119,7 +119,7 @@ def read_load(table: Table) -> dict[str, Value]:
     """The load that a case's file gives.
 
     Raises:
-        InputError: if it names an unknown key, or a value has the wrong type.
+        InputError: if the file names an unknown key, or a value has the wrong type.
     """
     return read_fields(table, LOAD)
 

@@ -1,7 +1,7 @@
 """The cases in a folder: one JSON file a case, named by its id.
 
-An id is a digest of graph, promise and minimal plan. `observed` grows by a line with each recorded replay, which answers "did the
-upgrade fix it?". Another process may write to the same folder.
+An id is a digest of graph, promise and minimal plan. Each recorded replay adds an entry to `observed` in the file of its case. The entries
+tell whether an upgrade fixed the bug. Another process may write to the same folder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Corpus:
         """Read the folder again: another process may have saved a case there.
 
         Raises:
-            InputError: as for the corpus.
+            InputError: if a case is damaged or of a newer schema.
         """
         for path in sorted(self.folder.glob(self._pattern)):
             self._read(path)
@@ -72,7 +72,7 @@ class Corpus:
         """The case with this id.
 
         Raises:
-            InputError: if no case has it.
+            InputError: if no case has this id.
         """
         if id_ not in self._cases:
             raise InputError(f'{self.folder}: has no case "{id_}"{did_you_mean(id_, self._cases)}')

@@ -1,8 +1,8 @@
 """Replays a case, to see whether its bug is still there.
 
 A replay runs the case's plan on fresh graphs, under the case's own bounds and load. It ends with the first run that shows the case's
-signature, or when enough runs kept the promise. Then the case's rate is lower now, with a confidence of 95%. The meaning of the result
-depends on the status of the case (see `meaning_of`).
+signature, or when `runs_needed` valid runs did not show it. The second end means, with a confidence of 95%, that the plan now breaks its
+promise in a smaller share of runs than before. The meaning of the result depends on the status of the case (see `meaning_of`).
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class Replay:
 
     Attributes:
         case: the case that was replayed.
-        word: the result in a word.
+        word: `REPRODUCED` if a run showed the case's signature, `NOT REPRODUCED` if enough valid runs did not show it. `UNDECIDED` if the
+            budget ended first. `INVALID` if the graph can't run the plan, or too many runs were invalid.
         broke: how many runs showed the case's signature.
         runs: how many runs were valid.
         invalid: how many runs were invalid. They are not among `runs`.
         others: signatures that the runs showed and the case does not name.
-        differs: versions, and the host, that have changed since the case was last observed.
+        differs: each version that has changed since the last entry of the case's `observed`, and the host if it has changed, as text.
         shown: the last run that showed the case's signature. If none did, it is the first run, or None without a run.
-        why: if there was no run, the reason.
+        why: the reason why the graph can't run the plan any more. Empty if it can.
     """
 
     case: Case
@@ -80,7 +81,7 @@ class Replay:
 
 
 def runs_needed(case: Case) -> int:
-    """The number of kept runs in a row that show that a case's rate is lower now."""
+    """The number of kept runs in a row that show, with a confidence of 95%, that a case's rate is lower now. At least `RUNS_MIN`."""
     return max(RUNS_MIN, passes_to_reject(case.rate))
 
 
@@ -91,7 +92,7 @@ def impossible(case: Case, spec: GraphSpec) -> str:
     """
     try:
         check_plan(spec, case.plan, "cannot be done any more")
-        # A case brings its own promises and oracle, and the code behind them may have moved since.
+        # A case names its own promises and oracle. Their code may have moved since the case was saved.
         promises_of(spec)
         find_oracle(spec)
     except InputError as error:
@@ -106,7 +107,8 @@ def replay(case: Case, runner: Runner, journal: RunLog, *, runs: int | None = No
         case: the case.
         runner: runs plans under the case's own bounds and load (see `Case.as_in`).
         journal: the log that takes a line for each run.
-        runs: the exact number of runs. None stops at the first run that shows the case's signature.
+        runs: the number of valid runs. If None, the replay ends at the first run that shows the case's signature, and makes at most
+            `runs_needed` valid runs.
     """
     if why := impossible(case, runner.spec):
         return Replay(case, "INVALID", 0, 0, 0, (), _differs(case, runner.host), None, why)
@@ -152,7 +154,7 @@ def _word(broke: int, kept: int, needed: int, *, spent: bool) -> Word:
 
 
 def _differs(case: Case, host: Host) -> tuple[str, ...]:
-    """Versions, and the host, that have changed since the case was last observed."""
+    """Each version, and the host, that has changed since the last entry of the case's `observed`: `name old -> new`."""
     if not case.observed:
         return ()
     last = case.observed[-1]
@@ -167,7 +169,7 @@ def _differs(case: Case, host: Host) -> tuple[str, ...]:
 
 
 def meaning_of(one: Replay) -> tuple[bool, str]:
-    """The meaning of a replay for its case: whether it fails the session, and a text."""
+    """The meaning of a replay, given the status of its case: true if it fails the session, and the meaning in words."""
     case, there = one.case, one.word == "REPRODUCED"
     if one.word in ("UNDECIDED", "INVALID"):
         return False, one.line

@@ -1,8 +1,7 @@
 """Reads cases of schema 1, in which counts were English sentences.
 
-`upgraded` turns the JSON of a case of schema 1 into that of schema 2. Sentences that this project did not write are an `InputError`: a
-count that
-can't be read is not guessed at. Bounds that schema 1 did not keep stay absent, so a replay takes them from the graph file.
+`upgraded` turns the JSON of a case of schema 1 into that of schema 2. A sentence in a form that Graphquake never wrote is an `InputError`:
+its counts are not guessed. Bounds that schema 1 did not keep stay absent, so a replay takes them from the graph file.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.table import Table, shown
 
 SCHEMA: Final = 1
-# Two words of old signatures that no run is signed by any more.
+# A class of failure in old signatures. New signatures do not use it.
 TOO_MANY: Final = "too many"
-# In run folders of that time, every error event has this status.
+# The status of an error event if an old case does not tell it. In run folders of that time, every error event has this status.
 EVENT_STATUS: Final = 503
 
 _FIRST_CLASS: Final = re.compile(r"\d+ × ([^,;]+)")
@@ -53,7 +52,7 @@ def upgraded(table: Table) -> dict[str, object]:
     if "without the faults" in controls:
         new["control"] = _counts(table, "controls", controls)
     if "load" in table:
-        # A case of an open loop does not mention clients.
+        # In schema 1, the load of an open loop has no key `clients`.
         new["load"] = {"clients": 0} | dict(table.table("load").values)
     new["cost"] = _cost(table.table("shrunk_from"))
     for key in ("controls", "shrunk_from"):
@@ -64,8 +63,9 @@ def upgraded(table: Table) -> dict[str, object]:
 def _signatures(table: Table) -> Iterator[Signature]:
     """The case's own signature, then the others that its plan shows, in the words of schema 2.
 
-    - `error event` had no status. It gets the one that the case's other signatures name, else `EVENT_STATUS`.
-    - `too many` had no class. It gets the most frequent one, with which the counts in `seen` begin.
+    - `error event` had no status. It gets the status that the case's other signatures name. If they name none, or several, it gets
+      `EVENT_STATUS`.
+    - `too many` did not name a class of failure. It is replaced by the most frequent class, which comes first in `seen`.
     """
     found = [Signature.parse(text) for text in (table.text("signature"), *table.texts("also"))]
     statuses = {one.what.removeprefix("HTTP ") for one in found if one.what.startswith("HTTP 5")}
@@ -113,7 +113,7 @@ def _difference(table: Table, text: str) -> dict[str, object]:
 
 
 def _cost(table: Table) -> Mapping[str, object]:
-    """Whole numbers were written as `16.0`, and `plainer` as 1."""
+    """The cost, with the types of schema 2. Schema 1 wrote whole numbers as `16.0`, and `plainer` as 1."""
     numbers = {key: table.number(key) for key in table}
     whole = {key: int(value) if value.is_integer() else value for key, value in numbers.items()}
     return whole | ({"plainer": True} if numbers.get("plainer") else {})

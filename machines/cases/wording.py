@@ -58,7 +58,7 @@ def needed_texts(case: Case) -> Iterator[str]:
 
 
 def needed_text(one: Needed) -> str:
-    """The runs without one step, in words."""
+    """The results of the runs without one step, in words: `kept in 3 of 3 runs`."""
     runs = one.broke + one.kept
     if not runs:
         return "untested"
@@ -70,7 +70,7 @@ def needed_text(one: Needed) -> str:
 
 
 def number_text(one: Threshold) -> str:
-    """The value from which a number matters, in words."""
+    """The value from which on a number of the plan breaks the promise, and the highest lower value that kept it, in words."""
     unit = " s" if one.name.endswith("_s") else ""
     what = "the stay" if one.step is None else f'"{one.step}": {one.name.removesuffix("_s")}'
     runs = f"{one.kept} of {one.broke + one.kept} runs"
@@ -84,7 +84,7 @@ def difference_text(one: Difference) -> str:
 
 
 def control_text(case: Case) -> str:
-    """The runs without the faults, in words. Empty if that was not tried."""
+    """The results of the runs without the plan's faults, in words. Empty if there were none."""
     if not case.plan.faults and case.observed and case.observed[-1].runs:
         return "the plan has no fault: load alone breaks it"
     if case.control is None:

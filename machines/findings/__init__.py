@@ -1,1 +1,1 @@
-"""From a violation to a finding: it is judged, confirmed, explained and saved as a case."""
+"""Turns violations that no case explains into findings, and saves each finding as a case."""

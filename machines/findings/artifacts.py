@@ -1,7 +1,8 @@
 """Keeps the folders of runs on disk: those of findings, and as many others as there is room for.
 
 Every run gets a page (see `picture`). The folder of a finding has the id of its case. It holds the run of the minimal plan, and the run in
-which the violation was first seen. All other runs stay as long as there is room. Then the oldest kept runs are removed first.
+which the violation was first seen. All other folders stay as long as there is room. To make room, the oldest folders of runs with the
+verdict *kept* are removed first.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class RunArchive:
     """Keeps the folders of runs, and removes the oldest ones when the room is used up.
 
     Attributes:
-        room_bytes: the room for all of them, in bytes.
-        spare_shown: the folders of broken and invalid runs are never removed.
+        room_bytes: the room for all folders together, in bytes.
+        spare_shown: if true, the folders of broken and invalid runs are never removed, even if there is no room.
     """
 
     room_bytes: int = ROOM_BYTES
@@ -90,7 +91,10 @@ class RunArchive:
     _taken: dict[Path, tuple[int, bool]] = field(default_factory=dict)
 
     def add(self, outcome: RunResult) -> None:
-        """Add the folder of a run, and write its page. To make room, the oldest kept runs are removed first, then the oldest others."""
+        """Add the folder of a run, and write the page of that run.
+
+        To make room, the oldest folders of runs with the verdict *kept* are removed first, then the oldest of the other folders.
+        """
         if outcome.folder is None or not outcome.folder.is_dir():
             return
         draw(outcome)

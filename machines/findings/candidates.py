@@ -15,14 +15,14 @@ from graphquake.machines.shrinking.trials import Trial
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Runs candidates of one shrink (see `shrinking.speculation.CandidateRunner`).
+    """Runs the candidate plans of one shrink (see `shrinking.speculation.CandidateRunner`).
 
     Attributes:
         runner: runs the plans.
         log: counts the runs that were not needed.
         budget: the budget of this shrink.
         enough: ends a run as soon as it has shown the wanted violation.
-        take: waits for a run, writes it down, and reads its meaning for this shrink.
+        take: waits for a run, writes it into the log, and tells whether it showed the wanted violation.
     """
 
     runner: Runner
@@ -45,7 +45,7 @@ class Candidates:
         return self.take(self.start(plan, may_reuse=True))
 
     def start(self, plan: Plan, *, may_reuse: bool = False) -> PendingRun:
-        """Begin a run.
+        """Begin to run a plan. A fresh graph runs it, unless `may_reuse` is true and there is a used graph.
 
         Raises:
             BudgetSpent: if the budget of the shrink or of the search has no room for it.
@@ -56,7 +56,7 @@ class Candidates:
         return self.runner.start(plan, "shrink", enough=self.enough, may_reuse=may_reuse)
 
     def result(self, pending: PendingRun) -> Trial:
-        """Wait for a run."""
+        """Wait for a run, and tell whether it showed the wanted violation."""
         return self.take(pending)
 
     def is_done(self, pending: PendingRun) -> bool:

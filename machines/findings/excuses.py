@@ -78,13 +78,13 @@ class ShowsWanted:
 
     Attributes:
         excuses: the known cases.
-        wanted: the signature that is shrunk, or None if any unexplained violation counts.
+        wanted: the signature that the shrink follows, or None if any unexplained violation counts.
     """
 
     excuses: Excuses
     wanted: Signature | None
 
     def __call__(self, history: History) -> bool:
-        """Judge the history so far. See `harness.run.early_verdict.Enough`."""
+        """True if the history so far shows the wanted violation. See `harness.run.early_verdict.Enough`."""
         unexplained = self.excuses.sort(judge(history).violations, history).unexplained
         return any(self.wanted in (None, violation.signature) for violation in unexplained)

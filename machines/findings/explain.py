@@ -2,9 +2,8 @@
 
 A *fact* is a number about the moment at which a step began. Examples are the number of requests in flight, the time since a replica became
 ready again, and the time between two steps. Facts are known for every run, however early it ended. A fact separates if all broken runs lie
-on one
-side of a value and all kept runs on the other. Among many facts some separate few runs by chance. So a fact is reported only if the chance
-of that is at most `CHANCE_MAX`.
+on one side of a value and all kept runs on the other side. Among many facts, some separate a small number of runs by chance. So facts are
+reported only if the probability that chance alone produced one of them is at most `CHANCE_MAX`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from graphquake.machines.cases.case import Difference
 Facts: TypeAlias = Mapping[str, float]
 
 SHOWN_MAX: Final = 3
-# The highest allowed chance that any fact separates runs that do not differ.
+# The highest allowed probability that some fact separates runs that do not really differ.
 CHANCE_MAX: Final = 0.05
 
 
@@ -56,7 +55,9 @@ def _in_flight(request: Request, at_s: float) -> bool:
 
 
 def separating(broken: Sequence[Facts], kept: Sequence[Facts]) -> list[Difference]:
-    """The facts that separate broken runs from kept ones, the widest gap first. At most `SHOWN_MAX` of them.
+    """The facts that separate broken runs from kept runs, at most `SHOWN_MAX` of them. Empty if chance may explain them.
+
+    The fact with the widest gap between its values in broken runs and in kept runs comes first.
 
     Args:
         broken: the facts of each run that broke the promise.

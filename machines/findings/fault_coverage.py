@@ -20,7 +20,11 @@ def drawable(spec: GraphSpec) -> list[str]:
 
 
 class FaultCoverage:
-    """Counts the faults that landed, by kind and role, and two ways in which they met other events."""
+    """Counts the faults that landed, by kind and role.
+
+    It also counts the faults that landed while another replica was down (`OVERLAP`), and the bursts that landed while a replica was down
+    (`BURST_ON_PART`).
+    """
 
     def __init__(self, spec: GraphSpec) -> None:
         self._spec = spec
@@ -31,11 +35,11 @@ class FaultCoverage:
         self.count.update(_kinds(history))
 
     def tried(self) -> dict[str, int]:
-        """Each kind that was tried and how often, the most frequent first."""
+        """Each kind of fault that landed -> how often it landed. The most frequent kind comes first."""
         return dict(self.count.most_common())
 
     def not_tried(self) -> list[str]:
-        """The kinds that can be drawn and never landed."""
+        """The kinds of fault that can be drawn for the graph, and that never landed."""
         return [kind for kind in drawable(self._spec) if not self.count[kind]]
 
 

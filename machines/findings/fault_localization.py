@@ -1,15 +1,16 @@
 """Fault localization: guesses from the history of a failing run which steps caused the failure, before anything is run again.
 
-Each step gets a weight on its odds of being needed (see `probdd`). 1 is neutral. A wrong weight costs runs, but the minimal plan stays
-the same. `probdd` bounds the effect of a weight. The weights follow the facts that a reader of the history would look at first:
+Each step gets a weight: a factor on the odds that the failure needs it (see `probdd`). 1 is neutral. A wrong weight costs runs, but the
+minimal plan stays the same. `probdd` bounds the effect of a weight. The weights follow the facts that a reader of the history would look
+at first:
 
 - The last fault before the violation weighs more.
-- A step at a role that no request passes weighs less.
+- A step that aims only at roles outside the path of a request weighs less.
 - A burst weighs more if the violation is about load: shed requests, or a gauge that does not return to 0.
 
 The weights were measured over the first failures of searches for planted bugs, see `docs/explanation/measurements.md`. Three other features
 did not add information. They are the time since the step, a failing request in flight at the step, and a victim of the step that was still
-down. A client does not know which replica served its request, so that is not a feature.
+down. A client does not know which replica served its request, so the serving replica is not a feature.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ class Finding:
     Attributes:
         case: the case.
         shown: a full run of the minimal plan. If none broke the promise again, the run in which the violation was first seen.
-        original: the run of the plan that was drawn.
+        original: the run in which the violation was first seen, before the shrink.
         others: other signatures that runs of the shrink showed. They may be other bugs, and were not followed.
-        counts: whether it fails the session.
+        counts: true if the finding fails the session. A case that is not confirmed counts only in a strict session.
         path: the file of the case, or None if it was not saved.
     """
 
@@ -90,7 +90,7 @@ def _control(shrunk: Shrunk) -> Control | None:
 
 
 def with_past(case: Case, corpus: Corpus) -> Case:
-    """The case, with what an older case of the same plan and signature knew.
+    """The case, with `why` and `observed` of an older case of the same plan and signature added to its own.
 
     An older case of the same plan with another signature is another bug. It stays as it is, and the new case gets another id.
     """

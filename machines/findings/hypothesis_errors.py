@@ -1,4 +1,4 @@
-"""The exceptions that tell Hypothesis about a drawn plan, and the memo of a round that makes Hypothesis's shrinking free."""
+"""The exceptions that tell Hypothesis about a drawn plan, and the finding by which Hypothesis shrinks without live runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class PromiseBroken(Exception):
 
 
 class StopDrawing(BaseException):
-    """Ends the drawing of plans from within. Hypothesis does not take it for a failure of the plan at hand.
+    """Ends the drawing of plans. Hypothesis does not treat it as a failure of the plan that was just drawn.
 
     Args:
-        error: the error for which drawing ends, or None if drawing is complete.
+        error: the error that ends the drawing, or None if it ends without an error.
     """
 
     def __init__(self, error: GraphquakeError | None = None) -> None:
@@ -25,7 +25,7 @@ class StopDrawing(BaseException):
         self.error = error
 
 
-# One class a promise: Hypothesis tells failures apart by type and line.
+# Name of a promise -> its exception class. Hypothesis tells failures apart by the type and the line of an exception.
 _BROKEN: dict[str, type[PromiseBroken]] = {}
 
 
@@ -52,5 +52,5 @@ class Found:
     title: str
 
     def breaks_with(self, plan: Plan) -> bool:
-        """True if Hypothesis is told that this plan fails."""
+        """True if a plan is the drawn plan, or if the minimal plan embeds in it. Hypothesis is told that such a plan fails."""
         return plan == self.drawn or embeds(self.minimal_plan, plan)

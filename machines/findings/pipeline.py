@@ -1,7 +1,7 @@
 """From the first run that shows a new violation to a case on disk: shrink, gather evidence, save.
 
-`FindingPipeline.find` does all of it in one call. While it runs, the known cases do not change. A violation that is new, or explained, in
-the first run of a shrink must be so in its last. `rounds` chooses the drawn plans that are run, and answers Hypothesis.
+`FindingPipeline.find` does all of it in one call. The known cases do not change during a shrink. So a violation that no case explains in
+the first run of a shrink is not explained in the last run either. `rounds` chooses the drawn plans that are run, and answers Hypothesis.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 
 # Full runs of the minimal plan, for the evidence. Other runs end as soon as they have shown the violation.
 EVIDENCE_RUNS: Final = 2
-# A full run stays on for at least this long, or for a lease: its case may later excuse violations up to the last one seen here.
+# After its last step, a full run goes on for at least this many seconds, and for at least one lease. The reach of the case follows from the
+# violations that are seen in that time.
 EVIDENCE_STAY_S: Final = 8.0
 # The number of times that an unshrunk plan is tried again before its case is left as it is.
 AGAIN_RUNS: Final = 3
@@ -53,10 +54,11 @@ class FindingPipeline:
         corpus: the cases of this graph. Findings are saved there.
         log: the log of the search.
         results_dir: the folder of the findings' run folders.
-        strict: an unconfirmed finding fails the session, too.
-        shrink_any: a candidate counts if it shows any unexplained violation. Otherwise only the violation of the first run counts.
+        strict: if true, an unconfirmed finding fails the session, too.
+        shrink_any: if true, a shrink accepts a candidate that shows any unexplained violation. If false, the violation must have the
+            signature that the first run of the shrink showed.
         shrink_limit: the budget of each shrink.
-        plainest: plans of one step, against which a minimal plan of several steps is held.
+        plainest: plans of one step. A shrink tries them in place of a minimal plan of several steps.
         on_finding: called with each finding as soon as it is saved.
         findings: all findings so far.
     """
@@ -80,7 +82,7 @@ class FindingPipeline:
 
     @property
     def found(self) -> int:
-        """The number of findings that count."""
+        """The number of findings that fail the session."""
         return sum(finding.counts for finding in self.findings)
 
     @property
@@ -89,12 +91,12 @@ class FindingPipeline:
         return excuses_of(self.corpus, self.spec, self._reopened)
 
     def take(self, pending: PendingRun, why: str, *, refresh: bool = False) -> RunResult:
-        """Wait for a run, and write it down.
+        """Wait for a run, and write it into the log.
 
         Args:
             pending: the run.
             why: its purpose, in a word or two.
-            refresh: if it shows a violation, first read the cases again that other processes have saved.
+            refresh: if true and the run shows a violation, first read the cases that other processes have saved since.
         """
         result = self.runner.result(pending)
         plan, verdict = pending.plan, result.verdict
@@ -108,7 +110,7 @@ class FindingPipeline:
         return result
 
     def go_on(self, case: Case) -> None:
-        """Shrink further a case that an earlier search had to leave unshrunk.
+        """Continue the shrink of a case that an earlier search left unshrunk.
 
         Raises:
             BudgetSpent: if no run fits into the budget any more. The case stays as it is.
@@ -133,11 +135,11 @@ class FindingPipeline:
 
         Args:
             plan: the plan that broke a promise.
-            first: its run.
-            violation: the violation of that run that is shrunk.
+            first: the run in which the plan broke it.
+            violation: the violation in that run. The shrink follows its signature.
 
         Returns:
-            The finding, or None if another process has saved it in the meantime.
+            The finding, or None if a case that another process saved in the meantime explains the violation.
         """
         sightings = Sightings(violation.signature)
         before = _Before.of(self.log)
@@ -190,7 +192,7 @@ class FindingPipeline:
         return trial
 
     def _trial(self, result: RunResult, sightings: Sightings) -> Trial:
-        """Read the meaning of a run for the signature that is shrunk, and note its other violations."""
+        """Tell whether a run showed the signature that the shrink follows, and note all its unexplained violations."""
         is_valid = result.verdict.kind != "invalid"
         unexplained = self.excuses.unexplained(result) if result.verdict.kind == "broken" else []
         sightings.saw(result.history, unexplained)

@@ -4,10 +4,11 @@
 the graph is. A plan counts as kept until a round has a finding. From then on every answer follows from the minimal plan M alone. A plan
 fails if M embeds in it, or if it is the drawn plan. So Hypothesis shrinks to M without a live run.
 
-With several slots, as many drawn plans run side by side. Their results are taken in the order in which the plans were drawn. If a
-result is a finding and the plan at hand is another one, Hypothesis cannot learn from it, and the round is over (`StopDrawing`).
+With several slots, as many drawn plans run side by side. Their results are taken in the order in which the plans were drawn. So the run
+of an earlier plan may become a finding while Hypothesis waits for the answer about a later plan. If the later plan does not fail, too,
+Hypothesis cannot learn from the finding, and the round is over (`StopDrawing`).
 
-A finding is shrunk, confirmed and saved within that one call, by `pipeline`.
+`pipeline` shrinks, confirms and saves a finding within one call of `Rounds`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Rounds:
     """Decides for each drawn plan whether it is run, and what Hypothesis is told about it.
 
     Attributes:
-        pipeline: makes findings.
+        pipeline: turns violations that no case explains into findings.
         coverage: counts the faults that landed.
         novelty: chooses the drawn plans that are worth a run.
     """
@@ -63,22 +64,23 @@ class Rounds:
         return self.pipeline.log
 
     def begin(self, number: int) -> None:
-        """Begin a round: a machine draws from a new seed."""
+        """Begin the round with this number. Its machine draws plans from a new seed."""
         self.log.round = number
         self._found = None
 
     def __call__(self, plan: Plan) -> None:
-        """Take one drawn plan.
+        """Run a drawn plan if it is worth a run, and tell Hypothesis by an exception if it fails.
 
         Raises:
-            PromiseBroken: if it breaks a promise in a way that no case explains.
-            StopDrawing: if an earlier plan did, in a way that this plan does not.
+            PromiseBroken: if the round has a finding and this plan fails by it (see `Found.breaks_with`).
+            StopDrawing: if the run of an earlier plan has just become a finding, and this plan does not fail by it.
             BudgetSpent: if no run fits into the budget any more.
         """
         is_new = self._found is None
         if is_new:
             self._take(plan)
-        # One line raises for every failure of a round, whether new or asked for again. Another line would be another failure to Hypothesis.
+        # Every failure of a round is raised at this line, in the first call for a plan and in later calls. Hypothesis takes failures from
+        # different lines for different failures.
         if self._found is not None and self._found.breaks_with(plan):
             raise self._found.error(self._found.title)
         if self._found is not None and is_new:
@@ -91,12 +93,12 @@ class Rounds:
             self.runner.cancel(self._begun.popleft())
 
     def finish_runs(self) -> None:
-        """Wait for the runs that still go on, and look at each, up to the first finding."""
+        """Wait for the runs that still go on, one after the other, up to the first finding."""
         while self._begun and self._found is None:
             self._finish(self._begun.popleft())
 
     def _take(self, plan: Plan) -> None:
-        """Begin to run a plan if it is worth a run. If all slots are taken, look at the oldest run."""
+        """Begin to run a plan if it is worth a run. If all slots are taken, wait for the oldest run and take its result."""
         if (reason := self._why_not(plan)) is not None:
             self.log.draw(plan, reason)
             return

@@ -1,8 +1,8 @@
 """Follows one signature through a shrink, and notes what else the runs show.
 
-A shrink makes a plan smaller as long as its runs show one signature. They show other signatures as well. Those that the minimal plan itself
-shows are the same bug in other words, and go into its case. All others may be other bugs. The finding lists them, and the shrink does not
-follow them.
+A shrink makes a plan smaller as long as its runs show one signature. The runs may show other signatures as well. If a run of the minimal
+plan itself shows another signature, it counts as the same bug in other words, and the case names it. All other signatures may be other
+bugs. The finding lists them, and the shrink does not follow them.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ class Sightings:
         self.signature = next((one for one in shown if one == self.signature), self.signature)
 
     def saw(self, history: History, violations: Iterable[Violation]) -> None:
-        """Note the violations that a run showed, and how late they began."""
+        """Note the signatures of the violations of a run, and how long after the plan's last act the violations began."""
         plan = _key(history.plan)
         late_s = _late_s(plan, history, violations)
         before = self._late_s.setdefault(plan, {})
         before |= {one: max(late, before.get(one, late)) for one, late in late_s.items()}
 
     def noted(self, history: History, *, broken: bool) -> None:
-        """Note the facts of a run that proves something.
+        """Note the facts of a valid run.
 
         Args:
             history: the run.
-            broken: whether it showed the signature that the shrink follows.
+            broken: true if the run showed the signature that the shrink follows.
         """
         plan = _key(history.plan)
         self._runs.setdefault(plan, []).append((broken, facts_of(history)))
 
     def reach_s(self, minimal: Plan, runs: Iterable[RunResult]) -> float:
-        """The reach of the case: how long after the last act of the plan its violations began at most, with a margin, in seconds.
+        """The reach of a case: the longest time from the last act of its plan to the start of a violation, with a margin, in seconds.
 
         Args:
             minimal: the minimal plan.
@@ -86,9 +86,9 @@ class Sightings:
         return tuple(separating(broken, [facts for was_broken, facts in runs if not was_broken]))
 
     def also(self, minimal: Plan) -> set[Signature]:
-        """The signatures that runs of the minimal plan showed: the same bug in other words.
+        """The signatures that runs of the minimal plan showed. They count as the same bug in other words.
 
-        A wrong answer is never another word for a failure, so `answers` is left out.
+        A wrong answer is always a bug of its own, so signatures of the promise `answers` are left out.
         """
         return {one for one in self._late_s.get(_key(minimal), {}) if one.promise != "answers"}
 
@@ -104,7 +104,11 @@ def _key(plan: Plan) -> Plan:
 
 
 def status_of(promise: str, shrunk: Shrunk) -> Status:
-    """The status of a new case."""
+    """The status of a new case: `unconfirmed`, `open` or `unshrunk`.
+
+    It is `unconfirmed` if no fresh run of the minimal plan showed the violation again. A case of the promise `answers` is never
+    `unconfirmed`. Otherwise it is `open` if the shrink tried everything, and `unshrunk` if the shrink ended early.
+    """
     if not shrunk.confirmed and promise != "answers":
         # One wrong answer is enough: the history proves it.
         return "unconfirmed"
@@ -114,7 +118,7 @@ def status_of(promise: str, shrunk: Shrunk) -> Status:
 def _late_s(
     plan: Plan, history: History, violations: Iterable[Violation]
 ) -> dict[Signature, float]:
-    """For each signature, the seconds from the last act of a plan to its last sight, or 0 if the run did not do the whole plan."""
+    """Signature -> seconds from the last act of a plan to the signature's last violation, or 0 if the plan does not embed in the run."""
     since_s = acted_s(plan, history)
     found: dict[Signature, float] = {}
     for one in violations:
@@ -124,5 +128,5 @@ def _late_s(
 
 
 def last_step(history: History, at_s: float) -> int:
-    """The number of the last step that had begun by a time, or -1 if none had."""
+    """The number of the last step that had begun by the time `at_s`, or -1 if no step had."""
     return max((step.number for step in history.of(StepDone) if step.begun_s <= at_s), default=-1)

@@ -230,7 +230,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def _verdict_lines(verdict: Verdict) -> list[str]:
-    """The verdict, with the number of violations of each signature and the first of them."""
+    """For each signature, a line with the number of its violations and the first one. Then a line for each cause of an invalid run."""
     counts = Counter(violation.signature for violation in verdict.violations)
     lines = []
     for signature, count in counts.items():
@@ -277,7 +277,7 @@ def _results(arguments: argparse.Namespace) -> int:
         return EXIT_KEPT
     print(render(records, arguments.format))
     for record in records:
-        # An existing page may have links to others.
+        # An existing page may have links to other pages, so it is not written again.
         if not (Path(record.folder) / NAME).is_file():
             write_page(History.load(Path(record.folder)), Path(record.folder))
     return EXIT_KEPT

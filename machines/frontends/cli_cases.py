@@ -95,7 +95,7 @@ def _graphs(names: list[str]) -> list[GraphSpec]:
 
 
 def _graphs_in(folder: Path) -> list[GraphSpec]:
-    """The graphs in a folder. Other tools' TOML files are passed over. A graph file that is wrong is an error."""
+    """The graphs in a folder. TOML files of other tools are left out. A graph file with a mistake is an `InputError`."""
     return [load_graph(str(path)) for path in sorted(folder.glob("*.toml")) if _is_graph_file(path)]
 
 
@@ -104,13 +104,13 @@ def _is_graph_file(path: Path) -> bool:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        # The keys at the top of a graph file come before its first table.
+        # A graph file with a TOML error must not be left out. Its key `graph` stands before its first table.
         return re.search(r"^graph\s*=", f"\n{text}".partition("\n[")[0], re.MULTILINE) is not None
     return "graph" in document or "roles" in document
 
 
 def _corpora(arguments: argparse.Namespace) -> list[tuple[Corpus, list[GraphSpec]]]:
-    """Every corpus, with the graphs whose cases it holds."""
+    """Every corpus of the graphs that are named or found, with the graphs whose cases are in it."""
     folders: dict[Path, list[GraphSpec]] = {}
     for spec in _graphs(arguments.graph):
         folders.setdefault(corpus_folder(spec, arguments.chaos_corpus), []).append(spec)
@@ -124,7 +124,7 @@ def _corpora(arguments: argparse.Namespace) -> list[tuple[Corpus, list[GraphSpec
 
 
 class _Found(NamedTuple):
-    """A case, and the graph that it is about, or None if that graph is not known here."""
+    """A case with its corpus and its graph. The graph is None if it was neither named nor found."""
 
     corpus: Corpus
     case: Case
@@ -167,7 +167,7 @@ def _by_id(arguments: argparse.Namespace, name: str) -> _Found:
 
 
 def _all_cases(arguments: argparse.Namespace) -> list[_Found]:
-    """Every case whose graph is known here."""
+    """Every case of the graphs that are named or found (see `_graphs`)."""
     found = (
         _found(corpus, case, specs) for corpus, specs in _corpora(arguments) for case in corpus
     )
@@ -267,7 +267,7 @@ def _one_text(one: Replay) -> str:
 
 def _replay_status(done: list[Replay], *, alone: bool, strict_known: bool) -> int:
     fails = any(meaning_of(one)[0] for one in done)
-    # The replay of one named case answers whether it still breaks. The status of the case does not matter.
+    # If one case is named, the exit status only says whether its plan still breaks its promise. The status of the case does not matter.
     there = alone and any(one.word == "REPRODUCED" for one in done)
     gone = any(one.word == "NOT REPRODUCED" and one.case.status == "known" for one in done)
     if fails or there or (strict_known and gone):

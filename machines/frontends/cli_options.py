@@ -30,7 +30,7 @@ def add_budget(command: ArgumentParser) -> None:
 
 
 def add_cases(command: ArgumentParser) -> None:
-    """Add `--graph` and `--chaos-corpus`, which tell where cases are looked for."""
+    """Add `--graph` and `--chaos-corpus`, which say where a command looks for cases."""
     command.add_argument(
         "--graph",
         action="append",

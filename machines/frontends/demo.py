@@ -29,7 +29,7 @@ GRAPH: Final = "demo"
 SEED: Final = 2
 # A minute, less the time that the runs in progress and the pictures may take after the budget has ended.
 BUDGET_S: Final = 46.0
-# Two graphs side by side: one run waits for most of its time, so two cores carry both.
+# Two graphs run side by side. A run mostly waits, so two cores are enough for both.
 SLOTS: Final = 2
 # Only a folder with this file is emptied.
 MARK: Final = "of-a-demo"
@@ -62,7 +62,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def _empty_folder(root: Path) -> Path:
-    """Make the demo's folder. Whatever an earlier demo wrote there goes.
+    """Make the demo's folder, and remove the results of an earlier demo in it.
 
     Raises:
         InputError: if the folder holds something that no demo wrote.
@@ -80,7 +80,7 @@ def _empty_folder(root: Path) -> Path:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Register the arguments of the command."""
+    """Register the arguments of `demo`."""
     parser.add_argument(
         "--seed", type=int, default=SEED, metavar="N", help=f"draws other plans ({SEED})"
     )
@@ -92,7 +92,7 @@ def _is_confirmed(summary: GraphSummary) -> bool:
 
 
 def result_text(summary: GraphSummary) -> str:
-    """Say in a few lines how far the demo came, and where its picture is."""
+    """Say in a few lines whether the bug was found, shrunk and confirmed, at what cost, and where the picture is."""
     cost = f"{summary.runs} live runs in {summary.spent_s:.0f} s"
     if not summary.findings:
         return (

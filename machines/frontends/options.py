@@ -1,7 +1,7 @@
-"""The options of the pytest plugin, and the session that they ask for.
+"""The options of the pytest plugin, and the `Options` of a search session that follow from them.
 
 Every pytest in an environment with graphquake installed loads this module. So it imports little, and every option that it
-registers begins with `--chaos`: a project's own options, and pytest's, keep their names.
+registers begins with `--chaos`. So no option has the name of an option of pytest or of a project.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graphquake.machines.sessions.session import Options
 
 BUDGET: Final = "10m"
-# No machine holds more graphs than that. A larger number was meant for another option.
+# The highest allowed number of graphs side by side. No machine can run more, so a larger number must be a mistake.
 SLOTS_MAX: Final = 64
 
 
@@ -141,20 +141,20 @@ def seed_of(config: pytest.Config) -> int | None:
 
 
 def _random_seed(config: pytest.Config) -> int:
-    """A seed for a session that was not given one. All processes of one pytest-xdist run get the same."""
+    """A random seed for a session without `--hypothesis-seed`. All processes of one pytest-xdist run get the same seed."""
     run = getattr(config, "workerinput", {}).get("testrunuid")
     chance = random.Random(run) if run else random.SystemRandom()
     return chance.randrange(1_000_000)
 
 
 def options(config: pytest.Config, shard: int = 0) -> Options:
-    """Translate pytest's options into those of a session.
+    """Translate pytest's options into the options of a search session.
 
     Args:
         shard: the part of the search that this process does, from 0.
 
     Raises:
-        InputError: if one of them is wrong.
+        InputError: if an option has a value that is not allowed.
     """
     from graphquake.harness.errors import InputError  # noqa: PLC0415
     from graphquake.machines.sessions.session import Options  # noqa: PLC0415
@@ -168,7 +168,7 @@ def options(config: pytest.Config, shard: int = 0) -> Options:
     seed = seed_of(config)
     corpus = config.getoption("--chaos-corpus")
     return Options(
-        # The summary prints it: the next search with it draws the same plans.
+        # The summary prints the seed. A search with the same seed draws the same plans up to the first finding.
         seed=_random_seed(config) if seed is None else seed,
         shrink_limit=limit_of(config, "--chaos-shrink-budget"),
         replay_limit=limit_of(config, "--chaos-replay-budget"),

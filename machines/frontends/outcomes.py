@@ -13,20 +13,20 @@ import pytest
 
 
 class Findings(Exception):
-    """New findings, or cases that failed. The text is the report."""
+    """Raised if a search has new findings, or if the replay of a case fails the session. The message is the report."""
 
 
 class ProvedNothing(Exception):
-    """A search or a scenario whose runs do not prove anything about the graph."""
+    """Raised if the runs of a search or of a scenario do not prove anything about the graph."""
 
 
 def end_session(error: Exception) -> NoReturn:
-    """End pytest with status 2 and one line: the user gave something wrong."""
+    """End pytest with exit status 2 and the message of the error, because the user's input is wrong."""
     pytest.exit(str(error), returncode=2)
 
 
 def lift_timeout(item: pytest.Item) -> None:
-    """Keep pytest-timeout's general limit away from an item: its budget, or its plan, limits a live run."""
+    """Switch off pytest-timeout's general limit for a search or a scenario, unless the item has its own `timeout` marker."""
     known = item.config.pluginmanager.has_plugin("timeout")
     if known and item.get_closest_marker("timeout") is None:
         item.add_marker(pytest.mark.timeout(0))

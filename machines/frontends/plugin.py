@@ -66,7 +66,7 @@ def _has_dynamo() -> bool:
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say which default graph is left out."""
+    """Say that the default graph `dynamo-disagg` is left out, if Dynamo is not installed and no graph was named."""
     if asks_for_chaos(config) and not config.getoption("--chaos-graph") and not _has_dynamo():
         return f"{DYNAMO_GRAPH} is left out; to search it: pip install 'graphquake[dynamo]'"
     return None
@@ -90,14 +90,14 @@ def pytest_collection(session: pytest.Session) -> None:
                 )
             )
         return
-    # Checked here, and not while pytest collects. So an error is one line, also from the controller of pytest-xdist.
+    # The input is checked here, and not while pytest collects. So an error is one line, also from the controller of pytest-xdist.
     searches = _Searches(_specs(config), _shards(config))
     config.pluginmanager.register(searches, "graphquake-searches")
     config.args = []
 
 
 def _specs(config: pytest.Config) -> list[GraphSpec]:
-    """Read and check all that the user gave, and set up the budget."""
+    """Read the graph files, check the options and this machine, and set up the budget of the session."""
     from graphquake.harness.errors import InputError  # noqa: PLC0415
     from graphquake.harness.spec.graph import load_graph  # noqa: PLC0415
     from graphquake.machines.sessions.session import check_machine  # noqa: PLC0415
@@ -119,19 +119,19 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
     except InputError as error:
         end_session(error)
     shards = _shards(config)
-    # Each process spends the whole time, and its part of the runs.
+    # All processes search at the same time. So each may use the whole limit in seconds, but only its part of the limit in runs.
     limit = Limit(limit.seconds, limit.runs if math.isinf(limit.runs) else limit.runs // shards)
     config.stash[BUDGETS] = Budgets(limit, len(specs))
     return specs
 
 
 def _shards(config: pytest.Config) -> int:
-    """The number of pytest-xdist processes that divide the search among them."""
+    """The number of pytest-xdist workers that divide the search, as a worker knows it. 1 in any other process."""
     return int(getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 def _processes(config: pytest.Config) -> int:
-    """The number of processes that will search, as the controller of pytest-xdist knows it as well."""
+    """The number of processes that will search. The controller of pytest-xdist knows this number too, unlike `_shards`."""
     return (
         _shards(config)
         if hasattr(config, "workerinput")
@@ -140,7 +140,7 @@ def _processes(config: pytest.Config) -> int:
 
 
 class _Searches:
-    """A plugin that adds the searches to the session. It is registered only in a session that consists of them."""
+    """A plugin that adds the searches to the pytest session. It is registered only if the session consists of searches."""
 
     def __init__(self, specs: list[GraphSpec], shards: int) -> None:
         self._specs, self._shards = specs, shards
@@ -161,7 +161,7 @@ class _Searches:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Let only its budget limit a search."""
+    """Switch off pytest-timeout's general limit for searches. The budget limits them."""
     if is_search(item):
         lift_timeout(item)
 
@@ -180,7 +180,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Take the summaries of a pytest-xdist worker over."""
+    """Add the summaries of a pytest-xdist worker to the summaries of the controller."""
     del error
     if data := getattr(node, "workeroutput", {}).get("graphquake"):
         from graphquake.machines.sessions.shards import unpacked  # noqa: PLC0415
@@ -189,7 +189,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the summary of each graph, and write its files."""
+    """Print the summary of each graph, and write the summary files and the pages."""
     config = terminalreporter.config
     summaries = config.stash.get(SUMMARIES, [])
     if not summaries:
@@ -203,7 +203,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     write(summaries, results)
     for summary in summaries:
         if summary.parts != (0,):
-            # Each part has written a page about itself. This one is about them all.
+            # Each shard has written a page about itself. This page is about all shards.
             write_index(summary, results / summary.folder)
     if config.getoption("--chaos-report-dir"):
         from graphquake.machines.reports.ci_folder import report_search  # noqa: PLC0415
@@ -221,7 +221,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Report a finding, or a lack of proof, as its text. A traceback through graphquake would hide it."""
+    """Report the text of a finding or of a search without proof. A traceback through graphquake would hide that text."""
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, Findings | ProvedNothing):
         report.longrepr = str(call.excinfo.value)

@@ -7,7 +7,7 @@ The options have the suite's own short names. So the plugin is not loaded unless
 
     pytest test_scenarios.py -k "disagg and frontend" --respawn
 
-A run that breaks a promise fails its test. A run that does not prove anything is an error of its test. Its files are kept either way.
+A run that breaks a promise fails its test. A run that does not prove anything is an error of its test. The files of every run are kept.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _add_common_options(group: pytest.OptionGroup) -> None:
-    """The options that a search has as well, there with `--chaos-` before their names."""
+    """Register the options that a search has, too. The names of the search's options begin with `--chaos-`."""
     group.addoption(
         "--graph",
         action="append",
@@ -148,7 +148,17 @@ def _add_common_options(group: pytest.OptionGroup) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The values of the options."""
+    """The values of the options.
+
+    Attributes:
+        clients: the load: how many clients, requests, tokens and attempts.
+        strike: when the fault comes, and which replicas it hits.
+        max_num_seqs: the requests that a worker serves at once, or None to keep the value of the graph file.
+        separate_logs: if true, each process gets a log file of its own.
+        results_dir: the folder for the runs.
+        graphs: names of ready-made graphs, or graph files.
+        share_gpus: if true, replicas share GPUs if there are too few.
+    """
 
     clients: Clients
     strike: Strike
@@ -163,7 +173,7 @@ def read_options(config: pytest.Config) -> Asked:
     """Read and check the options.
 
     Raises:
-        InputError: names the option, the value found and what would be right.
+        InputError: if a value is not allowed. The message names the option, the value found and the values expected.
     """
 
     def whole(name: str) -> int:
@@ -202,7 +212,11 @@ def read_options(config: pytest.Config) -> Asked:
 
 
 def _number(option: str, text: str, word: str, *, at_least: int) -> int | None:
-    """A whole number, or None for the one word that may stand in its place."""
+    """The value of an option: a whole number, or None if its text is `word`.
+
+    Raises:
+        InputError: if the text is neither `word` nor a whole number of at least `at_least`.
+    """
     if text == word:
         return None
     with suppress(ValueError):
@@ -234,14 +248,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Let only its plan and its clients limit a scenario."""
+    """Switch off pytest-timeout's general limit for scenarios. Their plan and their clients limit them."""
     if getattr(item, "function", None) is test_scenario:
         lift_timeout(item)
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioRun:
-    """The run of a scenario, and its row in the table."""
+    """The run of a scenario, and its record: the row of the run in the table of results."""
 
     run: LiveRun
     record: Record

@@ -1,4 +1,4 @@
-"""The searches of a pytest session: one item for each graph, or a `chaos(…)` class, and what both of them do.
+"""The searches of a pytest session. A search is an item for a graph, or the test of a `chaos(…)` class. `run_graph` carries out both.
 
 The always-loaded plugin imports this module. So hypothesis, aiohttp and numpy are imported only when a search begins.
 """
@@ -35,7 +35,7 @@ class ChaosCollector(pytest.Collector):
         self._specs, self._shards = specs, shards
 
     def collect(self) -> Iterator[ChaosItem]:
-        """The items, in the order in which the graphs were named."""
+        """Yield the items shard by shard. Within a shard, the graphs are in the order in which they were named."""
         for shard in range(self._shards):
             for spec in self._specs:
                 part = f", shard {shard + 1}" if self._shards > 1 else ""
@@ -44,7 +44,7 @@ class ChaosCollector(pytest.Collector):
 
 
 class ChaosItem(pytest.Item):
-    """The search on one graph, or a part of it."""
+    """A pytest item: the search on one graph, or one shard of that search."""
 
     def __init__(self, *, spec: GraphSpec, shard: int, **rest: Any) -> None:
         super().__init__(**rest)
@@ -53,19 +53,19 @@ class ChaosItem(pytest.Item):
         self.add_marker("chaos")
 
     def setup(self) -> None:
-        """Search. It happens here because pytest calls an exception in `setup` an error: a search without proof is not a failure."""
+        """Run the search. Pytest reports an exception in `setup` as an error. A search without proof must be an error, not a failure."""
         try:
             run_graph(self, self.spec, shard=self.shard)
         except Findings as found:
             self._found = found
 
     def runtest(self) -> None:
-        """Fail if the search found something."""
+        """Fail if the search had new findings, or if the replay of a case failed."""
         if self._found is not None:
             raise self._found
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        """The graph file, as the place that the item comes from."""
+        """Give pytest the graph file as the location of this item."""
         return self.spec.path, 0, self.name
 
 
@@ -79,17 +79,17 @@ def run_graph(
     shard: int = 0,
     folder: str = "",
 ) -> None:
-    """Replay a graph's cases and search, within this graph's part of the budget.
+    """Replay a graph's cases and search, within this graph's part of the session's budget.
 
     Args:
-        item: gets the properties that JUnit shows (see `summary.properties`).
+        item: the pytest item. It gets the properties that JUnit shows (see `summary.properties`).
         spec: the graph.
-        base: the machine that draws plans. None means the built-in one.
+        base: the class of the machine that draws plans. None means `PlanMachine`.
         shard: the part of the search that this process does, from 0.
-        folder: the name of the folder in the results folder. If it is empty, it is the graph's name.
+        folder: the name of the search's folder in the results folder. If it is empty, it is the graph's name.
 
     Raises:
-        Findings: if there is a new one, or a case failed.
+        Findings: if there is a new finding, or the replay of a case failed.
         ProvedNothing: if the runs do not prove anything about the graph.
     """
     from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, GraphquakeError  # noqa: PLC0415
@@ -120,7 +120,7 @@ def run_graph(
 
 
 def _texts(config: pytest.Config, summary: GraphSummary) -> list[str]:
-    """The findings' reports, for a pytest-xdist worker. The output that it printed when it made them is lost."""
+    """The reports of the findings, if this process is a pytest-xdist worker. Pytest does not show the reports that a worker prints."""
     if not hasattr(config, "workerinput"):
         return []
     from graphquake.machines.reports.finding_text import finding_text  # noqa: PLC0415
@@ -192,9 +192,10 @@ def _spec_of_class(request: pytest.FixtureRequest, graph: str) -> GraphSpec:
 
 
 def _folder_of_class(spec: GraphSpec, node: pytest.Item) -> str:
-    """A folder's name for one chaos class: two classes may search one graph.
+    """The name of the results folder of one chaos class. Two classes that search the same graph have different folders.
 
-    It is made of the graph's name and the class's node id (`toy.tests.test_own.TestMine`), so a later session uses it again.
+    The name consists of the graph's name and the node id of the class (`toy.tests.test_own.TestMine`). So a later session uses the same
+    folder.
     """
     path, _, names = node.nodeid.partition("::")
     where = f"{spec.name}.{path.removesuffix('.py')}.{names.rpartition('::')[0]}"
@@ -202,6 +203,6 @@ def _folder_of_class(spec: GraphSpec, node: pytest.Item) -> str:
 
 
 def is_search(item: pytest.Item) -> bool:
-    """True for an item of this module, and for the test of a chaos class."""
+    """True if a pytest item is a search: a `ChaosItem`, or the test of a `chaos(…)` class."""
     owner = getattr(item, "cls", None)
     return isinstance(item, ChaosItem) or getattr(owner, "is_graphquake_search", False)

@@ -65,7 +65,7 @@ def _where_rows(finding: Finding) -> Iterator[str]:
 
 
 def _name_of(finding: Finding) -> str:
-    """The argument for `replay` and `mark` in this working folder: the id if they look there, else the path."""
+    """The argument by which `replay` and `mark` find a case: its id if its file is in the default folder `regressions`, else its path."""
     path = finding.path
     if path is None or short(path.parent) == "regressions":
         return finding.case.id

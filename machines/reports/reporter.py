@@ -42,19 +42,19 @@ class Reporter:
         self.findings = 0
 
     def begin(self, graph: str, journal: RunLog, budget: Budget, gpus: int = 0) -> None:
-        """Begin with another graph.
+        """Show the progress of another graph from now on, and count its findings from 0.
 
         Args:
-            graph: its name.
-            journal: the log of its runs.
-            budget: the budget of its search.
+            graph: the name of the graph.
+            journal: the log of the graph's runs.
+            budget: the budget of the graph's runs.
             gpus: the number of GPUs that one run takes.
         """
         self.graph, self.journal, self.budget, self.findings = graph, journal, budget, 0
         self.gpus = gpus
 
     def __call__(self, plan: Plan, why: str, status: RunStatus) -> None:
-        """Show how a run goes."""
+        """Show the state of a run of the plan: its purpose `why`, its phase, its requests and its failures."""
         text = self._text(plan, why, status)
         if self._live:
             width = shutil.get_terminal_size().columns - 1

@@ -1,8 +1,8 @@
 """The summary of a session as text, JSON and Markdown, made from the same numbers.
 
-`summary.json` is for other programs. Its form changes only with `schema`. For the whole session and for each graph it holds `verdict`
-("kept", "broken" or "proved nothing"). It also holds `exit_status`, the number that the `graphquake` commands return for that verdict: 0, 1
-or 3. Pytest has other status numbers: it returns 1 for the last two.
+`summary.json` is for other programs. Every change of its form raises the number `schema`. For the whole session and for each graph it
+holds `verdict` ("kept", "broken" or "proved nothing"). It also holds `exit_status`, the number that the `graphquake` commands return for
+that verdict: 0, 1 or 3. Pytest has other status numbers: it returns 1 for "broken" and for "proved nothing".
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ class GraphSummary:
         total_s: seconds of the budget, or infinity without a limit.
         versions: name -> version, as the graph file's commands print them.
         live: verdict -> number of live runs.
-        causes: cause -> number of runs that were invalid for it.
-        drawn: fate of a drawn plan -> number of plans.
-        tried: kind of fault -> number of live runs with it.
-        not_tried: kinds of fault that no run had.
-        hidden: case id -> number of runs that the case explained.
+        causes: cause of an invalid run -> number of runs.
+        drawn: `run`, or the reason why a drawn plan was not run -> number of plans.
+        tried: kind of fault -> how often it landed in runs of drawn plans.
+        not_tried: kinds of fault that can be drawn for the graph, and that never landed.
+        hidden: case id -> number of runs in which the case explained a violation.
         hidden_text: case id -> description of the case.
-        weak: number of valid runs that were an outage for most of their time.
+        weak: number of valid runs of drawn plans in which less than a quarter of the requests could be judged.
         unneeded: number of speculative runs that were ended because their result was not needed.
-        gpu_s: live seconds times GPUs.
-        run_s: seconds of each live run.
+        gpu_s: the sum of `run_s` times the number of GPUs of one run, in GPU-seconds.
+        run_s: the duration of each live run, in seconds.
         replays: the replays of the graph's cases.
         findings: the new findings.
-        ended: the reason why the search ended. Empty if no search was made.
-        strict_known: a known case that does not break any more fails the session.
-        shard: the part of the search that this is, from 0.
-        parts: the shards whose numbers are summed up here.
-        folder: the name of its folder in the results folder. If it is empty, it is the graph's name.
+        ended: the reason why the search ended: `budget`, `findings` or `exhausted`. Empty if the search did not come to its end.
+        strict_known: if true, a known case that does not break its promise any more fails the session.
+        shard: the number of the shard that this summary is about, from 0. A shard is one process's part of the search.
+        parts: the numbers of the shards whose results are added up here.
+        folder: the name of the graph's folder in the results folder. If it is empty, it is the graph's name.
     """
 
     graph: str
@@ -96,7 +96,7 @@ class GraphSummary:
 
     @property
     def proved_nothing(self) -> bool:
-        """True if no run was valid, or too many were invalid."""
+        """True if no run was valid, or if more than a fifth of at least five runs were invalid."""
         invalid = self.live.get("invalid", 0)
         valid = self.runs - invalid
         too_many = self.runs >= INVALID_OF_RUNS_MIN and invalid > INVALID_SHARE_MAX * self.runs
@@ -126,12 +126,12 @@ class GraphSummary:
 
     @property
     def verdict(self) -> str:
-        """The verdict on the graph, in words."""
+        """The verdict on the graph: `kept`, `broken` or `proved nothing`."""
         return _VERDICTS[self.exit_status]
 
     @property
     def verdict_line(self) -> str:
-        """The last line: the verdict and its reasons. It names no exit status, which differs between pytest and the commands."""
+        """The last line: the verdict and its reasons. The exit status is left out, because it differs between pytest and the commands."""
         if self.exit_status == EXIT_PROVED_NOTHING:
             return self.verdict
         parts = []
@@ -260,13 +260,13 @@ def properties(summary: GraphSummary) -> list[tuple[str, object]]:
 
 
 def _longest(values: list[float | None]) -> str:
-    """The longest time in seconds, or `never` if one of them did not end."""
+    """The longest of these times in seconds, or `never` if one of them is None: it did not end."""
     known = [value for value in values if value is not None]
     return "never" if len(known) < len(values) else f"{max(known, default=0.0):.3f}"
 
 
 def write(summaries: list[GraphSummary], folder: Path) -> None:
-    """Write summary.json and summary.md."""
+    """Write the summaries of all graphs into summary.json and summary.md."""
     folder.mkdir(parents=True, exist_ok=True)
     data = {
         "schema": SCHEMA,

@@ -31,14 +31,14 @@ Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
 
 # A draw costs about 7 ms and a run seconds, so the budget ends a round long before this bound.
 PLANS_A_ROUND: Final = 2_000
-# After this many rounds without a live run, the search ends. It takes all plans of the graph as drawn.
+# After this many rounds in a row without a live run, the search ends. It assumes that all plans worth a run were drawn.
 IDLE_ROUNDS_MAX: Final = 3
 
 SETTINGS: Final = settings(
     max_examples=PLANS_A_ROUND,
     stateful_step_count=STEPS_MAX + 1,
     deadline=None,
-    # Under CI the default profile sets derandomize, which beats any seed, and drops the database.
+    # Under CI, Hypothesis's default profile sets `derandomize`, which overrides every seed, and drops the database.
     derandomize=False,
     database=None,
     report_multiple_bugs=False,
@@ -65,18 +65,19 @@ def search(
     unshrunk: Iterable[Case] = (),
     config: settings = SETTINGS,
 ) -> Ended:
-    """Go on with the cases that were left unshrunk. Then draw plans and run them.
+    """Continue the shrinks of the unshrunk cases. Then draw plans and run them.
 
     Args:
-        rounds: takes each drawn plan. Its runner knows the budget.
+        rounds: runs the drawn plans. Its runner ends the search when the budget is spent.
         session_seed: the value of `--hypothesis-seed`.
-        findings_max: stop after this many findings that count.
-        base: the machine. A user's subclass may add rules.
-        shard: the number of this part, if several processes divide a search. Each part draws from its own seeds.
+        findings_max: stop after this many findings that fail the session.
+        base: the class of the machine that draws plans. A user's subclass may add rules.
+        shard: the number of this process's part of the search, from 0. Each part draws from its own seeds.
         unshrunk: cases that an earlier search had no time to shrink.
 
     Returns:
-        The reason why it ended.
+        `budget` if no run fits into the budget any more, `findings` if there are `findings_max` findings, or `exhausted` after
+        `IDLE_ROUNDS_MAX` rounds in a row without a live run.
     """
     pipeline = rounds.pipeline
     new_machine = partial(machine_for, rounds.spec, partial(_take, rounds), base)
@@ -114,7 +115,7 @@ def search(
 
 
 def _take(rounds: Rounds, plan: Plan) -> None:
-    """Hand a plan over. An error of the graph or of its file must not look like a failure of the plan to Hypothesis."""
+    """Pass a drawn plan to `rounds`. An error of the graph or of its file must not look like a failure of the plan to Hypothesis."""
     try:
         rounds(plan)
     except GraphquakeError as error:

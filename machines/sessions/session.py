@@ -1,6 +1,6 @@
 """One graph's part of a session: its cases first, then the search, then the summary.
 
-The pytest plugin and the commands use it. They differ only in where they print.
+The pytest plugin and the commands use this module. They differ only in where they print.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.search import draw_plans, search
 
 DRY_RUN_PLANS: Final = 10
-# The share of a budget that replays may take. The rest is for the search.
+# The share of the remaining budget that the replay of one case may take.
 REPLAY_SHARE: Final = 0.5
 
 
@@ -49,19 +49,19 @@ class Options:
     """The options of a session.
 
     Attributes:
-        seed: the plans are drawn from it.
+        seed: the seed from which the plans are drawn.
         results_dir: the folder for journals, runs and summaries.
         shrink_limit: the limit of each shrink.
         replay_limit: the limit of each case's replay.
         findings_max: the search ends after this many new findings.
         corpus: the folder of the cases. None means the graph's own folder.
-        keep_failed: a broken or invalid run is never deleted.
-        strict: an unconfirmed finding fails the session.
-        strict_known: a known case that does not break any more fails the session.
+        keep_failed: if true, the folder of a broken or invalid run is never removed.
+        strict: if true, an unconfirmed finding fails the session.
+        strict_known: if true, a known case that does not break its promise any more fails the session.
         slots: the number of graphs that run side by side.
-        shrink_any: a shrink may end at a plan that breaks another promise (see `FindingPipeline`).
+        shrink_any: if true, a shrink may end at a plan that breaks another promise (see `FindingPipeline`).
         shard: the part of the search that this process does, from 0 (see `shards`).
-        folder: the name of the folder in the results folder. If it is empty, it is the graph's name.
+        folder: the name of the session's folder in the results folder. If it is empty, it is the graph's name.
     """
 
     seed: int
@@ -82,7 +82,8 @@ class Options:
 def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
     """The folder of a graph's cases: `regressions`, beside the graph file.
 
-    A ready-made graph has its cases in this project. If graphquake is installed, new ones go to the working folder instead.
+    The cases of a ready-made graph are in the source tree of Graphquake. If Graphquake is an installed package, the folder is `regressions`
+    in the working folder instead.
 
     Args:
         spec: the graph.
@@ -96,10 +97,12 @@ def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
 
 
 def open_corpus(spec: GraphSpec, chosen: Path | None = None) -> Corpus:
-    """Read the cases of a graph. An installed graphquake adds those that it brings for ready-made graphs.
+    """Read the cases of a graph. For a ready-made graph, an installed Graphquake adds the cases that came with it.
+
+    They are not added if the user chose a folder.
 
     Raises:
-        InputError: if one of them is damaged or of a newer schema.
+        InputError: if a case is damaged or of a newer schema.
     """
     brought = _is_ready_made(spec) and _is_installed() and chosen is None
     return Corpus(corpus_folder(spec, chosen), _shipped() if brought else None)
@@ -125,7 +128,7 @@ def check_machine(spec: GraphSpec, graphs: int = 1) -> None:
         graphs: how many of this graph run side by side.
 
     Raises:
-        InputError: if one is missing. The message names it.
+        InputError: if a variable is not set, or there are too few GPUs. The message says what is missing.
     """
     check_environment(spec)
     check_gpus(spec, graphs)
@@ -135,11 +138,11 @@ def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
     """Check that this machine has the GPUs that a graph asks for.
 
     Args:
-        spec: the graph. Roles that can do without GPUs need none on a machine that has none.
+        spec: the graph. On a machine without GPUs, its roles with `cpu_ok` need none.
         graphs: how many of this graph run side by side.
 
     Raises:
-        InputError: says how many GPUs there are, how many are needed, and what needs fewer.
+        InputError: if there are too few. The message says how many there are, how many are needed, and which option needs fewer.
     """
     there = len(visible_gpus())
     roles = [role for role in spec.roles if role.gpus and not (role.cpu_ok and not there)]
@@ -158,8 +161,8 @@ def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
 
 
 def results_folder(root: Path, *names: str) -> Path:
-    """The path of a folder in the results folder. Only the results folder itself is made here, with a .gitignore in it."""
-    # Several processes may begin at once. One of them makes the folder.
+    """The path of a folder in the results folder. Only the results folder itself is created here, with a .gitignore in it."""
+    # Several processes may begin at once. The one that creates the folder also writes the .gitignore.
     with suppress(FileExistsError):
         root.mkdir(parents=True)
         (root / ".gitignore").write_text("*\n", encoding="ascii")
@@ -173,9 +176,9 @@ class Session:
     Attributes:
         spec: the graph.
         options: the options of the session.
-        budget: the limit of replays and search together.
+        budget: the budget of replays and search together.
         reporter: shows progress and findings.
-        base: the machine that draws the plans.
+        base: the class of the machine that draws the plans.
         summary: the result, filled in when the session ends.
         corpus: the graph's cases.
 
@@ -192,7 +195,7 @@ class Session:
     corpus: Corpus = field(init=False)
 
     def __post_init__(self) -> None:
-        # Load all that the user wrote now, so that an error shows before anything is started.
+        # The user's promises, oracle and cases are loaded now, so that an error in them shows before a process is started.
         promises_of(self.spec)
         find_oracle(self.spec)
         self.corpus = open_corpus(self.spec, self.options.corpus)
@@ -207,21 +210,21 @@ class Session:
 
     @property
     def folder(self) -> Path:
-        """The folder of this process's files."""
+        """The folder for the files of this process: a shard after the first one has its own (see `part_folder`)."""
         folder = results_folder(self.options.results_dir, self.summary.folder)
         return part_folder(folder, self.options.shard)
 
     def go(self) -> GraphSummary:
         """Replay the graph's cases, then search until the budget is spent.
 
-        The summary is complete up to the end of the session, also if Ctrl-C or an error ended it.
+        If Ctrl-C or an error ends the session, `summary` still covers everything up to that moment.
         """
         log = RunLog(self.folder / "journal.jsonl")
         rounds: Rounds | None = None
         with ExitStack() as stack:
             stack.callback(log.close)
             stack.callback(self.reporter.clear)
-            # Runs are numbered from 1 in each search, so those of an earlier one must go.
+            # Each search numbers its runs from 1, so the folders of an earlier search are removed first.
             shutil.rmtree(self.folder / RUNS, ignore_errors=True)
             archive = RunArchive(spare_shown=self.options.keep_failed)
             runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, archive.add))
@@ -313,7 +316,7 @@ def _hides(case: Case) -> str:
 
 
 def record(corpus: Corpus, one: Replay, host: Host) -> None:
-    """Add the result of a replay to its case, and save it."""
+    """Add the result of a replay to its case, and save the case."""
     today = dt.datetime.now(dt.UTC).date().isoformat()
     corpus.save(recorded(one.case, one.observed(today, host)))
 

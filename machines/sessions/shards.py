@@ -3,8 +3,8 @@
 Each process does one part of the search of each graph: a shard. Each shard draws plans from a seed that is derived from the session's
 seed and the shard's number. The first shard also replays the cases.
 
-The shards share only the folder of the cases. A case that one shard saves explains later violations in the others. So the plans that a
-shard draws do not depend on the other shards.
+The shards share only the folder of the cases. A case that one shard saves explains later violations in the other shards. Apart from that,
+the plans that a shard draws do not depend on the other shards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from graphquake.machines.runners.runner import RunResult
 
 
 def packed(summaries: Iterable[GraphSummary]) -> bytes:
-    """Pickle the summaries of a worker for the controller. The histories are left out, since they can be large."""
+    """Pickle the summaries of a pytest-xdist worker for its controller. The histories are left out, since they can be large."""
     return pickle.dumps([_with_runs(one, _without_history) for one in summaries])
 
 
@@ -61,7 +61,7 @@ def merged(summaries: Iterable[GraphSummary]) -> list[GraphSummary]:
     """Merge the parts of each search into one summary, in the order of their first shards."""
     searches: list[list[GraphSummary]] = []
     for one in sorted(summaries, key=lambda one: one.shard):
-        # Two parts with the same number belong to two searches.
+        # Two summaries with the same folder and the same shard number belong to two searches.
         fits = (
             own for own in searches if own[0].folder == one.folder and own[-1].shard < one.shard
         )
