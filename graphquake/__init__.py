@@ -2,7 +2,7 @@
 
 The names in `__all__` are the public API. Everything else may change in any release.
 
-They load on first use. Replicas of the reference graph import this package as well, and must not pay for Hypothesis.
+Each public name loads on first use. Replicas of the reference graph import this package, too, and must start without importing Hypothesis.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graphquake.machines import chaos as chaos
     from graphquake.machines.plans.machine import PlanMachine as PlanMachine
 
-# For a test class of your own: `chaos`, `PlanMachine`. For a promise of your own: the others.
+# A test class of your own needs `chaos` and `PlanMachine`. A promise of your own needs the other names.
 __all__ = [
     "Availability",
     "History",

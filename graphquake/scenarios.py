@@ -6,8 +6,9 @@
     # test_scenarios.py
     from graphquake.scenarios import test_scenario
 
-The plugin registers options under the suite's own short names (`--graph`, `--clients`, `--respawn`, …), so it is never loaded
-unasked. The code is in `graphquake.machines.frontends.scenarios`; the names below are what pytest looks for in a plugin.
+The plugin registers options under the suite's own short names (`--graph`, `--clients`, `--respawn`, …). Such names may clash with those of
+other plugins, so pytest loads this one only if a project names it. The code is in `graphquake.machines.frontends.scenarios`. The names
+below are the hooks that pytest looks for in a plugin, the fixture `scenario_run`, and the test `test_scenario`.
 """
 
 from __future__ import annotations

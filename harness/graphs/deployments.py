@@ -1,8 +1,8 @@
-"""The deployments of Dynamo's fault tolerance suite, by the suite's names, as shapes of the reference graph.
+"""The deployments of Dynamo's fault tolerance suite, by the suite's names, as variants of the reference graph.
 
-`agg-tp-2-dp-4`: four workers that prefill and decode, each with an engine of two ranks. `disagg-p-tp-1-dp-2-d-tp-4-dp-1`: two prefill
-workers of one rank, one decode worker of four. On a machine with GPUs, each worker gets one GPU for each of its ranks. Without GPUs, the
-processes are the same and compute on the CPU.
+`agg-tp-2-dp-4` has four workers that prefill and decode, each with an engine of two ranks. `disagg-p-tp-1-dp-2-d-tp-4-dp-1` has two prefill
+workers with one rank each, and one decode worker with four ranks. On a machine with GPUs, each worker gets one GPU for each of its ranks.
+Without GPUs, the processes are the same and compute on the CPU.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-# The deployments of the suite. Other numbers work, too.
+# The deployments that the suite has. Other numbers in these names work, too: a tp of 1, 2 or 4, and a dp of 1 to 99.
 DEPLOYMENTS: Final = (
     "agg-tp-1-dp-1",
     "agg-tp-1-dp-4",
@@ -32,15 +32,15 @@ _DISAGG: Final = re.compile(rf"disagg-p-{_WORKERS}-d-{_WORKERS}\Z")
 
 
 def is_deployment(name: str) -> bool:
-    """True if this is the name of a deployment."""
+    """True if `name` has the form of a deployment's name, such as `agg-tp-2-dp-4`."""
     return bool(_AGG.match(name) or _DISAGG.match(name))
 
 
 def deployment(name: str, reference: Mapping[str, Any]) -> dict[str, Any]:
-    """The graph file of a deployment, parsed.
+    """Return the graph file of a deployment, in its parsed form.
 
     Args:
-        name: of the deployment.
+        name: the name of the deployment. `is_deployment(name)` is true.
         reference: the parsed file of the reference graph.
     """
     if found := _AGG.match(name):

@@ -1,15 +1,14 @@
-"""A real Dynamo worker (Backend SDK) with an engine whose every right answer is known: see `engines`.
+"""A real Dynamo worker (Backend SDK) with an engine whose right answers are all known (see `engines`).
 
-Run it as a module. `--mode` is the role that it plays behind a real `dynamo.frontend`:
+Run this file as a module. `--mode` is the role of the worker behind a real `dynamo.frontend`:
 
-- `agg` prefills and decodes;
-- `prefill` keeps the KV it made under an unguessable id and serves it once over TCP on loopback;
-- `decode` has only the KV bytes that it fetches. It goes on from them, and never looks at the prompt.
+- `agg` prefills and decodes.
+- `prefill` computes the KV of a prompt and keeps it under an unguessable id. The worker serves each KV once, over TCP on loopback.
+- `decode` fetches the KV bytes and generates the tokens that follow. The worker never looks at the prompt.
 
-Promised: the tokens are right for the KV that was there, or the request fails. A fetch that cannot
-end ends with one of the exceptions that make a Dynamo frontend migrate the request, within
-`CONNECT_MAX_S` plus `STALL_MAX_S`. A client that left is noticed at the next token. Migration needs no special code: the frontend sends the
-prompt and the tokens so far as a new prompt.
+Promised: the tokens are right for the KV that the worker has, or the request fails. A KV fetch ends within `CONNECT_MAX_S` plus
+`STALL_MAX_S`. A fetch that fails raises one of the exceptions that make a Dynamo frontend migrate the request. If a client leaves, the
+worker notices at the next token. Migration needs no special code here: the frontend sends the prompt and the tokens so far as a new prompt.
 
 Left to the SDK: discovery, the request plane, metrics, SIGTERM and drain. Left to the engine: the right tokens. The KV handle carries no
 checksum on purpose. A wrong transfer must show as a wrong answer, because the property test looks for wrong answers.
@@ -36,20 +35,21 @@ from graphquake.harness.graphs import engines
 LOOPBACK = "127.0.0.1"
 ID_BYTES = 16
 
-# A loopback connect takes well under 1 ms. A whole KV of 64 tokens is one packet. Only a peer that
-# is stopped, or starved on a busy host, comes near these. Both together stay below a 2 s window.
+# The limits of a KV fetch. A loopback connect takes well under 1 ms, and the KV of 64 tokens is one packet. Only a fetch from a worker that
+# is stopped, or starved on a busy host, takes nearly as long as these limits. Their sum is below the error window of 2 s in the graph
+# files.
 CONNECT_MAX_S = 0.5
 STALL_MAX_S = 1.0
 
-# A KV that is never fetched (client gone, decode dead) must not stay. Decode fetches within milliseconds, and a migrated request makes a
-# new KV. It also is what holds up the drain of a
-# terminated prefill worker. 4,096 at 1 KiB each are 4 MiB.
+# A KV that is never fetched (the client left, or the decode worker died) must not stay for ever. A decode worker fetches within
+# milliseconds, and a migrated request makes a new KV. A terminated prefill worker waits for the KVs it holds, so a long time would also
+# delay its exit. 4,096 KVs of 1 KiB each take 4 MiB.
 KV_KEEP_S = 3.0
 KV_KEEP_MAX = 4_096
 
 
 class KvOutbox:
-    """KV waiting to be fetched once, by id, over TCP: the prefill side of a transfer."""
+    """The KVs that a prefill worker holds until decode workers fetch them. Each KV can be fetched once, by its id, over TCP."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[bytes, bytes] = OrderedDict()
@@ -58,11 +58,11 @@ class KvOutbox:
 
     @property
     def empty(self) -> bool:
-        """True if no KV waits to be fetched."""
+        """True if the worker holds no KV that may still be fetched."""
         return not self._held
 
     async def open(self) -> None:
-        """Listen on a free loopback port, which `port` then holds."""
+        """Listen on a free loopback port, and set `port` to its number."""
         self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -73,7 +73,11 @@ class KvOutbox:
         self._held.clear()
 
     def put(self, kv: bytes) -> dict[str, Any]:
-        """Hold `kv` until it is fetched or too old. Returns the handle for `fetch`."""
+        """Hold a KV until it is fetched, is older than `KV_KEEP_S`, or is the oldest of more than `KV_KEEP_MAX` KVs.
+
+        Returns:
+            The handle of the KV. A decode worker passes it to `fetch`.
+        """
         handle_id = secrets.token_bytes(ID_BYTES)
         self._held[handle_id] = kv
         asyncio.get_running_loop().call_later(KV_KEEP_S, self._held.pop, handle_id, None)
@@ -87,7 +91,7 @@ class KvOutbox:
         }
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer an id with its KV. For an unknown id, or a silent peer, close the connection."""
+        """Read the id of a KV and send that KV. If the id is unknown or does not come in time, close the connection."""
         try:
             async with asyncio.timeout(STALL_MAX_S):
                 kv = self._held.pop(await reader.readexactly(ID_BYTES), b"")
@@ -100,12 +104,12 @@ class KvOutbox:
 
 
 async def fetch(handle: dict[str, Any]) -> bytes:
-    """Fetch the KV that `handle` names: the decode side of a transfer.
+    """Fetch the KV that `handle` names from the prefill worker that holds it.
 
     Raises:
         CannotConnect: the prefill worker does not listen any more.
-        ConnectionTimeout: the peer does not answer within `CONNECT_MAX_S` or `STALL_MAX_S`.
-        Disconnected: the peer went away, or no longer has this KV.
+        ConnectionTimeout: the prefill worker does not accept within `CONNECT_MAX_S`, or does not send the KV within `STALL_MAX_S`.
+        Disconnected: the prefill worker closed the connection early, because it died or no longer has this KV.
     """
     where = f"{handle['kv_host']}:{handle['kv_port']}"
     try:
@@ -128,7 +132,7 @@ async def fetch(handle: dict[str, Any]) -> bytes:
 
 
 class DynamoWorker(LLMEngine):
-    """An engine in one of three roles."""
+    """The worker: connects an engine to Dynamo, in one of three roles: `agg`, `prefill` or `decode`."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._mode = DisaggregationMode(args.mode)
@@ -139,7 +143,7 @@ class DynamoWorker(LLMEngine):
 
     @classmethod
     async def from_args(cls, argv: list[str] | None = None) -> tuple["DynamoWorker", WorkerConfig]:
-        """Parse the command line. The connection settings come from Dynamo's own DYN_* variables."""
+        """Make a worker and its Dynamo settings from the command line and from Dynamo's own DYN_* environment variables."""
         parser = argparse.ArgumentParser(description="A Dynamo worker whose answers are known")
         parser.add_argument("--model-path", required=True)
         parser.add_argument("--model-name", default="tiny")
@@ -147,7 +151,7 @@ class DynamoWorker(LLMEngine):
         engines.add_options(parser)
         args = parser.parse_args(argv)
         if not (Path(args.model_path) / "tokenizer.json").is_file():
-            # Dynamo would take it for the name of a model to download.
+            # Dynamo would take a path that does not exist for the name of a model, and try to download that model.
             parser.error(f"--model-path: found {args.model_path}, expected a folder with a model")
         worker = cls(args)
         config = WorkerConfig(
@@ -164,7 +168,7 @@ class DynamoWorker(LLMEngine):
         return worker, config
 
     async def start(self, worker_id: int) -> EngineConfig:
-        """Start the engine, and open the KV port where the role has one."""
+        """Start the engine. A prefill worker also opens its KV port. Returns what Dynamo needs to know of the model."""
         del worker_id
         await self._engine.start()
         if self._mode is DisaggregationMode.PREFILL:
@@ -182,7 +186,7 @@ class DynamoWorker(LLMEngine):
         )
 
     async def generate(self, request: Any, context: Any) -> AsyncGenerator[Any, None]:
-        """Answer one request token by token, in the way of this role."""
+        """Yield the answer to one request, one chunk a token. A prefill worker yields one chunk: the first token with the KV handle."""
         if self._mode is DisaggregationMode.DECODE:
             handle = handle_of(request)
             first, kv = handle["token"], await fetch(handle)
@@ -206,11 +210,11 @@ class DynamoWorker(LLMEngine):
         try:
             return await self._engine.prefill(prompt)
         except ValueError as error:
-            # A token of it is not one of the model's. No other worker could answer either.
+            # The prompt has a token that the model does not have. Another worker could not answer either, so the frontend must not migrate.
             raise InvalidArgument(str(error)) from error
 
     async def is_quiescent(self) -> bool:
-        """True if no KV waits to be fetched, so that a draining prefill worker may exit."""
+        """True if the worker holds no KV that may still be fetched. Then a draining prefill worker may exit."""
         return self._outbox.empty
 
     async def cleanup(self) -> None:
@@ -220,10 +224,10 @@ class DynamoWorker(LLMEngine):
 
 
 def handle_of(request: Any) -> dict[str, Any]:
-    """The KV handle that the prefill worker put on its answer.
+    """Return the KV handle that the prefill worker put into its answer to this request.
 
     Raises:
-        InvalidArgument: the request came to a decode worker past every prefill worker.
+        InvalidArgument: the request has no KV handle, because it did not go through a prefill worker.
     """
     params = (request.get("prefill_result") or {}).get("disaggregated_params")
     if not params:
@@ -232,14 +236,14 @@ def handle_of(request: Any) -> dict[str, Any]:
 
 
 def chunk(token: int, *, last: bool) -> dict[str, Any]:
-    """One generated token, in the form that the SDK takes."""
+    """Return the chunk for one generated token, in the form of Dynamo's SDK. If `last` is true, the chunk also ends the answer."""
     if last:
         return {"token_ids": [token], "index": 0, "finish_reason": "length"}
     return {"token_ids": [token], "index": 0}
 
 
 async def serve() -> None:
-    """Run one worker until the SDK ends it."""
+    """Run one worker until Dynamo's SDK ends it, e.g. after SIGTERM."""
     worker, config = await DynamoWorker.from_args()
     await Worker(worker, config).run()
 

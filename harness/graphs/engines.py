@@ -1,8 +1,8 @@
-"""The engines that a Dynamo worker may have. All right answers of both are known beforehand, as KV bytes and tokens.
+"""The two engines that a Dynamo worker may have. The right tokens and KV bytes of both engines are known beforehand.
 
-- `exact`: only the exact model of `exact`, at a set speed. It takes almost no CPU time, so a test shows the behaviour of Dynamo.
-- `reference`: the engine of the reference graph, with real attention over a real KV. Its ranks are separate processes, on the CPU or on
-GPUs.
+- `exact` is the model in `exact.py`, at a set speed. It takes almost no CPU time, so a test measures Dynamo and not the engine.
+- `reference` is the engine of the reference graph, with real attention over a real KV. Its ranks are separate processes, on the CPU or on
+  GPUs.
 """
 
 from __future__ import annotations
@@ -20,22 +20,28 @@ from graphquake.harness.reference import model
 
 
 class Engine(Protocol):
-    """Makes tokens."""
+    """The interface of both engines: an engine computes the KV of a prompt, and makes the tokens that follow a KV."""
 
     async def start(self) -> None:
-        """Start the engine."""
+        """Start the engine and wait until it is ready."""
         ...
 
     async def prefill(self, prompt: list[int]) -> tuple[int, bytes]:
-        """The token that follows a prompt, and the prompt's KV.
+        """Return the token that follows a prompt, and the KV of the prompt.
 
         Raises:
-            ValueError: if a token is none of the model's.
+            ValueError: if the prompt has a token that the model does not have.
         """
         ...
 
     def decode(self, kv: bytes, first: int, count: int) -> AsyncGenerator[int]:
-        """Make tokens that follow a KV. The first of them is `first`."""
+        """Yield `count` tokens that follow a prompt.
+
+        Args:
+            kv: the KV of the prompt.
+            first: the token that `prefill` returned with this KV. It is the first token that is yielded.
+            count: the number of tokens.
+        """
         ...
 
     async def close(self) -> None:
@@ -44,7 +50,7 @@ class Engine(Protocol):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of all engines."""
+    """Add the command-line options of all engines to a parser."""
     parser.add_argument("--engine", choices=["exact", "reference"], default="exact")
     parser.add_argument("--prefill-ms", type=float, default=10.0, help="exact: per request")
     parser.add_argument("--token-ms", type=float, default=5.0, help="least time of a token")
@@ -53,19 +59,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def engine_of(args: argparse.Namespace) -> Engine:
-    """The engine that the options ask for."""
+    """Return the engine that `--engine` names. It is not started yet."""
     return Reference(args) if args.engine == "reference" else Exact(args)
 
 
 class Exact:
-    """The exact model at a set speed."""
+    """The exact model: a prefill takes `--prefill-ms`, and each token takes `--token-ms`."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._prefill_s: float = args.prefill_ms / 1000
         self._token_s: float = args.token_ms / 1000
 
     async def start(self) -> None:
-        """See `Engine.start`. It has no effect here."""
+        """See `Engine.start`. This engine has nothing to start."""
 
     async def prefill(self, prompt: list[int]) -> tuple[int, bytes]:
         """See `Engine.prefill`."""
@@ -74,7 +80,7 @@ class Exact:
         return cache.next_token(), cache.kv
 
     async def decode(self, kv: bytes, first: int, count: int) -> AsyncGenerator[int]:
-        """See `Engine.decode`. The KV alone decides, also about the first token."""
+        """See `Engine.decode`. `first` is ignored: this engine computes the first token from the KV, too."""
         del first
         tokens = exact.decode(exact.KvCache(kv))
         for _ in range(count):
@@ -82,11 +88,11 @@ class Exact:
             yield next(tokens)
 
     async def close(self) -> None:
-        """See `Engine.close`. It has no effect here."""
+        """See `Engine.close`. This engine has nothing to end."""
 
 
 class Reference:
-    """The engine of the reference graph. If it loses a rank, the process ends, and waiting clients see their connections close."""
+    """The engine of the reference graph. If a rank dies, the whole worker process exits, so waiting clients see their connections close."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args

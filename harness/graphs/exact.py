@@ -1,27 +1,28 @@
 """The exact model: a tiny deterministic "LLM". All of its right answers are known beforehand.
 
-It is for checking answers while workers die. A token is a byte of printable ASCII. The KV entry of a position is 16 bytes that depend on
-everything before it, on the token and on the position. The next token depends on every byte of every KV entry. So a KV that was flipped,
-cut, stale or taken from another request shows in the text at once. So does a token that is lost, doubled or out of order.
+The model serves to check answers while workers die. A token of a prompt is a byte of printable ASCII. The KV entry of a position is 16
+bytes. They depend on the entries before it, on the token and on the position. The next token depends on every byte of every KV entry. If a
+KV was corrupted, cut, outdated or taken from another request, the text becomes wrong at once. The same is true if a token is lost, doubled
+or out of order.
 
 Promised: the same prompt gives the same text in every process and Python version. All tokens made here are lower-case letters, so one token
 is one character. `decode` works from KV bytes alone, so a worker that fetched the KV never needs the prompt. Left to `dynamo_worker`:
-serving, time, transfer, failure.
+serving requests, delays, the transfer of KV, and failures.
 
-A chance hit is the one hole: a wrong state gives the right letter once in 26. One wrong token in a
-long answer spreads to all that follow, but a one-token answer is weak evidence.
+The model has one weakness: a wrong state gives the right letter by chance, once in 26 times. In a long answer, one wrong token makes the
+tokens after it wrong as well. So a long answer is strong evidence, and an answer of one token is weak evidence.
 
-The model folder `tiny/` beside this file has only the files that Dynamo needs to tokenize. A short script wrote them as plain JSON: a
-byte-level BPE without merges. Ids 0 to 255 are GPT-2's byte alphabet: the token id is the byte value, and bytes that do not print are
-mapped to U+0100 onwards, in order. Ids 256 to 260 are special tokens with brackets that an ASCII prompt cannot spell. Ids 261 to 2047 are
-three letters each ("aaa", "aab", …). No prompt tokenizes to these, but Dynamo's mocker draws its answers from 1000 to 1999.
+The model folder `tiny/` beside this file has only the files that Dynamo needs to tokenize. A short script wrote them as plain JSON. The
+tokenizer is a byte-level BPE without merges. Ids 0 to 255 are GPT-2's byte alphabet: the token id is the byte value, and bytes that do not
+print are mapped to U+0100 onwards, in order. Ids 256 to 260 are special tokens with brackets that an ASCII prompt cannot spell. Ids 261 to
+2047 are three letters each ("aaa", "aab", …). No prompt tokenizes to these, but Dynamo's mocker draws its answers from 1000 to 1999.
 """
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 
 KV_ENTRY_BYTES = 16
-# 2^16 positions of 16 bytes: 1 MiB of KV for one request, far above any load that is drawn here.
+# The longest sequence: 2^16 positions of 16 bytes are 1 MiB of KV. No request of the load is nearly as long.
 POSITIONS_MAX = 65_536
 TOKEN_MAX = 255
 _ALPHABET = b"abcdefghijklmnopqrstuvwxyz"
@@ -29,15 +30,15 @@ _NOTHING_BEFORE = bytes(KV_ENTRY_BYTES)
 
 
 class KvCache:
-    """The KV of one request, growing by a token at a time.
+    """The KV of one request. It grows by one token at a time.
 
-    A running digest takes in every KV byte once, so a step costs the same at any length.
+    Each KV byte is hashed only once, into a running digest. So one more token costs the same time at any length.
     """
 
     __slots__ = ("_digest", "_kv")
 
     def __init__(self, kv: bytes = b"") -> None:
-        """Start from the KV bytes of all positions so far, as made here or fetched.
+        """Start from KV bytes: none for a new request, or the KV of all positions so far, e.g. as fetched from another worker.
 
         Raises:
             ValueError: if `kv` is not a whole number of entries, or is too long.
@@ -73,12 +74,12 @@ class KvCache:
         self._digest.update(entry)
 
     def next_token(self) -> int:
-        """The token that follows: a lower-case letter that every KV byte so far decides."""
+        """Return the token that follows the sequence: a lower-case letter that depends on every KV byte so far."""
         return _ALPHABET[int.from_bytes(self._digest.digest(), "big") % len(_ALPHABET)]
 
 
 def prefill(tokens: Iterable[int]) -> KvCache:
-    """The KV of a whole prompt of byte values."""
+    """Return the KV of a whole prompt. Its tokens are byte values, 0 to 255."""
     cache = KvCache()
     for token in tokens:
         cache.extend(token)
@@ -86,7 +87,7 @@ def prefill(tokens: Iterable[int]) -> KvCache:
 
 
 def decode(cache: KvCache) -> Iterator[int]:
-    """Tokens without end from the end of `cache`, which grows by each token that is taken."""
+    """Yield the tokens that follow the sequence in `cache`, without end. Each token that is yielded is also added to `cache`."""
     while True:
         token = cache.next_token()
         cache.extend(token)
@@ -94,7 +95,7 @@ def decode(cache: KvCache) -> Iterator[int]:
 
 
 def expected(prompt: str, max_tokens: int) -> str:
-    """The one right text of a completion.
+    """Return the only right text of a completion.
 
     Args:
         prompt: printable ASCII. Each character is a token.

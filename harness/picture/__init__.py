@@ -1,7 +1,7 @@
 """The picture of a run: one HTML page that needs no other file and no network.
 
-The page follows from the history alone. `content` computes its data. `page` puts them into the template, with the plotting library (Apache
-ECharts) beside them. Every text from outside goes through `html.escape` or JSON.
+The page is computed from the history alone. `content` computes the data that the page draws. `page` puts the data and the plotting library
+(Apache ECharts) into the template `page.html`. Every text from outside goes through `html.escape` or JSON.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from graphquake.harness.reports.story import story
 from graphquake.harness.spec.replica import Replica
 
 MIB: Final = 1 << 20
-# The number of bins of a rate over the whole run.
+# A rate (right answers/s, failures/s) is drawn in about this many bins over the whole run. A bin lasts at least `BIN_MIN_S`.
 BINS: Final = 200
 BIN_MIN_S: Final = 0.25
-# The number of violations that are drawn. More of them are one bug, again and again.
+# At most this many violations are drawn. A run with more of them usually shows the same bug many times.
 VIOLATIONS_MAX: Final = 200
 NAME: Final = "run.html"
 
@@ -50,8 +50,8 @@ def write_page(history: History, folder: Path, links: Mapping[str, str] | None =
 
     Args:
         history: the run.
-        folder: its folder.
-        links: further links: text -> address.
+        folder: the folder of the run.
+        links: links to show above the picture: text -> address.
 
     Returns:
         The path of the page.
@@ -62,7 +62,7 @@ def write_page(history: History, folder: Path, links: Mapping[str, str] | None =
 
 
 def page(history: History, links: Mapping[str, str]) -> str:
-    """Return the page of a run."""
+    """Return the HTML text of the page of a run. `links` are shown above the picture: text -> address."""
     verdict = judge(history)
     name = history.host.scenario or history.plan.one_line()
     return _filled(
@@ -72,7 +72,7 @@ def page(history: History, links: Mapping[str, str]) -> str:
             "says": verdict.kind,
             "about": html.escape(_about(history)),
             "body": "\n".join(_body(history, verdict, links)),
-            # A text of a log must not end the script that holds it, or begin another one.
+            # A text from outside, e.g. of a log, must not close the `<script>` element that holds the data, or open another one.
             "data": json.dumps(content(history, verdict)).replace("<", "\\u003c"),
             "library": _part("echarts.min.js"),
             "script": _part("page.js"),
@@ -177,7 +177,7 @@ def _within(value_s: float | None) -> str:
 
 
 def content(history: History, verdict: Verdict) -> dict[str, Any]:
-    """Return the data of the page's script. Times are in seconds on the run's clock."""
+    """Return the data that `page.js` draws, as values for JSON. Times are in seconds on the run's clock."""
     spec = history.spec
     begin_s = min((event.at_s for event in history.of(Spawned)), default=0.0)
     end_s = history.end_s
@@ -231,7 +231,11 @@ def _point(request: Request, detail: int) -> list[float | int | None]:
 
 
 def _lives(history: History, replicas: list[Replica]) -> Iterator[list[Any]]:
-    """Yield the bars of each incarnation: starting, ready, and the stalls of its replica."""
+    """Yield the bars of all replicas: when an incarnation was starting, when it was ready, and when its replica was stalled.
+
+    A bar is [index of the replica, begin, end, kind, incarnation, how the incarnation ended]. Times are in seconds. The kind is "starting",
+    "ready" or "stalled".
+    """
     ready_s = {(e.replica, e.incarnation): e.at_s for e in history.of(BecameReady)}
     deaths = {(e.replica, e.incarnation): e for e in history.of(Died)}
     end_s = history.end_s
@@ -290,7 +294,7 @@ def _rates(ended: list[Request], end_s: float) -> dict[str, list[list[float]]]:
 
 
 def _in_flight(ended: list[Request]) -> list[list[float]]:
-    """Return the number of requests in flight at each change. Of very many changes, only some are returned."""
+    """Return [time, number of requests in flight] at each change of that number. Of very many changes, every n-th is returned."""
     moments = sorted([*((r.sent_s, 1) for r in ended), *((r.ended_s, -1) for r in ended)])
     level, points = 0, []
     for at_s, change in moments:

@@ -1,4 +1,4 @@
-// The parts of Apache ECharts that the pages use. To make echarts.min.js anew (then put its first line back):
+// The parts of Apache ECharts that page.js uses. This command builds echarts.min.js. Then restore its first line, the licence comment:
 //   npm install echarts esbuild && npx esbuild build.js --bundle --minify --format=iife --global-name=echarts --outfile=echarts.min.js
 import * as echarts from "echarts/core";
 import { LineChart, ScatterChart, CustomChart } from "echarts/charts";

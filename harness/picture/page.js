@@ -1,4 +1,4 @@
-// Draws one run: lanes of replicas, requests, rates, requests in flight, CPU and memory, on one axis of time.
+// Draws one run in panels that share one time axis: a lane for each replica, requests, rates, requests in flight, CPU and memory.
 "use strict";
 (() => {
 const data = JSON.parse(document.getElementById("data").textContent);

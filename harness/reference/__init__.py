@@ -1,1 +1,1 @@
-"""A small but real disaggregated serving graph, whose right answers are all known. Graphquake is tested on it."""
+"""The reference graph: a small but real disaggregated serving graph. Its right answers are all known, so it serves to test Graphquake."""

@@ -1,9 +1,9 @@
 """The processor of `graphquake demo`: the reference graph's processor with one planted bug.
 
-When a decode worker dies, its streams migrate to another worker. This processor counts the token that was in flight as sent to the client.
-The stream goes on one token too late. The client gets HTTP 200 and a text with a hole in it.
+When a decode worker dies, its streams migrate to another worker. This processor then counts one token as sent that it did not send. The
+stream continues after that token. The client gets HTTP 200 and a text in which one token is missing.
 
-Modelled on dynamo PR 8254, in which a connection reset loses the data that was being read.
+The bug is modelled on dynamo PR 8254, in which a connection reset loses the data that was being read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ class DemoProcessor(Processor):
     """Loses one token of each stream that migrates."""
 
     async def generate(self, prompt: Sequence[int], count: int) -> AsyncGenerator[int]:
-        """Yield the tokens that follow a prompt. After a failed attempt, the next token is made but not sent."""
+        """Yield the tokens that follow a prompt.
+
+        The bug: if an attempt fails after the first token of the answer, the next token is made but not yielded.
+        """
         done: list[int] = []
         while len(done) < count:
             try:

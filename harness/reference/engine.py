@@ -1,8 +1,9 @@
 """The engine of a worker: its ranks, each in a separate process, and the batch that they work on.
 
-Batching is continuous. A sequence joins the batch at the next step. It leaves with its last token, or as soon as its client is gone.
-At most `max_seqs` sequences are in the batch and as many wait. Further ones are refused. If a rank dies, the engine is lost, and all
-waiting requests fail at once. An idle engine uses no CPU.
+Batching is continuous. A sequence joins the batch at the next step. It leaves the batch after its last token, or as soon as its client is
+gone. At most `max_seqs` sequences are in the batch, and at most `max_seqs` more wait for it. At most twice `max_seqs` prompts wait for
+their prefill. The engine refuses further requests. If a rank dies, the engine is lost, and all running and waiting requests fail at once.
+An idle engine uses no CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Self
 
-from graphquake.harness.reference import rank  # first: it says how many threads numpy may have
+from graphquake.harness.reference import rank  # first: it limits the threads of numpy
 
 # isort: split
 from graphquake.harness.reference import model
@@ -29,11 +30,11 @@ RANK_PROGRAM: Final = ("-m", "graphquake.harness.reference.rank")
 
 
 class EngineError(Exception):
-    """The engine failed, or has ended."""
+    """The engine could not start, has lost a rank, has been closed, or got a KV of an impossible size."""
 
 
 class EngineFull(Exception):
-    """The batch is full, and so is the queue."""
+    """The engine refuses a request, because too many others already run or wait."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,10 +42,12 @@ class Decoding:
     """One sequence that is decoded.
 
     Attributes:
-        kv: of all positions before `token`. It is handed over when the sequence gets its slot.
-        token: the last one, whose KV is not there yet.
-        left: how many tokens are still wanted.
-        out: the tokens made so far. An error ends it.
+        kv: the KV of all positions before `token`. It is empty after the ranks have got it.
+        token: the last token of the sequence. Its KV is not computed yet.
+        left: the number of tokens that are still to be made.
+        position: the position of `token` in the sequence, from 0.
+        slot: the place of the sequence in the cache of each rank. -1 before the sequence is in the batch.
+        out: the tokens that were made and not taken yet. If the engine is lost, an error follows as the last item.
     """
 
     kv: bytes
@@ -57,19 +60,19 @@ class Decoding:
 
 @dataclass(slots=True, eq=False)
 class Prompt:
-    """A prompt that waits for its prefill."""
+    """A prompt that waits for its prefill. `done` gets the token that follows the prompt, and the KV of the prompt."""
 
     tokens: list[int]
     done: asyncio.Future[tuple[int, bytes]]
 
 
 class Engine:
-    """See the module. Made by `start`.
+    """The engine of one worker (see the module). `start` makes it.
 
     Attributes:
-        lost: set as soon as a rank is dead.
-        pids: of the ranks.
-        rank_kind: what runs as a rank.
+        lost: set as soon as a rank is dead, or the engine is closed.
+        pids: the process ids of the ranks.
+        rank_kind: the class whose `run` is the work of a forked rank. Planted bugs replace it.
     """
 
     rank_kind: ClassVar[type[rank.Rank]] = rank.Rank
@@ -102,13 +105,16 @@ class Engine:
         """Start the ranks and wait until they are ready.
 
         Args:
-            tp: how many.
-            backend: `numpy`, `torch`, or `auto`: torch if CUDA_VISIBLE_DEVICES names a GPU.
-        devices: of each rank, for torch. A single one is used for all ranks. `cuda` is one GPU after the other, in turn.
-            step_s: the least time that a token takes.
+            tp: the number of ranks.
+            backend: `numpy`, `torch`, or `auto`. `auto` means torch if CUDA_VISIBLE_DEVICES names a GPU, else numpy.
+            devices: the torch device of each rank, e.g. `cpu` or `cuda:1`. If there are fewer devices than ranks, they are used in turn.
+                `cuda` spreads the ranks over all GPUs.
+            seed: the seed of the model's weights.
+            max_seqs: the number of sequences that fit into the batch.
+            step_s: the least time of a step, in seconds. Each step makes one token for each sequence.
 
         Raises:
-            EngineError: if a rank does not come up. It says why.
+            EngineError: if `tp` does not divide the number of heads, or a rank does not start. The text gives the reason.
         """
         if model.HEADS % tp:
             raise EngineError(f"tp: found {tp}, expected a divisor of {model.HEADS}")
@@ -157,8 +163,8 @@ class Engine:
 
     async def _start_rank(self, arguments: list[str], fds: list[int]) -> Process:
         if "torch" in sys.modules or len(os.listdir("/proc/self/task")) == 1:
-            # A forked copy has the modules that a rank needs. Importing them again takes half a second, with torch several.
-            # Threads would not survive the fork.
+            # A forked child has the modules that a rank needs. Importing them again takes half a second, and several seconds with torch.
+            # Without torch, this process is forked only if it has a single thread, because other threads do not survive a fork.
             return Forked.start(lambda: rank.main(self.rank_kind, arguments), fds)
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -169,7 +175,7 @@ class Engine:
         )
 
     async def close(self) -> None:
-        """End the ranks. Running and waiting requests fail."""
+        """End the ranks, with SIGKILL if they do not exit within `END_MAX_S`. Running and waiting requests fail."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -208,15 +214,15 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """The number of sequences and prompts that wait."""
+        """The number of sequences that wait for the batch, plus the number of prompts that wait for their prefill."""
         return len(self._waiting) + len(self._prompts)
 
     async def prefill(self, tokens: list[int]) -> tuple[int, bytes]:
-        """The token that follows a prompt, and the prompt's KV.
+        """Return the token that follows a prompt, and the KV of the prompt.
 
         Raises:
             EngineError: if the engine is lost.
-            EngineFull: if too many wait.
+            EngineFull: if twice `max_seqs` prompts wait already.
         """
         self._check(len(self._prompts))
         prompt = Prompt(tokens, asyncio.get_running_loop().create_future())
@@ -225,16 +231,16 @@ class Engine:
         return await prompt.done
 
     async def decode(self, kv: bytes, token: int, count: int) -> AsyncGenerator[int]:
-        """The tokens that follow.
+        """Yield the tokens that follow a sequence, as they are made.
 
         Args:
-            kv: of all positions before `token`.
-            token: the last one.
-            count: how many.
+            kv: the KV of all positions before `token`.
+            token: the last token of the sequence. It is not yielded.
+            count: the number of tokens to make.
 
         Raises:
-            EngineError: if the engine is lost.
-            EngineFull: if too many wait.
+            EngineError: if the engine is lost, or `kv` is not a whole number of positions.
+            EngineFull: if twice `max_seqs` sequences run or wait already.
         """
         self._check(len(self._batch) + len(self._waiting))
         position, rest = divmod(len(kv), model.POSITION_BYTES)
@@ -270,7 +276,7 @@ class Engine:
                 await self._admit()
                 if self._batch:
                     await self._step()
-                    # Requests that arrive meanwhile wait for the next step, as in a real engine.
+                    # Requests that arrive during a step wait for the next step, as in a real engine.
                     await asyncio.sleep(max(0.0, begun_s + self._step_s - loop.time()))
                 elif not self._prompts and not self._waiting:
                     await self._work.wait()
@@ -279,7 +285,7 @@ class Engine:
 
     async def _prefill_next(self) -> None:
         while self._prompts and self._prompts[0].done.done():
-            self._prompts.popleft()  # the caller has gone
+            self._prompts.popleft()  # the caller does not wait any more
         if not self._prompts:
             return
         prompt = self._prompts[0]
@@ -291,7 +297,7 @@ class Engine:
             prompt.done.set_result((answers[0][0]["token"], kv))
 
     async def _admit(self) -> None:
-        """Give free slots to waiting sequences."""
+        """Move waiting sequences into the batch while slots are free, and load their KV into the ranks."""
         while self._waiting and self._free:
             sequence = self._waiting.popleft()
             sequence.slot = self._free.pop()
@@ -326,7 +332,7 @@ class Engine:
         return [await control.receive() for control in self._controls]
 
     def _drop(self, sequence: Decoding) -> None:
-        """End a sequence and free its slot. Safe to call twice."""
+        """Take a sequence out of the batch or the queue, and free its slot. Safe to call twice."""
         if sequence in self._batch:
             self._batch.remove(sequence)
             self._free.append(sequence.slot)

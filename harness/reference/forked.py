@@ -1,4 +1,4 @@
-"""A child process that is a fork of this one, so that it need not import slow modules again."""
+"""A child process that is a fork of this process. So the child need not import slow modules again."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its pid."""
+        """The process id."""
         ...
 
     async def wait(self) -> int:
-        """Wait until it has ended."""
+        """Wait until the process has ended. Returns its exit status, or the negative number of the signal that killed it."""
         ...
 
     def kill(self) -> None:
-        """Send SIGKILL."""
+        """Send SIGKILL to the process."""
         ...
 
 
 class Forked:
-    """A forked child. `start` makes it, in a running event loop."""
+    """A forked child process. `start` makes it, inside a running event loop."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -40,10 +40,12 @@ class Forked:
 
     @classmethod
     def start(cls, run: Callable[[], None], fds: Sequence[int]) -> Self:
-        """Fork. The child calls a function, without the event loop, and exits.
+        """Fork this process. The child calls `run` without an event loop, and exits: with status 0, or with 1 if `run` raises.
 
         Args:
-            fds: the descriptors that it keeps open, in addition to the standard ones. Others would keep connections of this process alive.
+            run: the function that the child calls.
+            fds: the file descriptors that the child keeps open, in addition to stdin, stdout and stderr. The child closes all others.
+                Otherwise connections of this process would stay open after this process closed them.
         """
         pid = os.fork()
         if pid:
@@ -58,7 +60,7 @@ class Forked:
                     try:
                         os.close(fd)
                     except OSError:
-                        continue  # the descriptor that listed them
+                        continue  # the descriptor that read the folder is closed already
             run()
             status = 0
         finally:

@@ -1,9 +1,10 @@
-"""The frontend: an OpenAI API, and processors behind it.
+"""The frontend: answers requests of OpenAI's API with the help of processors.
 
-It counts requests in flight. It refuses requests that are too many (429) or that cannot be served (503). If a processor dies in the
-middle of an answer, another one continues, with the text so far as part of its prompt. A client that leaves cancels all its work.
+The frontend limits the number of its requests in flight. It refuses a request beyond that limit (HTTP 429), a request that cannot be served
+now (503), and an invalid request (400). If a processor dies in the middle of an answer, another processor continues. The text so far is
+then part of its prompt. If a client leaves, all work for its request is cancelled.
 
-Run it as a module.
+Run this file as a module.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ TOKENS_MAX: Final = 2048
 PROMPT_MAX: Final = 2048
 BODY_MAX_BYTES: Final = 1 << 20
 RETRY_S: Final = 0.02
-# The time after its last token in which a request keeps looking for a processor before it is refused.
+# The time for which a request keeps calling processors that do not answer, before it is refused. It starts anew with each token.
 NO_INSTANCE_MAX_S: Final = 3.0
 SERVING_ROLES: Final = ("processor", "prefill", "decode", "agg")
 _STATUS: Final = {"busy": 429, "unavailable": 503, "deadline": 504}
 
 
 class Refused(Exception):
-    """A request that is refused, with its HTTP status."""
+    """The frontend refuses a request. `status` is the HTTP status of the answer, and the text gives the reason."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -81,14 +82,14 @@ class Frontend(Node):
         await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=512).start()
 
     def deafen(self) -> None:
-        """See `Node.deafen`: `close` does it, together with the connections."""
+        """See `Node.deafen`. It has no effect here: `close` stops accepting calls and closes the connections."""
 
     async def close(self) -> None:
         """See `Node.close`."""
         await self._runner.cleanup()
 
     def health(self) -> str:
-        """See `Node.health`."""
+        """See `Node.health`. The frontend can serve if a processor is listed, and all workers that a request needs."""
         roles = {one.role for one in self.listed()}
         if "processor" not in roles:
             return "no processor is listed"
@@ -97,41 +98,46 @@ class Frontend(Node):
         return "workers are missing"
 
     def listed(self) -> list[Instance]:
-        """The roles that a request may need."""
+        """Return the listed instances of all roles that a request may need."""
         return [one for role in SERVING_ROLES for one in self.directory.of_role(role)]
 
     # ---------------------------------------------------------------------------------------------------------- pages
 
     async def show_health(self, request: web.Request) -> web.Response:
-        """Tell whether the frontend can serve, and which replicas it would use."""
+        """Answer `GET /health`: whether the frontend can serve (200 or 503), and which instances it knows from the registry."""
         del request
         status, why = self._health()
         listed = [one.said for one in self.listed()]
         return web.json_response({"status": why.strip(), "instances": listed}, status=status)
 
     async def show_metrics(self, request: web.Request) -> web.Response:
-        """The metrics page, as Prometheus text."""
+        """Answer `GET /metrics` with the gauges of this process, as Prometheus text."""
         del request
         return web.Response(text=self._metrics()[1])
 
     async def models(self, request: web.Request) -> web.Response:
-        """The model list. It is empty while the model cannot be served."""
+        """Answer `GET /v1/models` with the list of models. The list is empty while the frontend cannot serve."""
         del request
         data = [] if self.health() else [{"id": self.model, "object": "model"}]
         return web.json_response({"object": "list", "data": data})
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
-        """See OpenAI's API."""
+        """Answer `POST /v1/completions` of OpenAI's API."""
         return await self.answer(request, "text_completion")
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        """See OpenAI's API."""
+        """Answer `POST /v1/chat/completions` of OpenAI's API."""
         return await self.answer(request, "chat.completion")
 
     # -------------------------------------------------------------------------------------------------------- answers
 
     async def answer(self, request: web.Request, kind: str) -> web.StreamResponse:
-        """Answer one request, from its body to its last byte."""
+        """Answer one request, as a stream if its body asks for one. A refused request gets an error status.
+
+        Args:
+            request: the request. Its body is read here.
+            kind: the form of the answer in OpenAI's API: `text_completion` or `chat.completion`.
+        """
         if self.draining:
             return _error(503, "draining")
         if self.in_flight >= self._max_in_flight:
@@ -155,7 +161,7 @@ class Frontend(Node):
     async def stream(
         self, request: web.Request, texts: AsyncGenerator[str], answer: _Answer
     ) -> web.StreamResponse:
-        """Send one server-sent event a token. Before the first event, a refusal is still an HTTP status."""
+        """Send one server-sent event for each token. A refusal before the first token is an HTTP status. A later one is an event."""
         first = await anext(texts)
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
@@ -173,10 +179,14 @@ class Frontend(Node):
         return response
 
     async def generate(self, prompt: str, count: int) -> AsyncGenerator[str]:
-        """The text that follows a prompt, a token at a time. If a processor fails, the next one continues.
+        """Yield the text that follows a prompt, one token at a time. If a processor fails, another processor continues.
+
+        Args:
+            prompt: the prompt.
+            count: the number of tokens. Each token is one character.
 
         Raises:
-            Refused: if it comes to no end.
+            Refused: if a processor refuses the request, or none continues it within `NO_INSTANCE_MAX_S` or before the deadline.
         """
         until_s = time.monotonic() + DEADLINE_S
         give_up_s = time.monotonic() + NO_INSTANCE_MAX_S
@@ -200,11 +210,11 @@ class Frontend(Node):
                 await asyncio.sleep(RETRY_S)
 
     async def asked(self, message: Message) -> AsyncGenerator[str]:
-        """The tokens that one processor makes for a request.
+        """Yield the text of each token that one processor makes for a request.
 
         Raises:
-            Gone: if it breaks off. Another processor may continue.
-            Refused: if it says no.
+            Gone: if the processor dies, is silent or shuts down. Another processor may continue.
+            Refused: if the processor refuses the request, or no processor is listed.
         """
         processors = self.directory.of_role("processor")
         if not processors:
@@ -224,10 +234,10 @@ class Frontend(Node):
             opened.close()
 
     async def reach(self, processors: list[Instance], message: Message) -> Call:
-        """Call the processors in turn. If one is gone, call the next one.
+        """Call one processor and send it a message. Calls take turns among the processors, and skip those that cannot be reached.
 
         Raises:
-            Gone: if none takes the call.
+            Gone: if no processor accepts the call.
         """
         turn = next(self._turn)
         gone = Gone("no processor")
@@ -245,7 +255,7 @@ async def _said(opened: Call) -> Message:
 
 
 class _Answer:
-    """The JSON form of an answer."""
+    """The form of the answers to one request, in OpenAI's API."""
 
     def __init__(self, kind: str, model: str) -> None:
         self._kind = kind
@@ -263,14 +273,14 @@ class _Answer:
         }
 
     def whole(self, text: str) -> dict[str, Any]:
-        """An answer that is not streamed."""
+        """Return the JSON form of a whole answer that is not streamed."""
         said: dict[str, Any] = {"text": text}
         if self._kind == "chat.completion":
             said = {"message": {"role": "assistant", "content": text}}
         return self._with(self._kind, said | {"finish_reason": "length"})
 
     def event(self, text: str, finish: str | None = None) -> bytes:
-        """One event of a stream."""
+        """Return the bytes of one server-sent event. `finish` is the reason for the end of the answer, or None before its end."""
         kind, said = self._kind, {"text": text}
         choice: dict[str, Any] = said
         if kind == "chat.completion":

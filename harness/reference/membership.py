@@ -1,8 +1,8 @@
-"""The client side of the registry: to be listed, and to know which instances are listed.
+"""The client side of the registry: a `Member` stays listed, and a `Directory` knows which instances are listed.
 
-A member renews its lease at every registry, three times a lease, even if the last attempt failed. A reader keeps a registry's last list
-while the registry is down, and for one lease after it is back. A restarted registry lists no instance at first. An outdated list
-does less harm than an empty one.
+A member renews its lease at every registry, three times a lease, even if the last attempt failed. A directory keeps the last list of a
+registry while that registry is down, and for one lease after the registry is back. The reason: a restarted registry lists no instance at
+first, and an outdated list does less harm than an empty list.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, Final, Self
 
 from graphquake.harness.reference.wire import Gone, ask, call
 
-# The time for which a dead instance stays listed.
+# The lease: the time for which an instance stays listed after its last renewal, even if it is dead.
 LEASE_S: Final = 1.5
 RENEW_EVERY_S: Final = LEASE_S / 3
 ANSWER_MAX_S: Final = 0.3
-# Watchers receive the whole list at least this often, which repairs lost updates.
+# A registry sends its whole list to each watcher at least this often, so a watcher that missed an update gets it later.
 REPEAT_S: Final = LEASE_S / 2
 # The pause between two attempts to reach a registry that is down.
 RETRY_S: Final = 0.05
@@ -28,12 +28,13 @@ RETRY_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One serving process.
+    """One serving process, as the registry lists it.
 
     Attributes:
-        id: of this incarnation alone.
-        name: of the replica: `decode 0`.
-        port: on loopback.
+        id: a random text. Each incarnation of a replica has a different one.
+        role: the role that it is listed under, such as `decode`.
+        name: the name of the replica, such as `decode 0`.
+        port: the port on which it accepts calls, on loopback.
     """
 
     id: str
@@ -43,12 +44,12 @@ class Instance:
 
     @classmethod
     def of(cls, said: dict[str, Any]) -> Self:
-        """Read the form that `said` returns."""
+        """Read an instance from a message. The inverse of `said`."""
         return cls(**said)
 
     @property
     def said(self) -> dict[str, Any]:
-        """The form that is sent over the wire."""
+        """The instance as a part of a message."""
         return asdict(self)
 
 
@@ -56,7 +57,8 @@ class Member:
     """Keeps an instance listed.
 
     Args:
-        registries: their ports.
+        instance: the instance.
+        registries: the ports of the registries.
     """
 
     def __init__(self, instance: Instance, registries: Sequence[int]) -> None:
@@ -67,16 +69,16 @@ class Member:
 
     @property
     def joined(self) -> bool:
-        """True if a registry has listed it, or if the graph runs without a registry."""
+        """True if a registry has listed the instance, or if the graph has no registry."""
         return self._joined.is_set() or not self._registries
 
     async def join(self) -> None:
-        """Wait until one registry lists the instance, and keep renewing its lease at all of them."""
+        """Begin to renew the lease at all registries, and wait until one registry lists the instance."""
         self._renewals = [asyncio.ensure_future(self._renew(port)) for port in self._registries]
         await self._joined.wait()
 
     async def leave(self) -> None:
-        """Remove the instance from every list."""
+        """Stop renewing the lease, and ask every registry to remove the instance from its list."""
         for renewal in self._renewals:
             renewal.cancel()
         leaving = {"do": "leave", "id": self.instance.id}
@@ -97,13 +99,13 @@ class Member:
 
 @dataclass(slots=True)
 class _View:
-    """The list of one registry.
+    """The list of one registry, as a directory knows it. The instances that "count" are those that the directory returns.
 
     Attributes:
-        instances: the instances that it lists now, by id. While it is away, those that counted when it went.
-        before: the instances that counted when it came back.
-        since_s: when it was first heard after it came back.
-        heard_s: when it was last heard.
+        instances: the instances that the registry lists now, by id. While the registry is down, those that counted when it went down.
+        before: the instances that counted when the registry was reachable again.
+        since_s: the time of the first list after the registry was reachable again. Infinity before that list.
+        heard_s: the time of the last list.
     """
 
     instances: dict[str, Instance] = field(default_factory=dict)
@@ -112,31 +114,35 @@ class _View:
     heard_s: float = -math.inf
 
     def all(self) -> dict[str, Instance]:
-        """The instances that count. While the registry is not back for a lease, the earlier ones count too.
+        """Return the instances that count, by id. For one lease after the registry is back, the instances in `before` count as well.
 
-        The time that it is silent, stalled say, does not count, because it hears of no instance then.
+        While the registry is silent (e.g. stalled), this lease does not go on, because the registry does not receive renewals then.
         """
         until_s = min(time.monotonic(), self.heard_s + REPEAT_S)
         is_young = until_s - self.since_s < LEASE_S
         return self.before | self.instances if is_young else self.instances
 
     def opened(self) -> None:
-        """The registry is reachable again."""
+        """Note that the registry is reachable again."""
         self.before, self.since_s = self.instances, math.inf
 
     def learn(self, instances: Sequence[Instance]) -> None:
-        """The registry sent its list."""
+        """Note the list that the registry sent."""
         self.instances = {one.id: one for one in instances}
         self.heard_s = time.monotonic()
         self.since_s = min(self.since_s, self.heard_s)
 
     def lost(self) -> None:
-        """The registry is down. Instances that it did not know yet are not taken for gone."""
+        """Note that the registry is down. All instances that count now go on to count, even if the registry did not list them again yet."""
         self.instances, self.before = self.all(), {}
 
 
 class Directory:
-    """Knows the listed instances."""
+    """Knows the instances that any registry lists.
+
+    Args:
+        registries: the ports of the registries.
+    """
 
     def __init__(self, registries: Sequence[int]) -> None:
         self._views = {port: _View() for port in registries}
@@ -152,7 +158,7 @@ class Directory:
             watch.cancel()
 
     def of_role(self, role: str) -> list[Instance]:
-        """The instances of a role that any registry lists, by name."""
+        """Return the instances of a role that any registry lists, sorted by name."""
         found = {
             key: one
             for view in self._views.values()
@@ -172,7 +178,7 @@ class Directory:
             view.opened()
             try:
                 while True:
-                    # A registry that has been silent for longer is treated as down.
+                    # A registry that is silent for longer than a lease is treated as down.
                     message, _ = await watched.receive(LEASE_S)
                     self.learn(view, [Instance.of(said) for said in message["instances"]])
             except Gone:
@@ -182,5 +188,5 @@ class Directory:
                 watched.close()
 
     def learn(self, view: _View, instances: Sequence[Instance]) -> None:
-        """Take over the list that a registry sent."""
+        """Put the list that a registry sent into the view of that registry. Planted bugs override this method."""
         view.learn(instances)

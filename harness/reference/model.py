@@ -1,14 +1,16 @@
 """A small decoder-only transformer whose answers are exactly known.
 
-Embeddings, layers of causal multi-head attention and MLP with residuals, a KV cache, greedy decoding: all as usual. Only the arithmetic is
-unusual: every number is an integer modulo the prime `P`, held in float64, where sums of products stay exact. So a matmul gives the same
-result in numpy and in torch, on a CPU and on a GPU. The batch, the order and the number of tensor-parallel ranks do not matter. A right
-answer is right to the token. Attention weights are a polynomial of q·k instead of a softmax, and the MLP cubes. Nothing is rounded away. So
-every entry of the KV of every position bears on every token that follows. A KV that was flipped, cut, shifted or mixed up with another
-request's gives another text. One token is right by chance once in 62.
+The model has the usual parts: embeddings, layers of causal multi-head attention and MLP with residuals, a KV cache, and greedy decoding.
+Only the arithmetic is unusual. Every number is an integer modulo the prime `P`, stored as float64. Sums of products of such numbers are
+exact. So a matmul gives the same result in numpy and in torch, on a CPU and on a GPU. The result does not depend on the batch, on the order
+of additions, or on the number of tensor-parallel ranks. So each prompt has one right answer, and every token of an answer can be checked.
 
-A rank of `tp` holds its share of the heads and of the MLP's columns. The `reduce` that it is given adds up the partial sums of all ranks.
-`expected` is the oracle: the same function, written down a second time in integers, without batch, shares or bytes.
+Attention weights are a polynomial of q·k instead of a softmax, and the MLP cubes its hidden values. Nothing is rounded. So every entry of
+the KV of every position affects every token that follows. If a KV was corrupted, cut, shifted or mixed up with the KV of another request,
+the text is wrong. A wrong state still gives a right token by chance, once in 62 times.
+
+With `tp` ranks, each rank holds its share of the heads and of the MLP's columns. The function `reduce` adds up the partial sums of all
+ranks. `expected` is the oracle: it computes the same function with integers, in separate code without batches, shares or KV bytes.
 """
 
 from __future__ import annotations
@@ -32,21 +34,21 @@ LAYERS: Final = 2
 CONTEXT_MAX: Final = 4096
 VOCABULARY: Final = 256
 ENTRY_BYTES: Final = 2
-# The KV of one position: a key and a value for each layer.
+# The size of the KV of one position: a key and a value for each layer.
 POSITION_BYTES: Final = LAYERS * 2 * WIDTH * ENTRY_BYTES
 
-# An array of numpy or torch. This module uses only what both have.
+# An array of numpy or torch. This module uses only operations that both libraries have.
 Array: TypeAlias = Any
 Reduce: TypeAlias = Callable[[Array], Array]
 
 
 class Backend:
-    """The library and the device of arrays: numpy, or torch on a device.
+    """The library and the device that arrays use: numpy on the CPU, or torch on a device.
 
     Args:
         name: `numpy` or `torch`.
-        device: for torch: `cpu`, `cuda`, `cuda:1`.
-        rank: the rank in the engine. It chooses among several GPUs if `device` is `cuda`.
+        device: the device for torch: `cpu`, `cuda`, or one GPU such as `cuda:1`. Without effect for numpy.
+        rank: the number of the rank in its engine. If `device` is `cuda`, this number chooses one of the GPUs.
 
     Raises:
         RuntimeError: if torch or the device is missing. The message says what to do.
@@ -72,19 +74,19 @@ class Backend:
         self._torch = torch
 
     def array(self, values: np.ndarray[Any, Any]) -> Array:
-        """Make a float64 array of these values."""
+        """Make a float64 array of these values, on the device."""
         if self._torch is None:
             return values.astype(np.float64)
         return self._torch.as_tensor(values.astype(np.float64), device=self._device)
 
     def zeros(self, *shape: int) -> Array:
-        """Make an array of zeros."""
+        """Make a float64 array of zeros with this shape, on the device."""
         if self._torch is None:
             return np.zeros(shape)
         return self._torch.zeros(shape, dtype=self._torch.float64, device=self._device)
 
     def indices(self, values: Sequence[int]) -> Array:
-        """Make an array of indices."""
+        """Make an int64 array of these values, to index other arrays."""
         if self._torch is None:
             return np.asarray(values, dtype=np.int64)
         return self._torch.as_tensor(list(values), dtype=self._torch.int64, device=self._device)
@@ -97,7 +99,7 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All weights, as integers below `P`. Those of the layers have the layer as their first axis.
+    """All weights of the model, as integers from 0 to `P` - 1. The shapes of the arrays are:
 
     Attributes:
         token: (VOCABULARY, WIDTH); position: (CONTEXT_MAX, WIDTH); out: (WIDTH, letters of the alphabet).
@@ -118,7 +120,7 @@ class Weights:
 
 @lru_cache(maxsize=4)
 def weights_of(seed: int) -> Weights:
-    """The weights of a seed, the same in every version of numpy."""
+    """Return the weights for a seed. They are the same in every version of numpy."""
     bits = np.random.PCG64(seed)
 
     def draw(*shape: int) -> np.ndarray[Any, Any]:
@@ -140,12 +142,15 @@ def weights_of(seed: int) -> Weights:
 
 
 class Shard:
-    """One rank's share of the model, with the KV cache of as many sequences as it has slots.
+    """The share of the model that one rank holds, with a KV cache that has one slot for each sequence of the batch.
 
     Args:
-        rank, tp: the number of this share, and the number of shares. `tp` divides `HEADS`.
-        slots: the number of sequences.
-        reduce: adds up the partial sums of all ranks.
+        backend: the library and the device of the arrays.
+        seed: the seed of the weights.
+        rank: the number of this share, from 0.
+        tp: the number of shares. It divides `HEADS`.
+        slots: the number of slots of the KV cache.
+        reduce: takes the partial sum of this rank, and returns the sum over all ranks.
     """
 
     def __init__(
@@ -165,13 +170,14 @@ class Shard:
         self._up = backend.array(whole.up[:, :, columns])
         self._down = backend.array(whole.down[:, columns])
         self._out = backend.array(whole.out)
-        # Greedy with ties to the first letter, by numbers that are never equal: torch does not say which of equals it takes.
+        # Added to the scores: of equal scores, the first letter's becomes the largest. Torch does not say which of equal scores `argmax`
+        # takes.
         self._rank_of_letter = backend.array(np.arange(len(ALPHABET))[::-1].copy())
-        # (slot, layer, key or value, head, position, entry). Pages that were never written take no memory.
+        # The axes: slot, layer, key or value, head, position, entry. With numpy, memory pages that were never written take no memory.
         self.cache = backend.zeros(slots, LAYERS, 2, self.heads, CONTEXT_MAX, HEAD_WIDTH)
 
     def prefill(self, tokens: Sequence[int]) -> tuple[int, bytes]:
-        """The token that follows a prompt, and this share of its KV."""
+        """Return the token that follows a prompt, and the part of the prompt's KV that belongs to this share."""
         count = len(tokens)
         embedded = self._token[self._backend.indices(tokens)] + self._position[:count]
         causal = self._backend.array(np.tril(np.ones((count, count))))
@@ -191,7 +197,7 @@ class Shard:
         return self._letters(last)[0], packed
 
     def load(self, slot: int, share: bytes) -> int:
-        """Put a share of a KV into a slot. Returns its number of positions."""
+        """Put this rank's share of a KV into a slot of the cache. Returns the number of positions in the share."""
         shape = (LAYERS, 2, self.heads, -1, HEAD_WIDTH)
         kv = np.frombuffer(share, dtype="<u2").reshape(shape)
         self.cache[slot, :, :, :, : kv.shape[3]] = self._backend.array(kv)
@@ -200,11 +206,12 @@ class Shard:
     def step(
         self, slots: Sequence[int], tokens: Sequence[int], positions: Sequence[int]
     ) -> list[int]:
-        """Make one more token in each of these slots.
+        """Make one more token for the sequence in each of these slots. Returns the new tokens, in the order of the slots.
 
         Args:
-            tokens: the last token of each, whose KV is not there yet.
-            positions: where it stands.
+            slots: the slots.
+            tokens: the last token of each sequence. Its KV is computed in this step.
+            positions: the position of that token in each sequence, from 0.
         """
         backend = self._backend
         at, where = backend.indices(slots), backend.indices(positions)
@@ -231,7 +238,13 @@ class Shard:
         remember: Callable[[int, Array, Array], tuple[Array, Array]],
         attend: Callable[[Array, Array, Array], Array],
     ) -> Array:
-        """All layers over (rows, WIDTH). `remember` keeps a layer's KV and returns the part of it that is visible."""
+        """Apply all layers to states of shape (rows, WIDTH), and return the new states.
+
+        Args:
+            states: one row for each token.
+            remember: stores the keys and values of a layer. Returns all keys and values to attend to in this layer.
+            attend: computes the attention of queries to keys and values.
+        """
         for layer in range(LAYERS):
             query, key, value = (
                 (states[:, None, None, :] @ part[layer])[:, :, 0] % P
@@ -251,7 +264,7 @@ class Shard:
 
 
 def _weigh(scores: Array) -> Array:
-    """The weight of a value by its score: a polynomial in place of a softmax."""
+    """Return the attention weight for each score: a polynomial in place of a softmax."""
     return (scores * scores + scores) % P
 
 
@@ -265,7 +278,7 @@ def split(kv: bytes, tp: int) -> list[bytes]:
 
 
 def join(shares: Sequence[bytes]) -> bytes:
-    """The inverse of `split`."""
+    """Join the shares of all ranks to the KV bytes of all heads. The inverse of `split`."""
     shape = (LAYERS, 2, HEADS // len(shares), -1, HEAD_WIDTH)
     parts = [np.frombuffer(share, dtype="<u2").reshape(shape) for share in shares]
     return np.concatenate(parts, axis=2).tobytes()
@@ -276,11 +289,12 @@ def join(shares: Sequence[bytes]) -> bytes:
 
 @lru_cache(maxsize=1 << 16)
 def expected(prompt: str, max_tokens: int, seed: int = 1) -> str:
-    """The one right text of a completion.
+    """Return the only right text of a completion.
 
     Args:
         prompt: ASCII text. Each character is a token.
-        max_tokens: the number of tokens, each of them a letter or a digit.
+        max_tokens: the number of tokens of the text. Each token is a letter or a digit.
+        seed: the seed of the weights.
     """
     whole = weights_of(seed)
     tokens, said = list(prompt.encode("ascii")), bytearray()

@@ -1,8 +1,8 @@
 """The common part of all processes of the reference graph: a port, an entry in the registry, probes, and a graceful shutdown.
 
-After SIGTERM a process leaves the registry, refuses new calls, finishes running ones (within `DRAIN_MAX_S`), and exits with status 0. If
-it loses something that it needs, e.g. a rank of its engine, it exits at once with status 1. Waiting callers then see their connections
-close, and the process may be started again.
+After SIGTERM, a process leaves the registry, refuses new calls, finishes its running calls (within `DRAIN_MAX_S`), and exits with status 0.
+If a process cannot continue, e.g. because a rank of its engine died, it exits at once with status 1. Waiting callers then see their
+connections close, and the process may be started again.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ class Lost(Exception):
 
 
 class Node:
-    """One process.
+    """One process of the reference graph. Each role is a subclass.
 
     Args:
-        arguments: the command line, as `options` describes it.
+        arguments: the parsed command line, with the options of `main` and of `options`.
 
     Attributes:
-        role: the role that it is listed under.
+        role: the role that the process is listed under.
+        port: the port on which the process accepts calls.
+        directory: the instances that the registries list.
         draining: true after SIGTERM.
-        in_flight: the requests that it works on.
+        in_flight: the number of requests that the process works on.
+        instance: the entry of this process in the registry.
     """
 
     role: ClassVar[str]
@@ -52,24 +55,24 @@ class Node:
 
     @classmethod
     def listed_as(cls, arguments: argparse.Namespace) -> str:
-        """The role that this process is listed under."""
+        """Return the role that this process is listed under."""
         del arguments
         return cls.role
 
     @classmethod
     def options(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the options of this kind of process."""
+        """Add the command-line options of this kind of process to a parser."""
 
     # --------------------------------------------------------------------------------- overridden by each kind of process
 
     async def open(self) -> None:
-        """Prepare to serve."""
+        """Prepare to serve. The process accepts calls only after this returns."""
 
     async def work(self) -> None:
-        """The work in the background. An exception in it ends the process.
+        """Do the background work of the process, until it is cancelled. If this method returns or raises, the process ends.
 
         Raises:
-            Lost: if this process can't go on.
+            Lost: if the process cannot continue.
         """
         await asyncio.Event().wait()
 
@@ -77,25 +80,25 @@ class Node:
         """Release the resources that `open` took."""
 
     async def on_call(self, call: Call, message: Message) -> None:
-        """Handle one call."""
+        """Handle one call. `message` is the first message of the caller."""
         del call, message
 
     def health(self) -> str:
-        """The reason why it cannot serve. Empty if it can."""
+        """Return the reason why the process cannot serve, or an empty text if it can."""
         return ""
 
     def metrics(self) -> dict[str, float]:
-        """Gauges by name."""
+        """Return the gauges of the process, by their Prometheus names."""
         return {"reference_in_flight": self.in_flight}
 
-    # -------------------------------------------------------------------------------------------------- one life of it
+    # ---------------------------------------------------------------------------------------------- one life of a process
 
     def enter(self) -> None:
         """Count a request that begins."""
         self.in_flight += 1
 
     def leave(self) -> None:
-        """Count a request that ended, well or not."""
+        """Count a request that has ended, with success or not."""
         self.in_flight -= 1
 
     async def listen(self) -> None:
@@ -108,10 +111,10 @@ class Node:
         self._server.close()
 
     async def live(self) -> None:
-        """Run the process from its start to its end.
+        """Run the process from its start until it was terminated and drained.
 
         Raises:
-            Lost: if this process can't go on.
+            Lost: if the process cannot continue.
         """
         terminated = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
@@ -132,7 +135,7 @@ class Node:
             await self.close()
 
     async def drain(self) -> None:
-        """End in order."""
+        """Shut down gracefully: leave the registry, wait until the work is done (at most `DRAIN_MAX_S`), and stop accepting calls."""
         self.draining = True
         await self._member.leave()
         until_s = asyncio.get_running_loop().time() + DRAIN_MAX_S
@@ -141,7 +144,7 @@ class Node:
         self.deafen()
 
     def is_drained(self) -> bool:
-        """True if no other process needs it any more."""
+        """True if the process has no work left that another process waits for."""
         return self.in_flight == 0
 
     def _health(self) -> tuple[int, str]:
@@ -155,7 +158,12 @@ class Node:
 
 
 def main(kind: type[Node], argv: Sequence[str] | None = None) -> None:
-    """Run one process until it ends."""
+    """Run one process until it ends. If it cannot continue, print the reason and exit with status 1.
+
+    Args:
+        kind: the class of the process.
+        argv: the command line without the program, or None for that of this process.
+    """
     parser = argparse.ArgumentParser(description=kind.__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", default=kind.__name__.lower(), help="of the replica")

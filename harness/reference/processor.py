@@ -1,13 +1,15 @@
 """The processor: turns a prompt into a stream of tokens, even if workers die meanwhile.
 
-It tokenizes the prompt. A prefill worker computes the KV and a decode worker continues from it, or one `agg` worker does both. The
-processor sends each token on as it comes. If a worker dies, hangs or refuses, the request migrates: the tokens so far become part of the
-prompt of the next attempt. So no token is lost or sent twice. Decoding is greedy, so the text is the same.
+The processor tokenizes the prompt. A prefill worker computes the KV and a decode worker continues from that KV, or one `agg` worker does
+both. The processor sends each token to the frontend as soon as the token is made. If a worker dies, hangs or refuses, the request migrates:
+the tokens so far become part of the prompt of the next attempt. So no token is lost or sent twice. Decoding is greedy, so the text is the
+same.
 
-Routing takes the listed instance with the fewest requests of this processor, in turn among equals. An instance that failed is avoided for
-one lease, because the registry lists dead instances for that long. It is tried all the same before a request fails for lack of others.
+Routing chooses the listed instance that works on the fewest requests of this processor. Equally busy instances take turns. An instance that
+failed is avoided for one lease, because the registry lists dead instances for that long. If all listed instances are avoided, routing
+chooses among them anyway.
 
-Run it as a module.
+Run this file as a module.
 """
 
 from __future__ import annotations
@@ -25,26 +27,26 @@ from graphquake.harness.reference.membership import LEASE_S, Instance
 from graphquake.harness.reference.node import Node, main
 from graphquake.harness.reference.wire import Call, Gone, Message, call
 
-# A worker that gives no sign of life for so long is taken for dead: four beats, and less than a client bears.
+# A worker that sends nothing for this time counts as dead. It is the time of four beats, and shorter than the deadline of a client.
 SILENCE_MAX_S: Final = 1.0
-# Attempts follow each other at this distance, doubled each time up to the maximum. The deadline bounds their number.
+# The pause between two attempts. It doubles with each failed attempt, up to the maximum. The deadline of the request ends the attempts.
 BACKOFF_S: Final = 0.01
 BACKOFF_MAX_S: Final = 0.2
-# The time that a request waits if no instance is listed, in seconds. A respawned instance often joins within it.
+# The time that a request waits while no instance of a role is listed, in seconds. A respawned instance is often listed within this time.
 NO_INSTANCE_MAX_S: Final = 0.5
 AVOID_S: Final = LEASE_S
 
 
 class Unavailable(Exception):
-    """No instance can serve this request."""
+    """No instance of a role that this request needs is listed."""
 
 
 class Busy(Exception):
-    """Every instance is full."""
+    """The chosen instance refused a request, because it has too many others."""
 
 
 class Failed(Exception):
-    """An attempt failed. Another one may succeed."""
+    """An attempt at a request failed. Another attempt may succeed."""
 
 
 class Processor(Node):
@@ -96,17 +98,21 @@ class Processor(Node):
         return list(prompt.encode())
 
     def detokenize(self, token: int) -> str:
-        """The text of one token."""
+        """Return the text of one token."""
         return chr(token)
 
     # ----------------------------------------------------------------------------------------------------- generating
 
     async def generate(self, prompt: Sequence[int], count: int) -> AsyncGenerator[int]:
-        """The tokens that follow a prompt, through as many attempts as it takes.
+        """Yield the tokens that follow a prompt. After a failed attempt, another attempt continues, without a limit on their number.
+
+        Args:
+            prompt: the tokens of the prompt.
+            count: the number of tokens to make.
 
         Raises:
-            Unavailable: if no instance can serve it.
-            Busy: if all who could are full, and no token was sent yet.
+            Unavailable: if no instance of a role is listed that the request needs.
+            Busy: if the chosen instance is full, and no token was yielded yet.
         """
         done: list[int] = []
         backoff_s = BACKOFF_S
@@ -126,10 +132,15 @@ class Processor(Node):
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
 
     async def attempt(self, tokens: list[int], count: int) -> AsyncGenerator[int]:
-        """One attempt, with the instances that are chosen now.
+        """Yield the tokens of one attempt. If an `agg` worker is listed, one makes all tokens. Otherwise a prefill and a decode worker do.
+
+        Args:
+            tokens: the prompt, with the tokens that earlier attempts made.
+            count: the number of tokens to make.
 
         Raises:
-            Failed: if it broke off.
+            Failed: if a worker fails before the last token.
+            Busy, Unavailable: see `generate`.
         """
         if self.directory.of_role("agg"):
             asked = {"do": "generate", "tokens": tokens, "count": count}
@@ -152,14 +163,16 @@ class Processor(Node):
             raise
 
     async def asked(self, role: str, message: Message, answers: int) -> AsyncGenerator[Message]:
-        """The answers of an instance of a role to a message.
+        """Send a message to one instance of a role, and yield its answers.
 
         Args:
-            answers: how many it has to say.
+            role: the role of the instance.
+            message: the message.
+            answers: the number of answers that the instance has to send.
 
         Raises:
-            Failed: if it says fewer, or is silent for too long.
-            Busy: if it is full.
+            Failed: if the instance sends fewer answers, or sends nothing for `SILENCE_MAX_S`.
+            Busy: if the instance is full.
         """
         async with self.chosen(role) as instance:
             try:
@@ -175,7 +188,7 @@ class Processor(Node):
                 opened.close()
 
     async def said(self, opened: Call, instance: Instance) -> Message:
-        """The next answer of an instance.
+        """Return the next answer of an instance. An instance that fails is avoided for a while.
 
         Raises:
             Failed, Busy: see `asked`.
@@ -200,10 +213,10 @@ class Processor(Node):
 
     @asynccontextmanager
     async def chosen(self, role: str) -> AsyncIterator[Instance]:
-        """An instance of a role, counted as busy meanwhile.
+        """Choose an instance of a role. Inside the `with` block, the instance counts as busy with one request more.
 
         Raises:
-            Unavailable: if none is listed.
+            Unavailable: see `choose`.
         """
         instance = await self.choose(role)
         self._busy[instance.id] += 1
@@ -215,10 +228,10 @@ class Processor(Node):
                 del self._busy[instance.id]
 
     async def choose(self, role: str) -> Instance:
-        """Choose the instance to ask next.
+        """Choose the instance of a role that gets the next request: the least busy one, as the module describes.
 
         Raises:
-            Unavailable: if none is listed, for a while.
+            Unavailable: if no instance of the role is listed for `NO_INSTANCE_MAX_S`.
         """
         until_s = time.monotonic() + NO_INSTANCE_MAX_S
         while not (listed := self.directory.of_role(role)):
@@ -231,17 +244,17 @@ class Processor(Node):
         return min(ordered, key=lambda one: self._busy[one.id])
 
     def avoid(self, instance: Instance) -> None:
-        """Avoid an instance that failed, for a while."""
+        """Avoid an instance that failed, for `AVOID_S`."""
         self._avoided[instance.id] = time.monotonic() + AVOID_S
 
     def avoid_port(self, port: int) -> None:
-        """Avoid the instance that is listed with this port, for a while."""
+        """Avoid the prefill worker that is listed with this port, for `AVOID_S`."""
         for one in self.directory.of_role("prefill"):
             if one.port == port:
                 self.avoid(one)
 
     def is_avoided(self, instance: Instance) -> bool:
-        """True if it failed a short while ago."""
+        """True if the instance failed less than `AVOID_S` ago."""
         return self._avoided.get(instance.id, 0.0) > time.monotonic()
 
     async def work(self) -> None:
@@ -253,7 +266,7 @@ class Processor(Node):
 
 
 class KvLost(Failed):
-    """The KV could not be fetched. This is not the fault of the decode worker."""
+    """A decode worker could not fetch the KV from the prefill worker. The prefill worker is avoided, the decode worker is not."""
 
 
 if __name__ == "__main__":

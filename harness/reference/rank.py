@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-# One thread a rank: the matrices are small, and ranks share the cores with each other.
+# numpy uses one thread in each rank, because the matrices are small and all ranks share the cores.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-import numpy as np  # noqa: E402 - reads the variables when it is imported
+import numpy as np  # noqa: E402 - numpy reads these variables when it is imported
 
 from graphquake.harness.reference import model  # noqa: E402
 
@@ -32,7 +32,7 @@ _PR_SET_NAME: Final = 15
 
 
 def receive(source: socket.socket, size: int) -> bytes:
-    """Read a number of bytes.
+    """Read exactly `size` bytes from a socket.
 
     Raises:
         EOFError: if the other side is gone.
@@ -48,23 +48,25 @@ def receive(source: socket.socket, size: int) -> bytes:
 
 
 def receive_frame(source: socket.socket) -> tuple[dict[str, Any], bytes]:
-    """The next command and its bytes, in the frames of `wire`."""
+    """Read one frame in the format of `wire`. Returns its message and the bytes after the message."""
     head, body = HEAD.unpack(receive(source, HEAD.size))
     message: dict[str, Any] = json.loads(receive(source, head))
     return message, receive(source, body)
 
 
 def send_frame(sink: socket.socket, message: dict[str, Any], body: bytes = b"") -> None:
-    """Send an answer."""
+    """Send one frame in the format of `wire`: a message and bytes after it."""
     head = json.dumps(message).encode()
     sink.sendall(HEAD.pack(len(head), len(body)) + head + body)
 
 
 def reducer(backend: model.Backend, peers: list[socket.socket], rank: int) -> model.Reduce:
-    """Adds up the partial sums of all ranks.
+    """Return the function that adds up the partial sums of all ranks. Each rank has to call it with arrays of the same shape.
 
     Args:
-        peers: for rank 0 a socket to each other rank, for the others one socket to rank 0.
+        backend: the library and the device of the arrays.
+        peers: the sockets to other ranks. Rank 0 has one to each other rank. Every other rank has one, to rank 0.
+        rank: the number of this rank.
     """
     if not peers:
         return lambda partial: partial
@@ -87,10 +89,11 @@ def reducer(backend: model.Backend, peers: list[socket.socket], rank: int) -> mo
 
 
 class Rank:
-    """One rank.
+    """One rank: carries out the commands of its worker on its share of the model.
 
     Args:
-        control: where commands come from.
+        shard: the share of the model.
+        control: the socket to the worker. Commands come from it, and answers go to it.
     """
 
     def __init__(self, shard: model.Shard, control: socket.socket) -> None:
@@ -98,7 +101,7 @@ class Rank:
         self._control = control
 
     def run(self) -> None:
-        """Carry out commands until the worker hangs up."""
+        """Carry out commands until the worker closes the socket, which raises EOFError or ConnectionError."""
         send_frame(self._control, {"ready": os.getpid()})
         while True:
             message, body = receive_frame(self._control)
@@ -116,7 +119,7 @@ class Rank:
 
 
 def main(kind: type[Rank] = Rank, argv: Sequence[str] | None = None) -> None:
-    """Run one rank until its worker is gone."""
+    """Run one rank until its worker closes the control socket or dies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rank", type=int, required=True)
     parser.add_argument("--tp", type=int, required=True)

@@ -1,10 +1,10 @@
-"""The registry: a list of instances. Each stays on it only as long as it renews its lease.
+"""The registry: a list of instances. Each instance stays listed only as long as it renews its lease.
 
-An instance that was killed stays listed until its lease ends, as in every system of this kind. Users of the list must tolerate that. The
-registry does not write to the disk. After a restart it learns of each instance at its next renewal. With several registries, each instance
-renews its lease at all of them, and a reader takes the union (see `membership`).
+An instance that was killed stays listed until its lease ends, as in every system with leases. Users of the list must tolerate dead
+instances. The registry does not write to the disk. A restarted registry learns of each instance when that instance renews its lease. With
+several registries, each instance renews its lease at all of them, and a reader uses the union of the lists (see `membership`).
 
-Run it as a module.
+Run this file as a module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graphquake.harness.reference.membership import LEASE_S, REPEAT_S, Instance
 from graphquake.harness.reference.node import Node, main
 from graphquake.harness.reference.wire import Call, Message
 
-# The interval at which ended leases are looked for.
+# The interval at which the registry looks for leases that have ended.
 LOOK_EVERY_S: Final = LEASE_S / 10
 
 
@@ -42,7 +42,7 @@ class Registry(Node):
         self._changed = asyncio.Event()
 
     async def on_call(self, call: Call, message: Message) -> None:
-        """See `Node.on_call`."""
+        """See `Node.on_call`. An instance renews or ends its lease. A watcher gets the list now, at each change, and every `REPEAT_S`."""
         match message["do"]:
             case "renew":
                 self.renew(Instance.of(message["instance"]))
@@ -54,14 +54,14 @@ class Registry(Node):
                 await self._tell(call)
 
     def renew(self, instance: Instance) -> None:
-        """Begin or renew a lease."""
+        """Begin or renew the lease of an instance."""
         is_news = instance.id not in self.leases
         self.leases[instance.id] = Lease(instance, time.monotonic() + LEASE_S)
         if is_news:
             self._tell_all()
 
     def remove(self, instance_id: str) -> None:
-        """End a lease before its time."""
+        """Remove an instance that leaves, before its lease is over."""
         if self.leases.pop(instance_id, None):
             self._tell_all()
 
@@ -75,7 +75,10 @@ class Registry(Node):
             self._tell_all()
 
     def overslept(self, for_s: float) -> None:
-        """Extend all leases by the time for which this process was stalled, because it could not receive renewals meanwhile."""
+        """Extend all leases after this process was stalled for `for_s` seconds, because it could not receive renewals during that time.
+
+        No lease then lasts longer than `LEASE_S` from now.
+        """
         longest_s = time.monotonic() + LEASE_S
         for lease in self.leases.values():
             lease.until_s = max(lease.until_s, min(lease.until_s + for_s, longest_s))
@@ -93,7 +96,7 @@ class Registry(Node):
             waiting.cancel()
 
     async def work(self) -> None:
-        """See `Node.work`."""
+        """See `Node.work`. Removes instances whose lease is over, and notices when this process was stalled."""
         while True:
             slept_s = -time.monotonic()
             await asyncio.sleep(LOOK_EVERY_S)

@@ -1,11 +1,12 @@
-"""The protocol between the processes of the reference graph: one TCP connection a call, with frames of JSON and bytes.
+"""The protocol between the processes of the reference graph: one TCP connection for each call, with frames of JSON and bytes.
 
-A call opens with one message of the caller. The other side answers with one or more messages. To close the connection is to cancel the
-call. The handler is cancelled at once, so the server does no work for a client that left. The death of a process closes its connections and
-is therefore seen at once. While a call is being handled, its server sends beats, which distinguish a busy server from one that hangs.
-Without this, callers would give up on busy servers, and every overload would last.
+A call begins with one message of the caller. The server answers with one or more messages. A caller cancels a call by closing the
+connection. The handler of the call is then cancelled at once, so the server does not work for a client that left. If a process dies, its
+connections close, so the other side notices at once. While a server handles a call, it sends beats. They show that the server is busy and
+does not hang. Without beats, callers would give up on busy servers and repeat their calls, so an overload would never end.
 
-The same port answers `GET` for probes and metrics: no frame can begin with those letters.
+The same port also answers HTTP `GET` requests for probes and metrics. A frame never begins with the letters `GET`, because its length would
+then exceed `FRAME_MAX_BYTES`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 LOOPBACK: Final = "127.0.0.1"
-# A loopback connect takes well under 1 ms. Only a peer that is stopped, or a full backlog, comes near this.
+# A loopback connect takes well under 1 ms. It takes nearly as long as this limit only if the server is stopped or its backlog is full.
 CONNECT_MAX_S: Final = 0.5
-# The longest message: the KV of a whole context.
+# The largest frame, message and bytes together. It has room for the KV of the longest context.
 FRAME_MAX_BYTES: Final = 1 << 26
 PROBE_MAX_S: Final = 2.0
 _HEAD: Final = struct.Struct(">II")
 _HTTP: Final = b"GET "
 
 Message: TypeAlias = dict[str, Any]
-# The frame that a server sends while it works on a call and has no result yet.
+# The message that a server sends every `BEAT_EVERY_S` seconds while it handles a call.
 BEAT: Final[Message] = {"beat": True}
 BEAT_EVERY_S: Final = 0.25
 Page: TypeAlias = Callable[[], tuple[int, str]]
@@ -38,17 +39,17 @@ class Gone(Exception):
 
 
 class Call:
-    """One connection, seen from either side."""
+    """The connection of one call, as the caller or the server uses it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     async def send(self, message: Message, body: bytes = b"") -> None:
-        """Send one message.
+        """Send one message, and bytes after it.
 
         Raises:
-            Gone: if the other side is.
+            Gone: if the other side has closed the connection.
         """
         head = json.dumps(message, separators=(",", ":")).encode()
         try:
@@ -58,14 +59,14 @@ class Call:
             raise Gone(str(error)) from None
 
     async def receive(self, silence_s: float | None = None) -> tuple[Message, bytes]:
-        """The next message and its bytes.
+        """Wait for the next message that is not a beat. Returns the message and the bytes after it.
 
         Args:
-            silence_s: the time for which the other side may show no sign of life. There is no limit if it is None. It may take longer than
-                that to answer: as long as a server works on a call it sends a beat now and then.
+            silence_s: the time in seconds for which the other side may send nothing, not even a beat. None means no limit. The answer
+                itself may take longer, because a server sends beats while it works.
 
         Raises:
-            Gone: if there is none.
+            Gone: if the other side sends nothing for that time, or closes the connection.
         """
         try:
             while True:
@@ -80,7 +81,7 @@ class Call:
             raise Gone(str(error)) from None
 
     async def hung_up(self) -> None:
-        """Wait until the other side closes. It is meant for a side that awaits no further message."""
+        """Wait until the other side closes the connection. Only for a side that does not expect further messages."""
         with suppress(OSError):
             await self._reader.read(1)
 
@@ -105,7 +106,7 @@ async def _read_frame(reader: asyncio.StreamReader, head: bytes) -> tuple[Messag
 
 
 async def call(port: int, message: Message, body: bytes = b"") -> Call:
-    """Open a connection and send the first message.
+    """Open a connection to a server and send the first message. Returns the call, which the caller has to close.
 
     Raises:
         Gone: if the server does not accept the call.
@@ -125,10 +126,10 @@ async def call(port: int, message: Message, body: bytes = b"") -> Call:
 
 
 async def ask(port: int, message: Message, within_s: float) -> tuple[Message, bytes]:
-    """Send one message and receive one answer.
+    """Call a server with one message, and return its first answer with the bytes after it.
 
     Raises:
-        Gone: if no answer comes within that time, in seconds.
+        Gone: if the server does not accept the call, or does not answer within `within_s` seconds.
     """
     opened = await call(port, message)
     try:
@@ -144,8 +145,8 @@ class Server:
     """Accepts calls on one port.
 
     Args:
-        on_call: handles one call. It is cancelled when the caller hangs up.
-        pages: the answers to `GET`, by path: status and text.
+        on_call: the handler of calls. It gets the call and its first message, and is cancelled when the caller closes the connection.
+        pages: the answers to HTTP `GET`, by path. Each is a function that returns the status and the text of the answer.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Server:
         self._server: asyncio.Server
 
     async def open(self, port: int) -> None:
-        """Start to listen on loopback."""
+        """Start to listen on this port, on loopback."""
         self._server = await asyncio.start_server(self._serve, LOOPBACK, port, backlog=512)
 
     def close(self) -> None:
@@ -176,7 +177,7 @@ class Server:
             message, _ = await _read_frame(reader, head)
             await self._handle(caller, message)
         except (OSError, EOFError, Gone, ValueError, TimeoutError):
-            pass  # the caller went, or is none of ours
+            pass  # the caller has gone, or does not use this protocol
         finally:
             caller.close()
 
@@ -190,7 +191,7 @@ class Server:
             hung_up.cancel()
             beating.cancel()
             handler.cancel()
-            # Whatever the handler holds has to be given back before the call is over.
+            # The handler has to release its resources before the call ends.
             with suppress(asyncio.CancelledError, Gone):
                 await handler
 

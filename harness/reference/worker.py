@@ -1,13 +1,13 @@
 """A worker: an engine on its ranks, in one of three modes.
 
-- `prefill` computes the KV of a prompt, keeps it under an unguessable id, and hands it over once;
-- `decode` fetches a KV and goes on from there. It never sees the prompt.
+- `prefill` computes the KV of a prompt, keeps it under an unguessable id, and hands it over once.
+- `decode` fetches a KV and makes the tokens that follow. It never sees the prompt.
 - `agg` does both.
 
-The KV that was handed over carries no checksum on purpose: a wrong transfer must show as a wrong answer. A worker whose engine lost
-a rank can't serve: it ends at once, so that all who wait for it see their connections close.
+A KV carries no checksum on purpose: a wrong transfer must show as a wrong answer. A worker whose engine lost a rank can't serve. It exits
+at once, so that all waiting callers see their connections close.
 
-Run it as a module.
+Run this file as a module.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from graphquake.harness.reference.engine import Engine, EngineError, EngineFull
 from graphquake.harness.reference.node import Lost, Node, main
 from graphquake.harness.reference.wire import Call, Gone, Message, ask
 
-# A KV that is never fetched (client gone, decode worker dead) must not stay. Decode comes within milliseconds.
+# A KV that is never fetched (the client left, or the decode worker died) must not stay for ever. A decode worker fetches within
+# milliseconds.
 KV_KEEP_S: Final = 2.0
 KV_KEEP_MAX: Final = 1024
-# The peer of a fetch is stopped, or starved on a busy host, if it takes longer.
+# The time limit of a KV fetch. A fetch takes longer only if the prefill worker is stopped, or starved on a busy host.
 FETCH_MAX_S: Final = 0.5
 
 
@@ -82,7 +83,7 @@ class Worker(Node):
             raise Lost(str(error)) from None
 
     async def work(self) -> None:
-        """See `Node.work`."""
+        """See `Node.work`. Ends the worker when its engine loses a rank."""
         await self.engine.lost.wait()
         raise Lost("the engine lost a rank")
 
@@ -95,7 +96,7 @@ class Worker(Node):
         return "the engine lost a rank" if self.engine.lost.is_set() else ""
 
     def is_drained(self) -> bool:
-        """See `Node.is_drained`: a KV that is still to be fetched is work, too."""
+        """See `Node.is_drained`. A KV that may still be fetched counts as work that is left."""
         return self.in_flight == 0 and not self._held
 
     def metrics(self) -> dict[str, float]:
@@ -135,12 +136,12 @@ class Worker(Node):
             self.leave()
 
     async def prefill(self, call: Call, message: Message) -> None:
-        """Compute the KV of a prompt. The answer has the first token and the place of the KV."""
+        """Compute the KV of a prompt. The answer has the first token, and the port and the id with which the KV can be fetched."""
         token, kv = await self.engine.prefill(message["tokens"])
         await call.send({"token": token, "kv": self.hold(kv), "port": self.port})
 
     async def decode(self, call: Call, message: Message) -> None:
-        """Fetch a KV, and answer with the tokens that follow."""
+        """Fetch the KV that the message names, and answer with the tokens that follow. A fetch that fails is answered with an error."""
         try:
             kv = await self.fetch(message)
         except Gone as gone:
@@ -149,13 +150,13 @@ class Worker(Node):
         await self.stream(call, self.engine.decode(kv, message["token"], message["count"]))
 
     async def generate(self, call: Call, message: Message) -> None:
-        """Prefill and decode here."""
+        """Do both the prefill and the decoding of a request in this worker, and answer with the tokens."""
         token, kv = await self.engine.prefill(message["tokens"])
         await call.send({"token": token})
         await self.stream(call, self.engine.decode(kv, token, message["count"] - 1))
 
     async def stream(self, call: Call, tokens: AsyncGenerator[int]) -> None:
-        """Send each token as it comes."""
+        """Send each token to the caller as soon as it is made."""
         async with aclosing(tokens):
             async for token in tokens:
                 await call.send({"token": token})
@@ -163,7 +164,11 @@ class Worker(Node):
     # ----------------------------------------------------------------------------------------------- handing KV over
 
     def hold(self, kv: bytes) -> str:
-        """Keep a KV until it is fetched or too old. Returns the id to fetch it by."""
+        """Keep a KV until it is fetched, is older than `KV_KEEP_S`, or is the oldest of more than `KV_KEEP_MAX`.
+
+        Returns:
+            The id of the KV. A decode worker needs it to fetch the KV.
+        """
         key = secrets.token_hex(8)
         self._held[key] = kv
         asyncio.get_running_loop().call_later(KV_KEEP_S, self._held.pop, key, None)
@@ -172,7 +177,7 @@ class Worker(Node):
         return key
 
     async def hand_over(self, call: Call, key: str) -> None:
-        """Give a KV away."""
+        """Send the KV with this id, and forget it. If there is no such KV, send an error."""
         kv = self._held.pop(key, None)
         if kv is None:
             await call.send({"error": "no such KV"})
@@ -180,10 +185,13 @@ class Worker(Node):
             await call.send({"kv": key}, kv)
 
     async def fetch(self, message: Message) -> bytes:
-        """Get the KV that a prefill worker holds.
+        """Fetch a KV from the prefill worker that holds it.
+
+        Args:
+            message: the message of a `decode` call. `port` is the port of that prefill worker, `kv` is the id of the KV.
 
         Raises:
-            Gone: if it can't be had.
+            Gone: if the prefill worker can't be reached, is too slow, or no longer has the KV.
         """
         said: dict[str, Any]
         said, kv = await ask(message["port"], {"do": "fetch", "kv": message["kv"]}, FETCH_MAX_S)

@@ -1,8 +1,8 @@
 """The impact of faults on the service, in numbers, computed from a history.
 
-Columns keep the names of Dynamo's fault tolerance suite, but fix its weaknesses. Every fault counts, not only the last one. Times come from
-a monotonic clock, not from log lines in whole seconds. *Recovery* is split: a process may be ready long before, or long after, clients are
-served again.
+Most numbers have the same names as in Dynamo's fault tolerance suite. They are measured in another way. Every fault counts, not only the
+last one. Times come from a monotonic clock, not from log lines in whole seconds. *Recovery* is split into two numbers: the time until the
+process is ready, and the time until clients get right answers. Each of them may be much longer than the other.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.spec.plan import Stall
 
-# The suite calls a success that takes longer than this a violation.
+# Dynamo's suite calls a right answer that takes longer than this a "violation". It is not a violation in the sense of our glossary.
 SLOW_S: Final = 2.1
-# Service is at its peak again if successes come at this share of their earlier rate. The rate is taken over the time that this many of them
-# took before, and over at least a second.
+# Service is back at its peak if right answers/s reach this share of their rate before the first fault.
+# The rate is measured over the time in which `PEAK_REQUESTS` right answers came before that fault, and over at least `PEAK_OVER_S`.
 PEAK_SHARE: Final = 0.9
 PEAK_REQUESTS: Final = 20
 PEAK_OVER_S: Final = 1.0
@@ -33,7 +33,7 @@ PEAK_OVER_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Times of some requests, in seconds, or None if there were none."""
+    """The mean, the median and the 99th percentile of the times of some requests, in seconds. All are None if there were no requests."""
 
     mean_s: float | None
     p50_s: float | None
@@ -48,14 +48,16 @@ def _times(values: Iterable[float]) -> Times:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """The numbers before the first fault, or those after it.
+    """The numbers of the requests that ended before the first fault, or of those that ended after it.
 
     Attributes:
-        latency: right answers, from sending to the last byte.
-        first_token: right answers that were streamed, from sending to the first token.
-        pending: the mean number of requests that waited in the graph, over the samples in which it had work. None if its metrics do not
-            contain it.
-        slow: the number of right answers that took longer than the threshold.
+        ok: the number of right answers.
+        failed: the number of attempts that failed or were wrong.
+        latency: the times of right answers, from sending the request to the last byte.
+        first_token: the times of right answers that were streamed, from sending the request to the first token.
+        pending: the mean number of requests that waited in the graph, over the samples in which the graph had work. None if the
+            graph's metrics do not report waiting requests.
+        slow: the number of right answers that took longer than the `slow_s` of `account`.
     """
 
     ok: int
@@ -70,17 +72,20 @@ class Side:
 class Impact:
     """The impact of one fault.
 
-    A failure counts for the last fault that had begun when it was seen. A replica may come back after the next fault. Times are seconds
-    from the begin of the fault. None means never.
+    A failure counts for the last fault that had begun when the failure was seen. The recovery from a fault may end after the next fault.
+    All times except `at_s` are seconds from the begin of the fault. A time of None means that its event never happened.
 
     Attributes:
+        step: the fault, in words.
+        at_s: the begin of the fault, in seconds on the run's clock.
         failed: the number of attempts that failed or were wrong.
-        window_s: the error window: from the fault to the middle between the sending of the last failed request and of the next right
-            one, or 0 if none failed.
+        window_s: the length of the error window. It ends halfway between two sendings: of the last failed request, and of the next
+            request that got a right answer. 0 if no request failed.
         first_ok_s: the end of the first right answer to a request that was sent after the first failure, or after the fault if none failed.
-        peak_s: the time from which on, after the last failure, right answers came as often as before the first fault.
+        peak_s: the first time after the last failure at which right answers came about as often as before the first fault.
         ready_s: the time at which the victim's next incarnation was ready, or at which a stalled victim ran again.
-        expected: the number of failures if all requests failed that are sent until `first_ok_s`, at the rate before the first fault.
+        expected: the number of requests that are sent until `first_ok_s` at the sending rate before the first fault. All of them would
+            fail if the fault took down the whole graph. None if `first_ok_s` is None.
     """
 
     step: str
@@ -95,11 +100,15 @@ class Impact:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """All numbers of a run.
+    """All numbers of a run. Attempts whose client closed the connection itself are not counted anywhere.
 
     Attributes:
-        startup_s: the time from the first process to the readiness of the last replica, in seconds.
-        ok, failed, shed: numbers of attempts. A wrong answer counts as failed.
+        startup_s: the time from the start of the first process to the readiness of the last replica, in seconds.
+        ok, failed, shed: the numbers of attempts that got a right answer, failed, or were declined as overload. A wrong answer counts
+            as failed.
+        before: the numbers of the attempts that ended before the first fault began. All attempts if there was no fault.
+        after: the numbers of the attempts that ended later.
+        impacts: the impact of each fault that landed, in order of time.
     """
 
     startup_s: float
@@ -116,7 +125,7 @@ def account(history: History, slow_s: float = SLOW_S) -> Account:
 
     Args:
         history: the run.
-        slow_s: a right answer that takes longer counts as slow, in seconds.
+        slow_s: the time in seconds. A right answer that takes longer counts as slow.
     """
     faults = history.faults()
     sent = [r for r in history.requests if r.outcome and r.outcome != Outcome.LEFT]
@@ -223,7 +232,7 @@ def _window_s(met: list[Request], bad: list[Request], begun_s: float) -> float |
 
 
 def _first_ok_s(met: list[Request], bad: list[Request], begun_s: float) -> float | None:
-    # A request in flight at the fault may fail late. So the time at which the first failure was seen counts.
+    # A request that was in flight at the fault may fail late. So only requests that were sent after the first failure was seen count.
     since_s = max(begun_s, min((r.ended_s for r in bad), default=begun_s))
     return min(
         (r.ended_s - begun_s for r in met if r.outcome == Outcome.OK and r.sent_s >= since_s),
@@ -237,7 +246,10 @@ def _ok_rate(sent: list[Request], until_s: float) -> float:
 
 
 def _peak_s(met: list[Request], begun_s: float, since_s: float, rate_per_s: float) -> float | None:
-    """Return the begin of the first interval after `since_s` in which right answers come about as often as before."""
+    """Return the begin of the first interval after `since_s` in which right answers come about as often as before the first fault.
+
+    The result is in seconds from the begin of the fault, `begun_s`. None if there is no such interval.
+    """
     if rate_per_s <= 0:
         return None
     over_s = max(PEAK_OVER_S, PEAK_REQUESTS / rate_per_s)

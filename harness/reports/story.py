@@ -1,7 +1,8 @@
 """The story of a run in five to ten lines, for a reader who opens the folder of a finding.
 
 Lines are in order of time. They show the faults with their proofs, unexpected deaths, and the heal. They also show the first and the last
-failure, the number of failures, and replicas that came back. Seconds count from the first fault.
+failure of the two most common kinds, the number of each kind, leaks, and replicas that came back. Each line begins with its time in seconds
+since the first fault, or since the begin of the plan if no fault landed.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from graphquake.harness.history.request import (
 from graphquake.harness.reports.text import since_s
 
 LINES_MAX: Final = 10
-# The priorities of lines: the later ones are left out first.
+# The priorities of lines, most important first. If there are too many lines, those of the last priority are left out first.
 _FAULT, _DEATH, _FAILURE, _HEAL, _RETURN = range(5)
 
 Line: TypeAlias = tuple[float, int, str]
 
 
 def story(history: History) -> list[str]:
-    """Return the lines, at most ten. The least important ones are left out."""
+    """Return the lines of the story, at most `LINES_MAX`. If a run has more, the least important lines are left out."""
     lines = sorted(_lines(history), key=lambda one: one[1])[:LINES_MAX]
     zero_s = since_s(history)
     return [f"{at_s - zero_s:+7.2f} s  {text}" for at_s, _, text in sorted(lines)]
@@ -52,7 +53,7 @@ def _lines(history: History) -> Iterator[Line]:
 
 
 def _failures(history: History) -> Iterator[Line]:
-    """Yield the first and the last failure of each kind, and the first success after all failures."""
+    """Yield the first and the last failure of the two most common kinds, and the first right answer after all failures."""
     zero_s = since_s(history)
     ended = [r for r in history.ended() if r.ended_s >= zero_s]
     bad = [r for r in ended if r.failed or r.outcome == Outcome.WRONG]

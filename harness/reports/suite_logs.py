@@ -1,6 +1,6 @@
 """The logs of a run: limited in size, and on request in the form of Dynamo's fault tolerance suite.
 
-The suite writes one file for each client, and one for all processes.
+The suite writes one log file for each client, and one log file for all processes of the graph.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from graphquake.harness.history.request import (
     Request,
 )
 
-# The size limit of a log. A dying process may fill its log with one line, and the rest of that is not evidence.
+# The size limit of a log. A dying process may repeat one line until its log is huge. The repeats prove nothing more.
 LOG_MAX_BYTES: Final = 1 << 20
 _CODE: Final = re.compile(r"HTTP (\d{3})\Z")
 ALL: Final = "all.log"
 
 
 def write_client_logs(history: History, folder: Path) -> None:
-    """Write `client_<i>.log.txt` for each closed-loop client: one line of JSON for each request, with all of its attempts.
+    """Write `client_<i>.log.txt` for each closed-loop client: one line of JSON for each request, with all attempts at that request.
 
     Args:
         history: the run.
@@ -61,7 +61,7 @@ def _line(began: datetime, attempts: list[Request]) -> dict[str, Any]:
 
 
 def _status(request: Request) -> int | None:
-    """Return the HTTP status, or None if none came."""
+    """Return the HTTP status of an attempt, or None if the client got no status."""
     if request.outcome in (Outcome.OK, Outcome.WRONG):
         return HTTPStatus.OK.value
     code = _CODE.match(request.detail)
@@ -69,7 +69,7 @@ def _status(request: Request) -> int | None:
 
 
 def join_process_logs(folder: Path) -> None:
-    """Join the logs of all processes into one file. Each line follows the name of its process."""
+    """Join the logs of all processes in a folder into `all.log`, and delete them. Each line begins with the name of its log."""
     logs = sorted(path for path in folder.glob("*.log") if path.name != ALL)
     with (folder / ALL).open("w", encoding="utf-8") as joined:
         for log in logs:
@@ -79,7 +79,7 @@ def join_process_logs(folder: Path) -> None:
 
 
 def bound_log(path: Path, most_bytes: int = LOG_MAX_BYTES) -> None:
-    """Cut the middle out of a log that is too long. Its beginning and end stay."""
+    """Cut the middle out of a log that has more than `most_bytes` bytes. A note in its place says how many bytes were cut."""
     size = path.stat().st_size
     if size <= most_bytes:
         return

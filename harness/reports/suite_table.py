@@ -1,7 +1,8 @@
 """The table of the runs in a folder, as Dynamo's fault tolerance suite prints it: for the terminal, Markdown, JSON and CSV.
 
-There is one row for each run, and one table for each graph. JSON and CSV have every number. The printed table has those that a reader
-compares. `b/a` is before and after the first fault, a dash means that the number is missing, and `never` that it did not happen.
+There is one row for each run. JSON and CSV have all runs in one list, with every number. The printed forms have one table for each graph,
+with the most important numbers. A column `b/a` shows two values: before and after the first fault. A dash means that the run has no such
+number. `never` means that what the column measures did not happen.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from graphquake.harness.reports.impact import SLOW_S, Account, Impact, Times, ac
 FORMATS: Final = ("fancy", "markdown", "json", "csv")
 SCHEMA: Final = 1
 NOTHING: Final = "–"
-# The numbers that `compare` shows.
+# The numbers of each run that `compare` shows, by their names in `flat`.
 _COMPARED: Final = (
     "failed",
     "latency_after_s",
@@ -39,8 +40,12 @@ class Record:
     """One run of the table.
 
     Attributes:
-        failure: the name of the scenario, or the plan.
-        kind: the verdict. `signatures` or `causes` are its reasons.
+        graph: the name of the graph.
+        failure: the name of the scenario, or the plan on one line if the run was not a scenario.
+        folder: the folder of the run.
+        kind: the verdict: kept, broken or invalid.
+        signatures: the signatures of the violations, if the verdict is broken.
+        causes: the reasons why the run proves nothing, if the verdict is invalid.
     """
 
     graph: str
@@ -53,7 +58,13 @@ class Record:
 
 
 def record_of(history: History, folder: Path, slow_s: float = SLOW_S) -> Record:
-    """Return the row of a run. The promises of today judge it again."""
+    """Return the row of a run. The verdict is computed anew, with the promises of this version of Graphquake.
+
+    Args:
+        history: the run.
+        folder: its folder.
+        slow_s: the time in seconds. A right answer that takes longer counts as slow.
+    """
     verdict = judge(history)
     return Record(
         graph=history.spec.name,
@@ -70,7 +81,7 @@ def read_records(folder: Path, slow_s: float = SLOW_S) -> list[Record]:
     """Read every run below a folder.
 
     Raises:
-        InputError: if there is none, or one is damaged.
+        InputError: if the folder holds no run, or a run in it is damaged.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder")
@@ -84,9 +95,10 @@ def read_records(folder: Path, slow_s: float = SLOW_S) -> list[Record]:
 
 
 def flat(record: Record) -> dict[str, Any]:
-    """Return every number of a run by name, for JSON and CSV. Times are in seconds. None means never, or no number.
+    """Return every number of a run by name, for JSON and CSV. Times are in seconds. None means "never", or that there is no number.
 
-    A number of a fault is that of the worst fault. A run that never recovers from one of two faults has not recovered.
+    A run may have several faults. Each number that measures a fault is then the number of the worst fault. It is None if it is None for
+    one of the faults: a run that never recovers from one of two faults has not recovered.
     """
     numbers = record.numbers
     row: dict[str, Any] = {
@@ -123,7 +135,7 @@ def _worst(impacts: Sequence[Impact], name: str) -> float | None:
 
 
 def _cells(record: Record) -> dict[str, str]:
-    """Return the row as it is printed."""
+    """Return the texts of the printed row of a run, by the names of their columns."""
     numbers, row = record.numbers, flat(record)
     struck = bool(numbers.impacts)
 
@@ -133,7 +145,7 @@ def _cells(record: Record) -> dict[str, str]:
         return none if row[name] is None else f"{row[name]:.2f}"
 
     before, then = numbers.before, numbers.after
-    # The expected failures of several faults can't be added.
+    # The expected failures of several faults can't be added, because the same request would count twice.
     alone = len(numbers.impacts) == 1 and row["expected"] is not None
     expected = f" ({row['expected']:.0f})" if alone else ""
     return {
@@ -173,9 +185,10 @@ def _one(value: float | None) -> str:
 
 
 def render(records: Sequence[Record], form: str) -> str:
-    """Render the tables of all runs.
+    """Return the tables of all runs as one text.
 
     Args:
+        records: the runs, in the order of the rows.
         form: one of `FORMATS`.
     """
     if form == "json":
@@ -228,9 +241,12 @@ def _lines(rows: Sequence[Mapping[str, str]], form: str) -> list[str]:
 
 
 def compare(old: Sequence[Record], new: Sequence[Record], form: str) -> str:
-    """Compare the runs of two folders, number by number. Runs that only one of them has are shown as well.
+    """Return a table with the old and the new value of each number, for the runs of two folders.
+
+    Runs are matched by graph and by scenario or plan. A run that only one folder has is shown as well, with dashes for the other.
 
     Args:
+        old, new: the runs of the two folders.
         form: one of `FORMATS`.
     """
     before, after = _by_name(old), _by_name(new)
@@ -248,12 +264,12 @@ def compare(old: Sequence[Record], new: Sequence[Record], form: str) -> str:
 
 
 def _by_name(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the last run of each name. A folder may hold several."""
+    """Return the numbers of runs, by graph and by scenario or plan. Of several runs with the same name, the last one is returned."""
     return {(one.graph, one.failure): flat(one) for one in records}
 
 
 def _arrow(was: Any, now: Any) -> str:
-    """Return both values and the change, e.g. `0.31 → 0.28 (-10%)`."""
+    """Return the old value, the new value and the relative change, e.g. `0.31 → 0.28 (-10%)`. Equal values are shown once."""
     left, right = _shown(was), _shown(now)
     if left == right:
         return left

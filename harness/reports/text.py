@@ -1,4 +1,4 @@
-"""Parts of reports that are computed from a history, as plain text: timeline, failures in words, telling log lines."""
+"""Parts of reports that are computed from a history, as plain text: a timeline, the failures in words, and warnings in logs."""
 
 from __future__ import annotations
 
@@ -25,18 +25,21 @@ _TELLING: Final = re.compile(
 _STAMP: Final = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\d*(Z|[+-]\d\d:?\d\d)?"
 )
-# Spans and modules at the begin of a line, each with a colon, say less than the message after them.
+# The names of tracing spans and modules, each with a colon, at the begin of a log line. They are cut to leave room for the message.
 _SPANS: Final = re.compile(r"^(\w+ )(?:[\w.:{}\[\]-]+: )+")
 
 
 def since_s(history: History) -> float:
-    """Return the time from which a finding counts its seconds: the first fault that landed, or the begin of the plan."""
+    """Return the time that reports call 0 s, on the run's clock: the first fault that landed, or else the begin of the plan."""
     faults = history.faults()
     return faults[0].at_s if faults else (history.phase_began_s("plan") or 0.0)
 
 
 def failed_of(history: History) -> tuple[list[Request], list[Request]]:
-    """Return the requests that ended after the first fault, and those of them that failed or were wrong."""
+    """Return two lists: all requests that ended after `since_s`, and those of them that failed or were wrong.
+
+    A request whose client closed the connection itself is in neither list.
+    """
     zero_s = since_s(history)
     sent = [
         r
@@ -47,7 +50,7 @@ def failed_of(history: History) -> tuple[list[Request], list[Request]]:
 
 
 def failures_text(history: History) -> str:
-    """Return the number of failures, their kinds, and the time at which the last one was sent."""
+    """Return one line: the number of failures, their three most common kinds, and the time at which the last failed request was sent."""
     sent, failed = failed_of(history)
     if not failed:
         return f"none of {len(sent)} requests failed"
@@ -58,7 +61,15 @@ def failures_text(history: History) -> str:
 
 
 def timeline(history: History, width: int = TIMELINE_WIDTH) -> list[str]:
-    """Return right answers and failures over time, as two rows of blocks below a row of marks."""
+    """Return right answers and failures over time, as four lines of text, or no line if the run has no length.
+
+    The lines are: marks of faults and of the heal, blocks for right answers, blocks for failures, and the legend. The period begins two
+    seconds before `since_s` and ends with the load.
+
+    Args:
+        history: the run.
+        width: the number of characters for the whole period.
+    """
     zero_s = since_s(history)
     begin_s, end_s = max(0.0, zero_s - 2.0), history.phase_began_s("drain") or history.end_s
     if end_s - begin_s <= 0:
@@ -97,11 +108,12 @@ def _row(counts: Counter[int], most: int, width: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A telling line of a log.
+    """A log line that shows a warning or an error.
 
     Attributes:
-        replica: the name of the log file.
+        replica: the name of the log file without its ending: role, index and incarnation, e.g. `decode-0.1`.
         at_s: the time of the line in seconds since the first fault, or None if the line has no time stamp.
+        text: the line without its time stamp and the names of its spans, at most `LOG_LINE_CHARS` characters.
     """
 
     replica: str
@@ -110,7 +122,14 @@ class LogLine:
 
 
 def telling_lines(history: History, folder: Path) -> list[LogLine]:
-    """Return the first warning or error of each log since the first fault, at most four."""
+    """Return the first warning or error of each log since the first fault, at most `LOG_LINES_MAX` lines over all logs.
+
+    A line without a time stamp may be older than the fault. The earliest lines are returned, and lines without a time stamp come last.
+
+    Args:
+        history: the run.
+        folder: the folder of the run.
+    """
     began = history.host.began
     zero = began.timestamp() + since_s(history) if began else None
     found = []
