@@ -20,7 +20,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 def pytest_configure(config: pytest.Config) -> None:
     """Register our marker, and that of pytest-timeout if it is not installed. An unknown marker would be an error."""
     config.addinivalue_line(
-        "markers", "simulated: only computes, so several of these tests may run at once"
+        "markers",
+        "simulated: starts no graph and measures no time, so several of these tests may run at once",
     )
     if not config.pluginmanager.has_plugin("timeout"):
         config.addinivalue_line("markers", "timeout(seconds): limit for one test (pytest-timeout)")

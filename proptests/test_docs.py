@@ -34,6 +34,8 @@ from support.pages import (
     sentences,
 )
 
+pytestmark = pytest.mark.simulated
+
 README: Final = FRONT[0]
 # A block of any other kind would not be checked.
 KINDS: Final = {"console", "json", "plan", "python", "text", "toml", "yaml"}

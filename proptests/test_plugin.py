@@ -45,6 +45,7 @@ def panicking(project: Path) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.simulated
 def test_importing_the_plugin_costs_nothing() -> None:
     """Importing the plugin loads no heavy package: every pytest in the environment imports it."""
     heavy = "{'hypothesis', 'aiohttp', 'numpy', 'psutil', 'uvloop', 'asyncio'}"
@@ -53,6 +54,7 @@ def test_importing_the_plugin_costs_nothing() -> None:
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+@pytest.mark.simulated
 def test_without_chaos_nothing_changes(project: Path) -> None:
     """Without `--chaos`, a project's own tests run as before, and a chaos class is skipped."""
     (project / "test_own.py").write_text(
@@ -78,6 +80,7 @@ def test_every_option_of_the_plugin_begins_with_chaos() -> None:
     assert all(dest.startswith("chaos_") for dest in found.values())
 
 
+@pytest.mark.simulated
 def test_a_strangers_options_keep_their_names(tmp_path: Path) -> None:
     """A project whose conftest registers options that graphquake's commands have as well runs as if graphquake were not there."""
     theirs = ("--graph", "--dry-run", "--strict-known", "--slots")
@@ -105,6 +108,7 @@ def test_two_classes_for_one_graph_have_a_folder_each(project: Path) -> None:
     assert [summary["verdict"], summary["exit_status"]] == ["proved nothing", 3]
 
 
+@pytest.mark.simulated
 def test_too_few_gpus_end_the_session_before_it_begins(project: Path) -> None:
     """A graph that needs more GPUs than there are ends pytest with one line that has both numbers."""
     status, out = run(project, "--chaos-graph", "reference-gpu", CUDA_VISIBLE_DEVICES="0")
@@ -114,6 +118,7 @@ def test_too_few_gpus_end_the_session_before_it_begins(project: Path) -> None:
     assert not (project / ".graphquake").exists()
 
 
+@pytest.mark.simulated
 def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
     """One seed draws the same plans each time, also under CI, where Hypothesis's profile ignores seeds.
 
@@ -127,6 +132,7 @@ def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
     assert plans[0] == plans[1] != plans[2]
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -334,6 +334,7 @@ def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
     assert "they need more requests" in out
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -355,6 +356,7 @@ def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) 
     assert (status, says in out) == (2, True), out
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("seed", ["0", "-1"])
 def test_a_dry_run_starts_nothing(project: Path, seed: str) -> None:
     """A dry run shows the plan as the reason of a skipped test, and does not start a graph. A seed may be negative, as in a search."""
