@@ -20,7 +20,7 @@ from graphquake.harness.processes.procfs import OWNER, REPLICA, command_of, runs
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.scope import PROCESS, TREE, Child
+from graphquake.harness.spec.steps.scope import PROCESS, TREE, Child
 from graphquake.harness.targets.target import View
 
 from support.toys import are_open, in_loop, left_of, toy_spec

@@ -19,7 +19,7 @@ from graphquake.harness.processes.zygote import NAME
 from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.graph import GraphSpec, load_graph, read_graph
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.scope import TREE
+from graphquake.harness.spec.steps.scope import TREE
 
 from support.made import plan_of
 from support.planted import FOLDER, planted

@@ -23,7 +23,7 @@ from graphquake.harness.processes.procfs import (
     signal_until,
 )
 from graphquake.harness.processes.replicas import Incarnation, ReplicaState
-from graphquake.harness.spec.scope import TREE, Child, Scope
+from graphquake.harness.spec.steps.scope import TREE, Child, Scope
 from graphquake.harness.targets.target import Landed
 
 # The time limit for the child that a step aims at to appear. A replica that was just started may not have it yet.

@@ -42,7 +42,7 @@ from graphquake.harness.processes.reservations import Reservations
 from graphquake.harness.processes.signals import KILL_WITHIN_S, FaultInjector, not_landed, seen
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.scope import Scope
+from graphquake.harness.spec.steps.scope import Scope
 from graphquake.harness.targets.target import Landed, Leak, View
 
 # The time limit to kill processes that a guard which was killed has left behind.

@@ -22,9 +22,10 @@ from graphquake.harness.spec.bounds import Promises, read_promises
 from graphquake.harness.spec.load import LoadSpec, read_load
 from graphquake.harness.spec.metrics import KNOWN_GAUGES, read_gauges
 from graphquake.harness.spec.plan import Plan, fault_verbs, parse_plan
+from graphquake.harness.spec.probes import Listed, Ready, read_listed, read_ready
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.scope import SCOPE_NAMES
 from graphquake.harness.spec.serves import Serves, parse_serves
+from graphquake.harness.spec.steps.scope import SCOPE_NAMES
 from graphquake.harness.spec.table import Table, did_you_mean
 from graphquake.harness.spec.templates import check_words
 
@@ -32,36 +33,6 @@ from graphquake.harness.spec.templates import check_words
 REPLICAS_MAX: Final = 256
 
 Restart: TypeAlias = Literal["never", "always"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A readiness probe of a role. A replica is ready if a GET returns status 200 and a text in which `body` is found.
-
-    Attributes:
-        get: template of the URL.
-        within_s: the longest time that a replica may take to become ready, in seconds.
-        body: a regular expression. The empty one is found in every text.
-    """
-
-    get: str
-    within_s: float
-    body: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A list of live replicas that the graph keeps and shows at a URL.
-
-    Attributes:
-        get: template of the URL.
-        item: a regular expression that is found once in the list for each listed replica.
-        roles: the names of the roles whose replicas the list contains.
-    """
-
-    get: str
-    item: str
-    roles: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,37 +159,6 @@ class GraphSpec:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def _check_regex(table: Table, key: str, text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise table.error(key, f"is not a valid regular expression: {error}") from None
-    return text
-
-
-def _read_ready(table: Table, roles: Mapping[str, object]) -> Ready:
-    get = check_words(table, "get", table.text("get"), roles)
-    within_s = table.number("within_s", 30.0, at_least=0.1, at_most=3600)
-    body = table.text("body") if "body" in table else ""
-    table.done()
-    return Ready(get, within_s, _check_regex(table, "body", body))
-
-
-def _read_listed(table: Table, roles: Mapping[str, object]) -> Listed:
-    get = check_words(table, "get", table.text("get"), roles)
-    item = _check_regex(table, "item", table.text("item"))
-    names = table.texts("roles")
-    if not names:
-        raise table.error("roles", "is missing: give the roles whose replicas are listed")
-    for name in names:
-        if name not in roles:
-            raise table.error(
-                "roles", f'names "{name}", which is not a role{did_you_mean(name, roles)}'
-            )
-    table.done()
-    return Listed(get, item, names)
-
-
 def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec:
     def template(key: str) -> str:
         return check_words(table, key, table.text(key), roles) if key in table else ""
@@ -244,8 +184,8 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
         command=command,
         replicas=table.whole("replicas", 1, at_least=1, at_most=REPLICAS_MAX),
         entry=template("entry"),
-        ready=_read_ready(table.table("ready"), roles) if "ready" in table else None,
-        listed=_read_listed(table.table("listed"), roles) if "listed" in table else None,
+        ready=read_ready(table.table("ready"), roles) if "ready" in table else None,
+        listed=read_listed(table.table("listed"), roles) if "listed" in table else None,
         env=env,
         children=children,
         dies_with=dies_with,

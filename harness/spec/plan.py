@@ -30,11 +30,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.spec.scope import PROCESS, TREE, Child, Scope
 from graphquake.harness.spec.steps.burst import Burst
 from graphquake.harness.spec.steps.kill import Kill
 from graphquake.harness.spec.steps.kind import SECONDS, WAIT_MAX_S, Aimed, Step, disturbs, number
 from graphquake.harness.spec.steps.respawn import Respawn
+from graphquake.harness.spec.steps.scope import PROCESS, TREE, Child, Scope
 from graphquake.harness.spec.steps.stall import Stall
 from graphquake.harness.spec.steps.table import fault_verbs, parse_step
 from graphquake.harness.spec.steps.terminate import Terminate

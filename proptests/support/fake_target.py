@@ -16,7 +16,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.scope import PROCESS, Scope
+from graphquake.harness.spec.steps.scope import PROCESS, Scope
 from graphquake.harness.targets.target import Landed, Leak, View
 
 GRAPH = """

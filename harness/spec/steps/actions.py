@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.scope import Scope
 from graphquake.harness.spec.steps.model import Graph
+from graphquake.harness.spec.steps.scope import Scope
 
 
 @dataclass(frozen=True, slots=True)

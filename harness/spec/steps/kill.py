@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from graphquake.harness.spec.scope import PROCESS, TREE, Child, Scope, Whole, scope_of
 from graphquake.harness.spec.steps.actions import Landed, Scene
 from graphquake.harness.spec.steps.kind import (
     FLAG,
@@ -24,6 +23,7 @@ from graphquake.harness.spec.steps.kind import (
 )
 from graphquake.harness.spec.steps.model import Graph, GraphModel
 from graphquake.harness.spec.steps.respawn import Respawn
+from graphquake.harness.spec.steps.scope import PROCESS, TREE, Child, Scope, Whole, scope_of
 from graphquake.harness.spec.steps.wait import PLAN_WAITS_MAX_S, Wait, WaitReady
 from graphquake.harness.spec.table import did_you_mean
 

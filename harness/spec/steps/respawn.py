@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.scope import TREE
 from graphquake.harness.spec.steps.actions import Actions, Landed, Scene
 from graphquake.harness.spec.steps.kind import ROLE, Aimed, Draft, Effect, Pick, Rule, Step
 from graphquake.harness.spec.steps.model import Graph, GraphModel
+from graphquake.harness.spec.steps.scope import TREE
 
 
 @dataclass(frozen=True, slots=True)
