@@ -7,6 +7,9 @@ A verdict is not an error: verdicts are data (see `promises.verdict`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 EXIT_KEPT = 0
 EXIT_BROKEN = 1
 EXIT_INPUT = 2
@@ -23,3 +26,21 @@ class InputError(GraphquakeError):
 
 class GraphError(GraphquakeError):
     """The graph under test could not be started, gave no right answer, was lost, or differs from its file."""
+
+
+@contextmanager
+def single_error() -> Iterator[None]:
+    """Raise the first `GraphquakeError` of an exception group by itself.
+
+    A task group wraps whatever its tasks raise. A user wants the one line. Other groups pass as they are.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        found = group.subgroup(GraphquakeError)
+        if found is None:
+            raise
+        error: BaseException = found
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

@@ -32,7 +32,8 @@ from graphquake.machines.cases.replay import Replay
 from graphquake.machines.frontends import cli_cases
 from graphquake.machines.frontends.cli import main
 from graphquake.machines.runners.live_runner import LiveRunner
-from graphquake.machines.sessions import session
+from graphquake.machines.sessions import folders
+from graphquake.machines.sessions.session import check_gpus
 from graphquake.machines.shrinking.result import Needed
 
 from support.made import Made, plan_of
@@ -239,7 +240,7 @@ def test_the_cases_that_came_with_it_are_found(
 ) -> None:
     """The cases that graphquake brings are found where it is installed, too."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "_is_installed", lambda: True)
+    monkeypatch.setattr(folders, "_is_installed", lambda: True)
     assert main(["replay", "--all", "--graph", "dynamo-disagg-bootstrap", "--dry-run"]) == EXIT_KEPT
     assert "dbe043  dynamo-disagg-bootstrap" in capsys.readouterr().out
 
@@ -341,7 +342,7 @@ def test_too_few_gpus_are_an_error_before_anything_starts(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     spec = load_graph("reference-gpu", share_gpus=bool(share))
     with pytest.raises(InputError, match=re.escape(text)) if text else nullcontext():
-        session.check_gpus(spec, graphs)
+        check_gpus(spec, graphs)
 
 
 def test_sharing_is_advised_only_if_it_helps(

@@ -204,7 +204,7 @@ def test_silence_while_a_path_is_there_breaks_ends() -> None:
 
 
 def test_a_request_that_reaches_its_deadline_is_for_ends_alone() -> None:
-    """A request that times out breaks `ends` only, so one failure is never two findings."""
+    """A request that times out breaks `ends` only: its timeout is not a second finding."""
     made = (
         healthy()
         .step("kill decode 0", 2.0)

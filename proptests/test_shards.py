@@ -16,8 +16,8 @@ from graphquake.machines.plans import novelty
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
+from graphquake.machines.sessions.folders import results_folder
 from graphquake.machines.sessions.search import round_seed, search
-from graphquake.machines.sessions.session import results_folder
 from graphquake.machines.sessions.shards import merged, packed, unpacked
 
 from support.made import plan_of

@@ -8,7 +8,6 @@ reason, `[DONE]`, and the number of tokens that the answer claims.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,12 +18,14 @@ from graphquake.harness.history.request import (
     ERROR_EVENT,
     Outcome,
 )
+from graphquake.harness.spec.functions import described, import_function
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import LoadSpec
 
 Oracle: TypeAlias = Callable[[str, int], str]
 
 MESSAGE_MAX: Final = 200
+ORACLE_KEY: Final = "promises.answers.oracle"
 _ERROR_STATUSES: Final = range(400, 600)
 _HEX_TO_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
 
@@ -50,17 +51,27 @@ def find_oracle(spec: GraphSpec) -> Oracle | None:
     """Import the oracle: the function that returns the right answer to a prompt. None if the graph file names no oracle.
 
     Raises:
-        InputError: if the oracle can't be imported.
+        InputError: if it can't be imported, or can't be called with a prompt and a number of tokens. The oracle that is returned raises an
+            InputError as well, if the user's function raises anything or does not return a text.
     """
     name = spec.promises.oracle
     if name == "none":
         return None
-    module, _, function = name.partition(":")
-    try:
-        found: Oracle = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{spec.path.name}: promises.answers.oracle: {name}: {error}") from None
-    return found
+    right = import_function(spec.path, ORACLE_KEY, name, ("prompt", "max_tokens"))
+
+    def oracle(prompt: str, max_tokens: int) -> str:
+        where = f"{spec.path.name}: {ORACLE_KEY}: {name}({prompt!r}, {max_tokens})"
+        try:
+            answer = right(prompt, max_tokens)
+        except Exception as error:  # noqa: BLE001 - the user's function can raise anything
+            raise InputError(f"{where} raised {described(error)}") from None
+        if not isinstance(answer, str):
+            raise InputError(
+                f"{where} returned {type(answer).__name__}, expected str, the right answer"
+            )
+        return answer
+
+    return oracle
 
 
 def prompt_of(load: LoadSpec, number: int) -> str:

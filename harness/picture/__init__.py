@@ -133,9 +133,8 @@ def _table(rows: Iterable[tuple[str, str, bool]]) -> str:
 
 
 def _promises(history: History, verdict: Verdict) -> Iterator[tuple[str, str, bool]]:
-    made = (*history.spec.promises.made, *history.spec.promises.extra)
     untold = not_judged(history)
-    for name in made:
+    for name in history.spec.promises.names:
         broken = [v for v in verdict.violations if v.promise == name]
         if not broken:
             kept = "not judged" if verdict.kind == "invalid" else "kept"

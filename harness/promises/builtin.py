@@ -17,12 +17,10 @@ a promise yields only violations that no later event can undo.
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
-from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import Died, Invalidated, Leaked, Phase, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import (
@@ -31,10 +29,12 @@ from graphquake.harness.history.request import (
     Request,
 )
 from graphquake.harness.promises.availability import Availability, Stretch, availability
+from graphquake.harness.promises.own import OwnPromise
 from graphquake.harness.promises.signature import PathWord, Signature
 from graphquake.harness.promises.throughput import queueing, throughput
 from graphquake.harness.promises.verdict import Verdict, Violation, violation_in
 from graphquake.harness.promises.views import views_agree
+from graphquake.harness.spec.bounds import own_name
 from graphquake.harness.spec.graph import GraphSpec
 
 Promise: TypeAlias = Callable[[History, Availability], Iterable[Violation]]
@@ -287,21 +287,10 @@ def promises_of(spec: GraphSpec) -> dict[str, Promise]:
     """Return the promises of a graph by name: the built-in promises that its file does not turn off, and the user's own promises.
 
     Raises:
-        InputError: if a promise of the user can't be imported, or is not a function.
+        InputError: if a promise of the user can't be imported, or can't be called with a history and its availability.
     """
     made = {name: BUILT_IN[name] for name in spec.promises.made}
-    return made | {name: _imported(spec, name) for name in spec.promises.extra}
-
-
-def _imported(spec: GraphSpec, name: str) -> Promise:
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{spec.path.name}: promises.extra: {name}: {error}") from None
-    if not callable(found):
-        raise InputError(f"{spec.path.name}: promises.extra: {name}: is not a function")
-    return cast("Promise", found)
+    return made | {own_name(name): OwnPromise(spec, name) for name in spec.promises.extra}
 
 
 def not_judged(history: History) -> dict[str, str]:
@@ -326,7 +315,7 @@ def judge(history: History) -> Verdict:
     not count. A violation before that time makes the run broken.
 
     Raises:
-        InputError: if a promise of the user can't be imported, or is not a function.
+        InputError: if a promise of the user can't be imported, raises an exception or yields something that is not a violation.
     """
     up = availability(history)
     violations = sorted(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from graphquake.harness.errors import single_error
 from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
 from graphquake.harness.processes.gpus import visible_gpus
@@ -83,6 +84,7 @@ async def run_live(
 
     Raises:
         GraphError: if the graph does not become ready, or gives no right answer.
+        InputError: if the oracle or a promise of the user raises.
     """
     begun_s = time.monotonic()
     if graph is not None and not await graph.heal_or_close():
@@ -92,10 +94,13 @@ async def run_live(
     work = graph.work if graph else fresh
     goes_on = False
     try:
-        if graph is None:
-            graph = await ReusableGraph.open(spec, work, opener)
-        async with graph.lent(keep=keep) as target:
-            history = await execute(target, plan, watch=watch, enough=enough, to_the_end=to_the_end)
+        with single_error():
+            if graph is None:
+                graph = await ReusableGraph.open(spec, work, opener)
+            async with graph.lent(keep=keep) as target:
+                history = await execute(
+                    target, plan, watch=watch, enough=enough, to_the_end=to_the_end
+                )
         goes_on = keep
     finally:
         _save_logs(work, folder, goes_on=goes_on)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
@@ -55,9 +56,19 @@ class Promises:
     extra: tuple[str, ...] = ()
     from_file: frozenset[str] = frozenset()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all promises: the built-in ones, then the user's own, each by the name of its function."""
+        return (*self.made, *map(own_name, self.extra))
+
     def source(self, bound: str) -> str:
         """Return `file` if the graph file sets the bound, else `default`. The bound is named as `promise.key`."""
         return "file" if bound in self.from_file else "default"
+
+
+def own_name(extra: str) -> str:
+    """Return the name of a user's own promise: that of its function, without the module."""
+    return extra.rpartition(":")[2]
 
 
 def read_promises(table: Table) -> Promises:
@@ -102,6 +113,12 @@ def read_promises(table: Table) -> Promises:
     if promises.oracle != "none" and ":" not in promises.oracle:
         raise part("answers").error(
             "oracle", f'found "{promises.oracle}", expected "none" or "module:function"'
+        )
+    twice = [name for name, count in Counter(promises.names).items() if count > 1]
+    if twice:
+        raise table.error(
+            "extra",
+            f'found more than one promise with the name "{twice[0]}", expected different names',
         )
     if promises.all_ok_s < promises.first_ok_s:
         raise part("recovery").error(

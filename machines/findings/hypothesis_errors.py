@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.plans.subplan import embeds
 
@@ -20,7 +19,7 @@ class StopDrawing(BaseException):
         error: the error that ends the drawing, or None if it ends without an error.
     """
 
-    def __init__(self, error: GraphquakeError | None = None) -> None:
+    def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
         self.error = error
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from graphquake.harness.errors import InputError
 from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
@@ -157,9 +158,11 @@ class FindingPipeline:
         else:
             sightings.adopt_signature(shrunk.plan)
         cost = before.cost(self.log, plan, shrunk.plan, self.runner.gpus)
-        finding = self._save(first, evidence, sightings, shrunk, cost)
+        finding, failed = self._save(first, evidence, sightings, shrunk, cost)
         self.findings.append(finding)
         self.on_finding(finding)
+        if failed is not None:
+            raise failed
         return finding
 
     def _shrink(self, plan: Plan, first: RunResult, sightings: Sightings) -> Shrunk:
@@ -231,20 +234,29 @@ class FindingPipeline:
         sightings: Sightings,
         shrunk: Shrunk,
         cost: ShrinkCost,
-    ) -> Finding:
-        """Save the case, and move the folders of its runs into the finding's folder."""
+    ) -> tuple[Finding, InputError | None]:
+        """Save the case, and move the folders of its runs into the finding's folder.
+
+        Returns:
+            The finding, and the error if a folder could not be written. The finding is reported first, so that it is never lost.
+        """
         runs = [*evidence, first]
         case = case_of(self.spec, self.runner.host, sightings, shrunk, runs, cost)
         case = with_past(case, self.corpus)
-        # Saved before the folders move, so that no other process reports the same bug.
-        path = self.corpus.save(case)
-        shown, first = file_finding(
-            evidence[0] if evidence else first, first, self.results_dir / case.id
-        )
+        shown = evidence[0] if evidence else first
+        path, failed = None, None
+        try:
+            # Saved before the folders move, so that no other process reports the same bug.
+            path = self.corpus.save(case)
+            shown, first = file_finding(shown, first, self.results_dir / case.id)
+        except OSError as error:
+            failed = InputError(
+                f"{error.filename or self.corpus.folder}: finding {case.id} could not be saved: {error.strerror or error}"
+            )
         for result in evidence[1:]:
             self.runner.discard(result)
         counts = case.status in ("open", "unshrunk") or self.strict
-        return Finding(case, shown, first, sightings.others(case), counts, path)
+        return Finding(case, shown, first, sightings.others(case), counts, path), failed
 
 
 @dataclass(frozen=True, slots=True)

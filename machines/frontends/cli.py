@@ -44,19 +44,21 @@ from graphquake.machines.frontends.cli_cases import (
 from graphquake.machines.frontends.cli_options import add_budget, add_results_dir, budget_of
 from graphquake.machines.frontends.demo import add_options as add_demo_options
 from graphquake.machines.frontends.demo import demo
-from graphquake.machines.frontends.try_command import trial_text
+from graphquake.machines.frontends.try_command import trial
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
-from graphquake.machines.sessions.session import check_machine, open_corpus, results_folder
+from graphquake.machines.sessions.folders import open_corpus, results_folder
+from graphquake.machines.sessions.session import check_functions, check_machine
 from graphquake.machines.shrinking.stats import wilson
 
 ABOUT: Final = (
     "Find and replay fault sequences that break promises of an inference-serving graph. "
     "Exit status: 0 kept, 1 broken, 2 input error, 3 proved nothing."
 )
+EXIT_OF: Final = {"kept": EXIT_KEPT, "broken": EXIT_BROKEN, "invalid": EXIT_PROVED_NOTHING}
 GRAPH: Final = "the name of a ready-made graph, or a graph file"
 
 
@@ -151,10 +153,12 @@ def _results_options(command: argparse.ArgumentParser) -> None:
 
 def _try(arguments: argparse.Namespace) -> int:
     spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
+    check_functions(spec)
     check_machine(spec)
     open_corpus(spec)
-    print(asyncio.run(trial_text(spec, results_folder(arguments.results_dir, spec.name, "try"))))
-    return EXIT_KEPT
+    text, kind = asyncio.run(trial(spec, results_folder(arguments.results_dir, spec.name, "try")))
+    print(text)
+    return EXIT_OF[kind]
 
 
 def _read_plan_argument(name: str) -> tuple[str, Plan]:
@@ -174,6 +178,7 @@ def _run(arguments: argparse.Namespace) -> int:
     check_plan(spec, plan, source)
     if arguments.runs < 1:
         raise InputError(f"--runs: found {arguments.runs}, expected at least 1")
+    check_functions(spec)
     if arguments.dry_run:
         print(f"{spec.name} · {spec.shape} · dry run: nothing is started\n{plan}")
         return EXIT_KEPT
@@ -267,7 +272,7 @@ def _check(arguments: argparse.Namespace) -> int:
         print(json.dumps({"schema": 1} | _verdict_json(verdict), indent=1))
     else:
         print("\n".join([verdict.kind, *_verdict_lines(verdict), *story(history)]))
-    return {"kept": EXIT_KEPT, "broken": EXIT_BROKEN, "invalid": EXIT_PROVED_NOTHING}[verdict.kind]
+    return EXIT_OF[verdict.kind]
 
 
 def _results(arguments: argparse.Namespace) -> int:

@@ -33,13 +33,8 @@ from graphquake.machines.reports.finding_text import table
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.sessions.session import (
-    check_machine,
-    corpus_folder,
-    open_corpus,
-    record,
-    results_folder,
-)
+from graphquake.machines.sessions.folders import corpus_folder, open_corpus, results_folder
+from graphquake.machines.sessions.session import check_machine, record
 
 RECORD_RUNS_MIN: Final = 5
 MARKS: Final[tuple[Status, ...]] = ("open", "known", "fixed")

@@ -23,7 +23,8 @@ from graphquake.machines.reports.finding_text import short
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.budget import Budget
-from graphquake.machines.sessions.session import Options, Session, results_folder
+from graphquake.machines.sessions.folders import results_folder
+from graphquake.machines.sessions.session import Options, Session
 
 GRAPH: Final = "demo"
 SEED: Final = 2

@@ -100,6 +100,7 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
     """Read the graph files, check the options and this machine, and set up the budget of the session."""
     from graphquake.harness.errors import InputError  # noqa: PLC0415
     from graphquake.harness.spec.graph import load_graph  # noqa: PLC0415
+    from graphquake.machines.sessions.folders import check_writable  # noqa: PLC0415
     from graphquake.machines.sessions.session import check_machine  # noqa: PLC0415
 
     try:
@@ -113,6 +114,8 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
             )
         limit = limit_of(config, "--chaos-budget")
         asked = options(config)
+        if config.getoption("--chaos-report-dir"):
+            check_writable(Path(config.getoption("--chaos-report-dir")), "--chaos-report-dir")
         if not config.getoption("--chaos-dry-run"):
             for spec in specs:
                 check_machine(spec, graphs=asked.slots * _processes(config))

@@ -51,7 +51,7 @@ from graphquake.machines.frontends.outcomes import ProvedNothing, end_session, l
 from graphquake.machines.reports.ci_folder import report_scenarios
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.live_runner import new_loop
-from graphquake.machines.sessions.session import results_folder
+from graphquake.machines.sessions.folders import results_folder
 
 # The graphs if none is named: the suite's deployments, and Dynamo itself.
 GRAPHS: Final = (*DEPLOYMENTS, "dynamo-agg", "dynamo-disagg")

@@ -99,6 +99,7 @@ def run_graph(
 
     config = item.config
     reporter = _reporter(config)
+    session: Session | None = None
     try:
         asked = replace(options(config, shard), folder=folder)
         if config.getoption("--chaos-dry-run"):
@@ -108,11 +109,14 @@ def run_graph(
         session = Session(spec, asked, budget, reporter, base or PlanMachine)
         config.stash[SUMMARIES].append(session.summary)
         try:
-            summary = session.go()
+            session.go()
         finally:
             item.user_properties += properties(session.summary)
     except GraphquakeError as error:
-        end_session(error)
+        # A finding fails the search, also if an error ended it afterwards. The verdict's line tells of both.
+        if session is None or session.summary.exit_status != EXIT_BROKEN:
+            end_session(error)
+    summary = session.summary
     if summary.exit_status == EXIT_BROKEN:
         raise Findings("\n\n".join([*_texts(config, summary), summary.verdict_line]))
     if summary.exit_status != EXIT_KEPT:

@@ -14,6 +14,7 @@ from typing import Final
 from graphquake.harness.history.request import (
     Outcome,
 )
+from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
@@ -25,8 +26,8 @@ BUDGET_S: Final = 600.0
 PLAN_S: Final = PLAN_WAITS_MAX_S / 2
 
 
-async def trial_text(spec: GraphSpec, folder: Path) -> str:
-    """Run the empty plan on a fresh graph, and describe the result.
+async def trial(spec: GraphSpec, folder: Path) -> tuple[str, VerdictKind]:
+    """Run the empty plan on a fresh graph, and return a description of the result and the verdict's kind.
 
     Args:
         spec: the graph.
@@ -53,7 +54,7 @@ async def trial_text(spec: GraphSpec, folder: Path) -> str:
         lines += _row("", cause)
     for violation in run.verdict.violations[:5]:
         lines += _row("", f"{violation.signature}: {violation.seen}")
-    for number, name in enumerate(spec.promises.made):
+    for number, name in enumerate(spec.promises.names):
         lines += _row("promises" if number == 0 else "", f"{name}: {promised(spec, name)}")
     for number, text in enumerate(_steps(spec)):
         lines += _row("steps" if number == 0 else "", text)
@@ -64,7 +65,7 @@ async def trial_text(spec: GraphSpec, folder: Path) -> str:
         f"a finding takes 15 to 30 of them to shrink and confirm",
     )
     shutil.rmtree(folder, ignore_errors=True)
-    return "\n".join(lines)
+    return "\n".join(lines), run.verdict.kind
 
 
 def _steps(spec: GraphSpec) -> Iterator[str]:

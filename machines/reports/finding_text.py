@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.picture import NAME
+from graphquake.harness.promises.builtin import promises_of
 from graphquake.harness.promises.signature import family_of
 from graphquake.harness.reports.text import failed_of, since_s, telling_lines, timeline
 from graphquake.harness.spec.graph import GraphSpec
@@ -131,7 +133,18 @@ def promised(spec: GraphSpec, promise: str) -> str:
         "no_leak": f"{p.grace_s:g} s after the load ended, nothing is left: no orphan process, no LISTEN socket of a dead replica, "
         "no gauge above 0",
     }
-    return sentences.get(promise, promise)
+    return sentences.get(promise) or _own_promise(spec, promise)
+
+
+def _own_promise(spec: GraphSpec, name: str) -> str:
+    """The first line of the docstring of a user's own promise."""
+    try:
+        about = promises_of(spec)[name].__doc__
+    except (InputError, KeyError):  # A run may be read where the user's code is not.
+        about = None
+    return (
+        about.strip().partition("\n")[0] if about else "a promise of your own, without a docstring"
+    )
 
 
 def _first_rows(history: History, case: Case) -> list[str]:

@@ -56,6 +56,7 @@ class GraphSummary:
         replays: the replays of the graph's cases.
         findings: the new findings.
         ended: the reason why the search ended: `budget`, `findings` or `exhausted`. Empty if the search did not come to its end.
+        error: the error that ended the session early, or `interrupted`. Empty if the session came to its end.
         strict_known: if true, a known case that does not break its promise any more fails the session.
         shard: the number of the shard that this summary is about, from 0. A shard is one process's part of the search.
         parts: the numbers of the shards whose results are added up here.
@@ -81,6 +82,7 @@ class GraphSummary:
     replays: list[Replay] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     ended: str = ""
+    error: str = ""
     strict_known: bool = False
     shard: int = 0
     parts: tuple[int, ...] = (0,)
@@ -96,11 +98,11 @@ class GraphSummary:
 
     @property
     def proved_nothing(self) -> bool:
-        """True if no run was valid, or if more than a fifth of at least five runs were invalid."""
+        """True if the session did not come to its end, if no run was valid, or if more than a fifth of at least five runs were invalid."""
         invalid = self.live.get("invalid", 0)
         valid = self.runs - invalid
         too_many = self.runs >= INVALID_OF_RUNS_MIN and invalid > INVALID_SHARE_MAX * self.runs
-        return valid == 0 or too_many
+        return bool(self.error) or valid == 0 or too_many
 
     @property
     def new(self) -> list[Finding]:
@@ -132,9 +134,9 @@ class GraphSummary:
     @property
     def verdict_line(self) -> str:
         """The last line: the verdict and its reasons. The exit status is left out, because it differs between pytest and the commands."""
+        parts = [self.error] if self.error else []
         if self.exit_status == EXIT_PROVED_NOTHING:
-            return self.verdict
-        parts = []
+            return ": ".join([self.verdict, *parts])
         if self.new:
             parts.append(counted(len(self.new), "new finding"))
         if self.back:
@@ -209,6 +211,7 @@ class GraphSummary:
             "unneeded_runs": self.unneeded,
             "gpu_s": round(self.gpu_s),
             "ended": self.ended,
+            "error": self.error,
             "cases": [
                 {"id": r.case.id, "status": r.case.status, "word": r.word, "broke": r.broke,
                  "runs": r.runs, "says": meaning_of(r)[1]}

@@ -16,7 +16,6 @@ from typing import Final, Literal, TypeAlias
 from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
@@ -115,10 +114,12 @@ def search(
 
 
 def _take(rounds: Rounds, plan: Plan) -> None:
-    """Pass a drawn plan to `rounds`. An error of the graph or of its file must not look like a failure of the plan to Hypothesis."""
+    """Pass a drawn plan to `rounds`. Only a broken promise may look like a failure of the plan: Hypothesis would shrink any other error."""
     try:
         rounds(plan)
-    except GraphquakeError as error:
+    except PromiseBroken:
+        raise
+    except Exception as error:  # noqa: BLE001 - raised again by `search`
         raise StopDrawing(error) from None
 
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from graphquake.harness.clients.answers import find_oracle
-from graphquake.harness.errors import InputError
+from graphquake.harness.errors import GraphquakeError, InputError
 from graphquake.harness.history.host import Host
 from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.builtin import promises_of
 from graphquake.harness.spec.environment import check_environment
-from graphquake.harness.spec.graph import GraphSpec, built_in_graphs
+from graphquake.harness.spec.functions import described
+from graphquake.harness.spec.graph import GraphSpec
 from graphquake.machines.cases.case import Case
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.replay import Replay, impossible, recorded, replay
@@ -37,6 +37,12 @@ from graphquake.machines.runners.budget import UNLIMITED, Budget, Limit
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
+from graphquake.machines.sessions.folders import (
+    check_writable,
+    corpus_folder,
+    open_corpus,
+    results_folder,
+)
 from graphquake.machines.sessions.search import draw_plans, search
 
 DRY_RUN_PLANS: Final = 10
@@ -79,47 +85,6 @@ class Options:
     folder: str = ""
 
 
-def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
-    """The folder of a graph's cases: `regressions`, beside the graph file.
-
-    The cases of a ready-made graph are in the source tree of Graphquake. If Graphquake is an installed package, the folder is `regressions`
-    in the working folder instead.
-
-    Args:
-        spec: the graph.
-        chosen: the folder that the user named, if any. It is used as it is.
-    """
-    if chosen is not None:
-        return chosen
-    if not _is_ready_made(spec):
-        return spec.path.parent / "regressions"
-    return Path.cwd() / "regressions" if _is_installed() else _shipped()
-
-
-def open_corpus(spec: GraphSpec, chosen: Path | None = None) -> Corpus:
-    """Read the cases of a graph. For a ready-made graph, an installed Graphquake adds the cases that came with it.
-
-    They are not added if the user chose a folder.
-
-    Raises:
-        InputError: if a case is damaged or of a newer schema.
-    """
-    brought = _is_ready_made(spec) and _is_installed() and chosen is None
-    return Corpus(corpus_folder(spec, chosen), _shipped() if brought else None)
-
-
-def _is_ready_made(spec: GraphSpec) -> bool:
-    return spec.path in built_in_graphs().values()
-
-
-def _shipped() -> Path:
-    return Path(str(resources.files("graphquake.regressions")))
-
-
-def _is_installed() -> bool:
-    return "site-packages" in _shipped().parts
-
-
 def check_machine(spec: GraphSpec, graphs: int = 1) -> None:
     """Check that this machine has the environment variables and GPUs that a graph asks for.
 
@@ -132,6 +97,16 @@ def check_machine(spec: GraphSpec, graphs: int = 1) -> None:
     """
     check_environment(spec)
     check_gpus(spec, graphs)
+
+
+def check_functions(spec: GraphSpec) -> None:
+    """Check that the user's own promises and oracle can be imported and called.
+
+    Raises:
+        InputError: if one of them can't be.
+    """
+    promises_of(spec)
+    find_oracle(spec)
 
 
 def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
@@ -160,15 +135,6 @@ def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
     )
 
 
-def results_folder(root: Path, *names: str) -> Path:
-    """The path of a folder in the results folder. Only the results folder itself is created here, with a .gitignore in it."""
-    # Several processes may begin at once. The one that creates the folder also writes the .gitignore.
-    with suppress(FileExistsError):
-        root.mkdir(parents=True)
-        (root / ".gitignore").write_text("*\n", encoding="ascii")
-    return root.joinpath(*names)
-
-
 @dataclass(slots=True)
 class Session:
     """One graph's part of a session.
@@ -183,7 +149,7 @@ class Session:
         corpus: the graph's cases.
 
     Raises:
-        InputError: if a promise, an oracle or a case cannot be loaded.
+        InputError: if a promise, an oracle or a case cannot be loaded, or a folder cannot be written.
     """
 
     spec: GraphSpec
@@ -196,8 +162,9 @@ class Session:
 
     def __post_init__(self) -> None:
         # The user's promises, oracle and cases are loaded now, so that an error in them shows before a process is started.
-        promises_of(self.spec)
-        find_oracle(self.spec)
+        check_functions(self.spec)
+        check_writable(self.options.results_dir, "--chaos-results-dir")
+        check_writable(corpus_folder(self.spec, self.options.corpus), "--chaos-corpus")
         self.corpus = open_corpus(self.spec, self.options.corpus)
         self.summary = GraphSummary(
             self.spec.name,
@@ -227,9 +194,13 @@ class Session:
             # Each search numbers its runs from 1, so the folders of an earlier search are removed first.
             shutil.rmtree(self.folder / RUNS, ignore_errors=True)
             archive = RunArchive(spare_shown=self.options.keep_failed)
-            runner = stack.enter_context(self._runner(self.spec, self.budget, RUNS, archive.add))
-            self.reporter.begin(self.spec.name, log, self.budget, runner.gpus)
+            gpus = 0
             try:
+                runner = stack.enter_context(
+                    self._runner(self.spec, self.budget, RUNS, archive.add)
+                )
+                gpus = runner.gpus
+                self.reporter.begin(self.spec.name, log, self.budget, gpus)
                 self.summary.versions = dict(runner.host.versions)
                 unshrunk = [
                     case
@@ -258,8 +229,11 @@ class Session:
                     shard=self.options.shard,
                     unshrunk=unshrunk,
                 )
+            except BaseException as error:
+                self.summary.error = _why_ended(error)
+                raise
             finally:
-                self._sum_up(log, runner.gpus, rounds)
+                self._sum_up(log, gpus, rounds)
                 write_index(self.summary, self.folder)
         return self.summary
 
@@ -311,6 +285,14 @@ class Session:
             summary.findings = list(rounds.pipeline.findings)
 
 
+def _why_ended(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, GraphquakeError):
+        return f"ended by an error: {error}"
+    return f"crashed: {described(error)}"
+
+
 def _hides(case: Case) -> str:
     return f'{case.promise} after "{case.plan.one_line()}" ({case.status} {case.id})'
 
@@ -325,6 +307,7 @@ def dry_run(
     spec: GraphSpec, options: Options, say: Callable[[str], None], base: type[PlanMachine]
 ) -> None:
     """Print the first plans of a search. No process is started."""
+    check_functions(spec)
     plans = draw_plans(spec, options.seed, DRY_RUN_PLANS, base)
     say(f"{spec.name} · seed {options.seed} · {spec.shape} · dry run: nothing is started")
     for number, plan in enumerate(plans, 1):

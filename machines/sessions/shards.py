@@ -96,6 +96,7 @@ def _merged(parts: list[GraphSummary]) -> GraphSummary:
         replays=list(chain.from_iterable(one.replays for one in parts)),
         findings=list(findings.values()),
         ended=", ".join(dict.fromkeys(one.ended for one in parts if one.ended)),
+        error=", ".join(dict.fromkeys(one.error for one in parts if one.error)),
     )
 
 

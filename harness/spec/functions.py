@@ -1,0 +1,65 @@
+"""Import the functions that a graph file names as `module:function`: the oracle and the user's own promises.
+
+A module is looked for beside the graph file first, then where Python looks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from graphquake.harness.errors import InputError
+
+
+def import_function(
+    file: Path, key: str, name: str, arguments: tuple[str, ...]
+) -> Callable[..., Any]:
+    """Import a function of the user.
+
+    Args:
+        file: the graph file.
+        key: the key of the graph file that names the function, for errors.
+        name: `module:function`.
+        arguments: the names of the arguments with which it will be called, for errors.
+
+    Raises:
+        InputError: if it can't be imported, or can't be called with these arguments.
+    """
+    where = f"{file.name}: {key}: {name}"
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{where}: {error}; looked in {folder}, then in Python's path") from None
+    except Exception as error:  # noqa: BLE001 - the user's module can raise anything
+        raise InputError(f"{where}: its import raised {described(error)}") from None
+    if not callable(found):
+        raise InputError(f"{where}: found {type(found).__name__}, expected a function")
+    try:
+        signature = inspect.signature(found)
+    except ValueError:  # A function written in C may not tell its arguments.
+        return found  # type: ignore[no-any-return]
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise InputError(
+            f"{where}: found the arguments {signature}, expected ({', '.join(arguments)})"
+        ) from None
+    return found  # type: ignore[no-any-return]
+
+
+def described(error: BaseException) -> str:
+    """Describe an exception of the user's code in one line: its type, its text, and the line that raised it."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    return (
+        f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else text
+    )

@@ -1,0 +1,278 @@
+"""A search tells the same truth in each of its outputs, also if it did not come to its end.
+
+Here pytest runs in another process against the toy, with mistakes in the user's own code or with folders that can't be written.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphquake.harness.errors import EXIT_BROKEN, InputError
+from graphquake.harness.promises.builtin import judge
+from graphquake.harness.spec.graph import load_graph
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.finding import Finding
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.rounds import Rounds
+from graphquake.machines.frontends.cli import main
+from graphquake.machines.reports.summary import GraphSummary, properties, write
+from graphquake.machines.runners.run_log import RunLog
+from graphquake.machines.sessions.search import search
+
+from support.child_pytest import run
+from support.made import Made, plan_of
+from support.searched import PAIR, QUICK
+from support.sim_runner import Bug, SimRunner
+from support.toys import toy_file
+
+PROMISES = '''
+from graphquake import violation_in
+
+def raises(history, up):
+    """No request is slow."""
+    return [1 / 0]
+
+def yields_text(history, up):
+    yield "slow"
+
+def returns_none(history, up):
+    pass
+
+def misnamed(history, up):
+    yield violation_in(history, "other", "slow", 1.0, "a request was slow")
+
+def one_argument(history):
+    return []
+
+def slow(history, up):
+    """No request takes a minute."""
+    return []
+
+def breaks(history, up):
+    """Nothing is ever steady."""
+    at_s = history.phase_began_s("steady")
+    if at_s is not None:
+        yield violation_in(history, "breaks", "steady", at_s, "it was steady")
+
+def right(prompt, max_tokens):
+    raise KeyError(max_tokens)
+
+def other(prompt, max_tokens):
+    return None
+'''
+SEARCH = ("--chaos-graph", "toy.toml", "--chaos-budget", "2runs", "--hypothesis-seed", "1")
+
+
+def project(folder: Path, **changes: str) -> Path:
+    """Write a project whose promises stand beside its graph file."""
+    toy_file(folder, children="{}", **changes)
+    (folder / "mine.py").write_text(PROMISES)
+    return folder
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    """Read a project's summary, and assert that JSON and Markdown agree."""
+    results = folder / ".graphquake"
+    data = json.loads((results / "summary.json").read_text())
+    graph: dict[str, Any] = data["graphs"][0]
+    assert (data["verdict"], data["exit_status"]) == (graph["verdict"], graph["exit_status"])
+    assert f"\n{graph['verdict']}" in (results / "summary.md").read_text()
+    return graph
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        ("raises", "mine:raises raised ZeroDivisionError: division by zero (mine.py, line 6), in a run of"),
+        ("yields_text", "mine:yields_text yielded 'slow', expected a Violation: use violation_in"),
+        ("returns_none", "mine:returns_none raised TypeError: 'NoneType' object is not iterable"),
+        ("misnamed", 'mine:misnamed yielded a violation of "other", expected "misnamed"'),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_promise_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, text: str
+) -> None:
+    """The error names the promise, the cause and the plan."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    project(tmp_path, more=f'extra = ["mine:{function}"]')
+    history = Made(load_graph(str(tmp_path / "toy.toml")), plan_of("kill worker 0")).history()
+    with pytest.raises(InputError, match=re.escape(text)):
+        judge(history)
+
+
+def test_a_mistake_in_a_promise_ends_the_search(tmp_path: Path) -> None:
+    """The error is one line. All outputs say that the search proved nothing."""
+    folder = project(tmp_path, more='extra = ["mine:raises"]')
+    text = "mine:raises raised ZeroDivisionError"
+    status, out = run(folder, *SEARCH)
+    assert status == 2, out
+    assert text in out.replace("\n", " ")
+    assert "Flaky" not in out
+    assert "Traceback" not in out
+    graph = summary_of(folder)
+    assert (graph["verdict"], graph["exit_status"]) == ("proved nothing", 3)
+    assert text in graph["error"]
+    assert "proved nothing: ended by an error" in out
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"more": 'extra = ["mine:one_argument"]'}, "mine:one_argument: found the arguments (history), expected (history, up)"),
+        ({"more": 'extra = ["mine:nothing"]'}, "has no attribute 'nothing'"),
+        ({"more": 'extra = ["nowhere:slow"]'}, "nowhere:slow: No module named 'nowhere'; looked in"),
+        ({"more": 'extra = ["mine:slow", "mine:slow"]'}, 'found more than one promise with the name "slow"'),
+    ],
+)  # fmt: skip
+def test_a_promise_that_cannot_be_called_is_found_by_a_dry_run(
+    tmp_path: Path, changes: dict[str, str], text: str
+) -> None:
+    """An import, a name or arguments that are wrong are found before anything is started, also by a dry run."""
+    folder = project(tmp_path, **changes)
+    status, out = run(folder, *SEARCH, "--chaos-dry-run")
+    assert (status, text in out.replace("\n", " ")) == (2, True), out
+    assert not (folder / ".graphquake").exists()
+
+
+def test_own_functions_are_found_beside_the_graph_file(tmp_path: Path) -> None:
+    """A promise beside the graph file is judged and named, whatever the working folder is."""
+    folder = project(tmp_path, more='extra = ["mine:slow"]')
+    (folder / "elsewhere").mkdir()
+    status, out = run(
+        folder / "elsewhere", "--chaos-graph", "../toy.toml", "--chaos-budget", "1runs",
+        "--hypothesis-seed", "1", "--chaos-keep-failed",
+    )  # fmt: skip
+    assert status == 0, out
+    page = next((folder / "elsewhere/.graphquake/toy/runs").glob("*/run.html")).read_text()
+    assert "<th>slow</th><td>kept</td>" in page
+
+
+def test_a_trial_that_breaks_a_promise_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`try` ends with status 1 if the graph breaks a promise without any fault. It lists the user's own promises, too."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.chdir(project(tmp_path, more='extra = ["mine:breaks"]'))
+    assert main(["try", "toy.toml"]) == EXIT_BROKEN
+    out = capsys.readouterr().out
+    assert "breaks: Nothing is ever steady." in out
+    assert "breaks / steady: it was steady" in out
+
+
+@pytest.mark.parametrize(
+    ("oracle", "text"),
+    [
+        ("right", "raised KeyError: 16 (mine.py, line 31)"),
+        ("other", "returned NoneType, expected str, the right answer"),
+    ],
+)
+def test_a_mistake_in_an_oracle_is_one_error(tmp_path: Path, oracle: str, text: str) -> None:
+    """An oracle that raises, or that returns no text, ends the session with one line."""
+    folder = project(tmp_path)
+    file = folder / "toy.toml"
+    file.write_text(file.read_text().replace("support.toy:expected", f"mine:{oracle}"))
+    status, out = run(folder, *SEARCH)
+    assert (status, text in out.replace("\n", " ")) == (2, True), out
+    assert "Traceback" not in out
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize("option", ["--chaos-results-dir", "--chaos-corpus", "--chaos-report-dir"])
+def test_folders_are_tried_before_anything_starts(tmp_path: Path, option: str) -> None:
+    """A folder that can't be written ends the session at once, with a line that names its option."""
+    folder = project(tmp_path)
+    (folder / "file").touch()
+    status, out = run(folder, *SEARCH, option, "file/inside")
+    assert (status, f"{option}: cannot write to" in out.replace("\n", " ")) == (2, True), out
+    assert not (folder / ".graphquake" / "toy" / "runs").exists()
+
+
+@pytest.mark.simulated
+def test_a_finding_that_cannot_be_saved_is_reported_first(tmp_path: Path) -> None:
+    """If the case can't be written, the finding is reported and counts. Then the search ends with the error."""
+
+    class FullDisk(Corpus):
+        def save(self, case: object) -> Path:
+            del case
+            raise OSError(28, "No space left on device", str(self.folder))
+
+    shown: list[Finding] = []
+    pipeline = FindingPipeline(
+        SimRunner([Bug(PAIR, "wrong tokens")]), FullDisk(tmp_path / "cases"), RunLog(),
+        results_dir=tmp_path / "results", on_finding=shown.append,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="could not be saved: No space left on device"):
+        search(Rounds(pipeline), 1, findings_max=1, config=QUICK)
+    assert [one.case.status for one in shown] == ["open"]
+    assert pipeline.findings == shown
+    assert shown[0].counts
+
+
+# ------------------------------------------------------------------------------------------------ one verdict, five outputs
+
+
+def _clean(_: GraphSummary) -> None:
+    pass
+
+
+def _crashed(summary: GraphSummary) -> None:
+    summary.error = "crashed: OSError: no memory"
+
+
+def _interrupted(summary: GraphSummary) -> None:
+    summary.error = "interrupted"
+
+
+def _no_valid_run(summary: GraphSummary) -> None:
+    summary.live = {"invalid": 4}
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize(
+    ("happens", "status", "line"),
+    [
+        (_clean, 0, "kept: nothing new"),
+        (_crashed, 3, "proved nothing: crashed: OSError: no memory"),
+        (_interrupted, 3, "proved nothing: interrupted"),
+        (_no_valid_run, 3, "proved nothing"),
+    ],
+)
+def test_all_outputs_tell_one_verdict(
+    tmp_path: Path, happens: Callable[[GraphSummary], None], status: int, line: str
+) -> None:
+    """Terminal, JSON, Markdown, JUnit and exit status agree on the verdict and its reason."""
+    summary = GraphSummary("toy", 1, live={"kept": 3})
+    happens(summary)
+    write([summary], tmp_path)
+    data = json.loads((tmp_path / "summary.json").read_text())
+    word = line.partition(":")[0]
+    assert summary.exit_status == data["exit_status"] == data["graphs"][0]["exit_status"] == status
+    assert data["verdict"] == data["graphs"][0]["verdict"] == word
+    assert ("verdict", word) in properties(summary)
+    assert summary.text().splitlines()[-1] == line
+    assert f"\n{line}\n" in (tmp_path / "summary.md").read_text()
+
+
+def test_ctrl_c_is_in_every_output(tmp_path: Path) -> None:
+    """A search that its user interrupts did not prove anything, whatever it had seen."""
+    folder = project(tmp_path)
+    (folder / "conftest.py").write_text(
+        "import os, signal, threading\n"
+        "threading.Timer(6, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+    )
+    status, out = run(folder, "--chaos-graph", "toy.toml", "--chaos-budget", "5m")
+    assert status == 2, out
+    graph = summary_of(folder)
+    assert (graph["verdict"], graph["error"]) == ("proved nothing", "interrupted")
+    assert "proved nothing: interrupted" in out
