@@ -129,7 +129,13 @@ def test_a_plan_that_is_not_possible(
 
 def test_a_plan_that_is_not_there(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A plan file that cannot be read is an error in the operating system's words."""
-    assert said(capsys, "run", "no.plan", "--graph", graph) == "no.plan: No such file or directory"
+    for plan in ("no.plan", "kill_server", ""):
+        assert said(capsys, "run", plan, "--graph", graph) == (
+            f'"{plan}": found neither a file nor a step, expected a plan file or steps such as "kill worker 0; wait 1 s"'
+        )
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "kill server 0", "--graph", graph, "--graph", "reference"])
+    assert "argument --graph: found it twice, expected it once" in capsys.readouterr().err
 
 
 def test_a_damaged_case_and_one_of_a_newer_schema(

@@ -188,6 +188,34 @@ def test_a_mistake_in_an_oracle_is_one_error(tmp_path: Path, oracle: str, text: 
 
 
 @pytest.mark.simulated
+@pytest.mark.parametrize(
+    ("step", "text"),
+    [
+        ("Kill('worker', 7)", 'a rule added "kill worker 7", which is impossible now: '),
+        ("Respawn('front', 0)", 'a rule added "respawn front 0", which is impossible now: front 0 lives'),
+        ("'kill worker 0'", "a rule added 'kill worker 0', expected a step such as Kill"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_adds_an_impossible_step_is_one_error(
+    tmp_path: Path, step: str, text: str
+) -> None:
+    """The error names the machine, the step and the reason. Nothing is started, and a dry run finds it, too."""
+    folder = project(tmp_path)
+    (folder / "test_own.py").write_text(
+        "from hypothesis.stateful import rule\n"
+        "from graphquake import PlanMachine, chaos\n"
+        "from graphquake.harness.spec.plan import Kill, Respawn\n"
+        "class Mine(PlanMachine):\n"
+        f"    @rule()\n    def odd(self):\n        self.add({step})\n"
+        "TestMine = chaos('toy.toml', machine=Mine)\n"
+    )
+    for more in ((), ("--chaos-dry-run",)):
+        status, out = run(folder, "--chaos", "test_own.py", *SEARCH[2:], *more)
+        assert (status, f"Mine: {text}" in out.replace("\n", " ")) == (2, True), out
+        assert "Traceback" not in out
+
+
+@pytest.mark.simulated
 @pytest.mark.parametrize("option", ["--chaos-results-dir", "--chaos-corpus", "--chaos-report-dir"])
 def test_folders_are_tried_before_anything_starts(tmp_path: Path, option: str) -> None:
     """A folder that can't be written ends the session at once, with a line that names its option."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -18,13 +18,19 @@ from graphquake.harness.targets.target import Leak, View
 SAID_MAX: Final = 160
 
 
-def unlisted_text(spec: GraphSpec, within_s: float, lists: Sequence[View]) -> str:
+def unlisted_text(
+    spec: GraphSpec,
+    within_s: float,
+    lists: Sequence[View],
+    read: Mapping[Replica, str] | None = None,
+) -> str:
     """Return the error text about a graph in which every replica is ready, but lists are too short.
 
     Args:
         spec: the graph.
         within_s: the time for which the harness waited for complete lists, in seconds.
         lists: the views of the kind `listing`.
+        read: the URL of each list, and the text that was read there.
     """
     short = [one for one in lists if one.says < one.holds] or lists
     said = ", ".join(
@@ -34,7 +40,10 @@ def unlisted_text(spec: GraphSpec, within_s: float, lists: Sequence[View]) -> st
         for one in short
     )
     keys = " and ".join(dict.fromkeys(f"roles.{one.observer.role}.listed" for one in short))
-    return f"{spec.path.name}: after {within_s:g} s, {said}. Check {keys}."
+    texts = "".join(
+        f" {one.observer}: {read[one.observer]}." for one in short if read and one.observer in read
+    )
+    return f"{spec.path.name}: after {within_s:g} s, {said}. Check {keys}.{texts}"
 
 
 class Introspector:
@@ -43,12 +52,16 @@ class Introspector:
     Args:
         layout: the replicas and their addresses.
         prober: sends the GET requests.
+
+    Attributes:
+        read: for each replica that keeps a list, the URL of the list, the text that was read there last, and the expression that counts.
     """
 
     def __init__(self, layout: Layout, prober: Prober) -> None:
         self._layout = layout
         self._spec = layout.spec
         self._prober = prober
+        self.read: dict[Replica, str] = {}
 
     def beside_paths(self) -> list[ReplicaState]:
         """Return replicas that no request passes through, e.g. a registry. While one of them is down, others may not learn of changes."""
@@ -108,7 +121,11 @@ class Introspector:
     async def _listing(self, replica: ReplicaState) -> View:
         listed = replica.role.listed
         assert listed is not None
-        answer = await self._prober.get(self._layout.fill(replica, listed.get))
+        url = self._layout.fill(replica, listed.get)
+        answer = await self._prober.get(url)
+        self.read[replica.name] = (
+            f"{url} gave {answer.text[:SAID_MAX]!r}, and item is {listed.item!r}"
+        )
         count = len(re.findall(listed.item, answer.text)) if answer.status else -1
         holds = sum(one.works for role in listed.roles for one in self._layout.of_role(role))
         return View(replica.name, "listing", count, holds)

@@ -127,7 +127,8 @@ class Supervisor:
         await asyncio.gather(*map(self._spawn, self._replicas.values()))
         await asyncio.gather(*map(self._first_ready, self._replicas.values()))
         if not await self.wait_ready(LISTED_WITHIN_S):
-            raise GraphError(unlisted_text(self.spec, LISTED_WITHIN_S, await self._ask.listings()))
+            lists = await self._ask.listings()
+            raise GraphError(unlisted_text(self.spec, LISTED_WITHIN_S, lists, self._ask.read))
 
     async def _first_ready(self, replica: ReplicaState) -> None:
         """Wait until a replica that was just started is ready.

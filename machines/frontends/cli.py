@@ -41,10 +41,16 @@ from graphquake.machines.frontends.cli_cases import (
     replay_cases,
     replay_options,
 )
-from graphquake.machines.frontends.cli_options import add_budget, add_results_dir, budget_of
+from graphquake.machines.frontends.cli_options import (
+    Once,
+    add_budget,
+    add_results_dir,
+    budget_of,
+)
 from graphquake.machines.frontends.demo import add_options as add_demo_options
 from graphquake.machines.frontends.demo import demo
 from graphquake.machines.frontends.try_command import trial
+from graphquake.machines.reports.finding_text import counted
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.live_runner import LiveRunner
@@ -106,7 +112,9 @@ def _run_options(command: argparse.ArgumentParser) -> None:
         metavar="PLAN",
         help="a file (JSON, or one step a line), or steps divided by semicolons, or - for standard input",
     )
-    command.add_argument("--graph", required=True, metavar="NAME|FILE", help=f"{GRAPH} (required)")
+    command.add_argument(
+        "--graph", required=True, action=Once, metavar="NAME|FILE", help=f"{GRAPH} (required)"
+    )
     command.add_argument("--runs", type=int, default=1, metavar="N", help="the number of runs (1)")
     _add_share_gpus(command)
     command.add_argument("--json", action="store_true", help="verdicts and violations as JSON")
@@ -168,6 +176,10 @@ def _read_plan_argument(name: str) -> tuple[str, Plan]:
         return "plan", read_plan("plan", name.replace(";", "\n"))
     try:
         return name, read_plan(name, Path(name).read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(
+            f'"{name}": found neither a file nor a step, expected a plan file or steps such as "kill worker 0; wait 1 s"'
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
 
@@ -247,8 +259,13 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
 
 def _run_text(number: int, outcome: RunResult) -> str:
     verdict = outcome.verdict
-    weak = " (weak: mostly outage)" if verdict.weak else ""
-    head = f"run {number}: {verdict.kind}{weak}, {outcome.live_s:.1f} s, {outcome.folder}"
+    parts: list[str] = [verdict.kind]
+    if verdict.weak:
+        parts[0] += " (weak: less than a quarter of the requests could be judged)"
+    failed = sum(request.failed for request in outcome.history.requests)
+    if failed and verdict.kind == "kept":
+        parts.append(f"{counted(failed, 'failed request')} excused")
+    head = f"run {number}: {', '.join(parts)}, {outcome.live_s:.1f} s, {outcome.folder}"
     return "\n".join([head, *_verdict_lines(verdict)])
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from graphquake.harness.errors import InputError
 from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
+
+
+class Once(Action):
+    """An option that may be given only once. Without this, the last one would count, and the others would be lost."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Store the value, unless there is one already."""
+        if getattr(namespace, self.dest) != self.default:
+            parser.error(f"argument {option}: found it twice, expected it once")
+        setattr(namespace, self.dest, values)
 
 
 def add_results_dir(command: ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from graphquake.harness.errors import InputError
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
@@ -149,7 +150,19 @@ class PlanMachine(RuleBasedStateMachine):
         return step.possible(self.model) is None
 
     def add(self, step: Step) -> None:
-        """Append a step to the plan, and update the model."""
+        """Append a step to the plan, and update the model.
+
+        Raises:
+            InputError: if the step is not a step, or is impossible now. Only a rule of the user can do that.
+        """
+        if not isinstance(step, Step):
+            raise InputError(
+                f"{type(self).__name__}: a rule added {step!r}, expected a step such as Kill"
+            )
+        if why := step.possible(self.model):
+            raise InputError(
+                f'{type(self).__name__}: a rule added "{step}", which is impossible now: {why}. Ask self.can(step) first.'
+            )
         self.steps.append(step)
         self.model = step.after(self.model)
 
