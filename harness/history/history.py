@@ -80,8 +80,8 @@ class History:
     def undisturbed_s(self) -> float | None:
         """Return the end of the undisturbed period, in seconds, or None if the plan has not begun.
 
-        This is the time at which the first step that is not a wait began. If no such step has ended, it is the time at which heal began.
-        Before heal, it is the time at which the plan began.
+        A step is recorded when it ends. This is the begin of the first recorded step that is not a wait. If none is recorded, it is the
+        begin of heal. If heal has not begun either, it is the begin of the plan.
         """
         begun = (s.begun_s for s in self.of(StepDone) if not s.waits)
         healed_s = self.phase_began_s("heal")

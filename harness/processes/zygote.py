@@ -30,7 +30,7 @@ _PR_SET_NAME: Final = 15
 
 
 def main() -> None:
-    """Import the modules. Then fork one process for each order, until the guard is gone."""
+    """Import the modules. Then fork one process each time the guard process asks for one, until the guard has ended."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_NAME, NAME.encode(), 0, 0, 0)
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

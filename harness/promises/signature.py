@@ -42,7 +42,7 @@ def family_of(what: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Signature:
-    """The promise, the class of failure and the path of a violation. Signatures are equal if their families are equal.
+    """The promise, the class of failure and the path of a violation. Two are equal if promise, family of the class and path are.
 
     Attributes:
         promise: the name of the promise.

@@ -332,7 +332,7 @@ class Engine:
         return [await control.receive() for control in self._controls]
 
     def _drop(self, sequence: Decoding) -> None:
-        """Take a sequence out of the batch or the queue, and free its slot. Safe to call twice."""
+        """Take a sequence out of the batch or the queue, and free its place in the batch. Safe to call twice."""
         if sequence in self._batch:
             self._batch.remove(sequence)
             self._free.append(sequence.slot)

@@ -22,6 +22,8 @@ BUILT_IN_PROMISES: Final = (
 class Promises:
     """The promises that a graph makes, and their bounds.
 
+    The steady phase of a run begins when the graph has recovered, and lasts until the load ends.
+
     Attributes:
         made: the names of the built-in promises that are judged.
         stall_s: `ends`: the time for which a request may get no byte while a path is up, in seconds.
@@ -30,13 +32,13 @@ class Promises:
         in_flight: `error_window`: `must survive` or `may fail`: the rule for requests that are in flight when a fault begins.
         first_ok_s: `recovery`: R1, the time from heal to the first success, in seconds.
         all_ok_s: `recovery`: R2, the time from heal after which no request may fail, in seconds.
-        success: `throughput`: the least share of the requests of the steady phase that the graph does not shed, 0 to 1.
-        goodput: `throughput`: in the steady phase, the least ratio of requests that end to requests that begin, 0 to 1.
+        success: `throughput`: the graph may shed at most 1 minus this share of the requests in the steady phase, 0 to 1.
+        goodput: `throughput`: the number of requests that must end for each one that begins in the steady phase, 0 to 1.
         slower: `throughput`: the largest ratio of the p90 latency in the steady phase to the p90 latency before the first disturbance.
         agree_s: `views_agree`: the longest time for which a list or a readiness probe may be wrong, in seconds (`within_s` in the file).
         grace_s: `no_leak`: the time after the end of the load in which every leak must disappear, in seconds.
         gauges: `no_leak`: the names of Prometheus gauges that must be 0 after the load.
-        extra: the user's own promises, each a function as `module:name`.
+        extra: the user's own promises, each a function as `module:function`.
         from_file: the bounds that the file sets, as `promise.key`. All other bounds are defaults.
     """
 

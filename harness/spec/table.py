@@ -197,7 +197,7 @@ class Table:
         return found
 
     def name_texts(self, key: str) -> dict[str, str]:
-        """Return the value of a key: strings by name. Empty if the key is absent."""
+        """Return the value of a key, a table that maps names to texts. Return an empty dict if the key is absent."""
         outer = self.table(key)
         return {name: outer.text(name) for name in outer}
 

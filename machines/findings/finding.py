@@ -90,9 +90,10 @@ def _control(shrunk: Shrunk) -> Control | None:
 
 
 def with_past(case: Case, corpus: Corpus) -> Case:
-    """The case, with `why` and `observed` of an older case of the same plan and signature added to its own.
+    """Return a new case with the `why` and `observed` of an older case added, if the corpus has one of the same plan and signature.
 
-    An older case of the same plan with another signature is another bug. It stays as it is, and the new case gets another id.
+    An older case of the same plan with another signature is another bug. It stays as it is, and the new case gets another id, because an
+    id follows from the plan.
     """
     past = next((one for one in corpus if one.id == case.id), None)
     if past is not None and not past.names(case.signature):

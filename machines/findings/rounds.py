@@ -98,7 +98,7 @@ class Rounds:
             self._finish(self._begun.popleft())
 
     def _take(self, plan: Plan) -> None:
-        """Begin to run a plan if it is worth a run. If all slots are taken, wait for the oldest run and take its result."""
+        """Begin to run a plan, unless `_why_not` has a reason. If all slots are taken then, wait for the oldest run and take its result."""
         if (reason := self._why_not(plan)) is not None:
             self.log.draw(plan, reason)
             return

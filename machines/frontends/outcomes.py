@@ -1,6 +1,6 @@
 """The end of a search or a scenario in pytest.
 
-An input error ends the session, a finding fails a test, and a search without proof is an error.
+An input error ends the session, a finding fails a test, and a search that proved nothing is an error.
 
 The always-loaded plugin imports this module, so it imports only pytest.
 """

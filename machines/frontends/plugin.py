@@ -224,7 +224,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_runtest_makereport(
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Report the text of a finding or of a search without proof. A traceback through graphquake would hide that text."""
+    """Report the text of a finding, or of a search that proved nothing. A traceback through graphquake would hide that text."""
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, Findings | ProvedNothing):
         report.longrepr = str(call.excinfo.value)

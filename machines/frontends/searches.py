@@ -53,7 +53,7 @@ class ChaosItem(pytest.Item):
         self.add_marker("chaos")
 
     def setup(self) -> None:
-        """Run the search. Pytest reports an exception in `setup` as an error. A search without proof must be an error, not a failure."""
+        """Run the search. Pytest reports an exception in `setup` as an error, which a search that proved nothing must be, not a failure."""
         try:
             run_graph(self, self.spec, shard=self.shard)
         except Findings as found:
@@ -154,7 +154,7 @@ def chaos_class(graph: str, promises: tuple[str, ...], machine: type[PlanMachine
 
         @pytest.fixture
         def found(self, request: pytest.FixtureRequest) -> Findings | None:
-            """The findings of the search. A search without proof is an error here, and not a failure of the test."""
+            """The findings of the search. A search that proved nothing is an error here, and not a failure of the test."""
             config = request.config
             if not asks_for_chaos(config):
                 pytest.skip("needs --chaos")

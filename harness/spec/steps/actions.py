@@ -83,7 +83,7 @@ class Actions(Protocol):
 
 
 class BurstLike(Protocol):
-    """The numbers of a burst of requests. The step `Burst` has these properties."""
+    """A burst of requests, as the load generator sees it: how many, over which time, how many leave. The step `Burst` is one."""
 
     @property
     def requests(self) -> int:

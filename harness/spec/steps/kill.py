@@ -67,7 +67,7 @@ class Kill(Aimed):
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """Draw a kill alone, a kill with a respawn, or a kill with a wait of more than `outage_shows_s` seconds."""
+        """Return the rules by which kills are drawn: a kill alone, a kill and a respawn, or a kill and a wait that lets the outage show."""
         return (
             Rule("kill", _kill, at=cls.at),
             Rule(
