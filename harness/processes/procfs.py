@@ -112,7 +112,7 @@ def send_signal(pid: int, number: signal.Signals, still: Callable[[], bool]) -> 
     Args:
         pid: the process.
         number: the signal.
-        still: returns true if the pid belongs to the right process. It is called when the pidfd is open.
+        still: returns true if the pid belongs to the right process. It is called after the pidfd was opened, before the signal.
     """
     with suppress(ProcessLookupError), opened(pid) as pidfd:
         if still():

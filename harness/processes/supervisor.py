@@ -56,7 +56,7 @@ _graphs = itertools.count(1)
 
 
 class Supervisor:
-    """A graph that was launched from its file: a `Target`. It is made by `launch`, and used only in the event loop of that call.
+    """A graph that was launched from its file: a `Target`. `launch` makes it. Use it only in the event loop in which `launch` was called.
 
     Attributes:
         spec: see `Target`.

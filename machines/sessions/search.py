@@ -126,7 +126,7 @@ def _take(rounds: Rounds, plan: Plan) -> None:
 def draw_plans(
     spec: GraphSpec, session_seed: int, count: int, base: type[PlanMachine] = PlanMachine
 ) -> list[Plan]:
-    """The first plans worth a run that a search with this seed would draw, without running any."""
+    """The first plans that a search with this seed would draw, without those that only wait or repeat. None is run."""
     drawn: list[Plan] = []
 
     def note(plan: Plan) -> None:
