@@ -30,7 +30,7 @@ class GraphError(GraphquakeError):
 
 @contextmanager
 def single_error() -> Iterator[None]:
-    """Raise the first `GraphquakeError` of an exception group by itself.
+    """Take the first `GraphquakeError` out of an exception group, and raise it alone.
 
     A task group wraps whatever its tasks raise. A user wants the one line. Other groups pass as they are.
     """

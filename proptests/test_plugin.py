@@ -239,7 +239,11 @@ def test_control_c(project: Path) -> None:
     assert process.returncode == 2, out
     assert "= graphquake =" in out
     assert "KeyboardInterrupt" in out
-    assert (project / ".graphquake" / "summary.json").exists()
+    # Whatever the runs had shown: a search that was interrupted proves nothing, in every output.
+    assert "proved nothing: interrupted" in out
+    summary = json.loads((project / ".graphquake" / "summary.json").read_text())
+    assert (summary["verdict"], summary["graphs"][0]["error"]) == ("proved nothing", "interrupted")
+    assert "proved nothing: interrupted" in (project / ".graphquake" / "summary.md").read_text()
 
 
 @pytest.mark.timeout(600)

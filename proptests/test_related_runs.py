@@ -28,7 +28,7 @@ COUNTED = Plan((Kill("decode", 0), Wait(0.5)))
         "longer waits alone do not reject if one run does",
         "more steps do not count where accidents are common",
         "more steps count once where two runs reject",
-        "a plan that it is no part of does not count",
+        "a plan that does not contain it does not count",
     ],
 )
 def test_kept_runs_of_related_plans_count_against_a_plan(

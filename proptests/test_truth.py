@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from graphquake.harness.clients.answers import find_oracle
 from graphquake.harness.errors import EXIT_BROKEN, InputError
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.builtin import judge, promises_of
 from graphquake.harness.spec.graph import load_graph
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import Finding
@@ -170,6 +171,24 @@ def test_a_trial_that_breaks_a_promise_fails(
     assert "breaks / steady: it was steady" in out
 
 
+@pytest.mark.simulated
+def test_modules_of_two_graphs_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second module with the name of the first is an error: it would be judged by the wrong code. Other folders hide no module."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (one := tmp_path / "one").mkdir()
+    (two := tmp_path / "two").mkdir()
+    for folder in (one, two):
+        project(folder, more='extra = ["mine:slow"]')
+    promises_of(load_graph(str(one / "toy.toml")))
+    with pytest.raises(InputError, match="rename one of them"):
+        promises_of(load_graph(str(two / "toy.toml")))
+    find_oracle(load_graph("reference"))
+    assert str(load_graph("reference").path.parent) not in sys.path
+
+
 @pytest.mark.parametrize(
     ("oracle", "text"),
     [
@@ -290,17 +309,3 @@ def test_all_outputs_tell_one_verdict(
     assert ("verdict", word) in properties(summary)
     assert summary.text().splitlines()[-1] == line
     assert f"\n{line}\n" in (tmp_path / "summary.md").read_text()
-
-
-def test_ctrl_c_is_in_every_output(tmp_path: Path) -> None:
-    """A search that its user interrupts did not prove anything, whatever it had seen."""
-    folder = project(tmp_path)
-    (folder / "conftest.py").write_text(
-        "import os, signal, threading\n"
-        "threading.Timer(6, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-    )
-    status, out = run(folder, "--chaos-graph", "toy.toml", "--chaos-budget", "5m")
-    assert status == 2, out
-    graph = summary_of(folder)
-    assert (graph["verdict"], graph["error"]) == ("proved nothing", "interrupted")
-    assert "proved nothing: interrupted" in out

@@ -60,16 +60,16 @@ def find_oracle(spec: GraphSpec) -> Oracle | None:
     right = import_function(spec.path, ORACLE_KEY, name, ("prompt", "max_tokens"))
 
     def oracle(prompt: str, max_tokens: int) -> str:
-        where = f"{spec.path.name}: {ORACLE_KEY}: {name}({prompt!r}, {max_tokens})"
         try:
             answer = right(prompt, max_tokens)
         except Exception as error:  # noqa: BLE001 - the user's function can raise anything
-            raise InputError(f"{where} raised {described(error)}") from None
-        if not isinstance(answer, str):
-            raise InputError(
-                f"{where} returned {type(answer).__name__}, expected str, the right answer"
-            )
-        return answer
+            fault = f"raised {described(error)}"
+        else:
+            if isinstance(answer, str):
+                return answer
+            fault = f"returned {type(answer).__name__}, expected str, the right answer"
+        call = f"{name}({prompt!r}, {max_tokens})"
+        raise InputError(f"{spec.path.name}: {ORACLE_KEY}: {call} {fault}")
 
     return oracle
 

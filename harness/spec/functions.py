@@ -31,16 +31,23 @@ def import_function(
         InputError: if it can't be imported, or can't be called with these arguments.
     """
     where = f"{file.name}: {key}: {name}"
-    folder = str(file.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    folder = file.resolve().parent
     module, _, function = name.partition(":")
+    beside = folder / f"{module.partition('.')[0]}.py"
+    # Only for a module that is there: other modules in that folder must not hide those of the same name elsewhere.
+    if (beside.is_file() or beside.with_suffix("").is_dir()) and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     try:
-        found = getattr(importlib.import_module(module), function)
+        imported = importlib.import_module(module)
+        found = getattr(imported, function)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{where}: {error}; looked in {folder}, then in Python's path") from None
     except Exception as error:  # noqa: BLE001 - the user's module can raise anything
         raise InputError(f"{where}: its import raised {described(error)}") from None
+    if beside.is_file() and Path(imported.__file__ or "").resolve() != beside:
+        raise InputError(
+            f"{where}: found the module {module} of {imported.__file__}, which was imported before {beside}; rename one of them"
+        )
     if not callable(found):
         raise InputError(f"{where}: found {type(found).__name__}, expected a function")
     try:
