@@ -28,8 +28,6 @@ from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.plan import Kill
 from graphquake.machines.cases.case import Case, Observed
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.cases.replay import Replay
-from graphquake.machines.frontends import cli_cases
 from graphquake.machines.frontends.cli import main
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.sessions import folders
@@ -193,42 +191,6 @@ def test_a_case_is_read_by_its_file_alone(graph: str, capsys: pytest.CaptureFixt
     assert "observed[0].broke: found 11, expected at most its 10 runs" in said(capsys, *args)
     path.write_bytes(b"\xff")
     assert "abc123.json: is damaged" in said(capsys, *args)
-
-
-def test_a_case_that_the_graph_cannot_do_any_more(
-    graph: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The replay of a case that the graph cannot do any more is invalid. It gives the reason, and does not start a graph."""
-    monkeypatch.setattr(LiveRunner, "run", NotImplemented)
-    Corpus(Path("regressions")).save(case_of(plan=plan_of("kill server 2")))
-    assert main(["replay", "abc123", "--graph", graph]) == EXIT_PROVED_NOTHING
-    why = 'plan step 1, "kill server 2": toy has server 0 and server 1'
-    assert capsys.readouterr().out.startswith(f"INVALID cannot be done any more: {why}\n")
-
-
-@pytest.mark.parametrize(
-    ("cases", "status"),
-    [
-        (["abc123"], EXIT_BROKEN),
-        (["abc123", "abc123"], EXIT_BROKEN),
-        (["abc123", "regressions/abc123.json"], EXIT_BROKEN),
-        (["--all"], EXIT_KEPT),
-        (["abc123", "abc124"], EXIT_KEPT),
-    ],
-)
-def test_the_exit_status_for_known_cases_that_still_break(
-    graph: str, monkeypatch: pytest.MonkeyPatch, cases: list[str], status: int
-) -> None:
-    """A known case that reproduces ends the replay with 1 only if it is the only case named. A case named twice is one case."""
-    monkeypatch.setattr(
-        cli_cases,
-        "replay",
-        lambda case, *_, **__: Replay(case, "REPRODUCED", 1, 1, 0, (), (), None),
-    )
-    corpus = Corpus(Path("regressions"))
-    for name in {"abc123", *cases} & {"abc123", "abc124"}:
-        corpus.save(case_of(id=name))
-    assert main(["replay", *cases, "--graph", graph]) == status
 
 
 def test_a_budget_without_room_for_a_run(graph: str, capsys: pytest.CaptureFixture[str]) -> None:

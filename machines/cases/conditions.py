@@ -21,6 +21,8 @@ Value: TypeAlias = float | int | str | tuple[str, ...] | tuple[int, ...]
 LEASE: Final = "lease_s"
 # `from_file` only tells the reader of a finding which bounds the graph file sets. The model's name is part of the graph's commands.
 _NOT_KEPT: Final = ("from_file", "model")
+# A promise that a graph file switches off, and one that it makes.
+_ON: Final = ("off", "on")
 
 
 def _kinds(owner: type) -> dict[str, object]:
@@ -83,6 +85,43 @@ def under(spec: GraphSpec, bounds: Mapping[str, Value], load: Mapping[str, Value
         promises=promises,
         load=replace(spec.load, **of_load),
     )
+
+
+def changes(
+    spec: GraphSpec, bounds: Mapping[str, Value], load: Mapping[str, Value]
+) -> tuple[str, ...]:
+    """Each of these bounds, and each value of this load, that the graph file now sets to another value, with both values.
+
+    For example `promises.ends.stall_s = 5 (case: 3)`. Keys are named as in a graph file.
+    """
+    before, now = {**bounds, **load}, bounds_of(spec) | load_of(spec)
+    found = [
+        f"{_key_of(name)} = {_shown(now[name])} (case: {_shown(value)})"
+        for name, value in before.items()
+        if name != "made" and now[name] != value
+    ]
+    for promise in BUILT_IN_PROMISES if "made" in before else ():
+        was, is_now = promise in _texts(before["made"]), promise in spec.promises.made
+        if was != is_now:
+            found.append(f"promises.{promise} is {_ON[is_now]} (case: {_ON[was]})")
+    return tuple(found)
+
+
+def _texts(value: Value) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _key_of(name: str) -> str:
+    """The key in a graph file that sets a bound or a value of the load."""
+    if name in LOAD:
+        return f"load.{name}"
+    return name if name == LEASE else ".".join(("promises", *_KEYS.get(name, (name,))))
+
+
+def _shown(value: Value) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _promises_table(promises: Promises) -> dict[str, object]:

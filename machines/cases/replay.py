@@ -1,14 +1,16 @@
 """Replays a case, to see whether its bug is still there.
 
-A replay runs the case's plan on fresh graphs, under the case's own bounds and load. It ends with the first run that shows the case's
-signature, or when `runs_needed` valid runs did not show it. The second end means, with a confidence of 95%, that the plan now breaks its
-promise in a smaller share of runs than before. The meaning of the result depends on the status of the case (see `meaning_of`).
+A replay runs the case's plan on fresh graphs. The runs have the case's own bounds and load, or those of the graph file. It ends with the
+first run that shows the case's signature, or when `runs_needed` valid runs did not show it. The second end means, with a confidence of
+95%, that the plan now breaks its promise in a smaller share of runs than before. The meaning of the result depends on the status of the
+case (see `meaning_of`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.clients.answers import find_oracle
@@ -19,6 +21,7 @@ from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.machines.cases.case import Case, Observed
+from graphquake.machines.cases.conditions import changes
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import Runner, RunResult
@@ -44,6 +47,8 @@ class Replay:
         differs: each version that has changed since the last entry of the case's `observed`, and the host if it has changed, as text.
         shown: the last run that showed the case's signature. If none did, it is the first run, or None without a run.
         why: the reason why the graph can't run the plan any more. Empty if it can.
+        changed: each bound and each value of the load that the graph file now sets otherwise than the case.
+        today: true if the runs had the bounds and the load of the graph file, false if they had those of the case.
     """
 
     case: Case
@@ -55,6 +60,8 @@ class Replay:
     differs: tuple[str, ...]
     shown: RunResult | None
     why: str = ""
+    changed: tuple[str, ...] = ()
+    today: bool = False
 
     @property
     def line(self) -> str:
@@ -69,6 +76,15 @@ class Replay:
             rate = f"the rate is still at least {self.case.rate:.0%}"
             return f"NOT REPRODUCED {count} ({sure:.0%} sure, if {rate})"
         return f"{self.word} {count}" + (", budget" if self.word == "UNDECIDED" else "")
+
+    @property
+    def conditions(self) -> str:
+        """The bounds and the load of the runs in one line, and where the graph file and the case differ."""
+        whose = "the graph file's" if self.today else "the case's own"
+        if not self.changed:
+            return f"{whose}; the graph file and the case agree"
+        hint = "" if self.today else "; --today uses the graph file's"
+        return f"{whose}; the graph file now says {', '.join(self.changed)}{hint}"
 
     def observed(self, on: str, host: Host) -> Observed:
         """The entry that a recorded replay adds to its case.
@@ -92,6 +108,8 @@ def impossible(case: Case, spec: GraphSpec) -> str:
     """
     try:
         check_plan(spec, case.plan, "cannot be done any more")
+        if case.promise not in spec.promises.names:
+            return f"{spec.path.name}: promises: {case.promise} is switched off, so it cannot be broken"
         # A case names its own promises and oracle. Their code may have moved since the case was saved.
         promises_of(spec)
         find_oracle(spec)
@@ -100,18 +118,29 @@ def impossible(case: Case, spec: GraphSpec) -> str:
     return ""
 
 
-def replay(case: Case, runner: Runner, journal: RunLog, *, runs: int | None = None) -> Replay:
+def replay(
+    case: Case,
+    runner: Runner,
+    journal: RunLog,
+    *,
+    runs: int | None = None,
+    spec: GraphSpec | None = None,
+) -> Replay:
     """Run a case's plan until the result is clear.
 
     Args:
         case: the case.
-        runner: runs plans under the case's own bounds and load (see `Case.as_in`).
+        runner: runs plans under the case's own bounds and load (see `Case.as_in`), or under those of the graph file.
         journal: the log that takes a line for each run.
         runs: the number of valid runs. If None, the replay ends at the first run that shows the case's signature, and makes at most
             `runs_needed` valid runs.
+        spec: the graph as its file describes it now. If None, the file is taken to agree with the case.
     """
+    changed = changes(spec, case.bounds, case.load) if spec else ()
+    today = spec is not None and runner.spec is spec
+    done = partial(Replay, case, differs=_differs(case, runner.host), changed=changed, today=today)
     if why := impossible(case, runner.spec):
-        return Replay(case, "INVALID", 0, 0, 0, (), _differs(case, runner.host), None, why)
+        return done("INVALID", 0, 0, 0, (), shown=None, why=why)
     broke = kept = invalid = 0
     others: Counter[Signature] = Counter()
     shown: RunResult | None = None
@@ -135,9 +164,7 @@ def replay(case: Case, runner: Runner, journal: RunLog, *, runs: int | None = No
         else:
             runner.discard(outcome)
     word = _word(broke, kept, needed, spent=spent)
-    return Replay(
-        case, word, broke, broke + kept, invalid, tuple(others), _differs(case, runner.host), shown
-    )
+    return done(word, broke, broke + kept, invalid, tuple(others), shown=shown)
 
 
 def _what(outcome: RunResult) -> str:

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from graphquake.harness.errors import (
     EXIT_PROVED_NOTHING,
     InputError,
 )
+from graphquake.harness.history.host import Host
 from graphquake.harness.spec.graph import GraphSpec, built_in_graphs, load_graph
 from graphquake.harness.spec.table import one_of
 from graphquake.machines.cases.case import Case, Status
@@ -31,9 +32,16 @@ from graphquake.machines.frontends.cli_options import (
 )
 from graphquake.machines.reports.finding_text import table
 from graphquake.machines.reports.reporter import Reporter
+from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.sessions.folders import corpus_folder, open_corpus, results_folder
+from graphquake.machines.sessions.folders import (
+    check_writable,
+    corpus_folder,
+    open_corpus,
+    results_folder,
+    save_case,
+)
 from graphquake.machines.sessions.session import check_machine, record
 
 RECORD_RUNS_MIN: Final = 5
@@ -55,6 +63,11 @@ def replay_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--runs", type=int, metavar="N", help="the number of runs (as many as a sure answer takes)"
+    )
+    command.add_argument(
+        "--today",
+        action="store_true",
+        help="use the bounds and the load of the graph file, not those of the case",
     )
     add_cases(command)
     command.add_argument(
@@ -178,6 +191,10 @@ def replay_cases(arguments: argparse.Namespace) -> int:
         raise InputError("replay: name cases (ids or files), or give --all")
     if arguments.runs is not None and arguments.runs < 1:
         raise InputError(f"--runs: found {arguments.runs}, expected at least 1")
+    if arguments.today and arguments.record:
+        raise InputError(
+            "replay: found --today and --record, expected one of them: the counts of a case belong to its own bounds and load"
+        )
     named = [_find(arguments, name) for name in arguments.case]
     for one in named:
         if one.spec is None:
@@ -199,33 +216,54 @@ def _distinct(found: list[_Found]) -> list[_Found]:
 
 
 def _replay_found(found: list[_Found], arguments: argparse.Namespace) -> list[Replay]:
-    done: list[Replay] = []
-    rows = []
-    reporter = Reporter(sys.stderr)
-    budget = budget_of(arguments)
-    for corpus, case, spec in found:
-        assert spec is not None
-        if arguments.dry_run:
+    if arguments.dry_run:
+        for _, case, _ in found:
             print(f"{case.id}  {case.graph['name']}  {case.plan.one_line()}")
-            continue
-        check_machine(spec)
-        journal = RunLog()
-        reporter.begin(spec.name, journal, budget)
-        folder = results_folder(arguments.results_dir, case.id, "replay")
-        enough = max(RECORD_RUNS_MIN, runs_needed(case)) if arguments.record else None
-        runs = arguments.runs or enough
-        with LiveRunner(case.as_in(spec), folder, budget, watch=reporter) as runner:
-            one = replay(case, runner, journal, runs=runs)
-            reporter.clear()
-            if arguments.record and one.runs:
-                record(corpus, one, runner.host)
-        done.append(one)
-        rows.append(_row_of(one))
-        if not arguments.all:
-            print(_one_text(one))
-    if arguments.all:
-        print("\n".join(table(rows)))
+        return []
+    for corpus, _, _ in found if arguments.record else ():
+        check_writable(corpus.folder, "replay --record")
+    done: list[Replay] = []
+    budget, reporter = budget_of(arguments), Reporter(sys.stderr)
+    try:
+        for one in found:
+            result, host = _replay_one(one, arguments, budget, reporter)
+            done.append(result)
+            if not arguments.all:
+                print(_one_text(result))
+            if arguments.record and result.runs:
+                record(one.corpus, result, host)
+    finally:
+        # What was seen is printed also if an error ends the command.
+        if arguments.all and done:
+            print("\n".join(_all_text(done, today=arguments.today)))
     return done
+
+
+def _replay_one(
+    found: _Found, arguments: argparse.Namespace, budget: Budget, reporter: Reporter
+) -> tuple[Replay, Host]:
+    """Replay one case, and return the result and the machine."""
+    _, case, spec = found
+    assert spec is not None
+    check_machine(spec)
+    journal = RunLog()
+    reporter.begin(spec.name, journal, budget)
+    folder = results_folder(arguments.results_dir, case.id, "replay")
+    enough = max(RECORD_RUNS_MIN, runs_needed(case)) if arguments.record else None
+    judged_by = spec if arguments.today else case.as_in(spec)
+    with LiveRunner(judged_by, folder, budget, watch=reporter) as runner:
+        one = replay(case, runner, journal, runs=arguments.runs or enough, spec=spec)
+        reporter.clear()
+        return one, runner.host
+
+
+def _all_text(done: list[Replay], *, today: bool) -> Iterator[str]:
+    yield from table(map(_row_of, done))
+    changed = [one for one in done if one.changed]
+    whose = "the graph file's" if today else "each case's own"
+    yield f"bounds and load: {whose}" + ("" if changed else "; the graph files and the cases agree")
+    for one in changed:
+        yield f"  {one.case.id}: the graph file now says {', '.join(one.changed)}"
 
 
 def _row_of(one: Replay) -> dict[str, str]:
@@ -251,7 +289,7 @@ def _says(one: Replay) -> str:
 
 
 def _one_text(one: Replay) -> str:
-    lines = [one.line]
+    lines = [one.line, f"bounds and load: {one.conditions}"]
     if one.differs:
         lines.append(f"differs: {', '.join(one.differs)}")
     lines += [f"also seen: {other}" for other in one.others]
@@ -281,6 +319,6 @@ def mark_case(arguments: argparse.Namespace) -> int:
     # The parser of arguments allows no other words.
     status = one_of(arguments.status, MARKS)
     assert status is not None
-    path = corpus.save(replace(case, status=status, why=why))
+    path = save_case(corpus, replace(case, status=status, why=why))
     print(f"{path}: {case.status} -> {status}")
     return EXIT_KEPT

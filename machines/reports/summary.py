@@ -164,7 +164,7 @@ class GraphSummary:
                 f"{self.hidden_text.get(case, case)}: in {count} runs; everything else was judged there",
             )
         for one in self.replays:
-            lines += row("case", f"{one.case.id} {meaning_of(one)[1]}: {one.line}{_differs(one)}")
+            lines += row("case", f"{one.case.id} {_case_text(one)}{_differs(one)}")
         for finding in self.findings:
             lines += row(
                 "FINDING" if finding.counts else finding.case.status, _finding_line(finding)
@@ -214,7 +214,7 @@ class GraphSummary:
             "error": self.error,
             "cases": [
                 {"id": r.case.id, "status": r.case.status, "word": r.word, "broke": r.broke,
-                 "runs": r.runs, "says": meaning_of(r)[1]}
+                 "runs": r.runs, "says": meaning_of(r)[1], "changed": list(r.changed)}
                 for r in self.replays
             ],
             "findings": [
@@ -236,8 +236,17 @@ def _finding_line(finding: Finding) -> str:
     return f"{case.id}  {case.promise}  {steps}  {rate}{where}"
 
 
+def _case_text(one: Replay) -> str:
+    """What a replay means for its case, and the counts behind it, unless the meaning is the same text."""
+    meaning = meaning_of(one)[1]
+    return one.line if meaning == one.line else f"{meaning}: {one.line}"
+
+
 def _differs(one: Replay) -> str:
-    return f"; differs: {', '.join(one.differs)}" if one.differs else ""
+    """The versions that changed since the case was seen, and the bounds and the load that the graph file now sets otherwise."""
+    differs = f"; differs: {', '.join(one.differs)}" if one.differs else ""
+    changed = f"; judged as the case, the graph file now says {', '.join(one.changed)}"
+    return differs + (changed if one.changed else "")
 
 
 def combined(summaries: list[GraphSummary]) -> int:

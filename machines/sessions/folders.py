@@ -9,6 +9,7 @@ from pathlib import Path
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.spec.graph import GraphSpec, built_in_graphs
+from graphquake.machines.cases.case import Case
 from graphquake.machines.cases.corpus import Corpus
 
 
@@ -71,6 +72,20 @@ def check_writable(folder: Path, option: str) -> None:
     except OSError as error:
         raise InputError(
             f"{option}: cannot write to {folder}: {there}: {error.strerror}; name a folder that you can write to"
+        ) from None
+
+
+def save_case(corpus: Corpus, case: Case) -> Path:
+    """Write a case into its folder, and return the path of its file.
+
+    Raises:
+        InputError: if it can't be written.
+    """
+    try:
+        return corpus.save(case)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or corpus.folder}: case {case.id} could not be saved: {error.strerror or error}"
         ) from None
 
 

@@ -42,6 +42,7 @@ from graphquake.machines.sessions.folders import (
     corpus_folder,
     open_corpus,
     results_folder,
+    save_case,
 )
 from graphquake.machines.sessions.search import draw_plans, search
 
@@ -262,7 +263,7 @@ class Session:
         budget.total_s = min(budget.total_s, limit.seconds)
         budget.total_runs = min(budget.total_runs, limit.runs)
         with self._runner(case.as_in(self.spec), budget, f"replays/{case.id}") as runner:
-            return replay(case, runner, log)
+            return replay(case, runner, log, spec=self.spec)
 
     def _found(self, finding: Finding) -> None:
         self.reporter.findings += finding.counts
@@ -298,9 +299,13 @@ def _hides(case: Case) -> str:
 
 
 def record(corpus: Corpus, one: Replay, host: Host) -> None:
-    """Add the result of a replay to its case, and save the case."""
+    """Add the result of a replay to its case, and save the case.
+
+    Raises:
+        InputError: if the case can't be written.
+    """
     today = dt.datetime.now(dt.UTC).date().isoformat()
-    corpus.save(recorded(one.case, one.observed(today, host)))
+    save_case(corpus, recorded(one.case, one.observed(today, host)))
 
 
 def dry_run(
