@@ -13,7 +13,7 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Outcome
-from graphquake.harness.processes.replicas import Layout
+from graphquake.harness.processes.layout import Layout
 from graphquake.harness.promises.builtin import judge
 from graphquake.machines.frontends.cli import main
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.spec.environment import check_environment
 from graphquake.harness.spec.graph import built_in_graphs, load_graph
 from graphquake.harness.spec.serves import parse_serves
 from graphquake.harness.spec.table import Table
-from graphquake.harness.spec.templates import expand
+from graphquake.harness.spec.templates.environment import check_environment
+from graphquake.harness.spec.templates.words import expand
 
 from support.made import spec_of
 

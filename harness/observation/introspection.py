@@ -9,7 +9,8 @@ from http import HTTPStatus
 from typing import Final
 
 from graphquake.harness.observation.http_probe import Answer, Prober
-from graphquake.harness.processes.replicas import Layout, ReplicaState
+from graphquake.harness.processes.layout import Layout
+from graphquake.harness.processes.replicas import ReplicaState
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.metrics import gauges_in, load_in
 from graphquake.harness.spec.replica import Replica

@@ -14,7 +14,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -22,10 +22,11 @@ from urllib.parse import urlsplit
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
 from graphquake.harness.observation.http_probe import POLL_S, Prober
-from graphquake.harness.observation.introspection import SAID_MAX, Introspector, unlisted_text
+from graphquake.harness.observation.introspection import Introspector, unlisted_text
 from graphquake.harness.observation.resource_usage import Usage
 from graphquake.harness.processes.gpus import memory_by_pid
 from graphquake.harness.processes.guard_client import Guard
+from graphquake.harness.processes.layout import Layout
 from graphquake.harness.processes.process_tree import ProcessTree
 from graphquake.harness.processes.procfs import (
     OWNER,
@@ -37,10 +38,11 @@ from graphquake.harness.processes.procfs import (
     ports_of,
     this_owner,
 )
-from graphquake.harness.processes.replicas import Incarnation, Layout, ReplicaState
+from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.processes.reservations import Reservations
 from graphquake.harness.processes.signals import KILL_WITHIN_S, FaultInjector, not_landed, seen
-from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.processes.start import last_lines, not_ready_text, start_in_order
+from graphquake.harness.spec.graph import GraphSpec, RoleSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import Scope
 from graphquake.harness.targets.target import Landed, Leak, View
@@ -51,7 +53,6 @@ SWEEP_WITHIN_S: Final = 2.0
 LISTED_WITHIN_S: Final = 10.0
 # The time limit while a replica is dead that the others may need to become listed, e.g. a registry.
 UNLISTED_S: Final = 2.0
-LOG_LINES: Final = 5
 _graphs = itertools.count(1)
 
 
@@ -124,11 +125,15 @@ class Supervisor:
         self.log[:] = [event for event in self.log if (event.replica, event.incarnation) in live]
 
     async def _start(self) -> None:
-        await asyncio.gather(*map(self._spawn, self._replicas.values()))
-        await asyncio.gather(*map(self._first_ready, self._replicas.values()))
+        await start_in_order(self.spec.roles, self._start_role)
         if not await self.wait_ready(LISTED_WITHIN_S):
             lists = await self._ask.listings()
             raise GraphError(unlisted_text(self.spec, LISTED_WITHIN_S, lists, self._ask.read))
+
+    async def _start_role(self, role: RoleSpec) -> None:
+        replicas = list(self._layout.of_role(role.name))
+        await asyncio.gather(*map(self._spawn, replicas))
+        await asyncio.gather(*map(self._first_ready, replicas))
 
     async def _first_ready(self, replica: ReplicaState) -> None:
         """Wait until a replica that was just started is ready.
@@ -154,25 +159,12 @@ class Supervisor:
         else:
             assert probe is not None
             url = self._layout.fill(replica, probe.get)
-            answer = await self._prober.get(url)
-            said = " ".join(answer.text.split())[:SAID_MAX]
-            status = f"HTTP {answer.status} " if answer.status else ""
-            why = f"not ready within {within_s:g} s: GET {url}: {status}{said}".rstrip()
-        raise GraphError(f"{self._place(replica)}: {why}{self._last_lines(replica)}")
+            why = not_ready_text(within_s, url, await self._prober.get(url))
+        logs = [inc.log for owner, inc in self._incarnations.values() if owner is replica]
+        raise GraphError(f"{self._place(replica)}: {why}{last_lines(reversed(logs))}")
 
     def _place(self, replica: ReplicaState) -> str:
         return f"{self.spec.path.name}: roles.{replica.role.name}: {replica.name}"
-
-    def _last_lines(self, replica: ReplicaState) -> str:
-        """The last lines of the latest log of a replica that is not empty, as a part of an error text."""
-        logs = [inc.log for owner, inc in self._incarnations.values() if owner is replica]
-        for log in reversed(logs):
-            with suppress(OSError):
-                lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-                last = [line.rstrip()[:SAID_MAX] for line in lines if line.strip()][-LOG_LINES:]
-                if last:
-                    return "; the end of its log:" + "".join(f"\n    {line}" for line in last)
-        return "; its log is empty"
 
     async def _close(self) -> None:
         self._is_closing = True

@@ -30,7 +30,7 @@ from graphquake.harness.run.open_target import OpenTarget, open_target
 from graphquake.harness.run.reuse import ReusableGraph
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
-from graphquake.harness.spec.templates import expand
+from graphquake.harness.spec.templates.words import expand
 
 # The time limit for one version command of a graph file.
 VERSION_WITHIN_S: Final = 20.0
@@ -104,6 +104,8 @@ async def run_live(
         goes_on = keep
     finally:
         _save_logs(work, folder, goes_on=goes_on)
+        if (work / "files").is_dir():
+            shutil.copytree(work / "files", folder / "files")
         if not goes_on:
             shutil.rmtree(work, ignore_errors=True)
     live_s = time.monotonic() - begun_s

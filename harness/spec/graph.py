@@ -8,9 +8,10 @@ the key, the value that was found, and a correct value. Reading keeps templates 
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -25,9 +26,11 @@ from graphquake.harness.spec.plan import Plan, fault_verbs, parse_plan
 from graphquake.harness.spec.probes import Listed, Ready, read_listed, read_ready
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves, parse_serves
+from graphquake.harness.spec.start_order import check_order, read_needs
 from graphquake.harness.spec.steps.scope import SCOPE_NAMES
 from graphquake.harness.spec.table import Table, did_you_mean
-from graphquake.harness.spec.templates import check_words
+from graphquake.harness.spec.templates.files import read_files, with_file_texts
+from graphquake.harness.spec.templates.words import check_words
 
 # The largest number of replicas of one role: a graph with more does not fit on one machine.
 REPLICAS_MAX: Final = 256
@@ -55,6 +58,8 @@ class RoleSpec:
         stop_s: the time that a replica may take to end after SIGTERM, in seconds. After that it gets SIGKILL.
         capacity: the number of requests that a replica serves at once, or 0 if it is not known. `{capacity}` in the command stands for it.
         metrics: template of the URL of a page in Prometheus text format. Empty if the role has no such page.
+        files: the files that a launch writes for each replica: name -> template of the text.
+        needs: the roles that must be ready before this role starts. A respawn does not wait for them.
     """
 
     name: str
@@ -72,6 +77,8 @@ class RoleSpec:
     stop_s: float = 10.0
     capacity: int = 0
     metrics: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +166,24 @@ class GraphSpec:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec:
+def _read_command(table: Table, roles: Mapping[str, Table], files: Iterable[str]) -> str:
+    command = table.text("command")
+    try:
+        arguments = shlex.split(command)
+    except ValueError as error:
+        raise table.error("command", f"can't be split as a shell splits it: {error}") from None
+    return check_words(table, "command", command, roles, files=files, parts=arguments)
+
+
+def _read_role(name: str, table: Table, roles: Mapping[str, Table]) -> RoleSpec:
     def template(key: str) -> str:
         return check_words(table, key, table.text(key), roles) if key in table else ""
 
-    command = check_words(table, "command", table.text("command"), roles)
+    files = read_files(table.table("files"), roles)
+    command = _read_command(table, roles, files)
     env = table.name_texts("env")
     for key, value in env.items():
-        check_words(table.table("env"), key, value, roles)
+        check_words(table.table("env"), key, value, roles, files=files)
     children = table.name_texts("children")
     for key in children:
         if key in SCOPE_NAMES:
@@ -195,6 +212,8 @@ def _read_role(name: str, table: Table, roles: Mapping[str, object]) -> RoleSpec
         stop_s=table.number("stop_s", 10.0, at_most=600),
         capacity=table.whole("capacity", 0, at_most=1_000_000),
         metrics=template("metrics"),
+        files=files,
+        needs=read_needs(table, roles),
     )
     if "{capacity}" in command and not role.capacity:
         raise table.error("capacity", "is missing, and the command asks for {capacity}")
@@ -269,12 +288,14 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
     Raises:
         InputError: if a value is wrong. The error names the key, the value that was found and a correct value.
     """
+    document = with_file_texts(source, document, path.parent)
     top = Table(source, document)
     name = top.text("graph")
     tables = _with_like(top.name_tables("roles"))
     if not tables:
         raise top.error("roles", "is missing: a graph has at least one role")
     roles = tuple(_read_role(role, table, tables) for role, table in tables.items())
+    check_order(top, {role.name: role.needs for role in roles})
     entries = [role.name for role in roles if role.entry]
     if len(entries) != 1:
         raise top.error(
@@ -291,7 +312,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
     spec = GraphSpec(
         name=name,
         path=path,
-        document=dict(document),
+        document=document,
         serves=serves,
         roles=roles,
         load=read_load(top.table("load")),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphquake.harness.spec.table import Table, did_you_mean
-from graphquake.harness.spec.templates import check_words
+from graphquake.harness.spec.templates.words import check_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ def _check_regex(table: Table, key: str, text: str) -> str:
     return text
 
 
-def read_ready(table: Table, roles: Mapping[str, object]) -> Ready:
+def read_ready(table: Table, roles: Mapping[str, Table]) -> Ready:
     """Read a `ready` table.
 
     Args:
         table: the table.
-        roles: the roles of the graph file, by name. Templates may name their ports.
+        roles: the tables of the graph's roles, by name. Templates may name their ports.
 
     Raises:
         InputError: if a value is wrong.
@@ -65,7 +65,7 @@ def read_ready(table: Table, roles: Mapping[str, object]) -> Ready:
     return Ready(get, within_s, _check_regex(table, "body", body))
 
 
-def read_listed(table: Table, roles: Mapping[str, object]) -> Listed:
+def read_listed(table: Table, roles: Mapping[str, Table]) -> Listed:
     """Read a `listed` table. The arguments and errors are those of `read_ready`."""
     get = check_words(table, "get", table.text("get"), roles)
     item = _check_regex(table, "item", table.text("item"))

@@ -42,10 +42,10 @@ from graphquake.harness.run.scenarios import (
     scenario_names,
     scenario_plan,
 )
-from graphquake.harness.spec.environment import check_environment
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.templates.environment import check_environment
 from graphquake.machines.frontends.options import seed_of
 from graphquake.machines.frontends.outcomes import ProvedNothing, end_session, lift_timeout
 from graphquake.machines.reports.ci_folder import report_scenarios

@@ -18,9 +18,9 @@ from graphquake.harness.errors import GraphquakeError, InputError
 from graphquake.harness.history.host import Host
 from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.builtin import promises_of
-from graphquake.harness.spec.environment import check_environment
 from graphquake.harness.spec.functions import described
 from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.templates.environment import check_environment
 from graphquake.machines.cases.case import Case
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.replay import Replay, impossible, recorded, replay

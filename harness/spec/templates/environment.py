@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.spec.graph import GraphSpec, RoleSpec
-from graphquake.harness.spec.templates import environment_names
+from graphquake.harness.spec.templates.words import environment_names
 
 
 def check_environment(spec: GraphSpec) -> None:
@@ -31,10 +31,11 @@ def _templates(spec: GraphSpec) -> Iterator[tuple[str, str]]:
     yield from ((f"env.{name}", text) for name, text in spec.env.items())
     yield from ((f"versions.{name}", text) for name, text in spec.versions.items())
     for role in spec.roles:
-        yield from ((f"roles.{role.name}.{key}", text) for key, text in _templates_of_role(role))
+        yield from ((f"roles.{role.name}.{key}", text) for key, text in templates_of(role))
 
 
-def _templates_of_role(role: RoleSpec) -> Iterator[tuple[str, str]]:
+def templates_of(role: RoleSpec) -> Iterator[tuple[str, str]]:
+    """Yield each template of a role, as (dotted key within the role, template). Files are left out: in them, `${NAME}` has no meaning."""
     yield from (("command", role.command), ("entry", role.entry), ("metrics", role.metrics))
     yield from ((f"env.{name}", text) for name, text in role.env.items())
     if role.ready:

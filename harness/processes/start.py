@@ -1,0 +1,61 @@
+"""The start of a graph: the order of its roles, and the error text about a replica that does not become ready."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from graphquake.harness.errors import single_error
+from graphquake.harness.observation.http_probe import Answer
+from graphquake.harness.observation.introspection import SAID_MAX
+from graphquake.harness.spec.graph import RoleSpec
+
+LOG_LINES: Final = 5
+
+
+async def start_in_order(
+    roles: Iterable[RoleSpec], start: Callable[[RoleSpec], Awaitable[None]]
+) -> None:
+    """Start each role as soon as all roles that it needs are ready. Roles that need nothing start at once.
+
+    Args:
+        roles: all roles of a graph.
+        start: starts all replicas of a role, and returns when they are ready.
+
+    Raises:
+        GraphError: the first one that `start` raised. No other role is started after it.
+    """
+    roles = list(roles)
+    ready = {role.name: asyncio.Event() for role in roles}
+
+    async def start_one(role: RoleSpec) -> None:
+        for name in role.needs:
+            await ready[name].wait()
+        await start(role)
+        ready[role.name].set()
+
+    with single_error():
+        async with asyncio.TaskGroup() as tasks:
+            for role in roles:
+                tasks.create_task(start_one(role))
+
+
+def not_ready_text(within_s: float, url: str, answer: Answer) -> str:
+    """Say that a replica was not ready in time, and what its readiness probe answered."""
+    said = " ".join(answer.text.split())[:SAID_MAX]
+    status = f"HTTP {answer.status} " if answer.status else ""
+    return f"not ready within {within_s:g} s: GET {url}: {status}{said}".rstrip()
+
+
+def last_lines(logs: Iterable[Path]) -> str:
+    """Return the last lines of the first of these logs that is not empty, as a part of an error text."""
+    for log in logs:
+        with suppress(OSError):
+            lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+            last = [line.rstrip()[:SAID_MAX] for line in lines if line.strip()][-LOG_LINES:]
+            if last:
+                return "; the end of its log:" + "".join(f"\n    {line}" for line in last)
+    return "; its log is empty"
