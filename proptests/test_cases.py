@@ -103,7 +103,7 @@ NEW = Case(
     why="a link",
     also=(Signature("recovery", "HTTP 503", "path left"),),
     reach_s=11.4,
-    bounds=OLD["bounds"],
+    bounds=OLD["bounds"] | {"spare_failures": 2},
     load=OLD["load"] | {"clients": 0},
     any_replica=False,
     needed=(
@@ -125,15 +125,15 @@ NEW = Case(
 
 
 def test_schema_1_is_read_into_numbers() -> None:
-    """Every sentence with counts of an old case becomes numbers, and the case is written in schema 2 from then on."""
+    """Every sentence with counts of an old case becomes numbers, and the case is written in schema 3 from then on."""
     assert read_case("old", json.dumps(OLD)) == NEW
     written = json.loads(case_text(NEW))
-    assert written["schema"] == 2
+    assert written["schema"] == 3
     assert written["needed"][1] == {"step": "wait 0.50 s", "broke": 1, "kept": 3}
     assert not {"controls", "shrunk_from"} & set(written)
 
 
-def test_schema_2_is_read_as_it_was_written() -> None:
+def test_schema_3_is_read_as_it_was_written() -> None:
     """A case that is written and read again is equal, with all of its fields and with none of the optional ones."""
     assert read_case("new", case_text(NEW)) == NEW
     full = replace(NEW, bounds=bounds_of(spec_of()), load=load_of(spec_of()), any_replica=True)
@@ -143,6 +143,19 @@ def test_schema_2_is_read_as_it_was_written() -> None:
     )
     bare = replace(bare, title="bare")
     assert read_case("new", case_text(bare)) == bare
+
+
+def test_must_survive_of_schema_2_is_read_as_it_was_meant() -> None:
+    """An old case that says `must survive` was judged as `like others`, and with two spare failures. So is its replay."""
+    old = json.loads(case_text(NEW)) | {
+        "schema": 2,
+        "bounds": {"window_s": 2.0, "in_flight": "must survive"},
+    }
+    assert read_case("old", json.dumps(old)).bounds == {
+        "window_s": 2.0, "in_flight": "like others", "spare_failures": 2,
+    }  # fmt: skip
+    new = old | {"schema": 3}
+    assert read_case("new", json.dumps(new)).bounds["in_flight"] == "must survive"
 
 
 def test_the_words_of_a_case_stay_the_same() -> None:
@@ -162,7 +175,7 @@ def test_the_words_of_a_case_stay_the_same() -> None:
 @pytest.mark.parametrize(
     ("change", "right"),
     [
-        ({"schema": 3}, "schema: found 3, this graphquake reads up to 2"),
+        ({"schema": 4}, "schema: found 4, this graphquake reads up to 3"),
         ({"needed": {"kill decode 0": "often"}}, 'needed.kill decode 0: found "often", expected'),
         ({"numbers": {"stay": "4 s"}}, 'numbers.stay: found "4 s", expected'),
         ({"differs": ["age"]}, 'differs: found "age", expected'),
@@ -200,7 +213,7 @@ def test_old_words_of_signatures_are_mapped(
     assert read_case("old", json.dumps(old)).signature.what == expected
 
 
-def test_the_shipped_case_is_of_schema_2() -> None:
+def test_the_shipped_case_is_of_schema_3() -> None:
     """The case that comes with graphquake is in the form that is written today, to the letter."""
     text = SHIPPED.read_text(encoding="utf-8")
     assert case_text(read_case("dbe043.json", text)) == text
@@ -213,6 +226,7 @@ def different(spec: GraphSpec) -> GraphSpec:
     """A graph whose every bound and whose whole load differ from the defaults."""
     promises = Promises(
         made=("error_window", "ends", "answers"), stall_s=4.0, oracle="json:dumps", window_s=0.5, in_flight="may fail",
+        spare_failures=5,
         first_ok_s=4.5, all_ok_s=6.5, success=0.9, goodput=0.8, slower=3.0, agree_s=7.0, grace_s=9.0,
         gauges=("in_flight",), extra=("json:loads",),
     )  # fmt: skip

@@ -148,7 +148,7 @@ def test_a_damaged_case_and_one_of_a_newer_schema(
         capsys, "replay", "abc123", "--graph", graph
     )
     path.write_text(json.dumps(json.loads(text) | {"schema": 9}))
-    assert "schema: found 9, this graphquake reads up to 2" in said(
+    assert "schema: found 9, this graphquake reads up to 3" in said(
         capsys, "replay", "abc123", "--graph", graph
     )
     path.write_text(json.dumps(json.loads(text) | {"steps": ["kill"]}))

@@ -53,6 +53,18 @@ def test_an_old_run_is_saved_as_it_was_read(folder: Path, tmp_path: Path) -> Non
     assert (new.plan, new.host) == (old.plan, old.host)
 
 
+def test_the_old_meaning_of_must_survive_is_kept(tmp_path: Path) -> None:
+    """An old run folder that says `must survive` is judged as `like others`, which it meant. A new folder means what it says."""
+    made = Made(spec_of(promises={"error_window": {"in_flight": "must survive"}}))
+    made.steady(0.0, 12.0).step("kill decode 0", 2.0).ask(1.95, outcome=Outcome.ERROR)
+    made.history().save(tmp_path)
+    assert judge(History.load(tmp_path)).kind == "broken"
+    graph = json.loads((tmp_path / "graph.json").read_text())
+    del graph["schema"]
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    assert judge(History.load(tmp_path)).kind == "kept"
+
+
 def test_the_old_word_for_a_timeout_is_read(tmp_path: Path) -> None:
     """A request with the outcome `stalled` in an old run is read as `timed_out`."""
     folder = tmp_path / "run"

@@ -118,6 +118,45 @@ def test_more_failures_than_were_sent_in_the_window_are_too_many() -> None:
     assert judge(made.history()).violations[0].too_many
 
 
+@pytest.mark.parametrize(
+    ("spare", "failures", "expected"),
+    [(0, 1, "broken"), (2, 2, "kept"), (2, 3, "broken"), (5, 5, "kept")],
+)
+def test_a_window_of_zero_excuses_only_the_spare_failures(
+    spare: int, failures: int, expected: str
+) -> None:
+    """With `window_s = 0`, a fault excuses `spare_failures` failures, and no more."""
+    window = {"window_s": 0, "spare_failures": spare}
+    made = healthy(promises={"error_window": window}).step("kill decode 0", 2.0)
+    for _ in range(failures):
+        made.ask(1.95, outcome=Outcome.ERROR)
+    assert says(made)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "kill", "sent_s", "expected"),
+    [
+        ("must survive", "kill decode 0", 1.95, "broken"),
+        ("must survive", "kill decode 0", 2.5, "kept"),
+        ("must survive", "kill prefill 0", 1.95, "kept"),
+        ("must survive", "kill frontend 0", 1.95, "kept"),
+        ("like others", "kill decode 0", 1.95, "kept"),
+        ("may fail", "kill decode 0", 1.95, "kept"),
+    ],
+)
+def test_what_must_survive_is_not_excused_by_a_window(
+    in_flight: str, kill: str, sent_s: float, expected: str
+) -> None:
+    """A request in flight when a fault begins must not fail while a path is left, unless the entry that holds its connection dies."""
+    roles = dict(spec_of().document["roles"])
+    roles["frontend"] |= {"replicas": 2}
+    made = healthy(roles=roles, promises={"error_window": {"in_flight": in_flight}})
+    made.step(kill, 2.0).ask(sent_s, outcome=Outcome.ERROR)
+    assert says(made)[0] == expected
+    if expected == "broken":
+        assert f'in flight when "{kill}" began' in judge(made.history()).violations[0].seen
+
+
 def test_too_many_failures_are_signed_by_the_class_of_most_of_them() -> None:
     """Too many failures get the class of the largest family among them, so that one late failure has the same signature."""
     made = healthy().step("kill decode 0", 2.0)

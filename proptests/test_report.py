@@ -77,7 +77,8 @@ FINDING 3f9a1c  error_window broken by kill decode 0; wait 0.50 s: 80 of 142 req
   graph       made · frontend 1, prefill 1, decode 2 · dynamo 1.6.1 · 20 requests/s
   plan        1  kill decode 0  landed: made
               2  wait 0.50 s    made
-  promised    while a path is up, no request fails later than 2 s after a fault (W = 2 s, default)
+  promised    while a path is up, no request fails later than 2 s after a fault, and at most 20/s ×
+              its window + 2 fail until then (W = 2 s, default; spare_failures = 2, default)
   seen        80 of 142 failed: 80 × HTTP 503; the last one sent at +4.0 s
                                  ×   +
               ok    ▄▆▆▆▆▆▆▆▆▆▆▆▆▄                          ▄▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆█

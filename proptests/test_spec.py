@@ -111,7 +111,7 @@ def test_errors_name_file_key_found_and_expected() -> None:
     )
     assert wrong(promises={"error_windw": {}}).endswith('did you mean "error_window"?')
     assert wrong(promises={"error_window": {"in_flight": "perhaps"}}).endswith(
-        "expected one of must survive, may fail"
+        "expected one of like others, must survive, may fail"
     )
     assert wrong(promises={"answers": {"oracle": "exact"}}).endswith(
         'expected "none" or "module:function"'

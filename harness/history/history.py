@@ -36,10 +36,13 @@ from graphquake.harness.history.events import (
 )
 from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Group, Outcome, Request
+from graphquake.harness.spec.bounds import as_meant_then
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import Plan, parse_step, read_plan
 from graphquake.harness.spec.replica import Replica
 
+# The form of graph.json. Older folders have no `schema`, see `_as_meant_then`.
+_SCHEMA: Final = 2
 # The fields of events that hold a replica, and the fields that are written as text.
 _REPLICAS: Final = frozenset({"replica", "observer"})
 _AS_TEXT: Final = _REPLICAS | {"step", "victim"}
@@ -106,6 +109,7 @@ class History:
         """Write the plan, the graph, the events, the requests and the exchanges into a folder. The folder must exist."""
         (folder / "plan.txt").write_text(f"{self.plan}\n", encoding="utf-8")
         graph = {
+            "schema": _SCHEMA,
             "source": self.spec.path.name,
             "path": str(self.spec.path),
             "host": self.host.to_json(),
@@ -136,7 +140,10 @@ class History:
             raise InputError(f"{folder}: is not the folder of a run: it has no events.jsonl")
         try:
             graph = json.loads((folder / "graph.json").read_text(encoding="utf-8"))
-            spec = read_graph(graph["source"], graph["document"], Path(graph["path"]))
+            document = (
+                graph["document"] if graph.get("schema") else _as_meant_then(graph["document"])
+            )
+            spec = read_graph(graph["source"], document, Path(graph["path"]))
             plan = read_plan("plan.txt", (folder / "plan.txt").read_text(encoding="utf-8"))
             with (folder / "events.jsonl").open(encoding="utf-8") as lines:
                 events = [_event(json.loads(line)) for line in lines]
@@ -145,6 +152,16 @@ class History:
             return cls(spec, plan, events, requests, host=Host.from_json(graph["host"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder}: is damaged: {type(error).__name__}: {error}") from None
+
+
+def _as_meant_then(document: dict[str, Any]) -> dict[str, Any]:
+    """The graph file of a run folder without `schema`, in which a value of `in_flight` had another meaning."""
+    promises = document.get("promises", {})
+    window = promises.get("error_window")
+    if not isinstance(window, dict) or "in_flight" not in window:
+        return document
+    window = window | {"in_flight": as_meant_then(window["in_flight"])}
+    return document | {"promises": promises | {"error_window": window}}
 
 
 def _cell(value: object) -> object:

@@ -101,27 +101,44 @@ def error_window(history: History, up: Availability) -> Iterator[Violation]:
     for request in _failed(history):
         if _is_for_recovery(history, request):
             continue
-        if up.excuses(request):
+        life = Stretch(request.sent_s, request.ended_s)
+        fault = _survived_by(history, up, life)
+        if fault is None and up.excuses(request):
             excused.append(request)
             continue
-        life = Stretch(request.sent_s, request.ended_s)
+        while_ = f', in flight when "{fault.step}" began,' if fault else ""
         yield violation_in(
             history,
             "error_window",
             f"{request.detail} / {_path_word(up, life)}",
             request.ended_s,
-            f"request {request.number} sent at {request.sent_s:.2f} s failed after "
+            f"request {request.number} sent at {request.sent_s:.2f} s{while_} failed after "
             f"{request.latency_s:.2f} s: {request.detail}",
             request.number,
         )
     yield from _too_many(history, up, excused)
 
 
+def _survived_by(history: History, up: Availability, life: Stretch) -> StepDone | None:
+    """Return the fault that a request must survive: one that began during its life, while a path was up for all of its life.
+
+    None if the graph does not promise that, or if a fault of the entry role began in the same time. A client's connection ends with the
+    entry that holds it, and no graph can save it.
+    """
+    if history.spec.promises.in_flight != "must survive" or not up.path_during(life):
+        return None
+    met = [one for one in history.faults() if life.begin_s < one.begun_s <= life.end_s]
+    entry = history.spec.entry_role.name
+    if any(one.victim is not None and one.victim.role == entry for one in met):
+        return None
+    return met[0] if met else None
+
+
 def _too_many(history: History, up: Availability, excused: list[Request]) -> Iterator[Violation]:
     """Yield a violation for each disturbance with more excused failures than allowed. Only failures while a path was up count.
 
-    The limit is the number of steady requests that can fail in the disturbance (`LoadSpec.most_in`), plus its burst requests. If
-    `in_flight` is `may fail`, the requests that were in flight when the disturbance began are added.
+    The limit is the number of steady requests that can fail in the disturbance (`LoadSpec.most_in`), plus its burst requests. In an open
+    loop, `spare_failures` is added. If `in_flight` is `may fail`, the requests that were in flight when the disturbance began are added.
     """
     spec = history.spec
     with_path = [r for r in excused if up.path_during(Stretch(r.sent_s, r.ended_s))]
@@ -132,7 +149,8 @@ def _too_many(history: History, up: Availability, excused: list[Request]) -> Ite
         bursts = sum(not r.steady for r in sent)
         length_s = disturbance.end_s - disturbance.begin_s
         may_fail = len(in_flight) if spec.promises.in_flight == "may fail" else 0
-        allowed = may_fail + spec.load.most_in(length_s) + bursts
+        spare = 0 if spec.load.clients else spec.promises.spare_failures
+        allowed = may_fail + spec.load.most_in(length_s) + spare + bursts
         if len(failed) > allowed:
             yield violation_in(
                 history,

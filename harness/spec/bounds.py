@@ -11,7 +11,9 @@ from graphquake.harness.spec.table import Table
 # The least value of `within_s` of `views_agree`. The run samples the graph's lists and probes, so chance could break a smaller bound.
 AGREE_MIN_S: Final = 1.0
 
-InFlight: TypeAlias = Literal["must survive", "may fail"]
+InFlight: TypeAlias = Literal["like others", "must survive", "may fail"]
+# Before "like others" existed, this word meant what "like others" means. Old run folders and old cases keep that meaning.
+_OLD_WORD: Final = "must survive"
 
 BUILT_IN_PROMISES: Final = (
     "ends", "answers", "error_window", "recovery", "throughput", "blast_radius", "views_agree", "no_leak",
@@ -29,7 +31,10 @@ class Promises:
         stall_s: `ends`: the time for which a request may get no byte while a path is up, in seconds.
         oracle: `answers`: `none`, or a function as `module:function`. The function gets (prompt, max_tokens) and returns the right answer.
         window_s: `error_window`: W, the time after a fault in which failures are excused, in seconds.
-        in_flight: `error_window`: `must survive` or `may fail`: the rule for requests that are in flight when a fault begins.
+        in_flight: `error_window`: the rule for requests that are in flight when a fault begins. `like others`: they are excused like all
+            requests in the window, and count towards its limit. `must survive`: no fault of another role than the entry excuses them, if
+            a path is up. `may fail`: they are excused, and do not count towards the limit.
+        spare_failures: `error_window`: open loop: the number of failures that a fault excuses in addition to the rate times its window.
         first_ok_s: `recovery`: R1, the time from heal to the first success, in seconds.
         all_ok_s: `recovery`: R2, the time from heal after which no request may fail, in seconds.
         success: `throughput`: the graph may shed at most 1 minus this share of the requests in the steady phase, 0 to 1.
@@ -46,7 +51,8 @@ class Promises:
     stall_s: float = 3.0
     oracle: str = "none"
     window_s: float = 2.0
-    in_flight: InFlight = "must survive"
+    in_flight: InFlight = "like others"
+    spare_failures: int = 2
     first_ok_s: float = 3.0
     all_ok_s: float = 5.0
     success: float = 0.99
@@ -73,6 +79,11 @@ def own_name(extra: str) -> str:
     return extra.rpartition(":")[2]
 
 
+def as_meant_then(in_flight: object) -> object:
+    """The present word for a value of `in_flight` that an old run folder or an old case holds."""
+    return "like others" if in_flight == _OLD_WORD else in_flight
+
+
 def read_promises(table: Table) -> Promises:
     """Read the promises of a graph file.
 
@@ -97,6 +108,7 @@ def read_promises(table: Table) -> Promises:
         oracle=part("answers").text("oracle", default.oracle),
         window_s=seconds("error_window", "window_s", default.window_s),
         in_flight=window.choice("in_flight", get_args(InFlight), default.in_flight),
+        spare_failures=window.whole("spare_failures", default.spare_failures),
         first_ok_s=seconds("recovery", "first_ok_s", default.first_ok_s),
         all_ok_s=seconds("recovery", "all_ok_s", default.all_ok_s),
         success=part("throughput").number("success", default.success, at_most=1.0),

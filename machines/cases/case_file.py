@@ -1,7 +1,7 @@
 """The JSON form of a case.
 
 The form is easy to read in a review and in a diff: a step is its one-line text, and a count is a number.
-A damaged file, or a file of a newer schema, is an `InputError`. The reader does not guess. `schema_1` upgrades cases of schema 1.
+A damaged file, or a file of a newer schema, is an `InputError`. The reader does not guess. `schema_1` and `schema_2` upgrade older cases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.plan import Step, parse_step, plan_from_json
 from graphquake.harness.spec.table import Table
-from graphquake.machines.cases import schema_1
+from graphquake.machines.cases import schema_1, schema_2
 from graphquake.machines.cases.case import (
     STATUSES,
     Case,
@@ -27,7 +27,7 @@ from graphquake.machines.cases.case import (
 from graphquake.machines.cases.conditions import read_bounds, read_fields, read_load
 from graphquake.machines.shrinking.result import Control, Needed, Threshold
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 # A file leaves out these keys if their values are empty, 0 or None.
 _OPTIONAL: Final = (
     "why", "also", "heal", "stay_s", "any_replica", "needed", "numbers", "differs", "control",
@@ -99,6 +99,9 @@ def read_case(source: str, text: str) -> Case:
         )
     if schema == schema_1.SCHEMA:
         table = Table(source, schema_1.upgraded(table))
+        schema = table.whole("schema")
+    if schema == schema_2.SCHEMA:
+        table = Table(source, schema_2.upgraded(table))
         table.whole("schema")
     return _read(table)
 

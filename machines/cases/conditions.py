@@ -37,6 +37,7 @@ _KEYS: Final[Mapping[str, tuple[str, str]]] = {
     "oracle": ("answers", "oracle"),
     "window_s": ("error_window", "window_s"),
     "in_flight": ("error_window", "in_flight"),
+    "spare_failures": ("error_window", "spare_failures"),
     "first_ok_s": ("recovery", "first_ok_s"),
     "all_ok_s": ("recovery", "all_ok_s"),
     "success": ("throughput", "success"),

@@ -119,8 +119,7 @@ def promised(spec: GraphSpec, promise: str) -> str:
         "ends": f"while a path is up, no request goes without a byte for {p.stall_s:g} s "
         f"{bound('stall', p.stall_s, 'stall_s')} or reaches its deadline",
         "answers": f"every completed answer is exact (oracle: {p.oracle})",
-        "error_window": f"while a path is up, no request fails later than {p.window_s:g} s after a fault "
-        f"{bound('W', p.window_s, 'window_s')}",
+        "error_window": _error_window(spec),
         "recovery": f"after heal: a success within {p.first_ok_s:g} s "
         f"{bound('R1', p.first_ok_s, 'first_ok_s')}, no failure after {p.all_ok_s:g} s "
         f"{bound('R2', p.all_ok_s, 'all_ok_s')}",
@@ -134,6 +133,30 @@ def promised(spec: GraphSpec, promise: str) -> str:
         "no gauge above 0",
     }
     return sentences.get(promise) or _own_promise(spec, promise)
+
+
+def _error_window(spec: GraphSpec) -> str:
+    """The promise `error_window` in a sentence: which failures it excuses, and how many."""
+    p = spec.promises
+    of = spec.load
+    source = p.source("error_window.window_s")
+    spare = f"spare_failures = {p.spare_failures}, {p.source('error_window.spare_failures')}"
+    if of.clients:
+        most, spare = f"{of.clients} × (its window in s + 1)", ""
+    elif p.window_s:
+        most = f"{of.rate_per_s:g}/s × its window + {p.spare_failures}"
+    else:
+        most = str(p.spare_failures)
+    in_flight = {
+        "like others": "",
+        "must survive": "; none fails that was in flight when a fault of another role than the entry began",
+        "may fail": "; those in flight when it began are not counted",
+    }[p.in_flight]
+    bounds = "; ".join([f"W = {p.window_s:g} s, {source}", *([spare] if spare else [])])
+    return (
+        f"while a path is up, no request fails later than {p.window_s:g} s after a fault, and at most {most} fail until then "
+        f"({bounds}){in_flight}"
+    )
 
 
 def _own_promise(spec: GraphSpec, name: str) -> str:
