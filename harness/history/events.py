@@ -14,6 +14,7 @@ from graphquake.harness.spec.replica import Replica
 
 Phase: TypeAlias = Literal["baseline", "plan", "heal", "recover", "steady", "drain"]
 ViewKind: TypeAlias = Literal["listing", "readiness"]
+TrafficMeans: TypeAlias = Literal["bytes", "cpu", "none"]
 LeakKind: TypeAlias = Literal["process", "socket", "gpu memory", "gauge"]
 
 
@@ -166,6 +167,33 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """The work that one replica received in an interval, beside the work of the whole role. `promises.idle` judges it.
+
+    It is recorded at the end of the baseline for each replica that requests pass through, and at each fault for its victims.
+
+    Attributes:
+        at_s: the end of the interval.
+        since_s: the begin of the interval: the begin of the baseline, or the later moment at which the replica became ready.
+        replica: the replica.
+        number: the number of the fault's step, from 0, or -1 for the end of the baseline.
+        means: the kind of the amounts: `bytes` received over TCP, `cpu` seconds, or `none` if neither tells anything.
+        amount: the work of the replica.
+        of_role: the work of all replicas of its role that were ready at the end of the interval, this one included.
+        replicas: the number of these replicas.
+    """
+
+    at_s: float
+    since_s: float
+    replica: Replica
+    number: int
+    means: TrafficMeans
+    amount: float
+    of_role: float
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
 class Leaked:
     """The graph had a leak at the end of the grace time, which begins when the load has ended.
 
@@ -188,7 +216,7 @@ class Invalidated:
 
 
 Event: TypeAlias = (
-    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Seen | Measured | Leaked | Invalidated
+    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Seen | Measured | Traffic | Leaked | Invalidated
 )  # fmt: skip
 EVENT_KINDS: Final[dict[str, Callable[..., Event]]] = {
     kind.__name__: kind for kind in get_args(Event)

@@ -13,12 +13,15 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import aiohttp
+from aiohttp.connector import Connection
 
 # The pause between two GETs of one wait, and the time limit of one GET.
 POLL_S: Final = 0.02
 ANSWER_WITHIN_S: Final = 1.0
 # The longest answer that is read: a list of models or a page of metrics.
 ANSWER_MAX_BYTES: Final = 8 << 20
+# The number of ports that are remembered. A run sends some ten GETs a second, and asks for the ports several times a second.
+PORTS_MAX: Final = 256
 
 
 class Answer(NamedTuple):
@@ -29,14 +32,40 @@ class Answer(NamedTuple):
 
 
 class Prober:
-    """Sends GET requests. Use it as an async context manager."""
+    """Sends GET requests. Use it as an async context manager.
+
+    Attributes:
+        ports: the local TCP ports of the latest GETs, at most `PORTS_MAX`, the oldest first. The values have no meaning.
+    """
+
+    def __init__(self) -> None:
+        self.ports: dict[int, None] = {}
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(force_close=True, limit=0),
             timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S),
+            response_class=self._response_class(),
         )
         return self
+
+    def _response_class(self) -> type[aiohttp.ClientResponse]:
+        """A response that notes the local port of its connection. aiohttp drops the connection as soon as the answer is complete."""
+        note = self._note
+
+        class Response(aiohttp.ClientResponse):
+            async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+                if connection.transport is not None:
+                    note(connection.transport.get_extra_info("sockname")[1])
+                return await super().start(connection)
+
+        return Response
+
+    def _note(self, port: int) -> None:
+        self.ports.pop(port, None)
+        self.ports[port] = None
+        if len(self.ports) > PORTS_MAX:
+            del self.ports[next(iter(self.ports))]
 
     async def __aexit__(
         self,

@@ -7,14 +7,15 @@ a child of the guard. Its incarnation is read from the mark in its environment o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from graphquake.harness.processes.gpus import MIB, memory_by_pid
 from graphquake.harness.processes.guard import children_of, descendants_of, stat_of
 from graphquake.harness.processes.procfs import REPLICA, command_of, marks_of, ports_of, runs
-from graphquake.harness.processes.replicas import Incarnation
+from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.processes.zygote import NAME as ZYGOTE
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Leak
 
 # GPU memory beyond the normal amount that does not count as a leak, because an allocator may keep some memory that it has freed. Three
@@ -63,6 +64,15 @@ class ProcessTree:
     def of(self, incarnation: Incarnation) -> list[int]:
         """The running processes of an incarnation, its main process first."""
         return [pid for pid, key in self.keys().items() if key == incarnation.key]
+
+    def by_replica(self, replicas: Iterable[ReplicaState]) -> dict[Replica, list[int]]:
+        """The running processes of each live replica among `replicas`."""
+        owners = {one.running.key: one.name for one in replicas if one.running}
+        found: dict[Replica, list[int]] = {name: [] for name in owners.values()}
+        for pid, key in self.keys().items():
+            if key in owners:
+                found[owners[key]].append(pid)
+        return found
 
     def note_gpu_memory(self) -> None:
         """Record the GPU memory that the graph holds now as its normal amount, for `leaks`."""

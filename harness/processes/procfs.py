@@ -27,6 +27,7 @@ REPLICA: Final = "GRAPHQUAKE_REPLICA"
 LOOK_AGAIN_S: Final = 0.002
 # The state of a listening socket in /proc/net/tcp.
 _LISTEN: Final = "0A"
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Owner(NamedTuple):
@@ -104,6 +105,16 @@ def is_stopped(pid: int) -> bool:
     """True if the process was stopped by a signal."""
     stat = stat_of(pid)
     return stat is not None and stat.state == "T"
+
+
+def cpu_s_of(pid: int) -> float:
+    """The CPU time of a process so far, in seconds, or 0 if it does not exist. It is a multiple of the kernel's tick, mostly 10 ms."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def send_signal(pid: int, number: signal.Signals, still: Callable[[], bool]) -> bool:

@@ -42,10 +42,11 @@ from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.processes.reservations import Reservations
 from graphquake.harness.processes.signals import KILL_WITHIN_S, FaultInjector, not_landed, seen
 from graphquake.harness.processes.start import last_lines, not_ready_text, start_in_order
+from graphquake.harness.processes.traffic import TrafficMeter
 from graphquake.harness.spec.graph import GraphSpec, RoleSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import Scope
-from graphquake.harness.targets.target import Landed, Leak, View
+from graphquake.harness.targets.target import Landed, Leak, View, Work
 
 # The time limit to kill processes that a guard which was killed has left behind.
 SWEEP_WITHIN_S: Final = 2.0
@@ -81,6 +82,7 @@ class Supervisor:
         self._usage = Usage()
         self._prober = prober
         self._ask = Introspector(layout, prober)
+        self._traffic = TrafficMeter(prober)
         self._guard = Guard(self._exited, self._lost)
         self._tree = ProcessTree(self._guard.pid)
         self._inject = FaultInjector(self._tree)
@@ -174,6 +176,7 @@ class Supervisor:
         try:
             clean = await self._guard.close()
         finally:
+            self._traffic.close()
             for _, incarnation in self._incarnations.values():
                 if incarnation.runs:
                     incarnation.child.close()
@@ -371,13 +374,13 @@ class Supervisor:
     async def measures(self) -> list[Measured]:
         """See `Target.measures`."""
         said = await self._ask.loads()
-        owners = {one.running.key: one.name for one in self._replicas.values() if one.running}
-        pids: dict[Replica, list[int]] = {name: [] for name in owners.values()}
-        for pid, key in self._tree.keys().items():
-            if key in owners:
-                pids[owners[key]].append(pid)
+        pids = self._tree.by_replica(self._replicas.values())
         held = memory_by_pid() if self.spec.gpus else {}
         return self._usage.look(time.monotonic(), pids, held, said)
+
+    async def work(self) -> dict[Replica, Work]:
+        """See `Target.work`."""
+        return await self._traffic.sample(self._tree.by_replica(self._replicas.values()))
 
     async def leaks(self) -> list[Leak]:
         """See `Target.leaks`. Leaks are processes of no running replica, ports that they listen on, and GPU memory.

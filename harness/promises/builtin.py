@@ -29,6 +29,7 @@ from graphquake.harness.history.request import (
     Request,
 )
 from graphquake.harness.promises.availability import Availability, Stretch, availability
+from graphquake.harness.promises.idle import idle_reason
 from graphquake.harness.promises.own import OwnPromise
 from graphquake.harness.promises.signature import PathWord, Signature
 from graphquake.harness.promises.throughput import queueing, throughput
@@ -343,17 +344,25 @@ def judge(history: History) -> Verdict:
     causes = sorted(_causes(history))
     if causes:
         violations = [v for v in violations if v.at_s < causes[0][0]]
-    weak = _weak(history, up)
+    weak = tuple(_weak_because(history, up))
     if violations:
-        return Verdict("broken", tuple(violations), weak=weak)
+        return Verdict("broken", tuple(violations), weak_because=weak)
     if causes:
         return Verdict("invalid", causes=tuple(cause for _, cause in causes))
-    return Verdict("kept", weak=weak)
+    return Verdict("kept", weak_because=weak)
 
 
-def _weak(history: History, up: Availability) -> bool:
+def _weak_because(history: History, up: Availability) -> Iterator[str]:
+    """Yield each reason why the run proves little, in words."""
     ended = [r for r in history.requests if r.outcome and r.outcome != Outcome.LEFT]
-    return sum(map(up.judgeable, ended)) < JUDGED_SHARE_MIN * len(ended)
+    judged = sum(map(up.judgeable, ended))
+    if judged < JUDGED_SHARE_MIN * len(ended):
+        yield (
+            f"only {judged} of {len(ended)} requests could be judged, "
+            "because the others fell into excused intervals"
+        )
+    if (idle := idle_reason(history)) is not None:
+        yield idle
 
 
 def _causes(history: History) -> Iterator[tuple[float, str]]:

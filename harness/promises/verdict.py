@@ -71,13 +71,18 @@ class Verdict:
         kind: `kept`, `broken`, or `invalid` (the run proves nothing).
         violations: the violations, in order of time. Empty unless `kind` is `broken`.
         causes: the reasons why the run is invalid, in words. Empty unless `kind` is `invalid`.
-        weak: true if less than a quarter of the requests could be judged, because excused intervals covered the others.
+        weak_because: the reasons why the run proves little, in words: few requests could be judged, or its faults hit idle replicas.
     """
 
     kind: VerdictKind
     violations: tuple[Violation, ...] = ()
     causes: tuple[str, ...] = ()
-    weak: bool = False
+    weak_because: tuple[str, ...] = ()
+
+    @property
+    def weak(self) -> bool:
+        """True if the run proves little."""
+        return bool(self.weak_because)
 
     @property
     def signatures(self) -> tuple[Signature, ...]:
@@ -94,4 +99,5 @@ class Verdict:
             ],
             "causes": self.causes,
             "weak": self.weak,
+            "weak_because": self.weak_because,
         }

@@ -17,6 +17,7 @@ from graphquake.harness.history.request import (
     Outcome,
     Request,
 )
+from graphquake.harness.promises.idle import unserved, unserved_texts
 from graphquake.harness.reports.text import since_s
 
 LINES_MAX: Final = 10
@@ -34,6 +35,8 @@ def story(history: History) -> list[str]:
 
 
 def _lines(history: History) -> Iterator[Line]:
+    for one, text in zip(unserved(history), unserved_texts(history), strict=True):
+        yield one.at_s, _FAULT, text
     for fault in history.faults():
         yield fault.at_s, _FAULT, f"{fault.step}: {fault.proof}"
     for death in history.of(Died):

@@ -38,13 +38,15 @@ from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
 from graphquake.harness.run.healing import bring_back_all, replicas_down
 from graphquake.harness.run.request_trail import RequestTrail
 from graphquake.harness.run.steps import carry_out
+from graphquake.harness.run.traffic import TrafficWatch
 from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import Scene
-from graphquake.harness.targets.target import Leak, Target
+from graphquake.harness.targets.target import Target
 
-# The length of the phase `baseline`, in which the load runs before the plan begins: nine requests at 15/s. The first request already shows
-# a graph that does not work. Bounds that use a percentile of the baseline have a lower limit, so few requests are enough for them.
+# The least length of the phase `baseline`, in which the load runs before the plan begins: nine requests at 15/s. The first request already
+# shows a graph that does not work. Bounds that use a percentile of the baseline have a lower limit, so few requests are enough for them.
+# The baseline is longer if a replica has not served yet (see `traffic`).
 BASELINE_S: Final = 0.6
 # The time for which clients must have been calm, with every replica ready, before `recover` may end.
 CALM_S: Final = 0.5
@@ -111,7 +113,7 @@ async def execute(
     run = _Run(target, plan, to_the_end=to_the_end)
     async with asyncio.TaskGroup() as tasks:
         body = tasks.create_task(run.phases())
-        observers = [run.watch_contention(), run.measure()]
+        observers = [run.watch_contention(), run.measure(), run.traffic.follow()]
         if watch is not None:
             observers.append(run.report(watch))
         if enough is not None:
@@ -149,6 +151,8 @@ class _Run:
             target.spec, target.entries(), self._zero_s, self._requests, self._exchanges
         )
 
+        self.traffic = TrafficWatch(target, self._load.now_s, self._zero_s)
+
     def history(self) -> History:
         """The history so far, as a snapshot. Later events and requests do not change it."""
         host = Host(began=self._began)
@@ -170,9 +174,11 @@ class _Run:
         target = self._target
         async with self._load as load:
             try:
+                await self.traffic.sample()
                 load.start()
                 self._begin("baseline")
                 await asyncio.sleep(BASELINE_S)
+                self._events += await self.traffic.until_all_serve()
                 target.note_baseline_memory()
                 self._begin("plan")
                 await self._do_plan()
@@ -266,7 +272,9 @@ class _Run:
             if self._landing and self._load.is_over:
                 cause = f'the clients had ended before "{step}": they need more requests'
                 self._events.append(Invalidated(self._load.now_s(), cause))
-            done = await carry_out(number, step, self._target, self._load)
+            traffic = await self.traffic.before(number, step)
+            self._events += traffic
+            done = await carry_out(number, step, self._target, self._load, traffic)
             self._events.append(done)
             self._landing = False
             if step.lasts_s and done.landed:
@@ -308,12 +316,8 @@ class _Run:
                 self._events.append(Invalidated(self._load.now_s(), cause))
 
     def _can_serve(self) -> bool:
-        spec = self._target.spec
-        return spec.serves.holds_by(
-            lambda role: any(
-                self._target.alive(Replica(role, i)) for i in range(spec.role(role).replicas)
-            )
-        )
+        living = {one.role for one in self._live_replicas()}
+        return self._target.spec.serves.holds(living)
 
     async def _recover(self) -> None:
         until_s = self._load.now_s() + self._target.spec.promises.all_ok_s
@@ -389,9 +393,7 @@ class _Run:
         until_s = self._load.now_s() + self._target.spec.promises.grace_s
         while leaks := await self._target.leaks():
             if self._load.now_s() >= until_s:
-                self._events.extend(self._leaked(leak) for leak in leaks)
+                now_s = self._load.now_s()
+                self._events += [Leaked(now_s, leak.kind, leak.what) for leak in leaks]
                 return
             await asyncio.sleep(POLL_S)
-
-    def _leaked(self, leak: Leak) -> Leaked:
-        return Leaked(self._load.now_s(), leak.kind, leak.what)

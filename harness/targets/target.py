@@ -8,9 +8,9 @@ All times are absolute `time.monotonic()` seconds. A run converts them to its ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from graphquake.harness.history.events import (
     BecameReady,
@@ -24,7 +24,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import Actions, Landed
 
-__all__ = ["Landed", "Leak", "Target", "View"]
+__all__ = ["Landed", "Leak", "Target", "View", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +58,30 @@ class View:
     holds: int
 
 
+class Work(NamedTuple):
+    """The work that a replica has received so far.
+
+    Attributes:
+        received_bytes: the number of bytes that came in over TCP, without the harness's own probes. 0 if that can't be measured.
+        cpu_s: the CPU time of its processes, in seconds.
+    """
+
+    received_bytes: int
+    cpu_s: float
+
+
 class Target(Actions, Protocol):
     """A live graph, as a run reaches it. The things that steps do to a graph are in `Actions`.
 
     To write a target, begin with the smallest one:
 
     1. A graph that other people run and that must not be changed. `entries` gives its base URLs, `alive` and `ready` are always true,
-       and `ending` is always false. `wait_ready` returns True. `log`, `pids`, `views`, `measures` and `leaks` are empty. `begin_run` and
-       `note_baseline_memory` have no effect. Each fault returns `Landed(ok=False, ...)`: a run with a fault is then invalid, never wrong.
+       and `ending` is always false. `wait_ready` returns True. `log`, `pids`, `views`, `measures`, `work` and `leaks` are empty.
+       `begin_run` and `note_baseline_memory` have no effect. Each fault returns `Landed(ok=False, ...)`: a run with a fault is then
+       invalid, never wrong.
     2. Add faults one by one. A fault returns when it has taken effect, with a proof that does not come from the graph itself.
        `log` must then tell of each death and each new incarnation, because promises excuse failures by these events.
-    3. Add `views`, `measures` and `leaks` where the graph can be asked.
+    3. Add `views`, `measures`, `work` and `leaks` where the graph can be asked.
 
     A function of the type `OpenTarget` (run/open_target.py) opens the target and ends it. While a target is open it may find out that the
     graph can no longer be used. It then cancels the task that uses the graph (see `begin_run`). Its context raises a `GraphError` in place
@@ -128,6 +141,10 @@ class Target(Actions, Protocol):
 
     async def measures(self) -> list[Measured]:
         """Sample the resources and the load of each live replica."""
+        ...
+
+    async def work(self) -> Mapping[Replica, Work]:
+        """Measure the work that each live replica has received. The numbers only grow. Empty if this target can't measure it."""
         ...
 
     def note_baseline_memory(self) -> None:

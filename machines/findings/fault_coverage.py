@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 from graphquake.harness.history.events import BecameReady, Died, Spawned, StepDone
 from graphquake.harness.history.history import History
+from graphquake.harness.promises.idle import idle_faults
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 
 OVERLAP = "kill while another recovers"
 BURST_ON_PART = "burst on a part of the graph"
+# Follows the kind of a fault that hit a replica which had served nothing. Such a fault does not count as tried.
+IDLE = " (idle)"
 
 
 def drawable(spec: GraphSpec) -> list[str]:
@@ -20,7 +23,7 @@ def drawable(spec: GraphSpec) -> list[str]:
 
 
 class FaultCoverage:
-    """Counts the faults that landed, by kind and role.
+    """Counts the faults that landed, by kind and role. Faults that hit an idle replica are counted apart, as `kill decode (idle)`.
 
     It also counts the faults that landed while another replica was down (`OVERLAP`), and the bursts that landed while a replica was down
     (`BURST_ON_PART`).
@@ -44,6 +47,7 @@ class FaultCoverage:
 
 
 def _kinds(history: History) -> Iterator[str]:
+    idle = idle_faults(history)
     down: set[Replica] = set()
     moves: list[Spawned | BecameReady | Died | StepDone] = [
         *history.of(Spawned),
@@ -58,7 +62,9 @@ def _kinds(history: History) -> Iterator[str]:
             down.add(event.replica)
         elif event.landed:
             step = event.step
-            if step.is_fault:
+            if step.is_fault and event.number in idle:
+                yield from dict.fromkeys(f"{step.verb} {one.role}{IDLE}" for one in step.aims)
+            elif step.is_fault:
                 yield from dict.fromkeys(f"{step.verb} {one.role}" for one in step.aims)
                 if down - {event.victim}:
                     yield OVERLAP

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from graphquake.harness.promises.idle import idle_reason, unserved
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step, Wait, WaitReady
 from graphquake.machines.findings.fault_coverage import FaultCoverage
@@ -123,6 +124,8 @@ class Rounds:
             return
         self.coverage.add(result.history)
         self.log.weak += result.verdict.weak
+        self.log.idle += idle_reason(result.history) is not None
+        self.log.unserved.update(str(one.replica) for one in unserved(result.history))
         unexplained = self.pipeline.excuses.unexplained(result)
         if not unexplained:
             self.runner.discard(result)

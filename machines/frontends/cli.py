@@ -27,6 +27,7 @@ from graphquake.harness.errors import (
 from graphquake.harness.history.history import History
 from graphquake.harness.picture import NAME, write_page
 from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.idle import unserved_texts
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.impact import SLOW_S
 from graphquake.harness.reports.story import story
@@ -243,6 +244,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         ],
         "causes": list(verdict.causes),
         "weak": verdict.weak,
+        "weak_because": list(verdict.weak_because),
     }  # fmt: skip
 
 
@@ -261,12 +263,13 @@ def _run_text(number: int, outcome: RunResult) -> str:
     verdict = outcome.verdict
     parts: list[str] = [verdict.kind]
     if verdict.weak:
-        parts[0] += " (weak: less than a quarter of the requests could be judged)"
+        parts[0] += f" (weak: {'; '.join(verdict.weak_because)})"
     failed = sum(request.failed for request in outcome.history.requests)
     if failed and verdict.kind == "kept":
         parts.append(f"{counted(failed, 'failed request')} excused")
     head = f"run {number}: {', '.join(parts)}, {outcome.live_s:.1f} s, {outcome.folder}"
-    return "\n".join([head, *_verdict_lines(verdict)])
+    idle = [f"    at the end of the baseline: {text}" for text in unserved_texts(outcome.history)]
+    return "\n".join([head, *idle, *_verdict_lines(verdict)])
 
 
 def _runs_text(outcomes: list[RunResult]) -> str:

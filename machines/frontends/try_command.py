@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.history.request import (
-    Outcome,
-)
+from graphquake.harness.history.events import Traffic
+from graphquake.harness.history.history import History
+from graphquake.harness.history.request import Outcome
+from graphquake.harness.promises.idle import is_idle
 from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import GraphSpec
@@ -49,6 +50,8 @@ async def trial(spec: GraphSpec, folder: Path) -> tuple[str, VerdictKind]:
         f"{spec.load} of {spec.load.prompt_tokens} + {spec.load.max_tokens} tokens, "
         f"{spec.load.stream:.0%} streamed; {right} of {len(run.history.requests)} right",
     )
+    for number, text in enumerate(_traffic(run.history)):
+        lines += _row("traffic" if number == 0 else "", text)
     lines += _row("verdict", run.verdict.kind)
     for cause in run.verdict.causes:
         lines += _row("", cause)
@@ -66,6 +69,29 @@ async def trial(spec: GraphSpec, folder: Path) -> tuple[str, VerdictKind]:
     )
     shutil.rmtree(folder, ignore_errors=True)
     return "\n".join(lines), run.verdict.kind
+
+
+def _traffic(history: History) -> Iterator[str]:
+    """Yield the shares of the replicas, for each serving role with several. Yield a warning if one is idle, or if no share is known."""
+    shares: dict[str, list[Traffic]] = {}
+    for one in history.of(Traffic):
+        if one.number < 0 and history.spec.role(one.replica.role).replicas > 1:
+            shares.setdefault(one.replica.role, []).append(one)
+    for role, of_role in shares.items():
+        if any(one.means == "none" for one in of_role):
+            yield (
+                f"warning: nothing tells which {role} serves: neither TCP bytes nor CPU time; "
+                "a fault at an idle one would count as tried"
+            )
+            continue
+        yield ", ".join(f"{one.replica} {one.amount / one.of_role:.0%}" for one in of_role) + (
+            " of the received bytes" if of_role[0].means == "bytes" else " of the CPU time"
+        )
+        for one in filter(is_idle, of_role):
+            yield (
+                f"warning: {one.replica} is ready, but has served nothing in {one.at_s:.1f} s; "
+                "a fault at it proves little"
+            )
 
 
 def _steps(spec: GraphSpec) -> Iterator[str]:

@@ -49,7 +49,9 @@ class GraphSummary:
         not_tried: kinds of fault that can be drawn for the graph, and that never landed.
         hidden: case id -> number of runs in which the case explained a violation.
         hidden_text: case id -> description of the case.
-        weak: number of valid runs of drawn plans in which less than a quarter of the requests could be judged.
+        weak: number of valid runs of drawn plans that proved little (see `Verdict.weak_because`).
+        idle: number of these in which each fault hit an idle replica.
+        unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
         unneeded: number of speculative runs that were ended because their result was not needed.
         gpu_s: the sum of `run_s` times the number of GPUs of one run, in GPU-seconds.
         run_s: the duration of each live run, in seconds.
@@ -76,6 +78,8 @@ class GraphSummary:
     hidden: dict[str, int] = field(default_factory=dict)
     hidden_text: dict[str, str] = field(default_factory=dict)
     weak: int = 0
+    idle: int = 0
+    unserved: dict[str, int] = field(default_factory=dict)
     unneeded: int = 0
     gpu_s: float = 0.0
     run_s: list[float] = field(default_factory=list)
@@ -156,6 +160,10 @@ class GraphSummary:
         if self.tried:
             tried = (f"{kind} × {count}" for kind, count in self.tried.items())
             lines += row("tried", " · ".join(tried))
+        if self.unserved:
+            idle = (f"{replica} in {count}" for replica, count in self.unserved.items())
+            text = f"runs whose baseline ended before a replica had served: {', '.join(idle)}"
+            lines += row("idle", text)
         if self.not_tried:
             lines += row("not tried", ", ".join(self.not_tried))
         for case, count in self.hidden.items():
@@ -174,7 +182,11 @@ class GraphSummary:
     def _runs_line(self) -> str:
         counts = ", ".join(f"{self.live.get(word, 0)} {word}" for word in WORDS)
         causes = "; ".join(f"{count} {cause}" for cause, count in self.causes.items())
-        weak = f", {self.weak} weak (mostly outage)" if self.weak else ""
+        outage = self.weak - self.idle
+        reasons = [f"{outage} mostly outage"] * (outage > 0) + [f"{self.idle} at idle replicas"] * (
+            self.idle > 0
+        )
+        weak = f", {self.weak} weak ({', '.join(reasons)})" if self.weak else ""
         beforehand = f", {self.unneeded} speculative ones not needed" if self.unneeded else ""
         return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{beforehand}{self._took()}"
 
@@ -208,6 +220,8 @@ class GraphSummary:
             "not_tried": self.not_tried,
             "hidden": self.hidden,
             "weak": self.weak,
+            "weak_idle": self.idle,
+            "unserved": self.unserved,
             "unneeded_runs": self.unneeded,
             "gpu_s": round(self.gpu_s),
             "ended": self.ended,

@@ -31,6 +31,8 @@ class RunLog:
         explained: id of a case -> number of runs in which the case explained a violation.
         run_s: the seconds that each live run took, replays included.
         weak: the number of drawn plans whose run was weak.
+        idle: the number of these in which each fault hit an idle replica.
+        unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
         unneeded: the number of runs that were begun early, and whose results were not needed.
     """
 
@@ -47,6 +49,8 @@ class RunLog:
         self.explained: Counter[str] = Counter()
         self.run_s: list[float] = []
         self.weak = 0
+        self.idle = 0
+        self.unserved: Counter[str] = Counter()
         self.unneeded = 0
 
     @property

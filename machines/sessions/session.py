@@ -277,7 +277,7 @@ class Session:
         summary.drawn = dict(log.drawn)
         summary.run_s = list(log.run_s)
         summary.gpu_s = gpus * log.live_s
-        summary.weak = log.weak
+        summary.weak, summary.idle, summary.unserved = log.weak, log.idle, dict(log.unserved)
         summary.unneeded = log.unneeded
         summary.hidden = dict(log.explained)
         summary.hidden_text = {case.id: _hides(case) for case in self.corpus}

@@ -90,6 +90,8 @@ def _merged(parts: list[GraphSummary]) -> GraphSummary:
         hidden=_sums(one.hidden for one in parts),
         hidden_text=dict(chain.from_iterable(one.hidden_text.items() for one in parts)),
         weak=sum(one.weak for one in parts),
+        idle=sum(one.idle for one in parts),
+        unserved=_sums(one.unserved for one in parts),
         unneeded=sum(one.unneeded for one in parts),
         gpu_s=sum(one.gpu_s for one in parts),
         run_s=list(chain.from_iterable(one.run_s for one in parts)),

@@ -17,7 +17,7 @@ from graphquake.harness.history.events import BecameReady, Died, Measured, Spawn
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import PROCESS, Scope
-from graphquake.harness.targets.target import Landed, Leak, View
+from graphquake.harness.targets.target import Landed, Leak, View, Work
 
 GRAPH = """
 graph = "fake"
@@ -145,6 +145,10 @@ class FakeTarget:
     async def measures(self) -> list[Measured]:
         """The fake graph does not use resources."""
         return []
+
+    async def work(self) -> dict[Replica, Work]:
+        """The fake graph does not know the work of its workers."""
+        return {}
 
     def note_baseline_memory(self) -> None:
         """The fake graph does not use memory."""

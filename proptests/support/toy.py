@@ -7,6 +7,7 @@
 `--forget`: a stream whose worker dies is cut. Without it, another worker finishes the stream.
 `--panic S`: after the front finds a worker dead, every request gets a 503 for S seconds.
 `--patience S`: a worker may take S seconds for an answer.
+`--shun`: the front never sends work to its last worker, but lists it.
 `--overlook`: after a worker was missing once, the list leaves the first worker out.
 `--deaf`: the worker never becomes ready.
 `--detach`: the children of a worker leave its session and its process tree.
@@ -106,7 +107,8 @@ class Server:
                 b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
             )
         for _ in range(2 * len(self.arguments.workers)):
-            port = self.arguments.workers[self.turn % len(self.arguments.workers)]
+            used = self.arguments.workers[: -1 if self.arguments.shun else None]
+            port = used[self.turn % len(used)]
             self.turn += 1
             async for letter in tokens(port, prompt, count, len(text), self.arguments.patience):
                 text += letter
@@ -214,7 +216,7 @@ def main() -> None:
     parser.add_argument("--serve-for", type=float)
     parser.add_argument("--panic", type=float, default=0.0)
     parser.add_argument("--patience", type=float, default=1.0)
-    for flag in ("--forget", "--overlook", "--deaf", "--detach"):
+    for flag in ("--forget", "--shun", "--overlook", "--deaf", "--detach"):
         parser.add_argument(flag, action="store_true")
     arguments = parser.parse_args()
     if arguments.role == "idle":

@@ -1,0 +1,222 @@
+"""Tests of idle victims: faults that hit a replica which had served nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from graphquake.harness.history.events import StepDone, Traffic, TrafficMeans
+from graphquake.harness.history.history import History
+from graphquake.harness.observation.http_probe import Prober
+from graphquake.harness.processes.sock_diag import SockDiag
+from graphquake.harness.processes.traffic import TrafficMeter
+from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.idle import idle_faults, share_text, unserved
+from graphquake.harness.reports.story import story
+from graphquake.harness.run.live import run_live
+from graphquake.harness.run.traffic import BASELINE_MAX_S
+from graphquake.harness.spec.replica import Replica
+from graphquake.machines.findings.fault_coverage import FaultCoverage
+
+from support.made import Made, plan_of
+from support.toys import in_loop, toy_spec
+
+DECODE_0 = Replica("decode", 0)
+
+
+def made(*amounts: tuple[str, float], means: TrafficMeans = "bytes", replicas: int = 2) -> Made:
+    """A kept run with one kill for each pair: the victim, and its bytes of 1,000 that its role received before the kill."""
+    steps = [f"kill {victim}" for victim, _ in amounts]
+    run = Made(plan=plan_of(*steps))
+    for number in range(30):
+        run.ask(0.03 * number)
+    for number, (victim, amount) in enumerate(amounts):
+        at_s = 1.1 + number
+        one = Replica.parse(victim)
+        run.events.append(Traffic(at_s, 0.0, one, number, means, amount, 1000.0, replicas))
+        run.step(f"kill {victim}", at_s, number=number)
+    return run
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize(
+    ("run", "is_weak"),
+    [
+        (made(("decode 0", 0)), True),
+        (made(("decode 0", 49)), True),
+        (made(("decode 0", 51)), False),
+        (made(("decode 0", 0), ("decode 1", 900)), False),
+        (made(("decode 0", 0), ("decode 1", 0)), True),
+        (made(("decode 0", 0), means="cpu"), True),
+        (made(("decode 0", 0), means="none"), False),
+        (made(("prefill 0", 1000), replicas=1), False),
+    ],
+    ids=[
+        "nothing", "under a tenth of an equal share", "over it", "one of two victims", "two victims",
+        "by CPU time", "not known", "the only replica",
+    ],
+)  # fmt: skip
+def test_a_run_is_weak_if_each_victim_is_idle(run: Made, is_weak: bool) -> None:  # noqa: FBT001
+    """A run whose faults all hit idle replicas is weak, and its reason names them. One victim that served is enough against that."""
+    verdict = judge(run.history())
+    assert verdict.kind == "kept"
+    assert verdict.weak == is_weak
+    assert any("decode 0 had" in why for why in verdict.weak_because) == is_weak
+
+
+@pytest.mark.simulated
+def test_an_idle_victim_does_not_count_as_tried() -> None:
+    """A fault at an idle replica is counted apart. Its kind stays among those that were not tried."""
+    run = made(("decode 0", 0), ("prefill 0", 1000))
+    coverage = FaultCoverage(run.spec)
+    coverage.add(run.history())
+    assert coverage.tried()["kill decode (idle)"] == 1
+    assert "kill decode" in coverage.not_tried()
+    assert "kill prefill" not in coverage.not_tried()
+
+
+@pytest.mark.simulated
+def test_events_of_traffic_are_read_again(tmp_path: Path) -> None:
+    """A saved run says the same of its victims when it is read again."""
+    history = made(("decode 0", 0)).history()
+    history.save(tmp_path)
+    assert idle_faults(History.load(tmp_path)) == idle_faults(history) == {0}
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize(
+    ("traffic", "text"),
+    [
+        (Traffic(1.0, 0.0, DECODE_0, 0, "bytes", 480.0, 1000.0, 2), "48% of the traffic of decode"),
+        (
+            Traffic(1.0, 0.0, DECODE_0, 0, "bytes", 4.0, 1000.0, 2),
+            "0% of the traffic of decode",
+        ),
+        (Traffic(1.0, 0.0, DECODE_0, 0, "cpu", 0.5, 1.0, 2), "50% of the CPU time of decode"),
+        (Traffic(1.0, 0.0, DECODE_0, 0, "bytes", 9.0, 9.0, 1), "the only ready decode"),
+        (
+            Traffic(1.0, 0.0, DECODE_0, 0, "none", 0.0, 0.0, 2),
+            "its share of the traffic of decode is not known",
+        ),
+    ],
+)
+def test_the_text_of_a_share(traffic: Traffic, text: str) -> None:
+    """The proof of a fault tells the victim's share, or why it is not known."""
+    assert share_text(traffic) == text
+
+
+@in_loop
+async def test_a_router_that_ignores_a_worker_makes_the_run_weak(tmp_path: Path) -> None:
+    """The front lists two workers and uses one. The kill of the other proves nothing, and run, proof and story say so."""
+    run = await run_live(
+        toy_spec(tmp_path, front="--shun"), plan_of("kill worker 1"), tmp_path / "run"
+    )
+    assert run.verdict.violations == ()
+    assert any("worker 1 had 0% of the traffic" in why for why in run.verdict.weak_because)
+    [step] = run.history.of(StepDone)
+    assert step.landed
+    assert step.begun_s >= BASELINE_MAX_S
+    assert step.proof.endswith("; idle: 0% of the traffic of worker")
+    assert [str(one.replica) for one in unserved(run.history)] == ["worker 1"]
+    assert "worker 1 was ready, but idle" in story(run.history)[0]
+
+
+@in_loop
+async def test_the_share_of_a_victim_that_serves(tmp_path: Path) -> None:
+    """The front sends every second request to a worker. The baseline is short, and the victim's share is about a half."""
+    run = await run_live(toy_spec(tmp_path), plan_of("kill worker 1"), tmp_path / "run")
+    [before] = [one for one in run.history.of(Traffic) if one.number == 0]
+    assert (before.means, before.replicas) == ("bytes", 2)
+    assert 0.25 < before.amount / before.of_role < 0.75
+    plan_s = run.history.phase_began_s("plan")
+    assert plan_s is not None
+    assert plan_s < BASELINE_MAX_S
+    assert not idle_faults(run.history)
+
+
+# --------------------------------------------------------------------------------------------------------- the kernel's counts
+
+
+@contextmanager
+def server() -> Iterator[int]:
+    """A server that reads what it gets, in a thread of this process. Yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    while connection.recv(4096):
+                        pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield int(listening.getsockname()[1])
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_bytes_of_open_and_closed_connections_are_counted() -> None:
+    """The kernel tells the received bytes of a connection while it is open, and once more when it has been closed."""
+    with closing(SockDiag()) as kernel, server() as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"x" * 1000)
+            [at_server] = [
+                one for one in kernel.open_sockets() if one.local_port == port and one.remote_port
+            ]
+            assert at_server.received_bytes == 1000
+        closed = []
+        for _ in range(100):
+            closed += [one for one in kernel.closed_sockets() if one.local_port == port]
+            if closed:
+                break
+            threading.Event().wait(0.02)
+        assert [one.cookie for one in closed] == [at_server.cookie]
+        assert closed[0].received_bytes >= 1000
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Answers every GET with an empty page."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
+
+
+@in_loop
+async def test_probes_of_the_harness_do_not_count_as_work() -> None:
+    """GETs of the harness's own prober are left out. Those of another client count."""
+    one = Replica("worker", 0)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{web.server_port}/health"
+        async with Prober() as prober, Prober() as other:
+            with closing(TrafficMeter(prober)) as meter:
+                before = (await meter.sample({one: [os.getpid()]}))[one].received_bytes
+                for _ in range(5):
+                    await prober.get(url)
+                await asyncio.sleep(0.1)
+                probed = (await meter.sample({one: [os.getpid()]}))[one].received_bytes
+                await other.get(url)
+                await asyncio.sleep(0.1)
+                asked = (await meter.sample({one: [os.getpid()]}))[one].received_bytes
+        web.shutdown()
+        thread.join(5)
+    assert probed == before
+    assert asked > probed
