@@ -260,6 +260,16 @@ def test_an_old_history_is_judged_again(
     assert "is damaged" in said(capsys, "check", str(folder))
 
 
+def test_a_check_says_what_it_excused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A kept run counts the failures that clients saw, in words and as JSON."""
+    made = Made(plan=plan_of("kill decode 0")).steady(0.0, 9.0).step("kill decode 0", 2.0)
+    made.ask(2.1, outcome=Outcome.ERROR).history().save(tmp_path)
+    assert main(["check", str(tmp_path)]) == EXIT_KEPT
+    assert capsys.readouterr().out.startswith("kept, 1 failed request excused\n")
+    assert main(["check", str(tmp_path), "--json"]) == EXIT_KEPT
+    assert json.loads(capsys.readouterr().out)["excused"] == 1
+
+
 def test_a_graph_that_never_answers_right_is_one_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

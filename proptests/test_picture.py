@@ -74,6 +74,16 @@ def test_the_contents_of_a_page() -> None:
     assert data["waiting"][0] == [0, 1.0]
 
 
+def test_a_kept_run_says_what_it_excused() -> None:
+    """The page of a kept run counts the failures that clients saw beside its verdict."""
+    made = Made(plan=plan_of("kill decode 0")).steady(0.0, 9.0).step("kill decode 0", 2.0)
+    assert '<span class="says kept">kept</span>' in page(made.history(), {})
+    made.ask(2.1, outcome=Outcome.ERROR).ask(2.2, outcome=Outcome.ERROR)
+    assert '<span class="says kept">kept, 2 failed requests excused</span>' in page(
+        made.history(), {}
+    )
+
+
 def test_nothing_of_a_log_becomes_code() -> None:
     """A server's message is never run as code."""
     text = page(broken().history(), {})

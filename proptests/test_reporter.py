@@ -6,6 +6,7 @@ import io
 
 import pytest
 
+from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.execute import RunStatus
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.budget import Budget
@@ -23,7 +24,7 @@ NOW = RunStatus("plan", 2.0, 1, 30, 4)
 def test_the_progress_of_a_run_and_the_cost_of_all_runs(gpus: int, cost: str) -> None:
     """Without a terminal a plain line shows the run's status, and the GPU-seconds if runs take GPUs."""
     stream, journal = io.StringIO(), RunLog()
-    journal.run(PLAN, "search", "kept", 6.5, "")
+    journal.run(PLAN, "search", Verdict("kept"), 6.5, "")
     reporter = Reporter(stream)
     reporter.begin("g", journal, Budget(3600.5), gpus)
     reporter(PLAN, "search", NOW)

@@ -69,7 +69,8 @@ def page(history: History, links: Mapping[str, str]) -> str:
         {
             "title": html.escape(f"{history.spec.name}: {name}"),
             "heading": html.escape(f"{history.spec.name} · {name}"),
-            "says": verdict.kind,
+            "kind": verdict.kind,
+            "says": html.escape(verdict.text),
             "about": html.escape(_about(history)),
             "body": "\n".join(_body(history, verdict, links)),
             # A text from outside, e.g. of a log, must not close the `<script>` element that holds the data, or open another one.

@@ -345,11 +345,18 @@ def judge(history: History) -> Verdict:
     if causes:
         violations = [v for v in violations if v.at_s < causes[0][0]]
     weak = tuple(_weak_because(history, up))
+    excused = _excused(history, violations)
     if violations:
-        return Verdict("broken", tuple(violations), weak_because=weak)
+        return Verdict("broken", tuple(violations), weak_because=weak, excused=excused)
     if causes:
         return Verdict("invalid", causes=tuple(cause for _, cause in causes))
-    return Verdict("kept", weak_because=weak)
+    return Verdict("kept", weak_because=weak, excused=excused)
+
+
+def _excused(history: History, violations: list[Violation]) -> int:
+    """Return the number of failed requests of which no violation tells."""
+    told = {violation.request for violation in violations}
+    return sum(request.failed and request.number not in told for request in history.requests)
 
 
 def _weak_because(history: History, up: Availability) -> Iterator[str]:

@@ -72,12 +72,14 @@ class Verdict:
         violations: the violations, in order of time. Empty unless `kind` is `broken`.
         causes: the reasons why the run is invalid, in words. Empty unless `kind` is `invalid`.
         weak_because: the reasons why the run proves little, in words: few requests could be judged, or its faults hit idle replicas.
+        excused: the number of requests that failed, and of which no violation tells. A run may be kept although clients saw failures.
     """
 
     kind: VerdictKind
     violations: tuple[Violation, ...] = ()
     causes: tuple[str, ...] = ()
     weak_because: tuple[str, ...] = ()
+    excused: int = 0
 
     @property
     def weak(self) -> bool:
@@ -88,6 +90,15 @@ class Verdict:
     def signatures(self) -> tuple[Signature, ...]:
         """The signatures of the violations without repetitions, the earliest first."""
         return tuple(dict.fromkeys(v.signature for v in self.violations))
+
+    @property
+    def text(self) -> str:
+        """The verdict in words: why it is weak, and the number of failures that a kept run excused."""
+        weak = f" (weak: {'; '.join(self.weak_because)})" if self.weak else ""
+        plural = "s" if self.excused > 1 else ""
+        is_kept = self.kind == "kept" and self.excused
+        excused = f", {self.excused} failed request{plural} excused" if is_kept else ""
+        return f"{self.kind}{weak}{excused}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON table for verdict.json in the folder of a run. Signatures are in their text form."""
@@ -100,4 +111,5 @@ class Verdict:
             "causes": self.causes,
             "weak": self.weak,
             "weak_because": self.weak_because,
+            "excused": self.excused,
         }

@@ -153,7 +153,7 @@ def replay(
             spent = True
             break
         verdict = outcome.verdict
-        journal.run(case.plan, f"replay {case.id}", verdict.kind, outcome.live_s, _what(outcome))
+        journal.run(case.plan, f"replay {case.id}", verdict, outcome.live_s, _what(outcome))
         own = [v for v in verdict.violations if v.signature == case.signature]
         others.update(one for one in verdict.signatures if not case.names(one))
         invalid += verdict.kind == "invalid"

@@ -107,7 +107,7 @@ class FindingPipeline:
         shown = dict.fromkeys(str(violation.signature) for violation in sort.unexplained)
         what = verdict.causes[0] if verdict.causes else "; ".join(shown)
         folder = result.folder.name if result.folder else ""
-        self.log.run(plan, why, verdict.kind, result.live_s, what, sort.explained_by, folder)
+        self.log.run(plan, why, verdict, result.live_s, what, sort.explained_by, folder)
         return result
 
     def go_on(self, case: Case) -> None:

@@ -209,7 +209,7 @@ def _run(arguments: argparse.Namespace) -> int:
         stack.enter_context(suppress(BudgetSpent))
         for number in range(arguments.runs):
             outcome = runner.run(plan, f"run {number + 1}")
-            journal.run(plan, "run", outcome.verdict.kind, outcome.live_s, "")
+            journal.run(plan, "run", outcome.verdict, outcome.live_s, "")
             outcomes.append(outcome)
             draw(outcome)
             reporter.clear()
@@ -245,6 +245,7 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
         "causes": list(verdict.causes),
         "weak": verdict.weak,
         "weak_because": list(verdict.weak_because),
+        "excused": verdict.excused,
     }  # fmt: skip
 
 
@@ -261,13 +262,7 @@ def _verdict_lines(verdict: Verdict) -> list[str]:
 
 def _run_text(number: int, outcome: RunResult) -> str:
     verdict = outcome.verdict
-    parts: list[str] = [verdict.kind]
-    if verdict.weak:
-        parts[0] += f" (weak: {'; '.join(verdict.weak_because)})"
-    failed = sum(request.failed for request in outcome.history.requests)
-    if failed and verdict.kind == "kept":
-        parts.append(f"{counted(failed, 'failed request')} excused")
-    head = f"run {number}: {', '.join(parts)}, {outcome.live_s:.1f} s, {outcome.folder}"
+    head = f"run {number}: {verdict.text}, {outcome.live_s:.1f} s, {outcome.folder}"
     idle = [f"    at the end of the baseline: {text}" for text in unserved_texts(outcome.history)]
     return "\n".join([head, *idle, *_verdict_lines(verdict)])
 
@@ -279,9 +274,11 @@ def _runs_text(outcomes: list[RunResult]) -> str:
     if not outcomes:
         return "no run fits into the budget"
     median_s = statistics.median(outcome.live_s for outcome in outcomes)
+    excused = [o.verdict.excused for o in outcomes if o.verdict.kind == "kept"]
+    kept = f"; kept runs excused {counted(sum(excused), 'failed request')}" if any(excused) else ""
     return (
         f"{counts['broken']} of {valid} runs broken ({low:.0%} to {high:.0%}, 95% Wilson), "
-        f"{counts['invalid']} invalid, median {median_s:.1f} s"
+        f"{counts['invalid']} invalid, median {median_s:.1f} s{kept}"
     )
 
 
@@ -291,7 +288,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"schema": 1} | _verdict_json(verdict), indent=1))
     else:
-        print("\n".join([verdict.kind, *_verdict_lines(verdict), *story(history)]))
+        print("\n".join([verdict.text, *_verdict_lines(verdict), *story(history)]))
     return EXIT_OF[verdict.kind]
 
 

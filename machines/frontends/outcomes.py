@@ -7,13 +7,49 @@ The always-loaded plugin imports this module, so it imports only pytest.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
 
 class Findings(Exception):
-    """Raised if a search has new findings, or if the replay of a case fails the session. The message is the report."""
+    """Raised if a search has new findings, or if the replay of a case fails the session.
+
+    Attributes:
+        report: the text of each finding and of each case that failed. The message is the verdict in a line.
+    """
+
+    def __init__(self, verdict: str, report: str) -> None:
+        super().__init__(verdict)
+        self.report = report
+
+
+class _Place(NamedTuple):
+    """The place and the message that pytest shows in its short summary and in JUnit."""
+
+    path: str
+    lineno: int
+    message: str
+
+
+class FindingsText:
+    """What pytest shows of `Findings`: the verdict on the terminal, where the findings stand already, and the whole report in JUnit.
+
+    Pytest asks the result of a test for these methods, see `pytest.TestReport.longrepr`.
+    """
+
+    def __init__(self, found: Findings, path: Path) -> None:
+        self._found = found
+        self.reprcrash = _Place(str(path), 1, str(found))
+
+    def __str__(self) -> str:
+        """The report. A worker of pytest-xdist sends it to the controller."""
+        return self._found.report
+
+    def toterminal(self, terminal: Any) -> None:
+        """Write the verdict."""
+        terminal.line(str(self._found))
 
 
 class ProvedNothing(Exception):

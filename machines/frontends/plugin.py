@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Generator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
 from graphquake.machines.frontends.options import add_options, asks_for_chaos, limit_of, options
 from graphquake.machines.frontends.outcomes import (
     Findings,
+    FindingsText,
     ProvedNothing,
     end_session,
     lift_timeout,
@@ -222,10 +223,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
+    item: pytest.Item,
     call: pytest.CallInfo[None],
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Report the text of a finding, or of a search that proved nothing. A traceback through graphquake would hide that text."""
     report = yield
-    if call.excinfo is not None and isinstance(call.excinfo.value, Findings | ProvedNothing):
-        report.longrepr = str(call.excinfo.value)
+    error = call.excinfo.value if call.excinfo is not None else None
+    if isinstance(error, Findings):
+        report.longrepr = cast("Any", FindingsText(error, item.path))
+    elif isinstance(error, ProvedNothing):
+        report.longrepr = str(error)
     return report

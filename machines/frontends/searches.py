@@ -94,7 +94,7 @@ def run_graph(
     """
     from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, GraphquakeError  # noqa: PLC0415
     from graphquake.machines.plans.machine import PlanMachine  # noqa: PLC0415
-    from graphquake.machines.reports.summary import properties  # noqa: PLC0415
+    from graphquake.machines.reports.summary import failed_text, properties  # noqa: PLC0415
     from graphquake.machines.sessions.session import Session, dry_run  # noqa: PLC0415
 
     config = item.config
@@ -118,18 +118,9 @@ def run_graph(
             end_session(error)
     summary = session.summary
     if summary.exit_status == EXIT_BROKEN:
-        raise Findings("\n\n".join([*_texts(config, summary), summary.verdict_line]))
+        raise Findings(summary.verdict_line, failed_text(summary))
     if summary.exit_status != EXIT_KEPT:
         raise ProvedNothing(summary.verdict_line)
-
-
-def _texts(config: pytest.Config, summary: GraphSummary) -> list[str]:
-    """The reports of the findings, if this process is a pytest-xdist worker. Pytest does not show the reports that a worker prints."""
-    if not hasattr(config, "workerinput"):
-        return []
-    from graphquake.machines.reports.finding_text import finding_text  # noqa: PLC0415
-
-    return [finding_text(finding) for finding in summary.findings]
 
 
 def _reporter(config: pytest.Config) -> Reporter:

@@ -52,7 +52,7 @@ async def trial(spec: GraphSpec, folder: Path) -> tuple[str, VerdictKind]:
     )
     for number, text in enumerate(_traffic(run.history)):
         lines += _row("traffic" if number == 0 else "", text)
-    lines += _row("verdict", run.verdict.kind)
+    lines += _row("verdict", run.verdict.text)
     for cause in run.verdict.causes:
         lines += _row("", cause)
     for violation in run.verdict.violations[:5]:

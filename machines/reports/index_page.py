@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -80,15 +80,23 @@ def _run_rows(part: Path, folder: Path) -> Iterator[list[str]]:
     for row in _journal(part / "journal.jsonl"):
         page = part / RUNS / row["folder"] / NAME if row.get("folder") else None
         number = str(row["run"])
-        says = f'<span class="{_text(row["says"])}">{_text(row["says"])}</span>'
+        excused = f", {row['excused']} excused" if row.get("excused") else ""
+        says = f'<span class="{_text(row["says"])}">{_text(row["says"])}</span>{excused}'
         yield [
             _link(number, page, folder) if page is not None and page.is_file() else number,
             _text(row["why"]),
             says,
             f"{row['live_s']:.1f}",
             _text("; ".join(row["plan"])),
-            _text(row.get("what", "")),
+            _text(_what(row)),
         ]
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    """What a run showed: the signatures that no case explains, and the cases that explain the others."""
+    hidden = ", ".join(row.get("explained by", ()))
+    parts = [row.get("what", ""), f"explained by case {hidden}" if hidden else ""]
+    return "; ".join(filter(None, parts))
 
 
 def _table(rows: Iterable[list[str]]) -> str:

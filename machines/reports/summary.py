@@ -18,7 +18,7 @@ from graphquake.harness.history.percentile import percentile
 from graphquake.harness.reports.impact import account
 from graphquake.machines.cases.replay import Replay, meaning_of
 from graphquake.machines.findings.finding import Finding
-from graphquake.machines.reports.finding_text import counted, row, short
+from graphquake.machines.reports.finding_text import counted, finding_text, row, short
 from graphquake.machines.runners.budget import duration_text
 
 SCHEMA: Final = 1
@@ -52,6 +52,8 @@ class GraphSummary:
         weak: number of valid runs of drawn plans that proved little (see `Verdict.weak_because`).
         idle: number of these in which each fault hit an idle replica.
         unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
+        excused: number of failed requests that kept runs excused.
+        excused_runs: number of kept runs that excused a failed request.
         unneeded: number of speculative runs that were ended because their result was not needed.
         gpu_s: the sum of `run_s` times the number of GPUs of one run, in GPU-seconds.
         run_s: the duration of each live run, in seconds.
@@ -80,6 +82,8 @@ class GraphSummary:
     weak: int = 0
     idle: int = 0
     unserved: dict[str, int] = field(default_factory=dict)
+    excused: int = 0
+    excused_runs: int = 0
     unneeded: int = 0
     gpu_s: float = 0.0
     run_s: list[float] = field(default_factory=list)
@@ -145,7 +149,14 @@ class GraphSummary:
             parts.append(counted(len(self.new), "new finding"))
         if self.back:
             parts.append(counted(len(self.back), "case") + " failed")
-        return f"{self.verdict}: {', '.join(parts) or 'nothing new'}"
+        excused = f"; {self.excused_text}" if self.excused and self.verdict == "kept" else ""
+        return f"{self.verdict}: {', '.join(parts) or 'nothing new'}{excused}"
+
+    @property
+    def excused_text(self) -> str:
+        """The failures that clients saw in kept runs, in words."""
+        failed, runs = counted(self.excused, "failed request"), counted(self.excused_runs, "run")
+        return f"{failed} excused in {runs}"
 
     def text(self) -> str:
         """The summary as it is printed."""
@@ -187,8 +198,9 @@ class GraphSummary:
             self.idle > 0
         )
         weak = f", {self.weak} weak ({', '.join(reasons)})" if self.weak else ""
+        excused = f", {self.excused_text}" if self.excused else ""
         beforehand = f", {self.unneeded} speculative ones not needed" if self.unneeded else ""
-        return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{beforehand}{self._took()}"
+        return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{excused}{beforehand}{self._took()}"
 
     def _took(self) -> str:
         if not self.run_s:
@@ -222,6 +234,8 @@ class GraphSummary:
             "weak": self.weak,
             "weak_idle": self.idle,
             "unserved": self.unserved,
+            "excused": self.excused,
+            "excused_runs": self.excused_runs,
             "unneeded_runs": self.unneeded,
             "gpu_s": round(self.gpu_s),
             "ended": self.ended,
@@ -271,8 +285,11 @@ def combined(summaries: list[GraphSummary]) -> int:
 
 
 def properties(summary: GraphSummary) -> list[tuple[str, object]]:
-    """The properties of a search in JUnit: its verdict, and each finding's case, error window and recovery in seconds."""
-    found: list[tuple[str, object]] = [("verdict", summary.verdict)]
+    """The properties of a search in JUnit.
+
+    They are its verdict, the failures that kept runs excused, and each finding's case, error window and recovery in seconds.
+    """
+    found: list[tuple[str, object]] = [("verdict", summary.verdict), ("excused", summary.excused)]
     for finding in summary.findings:
         impacts = account(finding.shown.history).impacts
         window_s = [one.window_s for one in impacts]
@@ -283,6 +300,23 @@ def properties(summary: GraphSummary) -> list[tuple[str, object]]:
             ("recovery_s", _longest(first_s)),
         ]
     return found
+
+
+def failed_text(summary: GraphSummary) -> str:
+    """The text of each finding and of each case that fails the session, then the verdict. JUnit shows it as the text of the failure."""
+    findings = map(finding_text, summary.new)
+    cases = (
+        "\n".join(
+            [
+                f"case {one.case.id}  {one.case.title}",
+                *row("plan", one.case.plan.one_line()),
+                *row("replayed", f"{_case_text(one)}{_differs(one)}"),
+                *row("replay", f"graphquake replay {one.case.id}"),
+            ]
+        )
+        for one in summary.back
+    )
+    return "\n\n".join([*findings, *cases, summary.verdict_line])
 
 
 def _longest(values: list[float | None]) -> str:

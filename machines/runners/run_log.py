@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from graphquake.harness.promises.verdict import VerdictKind
+from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.spec.plan import Plan
 
 
@@ -33,6 +33,8 @@ class RunLog:
         weak: the number of drawn plans whose run was weak.
         idle: the number of these in which each fault hit an idle replica.
         unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
+        excused: the number of failed requests that kept runs excused.
+        excused_runs: the number of kept runs that excused a failed request.
         unneeded: the number of runs that were begun early, and whose results were not needed.
     """
 
@@ -51,6 +53,8 @@ class RunLog:
         self.weak = 0
         self.idle = 0
         self.unserved: Counter[str] = Counter()
+        self.excused = 0
+        self.excused_runs = 0
         self.unneeded = 0
 
     @property
@@ -68,7 +72,7 @@ class RunLog:
         self,
         plan: Plan,
         why: str,
-        kind: VerdictKind,
+        verdict: Verdict,
         live_s: float,
         what: str,
         explained: Sequence[str] = (),
@@ -79,13 +83,17 @@ class RunLog:
         Args:
             plan: the plan.
             why: the purpose of the run, in a word or two.
-            kind: the verdict of the run.
+            verdict: the verdict of the run.
             live_s: the seconds that the run took, with the start of its graph.
             what: the signatures that no case explains, or the cause of an invalid run.
             explained: the ids of the cases that explain the other violations.
             folder: the name of the run's folder, or empty if there is none.
         """
+        kind = verdict.kind
+        excused = verdict.excused if kind == "kept" else 0
         self.live[kind] += 1
+        self.excused += excused
+        self.excused_runs += excused > 0
         self.run_s.append(live_s)
         self.explained.update(explained)
         if kind == "invalid":
@@ -93,6 +101,7 @@ class RunLog:
         row: dict[str, Any] = {"run": self.live.total(), "why": why, "says": kind}
         row |= {"live_s": round(live_s, 2)}
         row |= {"what": what} if what else {}
+        row |= {"excused": excused} if excused else {}
         row |= {"explained by": list(explained)} if explained else {}
         row |= {"folder": folder} if folder else {}
         self._write(row, plan)

@@ -92,6 +92,8 @@ def _merged(parts: list[GraphSummary]) -> GraphSummary:
         weak=sum(one.weak for one in parts),
         idle=sum(one.idle for one in parts),
         unserved=_sums(one.unserved for one in parts),
+        excused=sum(one.excused for one in parts),
+        excused_runs=sum(one.excused_runs for one in parts),
         unneeded=sum(one.unneeded for one in parts),
         gpu_s=sum(one.gpu_s for one in parts),
         run_s=list(chain.from_iterable(one.run_s for one in parts)),
