@@ -5,6 +5,7 @@ Pytest runs in another process against the toy. `test_statuses` holds what a sea
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 from pathlib import Path
@@ -12,16 +13,20 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.clients.answers import find_oracle
-from graphquake.harness.errors import EXIT_BROKEN, InputError
+from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, InputError
 from graphquake.harness.promises.builtin import judge, promises_of
+from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.graph import load_graph
 from graphquake.machines.frontends.cli import main
 
 from support.child_pytest import run
+from support.fake_target import FakeTargets, fake_spec
 from support.made import Made, plan_of
+from support.nested_pytest import enter, run_here
 from support.toys import toy_file
 
 PROMISES = '''
+from dataclasses import replace
 from graphquake import violation_in
 
 def raises(history, up):
@@ -36,6 +41,9 @@ def returns_none(history, up):
 
 def misnamed(history, up):
     yield violation_in(history, "other", "slow", 1.0, "a request was slow")
+
+def timeless(history, up):
+    yield replace(violation_in(history, "timeless", "slow", 0.0, "slow"), at_s=None)
 
 def one_argument(history):
     return []
@@ -70,10 +78,11 @@ def project(folder: Path, **changes: str) -> Path:
 @pytest.mark.parametrize(
     ("function", "text"),
     [
-        ("raises", "mine:raises raised ZeroDivisionError: division by zero (mine.py, line 6), in a run of"),
-        ("yields_text", "mine:yields_text yielded 'slow', expected a Violation: use violation_in"),
+        ("raises", "mine:raises raised ZeroDivisionError: division by zero (mine.py, line 7), in a run of"),
+        ("yields_text", 'mine:yields_text yielded "slow", expected a Violation: use violation_in'),
         ("returns_none", "mine:returns_none raised TypeError: 'NoneType' object is not iterable"),
-        ("misnamed", 'mine:misnamed yielded a violation of "other", expected "misnamed"'),
+        ("misnamed", 'mine:misnamed yielded a violation of "other", expected "misnamed", the name of the function, in a run of'),
+        ("timeless", "mine:timeless yielded a violation with at_s = None, expected a time in seconds, in a run of"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_promise_is_one_error(
@@ -88,6 +97,38 @@ def test_a_mistake_in_a_promise_is_one_error(
         judge(history)
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_the_history_that_a_promise_failed_with_is_saved(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    early: bool,  # noqa: FBT001
+) -> None:
+    """The error names the run's folder, also if the promise fails while the run still goes on. `check` fails in the same way."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    (tmp_path / "mine.py").write_text(PROMISES)
+    fake_spec(tmp_path)
+    file = tmp_path / "fake.toml"
+    file.write_text(f'{file.read_text()}extra = ["mine:raises"]\n')
+    targets, folder = FakeTargets(), tmp_path / "run"
+    enough = (lambda history: bool(judge(history).violations)) if early else None
+    run = run_live(
+        load_graph(str(file)), plan_of("kill worker 0", "wait 1.00 s"), folder,
+        opener=targets, enough=enough, keep=True,
+    )  # fmt: skip
+    with pytest.raises(InputError) as failed:
+        asyncio.run(run)
+    mistake = "mine:raises raised ZeroDivisionError: division by zero (mine.py, line 7)"
+    assert mistake in str(failed.value)
+    assert str(failed.value).endswith(
+        f'in a run of "kill worker 0; wait 1.00 s"; call it again: graphquake check {folder}'
+    )
+    assert targets.open_now == 0
+    assert main(["check", str(folder)]) == EXIT_INPUT
+    assert mistake in capsys.readouterr().err
+
+
 @pytest.mark.simulated
 @pytest.mark.parametrize(
     ("changes", "text"),
@@ -99,13 +140,17 @@ def test_a_mistake_in_a_promise_is_one_error(
     ],
 )  # fmt: skip
 def test_a_promise_that_cannot_be_called_is_found_by_a_dry_run(
-    tmp_path: Path, changes: dict[str, str], text: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, str],
+    text: str,
 ) -> None:
     """An import, a name or arguments that are wrong are found before anything is started, also by a dry run."""
-    folder = project(tmp_path, **changes)
-    status, out = run(folder, *SEARCH, "--chaos-dry-run")
-    assert (status, text in out.replace("\n", " ")) == (2, True), out
-    assert not (folder / ".graphquake").exists()
+    enter(project(tmp_path, **changes), monkeypatch)
+    status, out = run_here(capsys, *SEARCH, "--chaos-dry-run")
+    assert (status, text in out) == (2, True), out
+    assert not (tmp_path / ".graphquake").exists()
 
 
 def test_own_functions_are_found_beside_the_graph_file(tmp_path: Path) -> None:
@@ -155,7 +200,7 @@ def test_modules_of_two_graphs_are_told_apart(
 @pytest.mark.parametrize(
     ("oracle", "text"),
     [
-        ("right", "raised KeyError: 16 (mine.py, line 31)"),
+        ("right", "raised KeyError: 16 (mine.py, line 35)"),
         ("other", "returned NoneType, expected str, the right answer"),
     ],
 )
@@ -179,11 +224,15 @@ def test_a_mistake_in_an_oracle_is_one_error(tmp_path: Path, oracle: str, text: 
     ],
 )  # fmt: skip
 def test_a_rule_that_adds_an_impossible_step_is_one_error(
-    tmp_path: Path, step: str, text: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
+    text: str,
 ) -> None:
     """The error names the machine, the step and the reason. Nothing is started, and a dry run finds it, too."""
-    folder = project(tmp_path)
-    (folder / "test_own.py").write_text(
+    enter(project(tmp_path), monkeypatch)
+    (tmp_path / "test_own.py").write_text(
         "from hypothesis.stateful import rule\n"
         "from graphquake import PlanMachine, chaos\n"
         "from graphquake.harness.spec.plan import Kill, Respawn\n"
@@ -192,6 +241,6 @@ def test_a_rule_that_adds_an_impossible_step_is_one_error(
         "TestMine = chaos('toy.toml', machine=Mine)\n"
     )
     for more in ((), ("--chaos-dry-run",)):
-        status, out = run(folder, "--chaos", "test_own.py", *SEARCH[2:], *more)
-        assert (status, f"Mine: {text}" in out.replace("\n", " ")) == (2, True), out
+        status, out = run_here(capsys, "--chaos", "test_own.py", *SEARCH[2:], *more)
+        assert (status, f"Mine: {text}" in out) == (2, True), out
         assert "Traceback" not in out

@@ -12,7 +12,8 @@ import platform
 import shlex
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
 from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.own import OwnPromiseError
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.suite_logs import bound_log
 from graphquake.harness.run.early_verdict import Enough
@@ -93,29 +95,47 @@ async def run_live(
     fresh = _make_folders(folder, apart=keep, used=used)
     work = graph.work if graph else fresh
     goes_on = False
-    try:
-        with single_error():
-            if graph is None:
-                graph = await ReusableGraph.open(spec, work, opener)
-            async with graph.lent(keep=keep) as target:
-                history = await execute(
-                    target, plan, watch=watch, enough=enough, to_the_end=to_the_end
-                )
-        goes_on = keep
-    finally:
-        _save_logs(work, folder, goes_on=goes_on)
-        if (work / "files").is_dir():
-            shutil.copytree(work / "files", folder / "files")
-        if not goes_on:
-            shutil.rmtree(work, ignore_errors=True)
-    live_s = time.monotonic() - begun_s
-    history.host = replace(host or Host(), began=history.host.began)
-    # To judge a long run takes half a second. A thread does it, because other runs may use this event loop.
-    verdict = await asyncio.to_thread(judge, history)
+    with _saved_if_own_promise_fails(folder):
+        try:
+            with single_error():
+                if graph is None:
+                    graph = await ReusableGraph.open(spec, work, opener)
+                async with graph.lent(keep=keep) as target:
+                    history = await execute(
+                        target, plan, watch=watch, enough=enough, to_the_end=to_the_end
+                    )
+            goes_on = keep
+        finally:
+            _save_files(work, folder, goes_on=goes_on)
+        live_s = time.monotonic() - begun_s
+        history.host = replace(host or Host(), began=history.host.began)
+        reusable = graph if goes_on else None
+        verdict = await _judged(history, reusable)
     history.save(folder)
     (folder / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=1) + "\n")
-    reusable = graph if goes_on else None
     return LiveRun(history, verdict, folder, live_s, graph.start_s, used, reusable)
+
+
+async def _judged(history: History, reusable: ReusableGraph | None) -> Verdict:
+    """Judge a history. If a promise of the user fails, end the graph that stayed open for another run."""
+    try:
+        # To judge a long run takes half a second. A thread does it, because other runs may use this event loop.
+        return await asyncio.to_thread(judge, history)
+    except BaseException:
+        if reusable is not None:
+            await reusable.close()
+        raise
+
+
+@contextmanager
+def _saved_if_own_promise_fails(folder: Path) -> Iterator[None]:
+    """If a promise of the user fails, save the history that it was called with, and name the command that calls it again."""
+    try:
+        yield
+    except OwnPromiseError as error:
+        error.history.save(folder)
+        text = f"{error}; call it again: graphquake check {folder}"
+        raise OwnPromiseError(text, error.history) from None
 
 
 def _make_folders(folder: Path, *, apart: bool, used: bool) -> Path:
@@ -135,6 +155,15 @@ def _make_folders(folder: Path, *, apart: bool, used: bool) -> Path:
     if not used:
         work.mkdir()
     return work
+
+
+def _save_files(work: Path, folder: Path, *, goes_on: bool) -> None:
+    """Copy the graph's logs and rendered files into the run's folder. If the graph does not go on, remove its own folder."""
+    _save_logs(work, folder, goes_on=goes_on)
+    if (work / "files").is_dir():
+        shutil.copytree(work / "files", folder / "files")
+    if not goes_on:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _save_logs(work: Path, folder: Path, *, goes_on: bool) -> None:
