@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import itertools
 import os
 import socket
 import threading
@@ -13,19 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.history.events import StepDone, Traffic, TrafficMeans
+from graphquake.harness.history.events import BecameReady, StepDone, Traffic, TrafficMeans
 from graphquake.harness.history.history import History
 from graphquake.harness.observation.http_probe import Prober
 from graphquake.harness.processes.sock_diag import SockDiag
 from graphquake.harness.processes.traffic import TrafficMeter
 from graphquake.harness.promises.builtin import judge
-from graphquake.harness.promises.idle import idle_faults, share_text, unserved
+from graphquake.harness.promises.idle import idle_faults, is_idle, share_text, unserved
 from graphquake.harness.reports.story import story
 from graphquake.harness.run.live import run_live
-from graphquake.harness.run.traffic import BASELINE_MAX_S
+from graphquake.harness.run.traffic import BASELINE_MAX_S, TrafficWatch
+from graphquake.harness.spec.plan import parse_step
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.targets.target import Work
 from graphquake.machines.findings.fault_coverage import FaultCoverage
 
+from support.fake_target import FakeTarget, fake_spec
 from support.made import Made, plan_of
 from support.toys import in_loop, toy_spec
 
@@ -111,6 +115,72 @@ def test_events_of_traffic_are_read_again(tmp_path: Path) -> None:
 def test_the_text_of_a_share(traffic: Traffic, text: str) -> None:
     """The proof of a fault tells the victim's share, or why it is not known."""
     assert share_text(traffic) == text
+
+
+class Working(FakeTarget):
+    """A target in memory whose replicas have done a given amount of work at each sample."""
+
+    samples: list[dict[str, Work]]
+
+    async def work(self) -> dict[Replica, Work]:
+        """The next sample, or the last one again."""
+        now = self.samples.pop(0) if len(self.samples) > 1 else self.samples[0]
+        return {Replica.parse(name): work for name, work in now.items()}
+
+
+def sampled(folder: Path, *samples: dict[str, Work]) -> tuple[Working, TrafficWatch]:
+    """A watch of a target with these samples. Its clock shows 0.25 s more at each look."""
+    target = Working(fake_spec(folder))
+    target.samples = [dict(one) for one in samples]
+    clock = itertools.count()
+    return target, TrafficWatch(target, lambda: next(clock) / 4, 0.0)
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize(
+    ("first", "second", "means", "share"),
+    [
+        ((Work(500, 0.0), Work(500, 0.0)), (Work(600, 0.0), Work(800, 0.0)), "bytes", 0.25),
+        ((Work(500, 1.0), Work(500, 1.0)), (Work(510, 1.9), Work(520, 1.1)), "cpu", 0.9),
+        ((Work(0, 0.0), Work(0, 0.0)), (Work(0, 0.01), Work(0, 0.02)), "none", None),
+    ],
+)
+@in_loop
+async def test_the_means_by_which_a_share_is_known(
+    tmp_path: Path,
+    first: tuple[Work, Work],
+    second: tuple[Work, Work],
+    means: TrafficMeans,
+    share: float | None,
+) -> None:
+    """Shares come from the bytes since the run began. With few bytes they come from the CPU time, and with little of that from nothing."""
+    names = ("worker 0", "worker 1")
+    samples = dict(zip(names, first, strict=True)), dict(zip(names, second, strict=True))
+    _, watch = sampled(tmp_path, *samples)
+    await watch.sample()
+    [found] = await watch.before(0, parse_step("kill worker 0"))
+    assert found.means == means
+    if share is not None:
+        assert found.amount / found.of_role == pytest.approx(share)
+
+
+@pytest.mark.simulated
+@in_loop
+async def test_a_replica_that_came_back_is_measured_since_then(tmp_path: Path) -> None:
+    """The work of a replica counts from the moment at which its present incarnation became ready."""
+    names = ("worker 0", "worker 1")
+    target, watch = sampled(
+        tmp_path,
+        dict.fromkeys(names, Work(0, 0.0)),
+        {"worker 0": Work(5000, 0.0), "worker 1": Work(5000, 0.0)},
+        {"worker 0": Work(5000, 0.0), "worker 1": Work(9000, 0.0)},
+    )
+    await watch.sample()
+    await watch.sample()
+    target.log.append(BecameReady(0.3, Replica("worker", 0), 1))
+    [found] = await watch.before(0, parse_step("kill worker 0"))
+    assert (found.since_s, found.amount, found.of_role) == (0.25, 0.0, 4000.0)
+    assert is_idle(found)
 
 
 @in_loop
