@@ -290,3 +290,15 @@ async def test_probes_of_the_harness_do_not_count_as_work() -> None:
         thread.join(5)
     assert probed == before
     assert asked > probed
+
+
+@in_loop
+async def test_samples_at_the_same_time_wait_for_each_other() -> None:
+    """Samples may be taken at the same time, and may be cancelled. The kernel answers one question at a time."""
+    async with Prober() as prober:
+        with closing(TrafficMeter(prober)) as meter:
+            cancelled = asyncio.create_task(meter.sample({}))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            samples = await asyncio.gather(*(meter.sample({}) for _ in range(20)))
+    assert samples == [{}] * 20

@@ -10,6 +10,7 @@ The numbers only grow. A run takes the difference of two samples, and compares t
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,9 @@ class TrafficMeter:
             self._kernel: SockDiag | None = SockDiag()
         except OSError:
             self._kernel = None
+        # The kernel answers one question at a time. A cancelled sample leaves its thread running, so the threads have a lock, too.
+        self._one_sample = asyncio.Lock()
+        self._one_question = threading.Lock()
         self._listens: dict[int, Replica] = {}
         # The owner of each open socket, by its cookie. Sockets that are not in here were not there at the last scan.
         self._owner: dict[bytes, Replica | None] = {}
@@ -58,11 +62,13 @@ class TrafficMeter:
         Args:
             processes: the pids of each live replica.
         """
-        if self._kernel is not None:
-            # A thread asks the kernel: an answer takes 5 ms, since the kernel walks through a large table.
-            closed, still_open, owners = await asyncio.to_thread(self._ask, self._kernel, processes)
-            self._adopt(owners, still_open)
-            self._count(closed, still_open)
+        async with self._one_sample:
+            if self._kernel is not None:
+                # A thread asks the kernel: an answer takes 5 ms, since the kernel walks through a large table.
+                asked = await asyncio.to_thread(self._ask, self._kernel, processes)
+                closed, still_open, owners = asked
+                self._adopt(owners, still_open)
+                self._count(closed, still_open)
         for replica, family in processes.items():
             for pid in family:
                 cpu_s = cpu_s_of(pid)
@@ -75,7 +81,8 @@ class TrafficMeter:
     ) -> tuple[list[TcpSocket], list[TcpSocket], dict[int, Replica] | None]:
         """Return the closed sockets, the open ones, and the owners by inode. The owners are None if it is not time to scan."""
         # The notices are read first. A socket that is closed between the two reads is counted as open now, and gets its notice later.
-        closed, still_open = kernel.closed_sockets(), kernel.open_sockets()
+        with self._one_question:
+            closed, still_open = kernel.closed_sockets(), kernel.open_sockets()
         return closed, still_open, _owners(processes) if self._is_due(still_open) else None
 
     def _is_due(self, sockets: Iterable[TcpSocket]) -> bool:
