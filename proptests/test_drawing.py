@@ -24,12 +24,12 @@ DRAWN_BY = "6.170.17"
 @pytest.mark.parametrize(
     ("graph", "seed", "digest"),
     [
-        ("reference", 1, "3e1c29781b04b624"),
-        ("reference", 2, "1d73936e187d4cee"),
-        ("reference", 3, "6511421689992414"),
-        ("dynamo-disagg", 1, "2040fcf6643bfe45"),
-        ("dynamo-disagg", 2, "52f2de97ba07c89b"),
-        ("dynamo-disagg", 3, "f5887ed2f68148bf"),
+        ("reference", 1, "b3b66f8d011a5677"),
+        ("reference", 2, "ea125d65694f7a70"),
+        ("reference", 3, "26b5358d871ecf47"),
+        ("dynamo-disagg", 1, "a206a834de09722c"),
+        ("dynamo-disagg", 2, "8675c6421b843ff7"),
+        ("dynamo-disagg", 3, "8017cd31704eabca"),
     ],
 )
 def test_a_seed_draws_the_plans_that_it_drew_before(graph: str, seed: int, digest: str) -> None:
@@ -56,13 +56,13 @@ def test_the_first_plans_of_a_seed_are_these() -> None:
     ]
     assert drawn[3] == [
         "wait 1.00 s",
-        "terminate frontend 0",
-        "wait 0.35 s",
-        "burst 40 over 0.50 s, 25% leave",
+        "terminate decode 1",
+        "burst 30 over 0.10 s, 100% leave",
+        "burst 10 over 0.00 s, 100% leave",
         "wait 0.35 s",
         "burst 5 over 1.00 s",
-        "burst 10 over 0.10 s",
-        "respawn frontend 0",
+        "wait 1.50 s",
+        "respawn decode 1",
     ]
 
 

@@ -65,6 +65,23 @@ def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
     assert all(embeds(SINGLE, finding.case.plan) for finding in rounds.pipeline.findings)
 
 
+def test_a_plan_that_was_kept_stays_kept_for_hypothesis(tmp_path: Path) -> None:
+    """A plan that was kept by chance contains the minimal plan of a later finding. Asked again, the answer is the same."""
+    runner = SimRunner([])
+    pipeline = FindingPipeline(
+        runner, Corpus(tmp_path / "cases"), RunLog(), results_dir=tmp_path / "results"
+    )
+    rounds = Rounds(pipeline)
+    rounds.begin(0)
+    rounds(PAIR)
+    runner.bugs = [Bug(SINGLE, "wrong tokens")]
+    with pytest.raises(PromiseBroken):
+        rounds(SINGLE)
+    rounds(PAIR)
+    with pytest.raises(PromiseBroken):
+        rounds(SINGLE)
+
+
 def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
     """After two kills a stream fails first, and after one kill it never does.
 

@@ -20,9 +20,10 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from graphquake.harness.errors import InputError
 from graphquake.harness.graphs.deployments import DEPLOYMENTS, deployment, is_deployment
 from graphquake.harness.spec.bounds import Promises, read_promises
+from graphquake.harness.spec.faults import read_faults
 from graphquake.harness.spec.load import LoadSpec, read_load
 from graphquake.harness.spec.metrics import KNOWN_GAUGES, read_gauges
-from graphquake.harness.spec.plan import Plan, fault_verbs, parse_plan
+from graphquake.harness.spec.plan import Plan, Step, fault_verbs, parse_plan
 from graphquake.harness.spec.probes import Listed, Ready, read_listed, read_ready
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves, parse_serves
@@ -60,6 +61,7 @@ class RoleSpec:
         metrics: template of the URL of a page in Prometheus text format. Empty if the role has no such page.
         files: the files that a launch writes for each replica: name -> template of the text.
         needs: the roles that must be ready before this role starts. A respawn does not wait for them.
+        faults: the verbs of the faults that a search may draw at this role. None if the list of the graph decides.
     """
 
     name: str
@@ -79,6 +81,7 @@ class RoleSpec:
     metrics: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    faults: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,8 @@ class GraphSpec:
         lease_s: the time for which the graph may list a dead replica, in seconds, or 0 if the graph has no leases.
         preload: Python modules that take long to import. Replicas are forked from a process that has imported these modules.
         share_gpus: true if several replicas may get the same GPU. The command line sets this value, not the file.
-        faults: the verbs of the faults that a search may draw. A graph that promises nothing under stalls leaves out `stall`.
+        faults: the verbs of the faults that a search may draw. A graph that promises nothing under stalls leaves out `stall`. A role may
+            have a list of its own.
         gauges: for each of `in_flight`, `waiting` and `kv_usage`, the possible gauge names in the graph's metrics.
         scenarios: the plans in the table `[scenarios]` of the file, by name.
         restart: `always` if the supervisor restarts dead replicas, `never` if only a step or heal restarts them.
@@ -137,6 +141,19 @@ class GraphSpec:
             if role.name == name:
                 return role
         raise KeyError(name)
+
+    def faults_at(self, role: str) -> tuple[str, ...]:
+        """Return the verbs of the faults that a search may draw at a role. Raise KeyError if the graph has no such role."""
+        own = self.role(role).faults
+        return self.faults if own is None else own
+
+    def may_draw(self, step: Step) -> bool:
+        """True if a search may draw a step: it is not a fault, or the file allows this fault at every replica that the step aims at."""
+        if not step.is_fault:
+            return True
+        if not step.aims:
+            return step.verb in self.faults
+        return all(step.verb in self.faults_at(one.role) for one in step.aims)
 
     @property
     def entry_role(self) -> RoleSpec:
@@ -214,6 +231,7 @@ def _read_role(name: str, table: Table, roles: Mapping[str, Table]) -> RoleSpec:
         metrics=template("metrics"),
         files=files,
         needs=read_needs(table, roles),
+        faults=read_faults(table, fault_verbs()),
     )
     if "{capacity}" in command and not role.capacity:
         raise table.error("capacity", "is missing, and the command asks for {capacity}")
@@ -252,19 +270,6 @@ def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
         merged = {**tables[other].values, **table.values}
         del merged["like"]
         found[name] = Table(table.source, merged, table.path)
-    return found
-
-
-def _read_faults(table: Table) -> tuple[str, ...]:
-    found = table.texts("faults") if "faults" in table else fault_verbs()
-    for verb in found:
-        if verb not in fault_verbs():
-            raise table.error(
-                "faults",
-                f'names "{verb}", which is not a kind of fault{did_you_mean(verb, fault_verbs())}',
-            )
-    if not found:
-        raise table.error("faults", f"is empty, expected some of {', '.join(fault_verbs())}")
     return found
 
 
@@ -309,6 +314,10 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
     for key, value in env.items():
         check_words(top.table("env"), key, value, tables)
     python = top.text("python", sys.executable)
+    faults = read_faults(top, fault_verbs())
+    if faults == () and not any(role.faults for role in roles):
+        some = f"expected some of {', '.join(fault_verbs())}"
+        raise top.error("faults", f"is empty, and so is the list of every role; {some}")
     spec = GraphSpec(
         name=name,
         path=path,
@@ -323,7 +332,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         python=str(path.parent / python) if "/" in python else python,
         lease_s=top.number("lease_s", 0.0, at_most=3600),
         preload=top.texts("preload"),
-        faults=_read_faults(top),
+        faults=fault_verbs() if faults is None else faults,
         gauges=read_gauges(top.table("gauges")),
         scenarios=_read_scenarios(top.table("scenarios")),
         restart=top.choice("restart", get_args(Restart), "never"),

@@ -19,7 +19,13 @@ IDLE = " (idle)"
 
 def drawable(spec: GraphSpec) -> list[str]:
     """Every kind of fault that can be drawn for a graph, by role: `kill decode`."""
-    return [f"{verb} {role.name}" for verb in spec.faults for role in spec.roles]
+    verbs = dict.fromkeys(verb for role in spec.roles for verb in spec.faults_at(role.name))
+    return [
+        f"{verb} {role.name}"
+        for verb in verbs
+        for role in spec.roles
+        if verb in spec.faults_at(role.name)
+    ]
 
 
 class FaultCoverage:

@@ -2,7 +2,8 @@
 
 `Rounds` is called once for each drawn plan, at the machine's teardown. For Hypothesis it is a pure function of the plan, however noisy
 the graph is. A plan counts as kept until a round has a finding. From then on every answer follows from the minimal plan M alone. A plan
-fails if M embeds in it, or if it is the drawn plan. So Hypothesis shrinks to M without a live run.
+fails if M embeds in it, or if it is the drawn plan. So Hypothesis shrinks to M without a live run. A plan that counted as kept earlier in
+the round stays kept: while Hypothesis shrinks, it may ask again.
 
 With several slots, as many drawn plans run side by side. Their results are taken in the order in which the plans were drawn. So the run
 of an earlier plan may become a finding while Hypothesis waits for the answer about a later plan. If the later plan does not fail, too,
@@ -42,6 +43,8 @@ class Rounds:
     coverage: FaultCoverage = field(init=False)
     novelty: Novelty = field(init=False)
     _ran: set[Plan] = field(default_factory=set)
+    # The plans of this round of which Hypothesis was told that they do not fail.
+    _told_kept: set[Plan] = field(default_factory=set)
     _begun: deque[PendingRun] = field(default_factory=deque)
     _found: Found | None = None
 
@@ -68,6 +71,7 @@ class Rounds:
         """Begin the round with this number. Its machine draws plans from a new seed."""
         self.log.round = number
         self._found = None
+        self._told_kept.clear()
 
     def __call__(self, plan: Plan) -> None:
         """Run a drawn plan if it is worth a run, and tell Hypothesis by an exception if it fails.
@@ -82,10 +86,15 @@ class Rounds:
             self._take(plan)
         # Every failure of a round is raised at this line, in the first call for a plan and in later calls. Hypothesis takes failures from
         # different lines for different failures.
-        if self._found is not None and self._found.breaks_with(plan):
+        if (
+            self._found is not None
+            and plan not in self._told_kept
+            and self._found.breaks_with(plan)
+        ):
             raise self._found.error(self._found.title)
         if self._found is not None and is_new:
             raise StopDrawing
+        self._told_kept.add(plan)
 
     def cancel_runs(self) -> None:
         """End the runs whose results are not needed any more."""

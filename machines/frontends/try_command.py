@@ -18,7 +18,7 @@ from graphquake.harness.promises.idle import is_idle
 from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.plan import Kill, Plan
 from graphquake.harness.spec.steps.wait import PLAN_WAITS_MAX_S
 from graphquake.machines.reports.finding_text import promised
 
@@ -59,7 +59,7 @@ async def trial(spec: GraphSpec, folder: Path) -> tuple[str, VerdictKind]:
         lines += _row("", f"{violation.signature}: {violation.seen}")
     for number, name in enumerate(spec.promises.names):
         lines += _row("promises" if number == 0 else "", f"{name}: {promised(spec, name)}")
-    for number, text in enumerate(_steps(spec)):
+    for number, text in enumerate(steps_texts(spec)):
         lines += _row("steps" if number == 0 else "", text)
     cost_s = run.live_s + PLAN_S
     lines += _row(
@@ -94,13 +94,21 @@ def _traffic(history: History) -> Iterator[str]:
             )
 
 
-def _steps(spec: GraphSpec) -> Iterator[str]:
-    roles = ", ".join(role.name for role in spec.roles)
-    yield f"{', '.join(spec.faults)}, respawn: {roles}"
+def steps_texts(spec: GraphSpec) -> Iterator[str]:
+    """Yield a line for each group of steps that can be drawn, and for each that can't, with the reason."""
+    by_faults: dict[tuple[str, ...], list[str]] = {}
     for role in spec.roles:
+        by_faults.setdefault(spec.faults_at(role.name), []).append(role.name)
+    for verbs, roles in by_faults.items():
+        if verbs:
+            yield f"{', '.join(verbs)}, respawn: {', '.join(roles)}"
+        else:
+            yield f"no fault at {', '.join(roles)}: its list faults is empty"
+    killed = [role for role in spec.roles if Kill.verb in spec.faults_at(role.name)]
+    for role in killed:
         for child, process in role.children.items():
             yield f"kill {role.name} N {child}: child processes named {process}"
-    childless = [role.name for role in spec.roles if not role.children]
+    childless = [role.name for role in killed if not role.children]
     if childless:
         yield f"no kill of a child of {', '.join(childless)}: the file names no children"
     yield "burst, wait, wait until ready"

@@ -13,7 +13,7 @@ the same name.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -32,6 +32,8 @@ from graphquake.harness.spec.steps.table import rules
 # Longer plans are mostly outage: with 24 steps, no request could be judged in 59% of the plan's time.
 STEPS_MAX: Final = 10
 FAULTS_MAX: Final = 6
+# A role that leaves a path without one of its replicas is drawn this many times as often as a role that does not.
+PATH_LEFT: Final = 3
 # A bug with a stale lease shows when the lease ends. So one plan in five lets its run go on for the lease and this time more.
 BEYOND_LEASE_S: Final = 2.0
 
@@ -45,11 +47,13 @@ class _Pick:
 
     Attributes:
         data: the source of the choices, or None for a rule that does not choose.
+        roles: the roles that the rule may hit. A role that is given twice is twice as likely.
         targets: the replicas that the rule may hit.
         ahead: the values that Hypothesis chose before the rule ran, by name.
     """
 
     data: st.DataObject | None
+    roles: Sequence[str]
     targets: Sequence[Replica]
     ahead: Mapping[str, Any]
     _chosen: list[Replica] = field(default_factory=list)
@@ -66,9 +70,9 @@ class _Pick:
 
     @property
     def replica(self) -> Replica:
-        """One of the targets. The role is drawn first, so a role with one replica is hit as often as a role with four."""
+        """One of the targets. The role is drawn first: the number of its replicas does not matter (see `PlanMachine.weighed`)."""
         if not self._chosen:
-            role = self.one_of(list(dict.fromkeys(one.role for one in self.targets)))
+            role = self.one_of(self.roles)
             index = self.one_of([one.index for one in self.targets if one.role == role])
             self._chosen.append(Replica(role, index))
         return self._chosen[0]
@@ -122,15 +126,19 @@ class PlanMachine(RuleBasedStateMachine):
 
     def may(self, kind: type[Step], one: Rule) -> bool:
         """True if a rule may add steps now. That needs room, an allowed kind of step, a possible target, and the rule's own condition."""
-        if kind.is_fault and not (self.may_fault() and kind.verb in self.spec.faults):
+        if kind.is_fault and not (self.may_fault() and self.is_drawn(kind.verb)):
             return False
         return self.has_room and one.may(self) and (one.at is None or bool(self.targets(one.at)))
+
+    def is_drawn(self, verb: str) -> bool:
+        """True if the graph file lets this kind of fault be drawn at some role."""
+        return any(verb in self.spec.faults_at(role.name) for role in self.spec.roles)
 
     def targets(self, at: Callable[[Replica], Step]) -> list[Replica]:
         """The replicas that a step may hit now.
 
-        The model must allow the step at the replica. If the plan has a focus, the replica must be of that role. If the plan keeps a path,
-        a path must be left after the step. The list is empty if the step is a fault that the graph file does not allow.
+        The model must allow the step at the replica. If it is a fault, the graph file must allow it there. If the plan has a focus, the
+        replica must be of that role. If the plan keeps a path, a path must be left after the step.
 
         Args:
             at: makes the step that hits a given replica.
@@ -138,22 +146,21 @@ class PlanMachine(RuleBasedStateMachine):
         found = []
         for replica in self.spec.replicas():
             step = at(replica)
-            if step.is_fault and step.verb not in self.spec.faults:
-                return []
-            aimed = self.focus in ("", replica.role) and step.possible(self.model) is None
+            aimed = self.focus in ("", replica.role) and self.can(step)
             if aimed and (not self.keeps_path or step.after(self.model).serves()):
                 found.append(replica)
         return found
 
     def can(self, step: Step) -> bool:
-        """True if the model says that a step is possible now."""
-        return step.possible(self.model) is None
+        """True if a step may be added now: the model says that it is possible, and the graph file lets it be drawn (see `faults`)."""
+        return self.spec.may_draw(step) and step.possible(self.model) is None
 
     def add(self, step: Step) -> None:
         """Append a step to the plan, and update the model.
 
         Raises:
-            InputError: if the step is not a step, or is impossible now. Only a rule of the user can do that.
+            InputError: if the step is not a step, is impossible now, or is a fault that the graph file does not let be drawn. Only a rule
+                of the user can do that.
         """
         if not isinstance(step, Step):
             raise InputError(
@@ -163,12 +170,29 @@ class PlanMachine(RuleBasedStateMachine):
             raise InputError(
                 f'{type(self).__name__}: a rule added "{step}", which is impossible now: {why}. Ask self.can(step) first.'
             )
+        if not self.spec.may_draw(step):
+            raise InputError(
+                f'{type(self).__name__}: a rule added "{step}", which the lists "faults" of {self.spec.path.name} leave out. '
+                "Ask self.can(step) first."
+            )
         self.steps.append(step)
         self.model = step.after(self.model)
 
     def pick(self, data: st.DataObject, targets: Sequence[Replica]) -> Replica:
-        """Draw one of the targets. The role is drawn first, so a role with one replica is hit as often as a role with four."""
-        return _Pick(data, targets, {}).replica
+        """Draw one of the targets. The role is drawn first: the number of its replicas does not matter (see `weighed`)."""
+        return _Pick(data, self.weighed(targets), targets, {}).replica
+
+    def weighed(self, targets: Iterable[Replica]) -> list[str]:
+        """The roles of some replicas, to draw one of them. Those that leave a path without a replica occur `PATH_LEFT` times, others once.
+
+        Without a path, every failure is excused, and the run can only judge the recovery. The roles that leave a path come first, because
+        Hypothesis begins a search with the first choices.
+        """
+        leaves: dict[str, bool] = {}
+        for one in targets:
+            leaves[one.role] = leaves.get(one.role, False) or self.can_spare(one)
+        first = [role for role in leaves if leaves[role]]
+        return first * PATH_LEFT + [role for role in leaves if not leaves[role]]
 
     # ---- the rules that belong to no kind
 
@@ -192,15 +216,19 @@ class PlanMachine(RuleBasedStateMachine):
             stays: if true, the run outlasts the lease of the graph, if it has one.
         """
         self.length = length
-        roles = [role.name for role in self.spec.roles]
-        self.keeps_path = keeps_path and self.can_spare(data.draw(st.sampled_from(roles)))
-        if data.draw(st.booleans()):
-            self.focus = data.draw(st.sampled_from(self.spec.replicas())).role
+        hit = [one for one in self.spec.replicas() if self.spec.faults_at(one.role)]
+        spared = [one for one in hit if self.can_spare(one)]
+        if keeps_path and spared:
+            role: str = data.draw(st.sampled_from(self.weighed(hit)))
+            self.keeps_path = self.can_spare(Replica(role, 0))
+        if data.draw(st.booleans()) and hit:
+            among = spared if self.keeps_path else hit
+            self.focus = data.draw(st.sampled_from(self.weighed(among)))
         self.stay_s = self.spec.lease_s + BEYOND_LEASE_S if stays and self.spec.lease_s else 0.0
 
-    def can_spare(self, role: str) -> bool:
-        """True if a path is left after one replica of the role has died."""
-        return self.model.with_ended(Replica(role, 0)).serves()
+    def can_spare(self, replica: Replica) -> bool:
+        """True if a path is left after this replica has died."""
+        return self.model.with_ended(replica).serves()
 
     @precondition(lambda self: not self.has_room or not may_burst(self))
     @rule()
@@ -224,7 +252,10 @@ def _rule_of(kind: type[Step], one: Rule) -> Any:
 
     def draw(self: PlanMachine, data: st.DataObject | None = None, **ahead: object) -> None:
         targets = self.targets(one.at) if one.at else []
-        for step in one.make(self, _Pick(data, targets, ahead)):
+        for step in one.make(self, _Pick(data, self.weighed(targets), targets, ahead)):
+            # A rule without `at` does not ask where its steps may be drawn. Without this step, the rest would be another sequence.
+            if not self.can(step):
+                return
             self.add(step)
 
     draw.__name__ = draw.__qualname__ = one.name

@@ -10,11 +10,10 @@ from graphquake.harness.spec.steps.burst import BURSTS, BURSTS_OVER_S, LEAVES
 def plainest(spec: GraphSpec) -> list[Plan]:
     """Plans of one step, the plainest first.
 
-    For each role, one plan kills its first replica, if the graph file lets kills be drawn. Two more plans send the largest burst all at
+    For each role, one plan kills its first replica, if the graph file lets that be drawn. Two more plans send the largest burst all at
     once. In the first, all clients wait for their answers. In the second, all clients leave early.
     """
-    steps: list[Step] = []
-    if Kill.verb in spec.faults:
-        steps += [Kill(role.name, 0) for role in spec.roles]
+    kills = (Kill(role.name, 0) for role in spec.roles)
+    steps: list[Step] = [kill for kill in kills if spec.may_draw(kill)]
     steps += [Burst(max(BURSTS), min(BURSTS_OVER_S), leave) for leave in (0.0, max(LEAVES))]
     return [Plan((step,)) for step in steps]
