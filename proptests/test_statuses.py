@@ -126,7 +126,7 @@ ROWS = {
         junit=(1, 0, (f"case {CASE}  one of two dead", "it is back", f"graphquake replay {CASE}")),
     ),
     "crashed search": Row(
-        1, "proved nothing", "crashed: OSError: no memory", raises=OSError("no memory"),
+        1, "proved nothing", "crashed: OSError: no memory", raises=ExceptionGroup("", [OSError("no memory")]),
         junit=(0, 1, ("no memory",)),
     ),
     "crashed promise": Row(
@@ -141,12 +141,12 @@ ROWS = {
         2, "proved nothing", "proved nothing: interrupted", raises=KeyboardInterrupt(), junit=None,
     ),
     "nothing proven": Row(
-        1, "proved nothing", "proved nothing", {"bugs": [], "runs_max": 4, "invalid": 1.0},
-        junit=(0, 1, ("proved nothing",)),
+        1, "proved nothing", "proved nothing: 4 of 4 runs were invalid", {"bugs": [], "runs_max": 4, "invalid": 1.0},
+        junit=(0, 1, ("proved nothing: 4 of 4 runs were invalid",)),
     ),
     "no room for a run": Row(
-        1, "proved nothing", "proved nothing", {"bugs": [], "runs_max": 0},
-        junit=(0, 1, ("proved nothing",)),
+        1, "proved nothing", "proved nothing: no run fitted into the budget", {"bugs": [], "runs_max": 0},
+        junit=(0, 1, ("proved nothing: no run fitted into the budget",)),
     ),
 }  # fmt: skip
 

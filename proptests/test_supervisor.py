@@ -274,7 +274,7 @@ async def test_a_command_that_is_too_long() -> None:
 BAD_GRAPHS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "no command": ({"more": "", "worker": ""}, 'cannot run "', ("toy.toml: roles.worker: worker",)),
     "dies": ({"worker": "--exit-after 0.1"}, "ended with exit status 1 before it was ready", ("out of luck",)),
-    "deaf": ({"worker": "--deaf", "within_s": 0.5}, "not ready within 0.5 s", ("HTTP 200 starting", "log is empty")),
+    "deaf": ({"worker": "--deaf", "within_s": 0.5}, "not ready within 0.5 s", ("HTTP 200: starting", "log is empty")),
 }  # fmt: skip
 
 

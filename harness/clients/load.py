@@ -46,7 +46,7 @@ KEEPALIVE_S: Final = 1.0
 # The largest number of exchanges that a run records. It is enough to see the errors, and small enough for a log.
 EXCHANGES_MAX: Final = 300
 READ_BUFFER_BYTES: Final = 1 << 16
-_PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
+PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 _WELL: Final = frozenset({Outcome.OK, Outcome.LEFT})
 _HEADERS: Final = {"Content-Type": "application/json"}
 
@@ -72,7 +72,7 @@ class Load:
         exchanges: list[str] | None = None,
     ) -> None:
         self._load = spec.load
-        self._urls = [entry.rstrip("/") + _PATHS[spec.load.api] for entry in entries]
+        self._urls = [entry.rstrip("/") + PATHS[spec.load.api] for entry in entries]
         self._zero_s = zero_s
         self._requests = requests
         self._exchanges = [] if exchanges is None else exchanges
@@ -159,7 +159,9 @@ class Load:
 
     async def ask_once(self) -> Request:
         """Send one request that enters no history, and return that request when it has ended."""
-        request = Request(next(self._numbers), PROBE, stream=True, intended_s=self.now_s())
+        # Only if the load has streams: not every server can stream.
+        stream = self._load.stream > 0
+        request = Request(next(self._numbers), PROBE, stream, intended_s=self.now_s())
         await self._attempt(request, leaves=False)
         return request
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from graphquake.harness.observation.introspection import SAID_MAX
 from graphquake.harness.spec.graph import RoleSpec
 
 LOG_LINES: Final = 5
+# What servers write if another process has their port, in the words of the C library or of Node.js.
+_PORT_TAKEN: Final = re.compile("address already in use|EADDRINUSE", re.IGNORECASE)
 
 
 async def start_in_order(
@@ -46,8 +49,25 @@ async def start_in_order(
 def not_ready_text(within_s: float, url: str, answer: Answer) -> str:
     """Say that a replica was not ready in time, and what its readiness probe answered."""
     said = " ".join(answer.text.split())[:SAID_MAX]
-    status = f"HTTP {answer.status} " if answer.status else ""
-    return f"not ready within {within_s:g} s: GET {url}: {status}{said}".rstrip()
+    # The text of an error often begins with its status, such as "404: Not Found".
+    said = said.removeprefix(str(answer.status)).lstrip(" :")
+    status = [f"HTTP {answer.status}"] if answer.status else []
+    parts = ": ".join([*status, *([said] if said else [])])
+    return f"not ready within {within_s:g} s: GET {url}: {parts}"
+
+
+def port_taken_text(role: RoleSpec, log: Path) -> str:
+    """Say that the first process of a replica ended because its port was taken. Empty if the end of its log does not say so."""
+    end = last_lines([log])
+    if not _PORT_TAKEN.search(end):
+        return ""
+    several = role.replicas > 1 and "{port." not in role.command
+    hint = (
+        f": the command has no {{port.NAME}}, so all {role.replicas} replicas use one port"
+        if several
+        else ""
+    )
+    return f"ended because its port is taken{hint}{end}"
 
 
 def last_lines(logs: Iterable[Path]) -> str:

@@ -41,7 +41,12 @@ from graphquake.harness.processes.procfs import (
 from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.processes.reservations import Reservations
 from graphquake.harness.processes.signals import KILL_WITHIN_S, FaultInjector, not_landed, seen
-from graphquake.harness.processes.start import last_lines, not_ready_text, start_in_order
+from graphquake.harness.processes.start import (
+    last_lines,
+    not_ready_text,
+    port_taken_text,
+    start_in_order,
+)
 from graphquake.harness.processes.traffic import TrafficMeter
 from graphquake.harness.spec.graph import GraphSpec, RoleSpec
 from graphquake.harness.spec.replica import Replica
@@ -264,6 +269,10 @@ class Supervisor:
         aimed = incarnation.aimed
         self.log.append(Died(at_s, replica.name, incarnation.number, pid, status, aimed))
         incarnation.ended.set()
+        # Another replica may have answered at the port of this one, so that it counted as ready.
+        started = incarnation.ready.is_set() and not incarnation.number and not aimed
+        if started and (taken := port_taken_text(replica.role, incarnation.log)):
+            self._fail(GraphError(f"{self._place(replica)}: {taken}"))
         if self.spec.restart == "always" and not self._is_closing:
             self._restarts[replica.name] = self._go(self._restart(replica))
 

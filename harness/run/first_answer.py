@@ -8,7 +8,7 @@ from typing import Final
 
 from graphquake.harness.clients.load import Load
 from graphquake.harness.errors import GraphError
-from graphquake.harness.history.request import Outcome
+from graphquake.harness.history.request import Outcome, Request
 from graphquake.harness.targets.target import Target
 
 # The time limit for the first right answer, and the pause after a request without one.
@@ -32,5 +32,13 @@ async def first_answer(target: Target) -> None:
     if asked.outcome != Outcome.OK:
         raise GraphError(
             f"{target.spec.name}: every replica is ready, but no right answer within "
-            f"{FIRST_ANSWER_S:g} s: {asked.detail} {asked.message}".rstrip()
+            f"{FIRST_ANSWER_S:g} s: {_why(asked)}"
         )
+
+
+def _why(asked: Request) -> str:
+    """The class of a failure and its message, without what both say: `HTTP 404: Not Found`, `wrong tokens: got 3 of 16 tokens`."""
+    words = asked.detail.split()
+    status = words[-1] if words and words[-1].isdecimal() else ""
+    message = asked.message.removeprefix(status).lstrip(" :") if status else asked.message
+    return ": ".join(filter(None, (asked.detail, message)))

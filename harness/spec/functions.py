@@ -64,7 +64,9 @@ def import_function(
 
 
 def described(error: BaseException) -> str:
-    """Describe an exception of the user's code in one line: its type, its text, and the line that raised it."""
+    """Describe an exception in one line: its type, its text, and the line that raised it. Of a group, the first exception is described."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     return (

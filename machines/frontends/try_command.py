@@ -20,6 +20,7 @@ from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan
 from graphquake.harness.spec.steps.wait import PLAN_WAITS_MAX_S
+from graphquake.machines.frontends.model_names import ModelNames
 from graphquake.machines.reports.finding_text import promised
 
 BUDGET_S: Final = 600.0
@@ -38,7 +39,8 @@ async def trial(spec: GraphSpec, folder: Path) -> tuple[str, VerdictKind]:
         GraphError: if the graph does not become ready, or gives no right answer.
     """
     host = await describe_host(spec)
-    run = await run_live(spec, Plan(()), folder, host=host)
+    names = ModelNames()
+    run = await run_live(spec, Plan(()), folder, host=host, opener=names.opened)
     lines = [
         f"{spec.name} · {spec.shape}",
         *_row("machine", ", ".join(host.facts())),
@@ -50,6 +52,8 @@ async def trial(spec: GraphSpec, folder: Path) -> tuple[str, VerdictKind]:
         f"{spec.load} of {spec.load.prompt_tokens} + {spec.load.max_tokens} tokens, "
         f"{spec.load.stream:.0%} streamed; {right} of {len(run.history.requests)} right",
     )
+    for text in names.warnings(spec):
+        lines += _row("warning", text)
     for number, text in enumerate(_traffic(run.history)):
         lines += _row("traffic" if number == 0 else "", text)
     lines += _row("verdict", run.verdict.text)

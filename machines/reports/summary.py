@@ -144,13 +144,20 @@ class GraphSummary:
         """The last line: the verdict and its reasons. The exit status is left out, because it differs between pytest and the commands."""
         parts = [self.error] if self.error else []
         if self.exit_status == EXIT_PROVED_NOTHING:
-            return ": ".join([self.verdict, *parts])
+            return ": ".join([self.verdict, *(parts or [self._why_nothing])])
         if self.new:
             parts.append(counted(len(self.new), "new finding"))
         if self.back:
             parts.append(counted(len(self.back), "case") + " failed")
         excused = f"; {self.excused_text}" if self.excused and self.verdict == "kept" else ""
         return f"{self.verdict}: {', '.join(parts) or 'nothing new'}{excused}"
+
+    @property
+    def _why_nothing(self) -> str:
+        """The reason why a session that came to its end proved nothing."""
+        if not self.runs:
+            return "no run fitted into the budget" if self.ended == "budget" else "no run was made"
+        return f"{self.live.get('invalid', 0)} of {counted(self.runs, 'run')} were invalid"
 
     @property
     def excused_text(self) -> str:
