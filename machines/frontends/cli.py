@@ -1,4 +1,4 @@
-"""The `graphquake` command: demo, try, run, replay, mark, check, results.
+"""The `graphquake` command: demo, init, try, run, replay, mark, check, results.
 
 Exit status: 0 kept, 1 broken, 2 input error, 3 proved nothing.
 """
@@ -50,6 +50,7 @@ from graphquake.machines.frontends.cli_options import (
 )
 from graphquake.machines.frontends.demo import add_options as add_demo_options
 from graphquake.machines.frontends.demo import demo
+from graphquake.machines.frontends.init_command import init, init_options
 from graphquake.machines.frontends.try_command import trial
 from graphquake.machines.reports.finding_text import counted
 from graphquake.machines.reports.reporter import Reporter
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, what, add_options, function in (
         ("demo", "find a planted bug in a small real graph, in less than a minute", add_demo_options, demo),
+        ("init", "write a graph file to start from", init_options, init),
         ("try", "start a graph without faults; show its promises, the possible steps and the cost of a run", _try_options, _try),
         ("run", "run a plan that you give", _run_options, _run),
         ("replay", "run the plan of a case again, to see whether it still breaks its promise", replay_options, replay_cases),
