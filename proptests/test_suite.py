@@ -319,11 +319,13 @@ def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
         "--graph",
         "toy.toml",
         *SMALL,
+        "--requests-per-client",
+        "16",
         "--separate-process-logs",
         "-k",
         "decode_worker",
     )
-    status, out = run(project, *args, "--fault-after", "1")
+    status, out = run(project, *args, "--fault-after", "0.7")
     assert status == 1, out
     assert "1 failed" in out
     assert "error_window / HTTP 503 / path left" in out
@@ -331,7 +333,7 @@ def test_a_scenario_that_breaks_a_promise_fails(project: Path) -> None:
         path.name for path in (project / ".graphquake/scenarios/toy/decode_worker/logs").iterdir()
     }
     assert {"front-0.0.log", "worker-0.0.log", "worker-1.0.log"} <= logs
-    status, out = run(project, *args, "--fault-after", "5")
+    status, out = run(project, *args, "--fault-after", "3")
     assert "1 error" in out, out
     assert "they need more requests" in out
 
