@@ -24,6 +24,8 @@ from graphquake.machines.cases.conditions import bounds_of, load_of
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.frontends import cli_cases
 from graphquake.machines.frontends.cli import main
+from graphquake.machines.runners.live_runner import last_number
+from graphquake.machines.sessions import folders
 
 from support.made import plan_of
 from support.sim_runner import Bug, SimRunner
@@ -194,6 +196,17 @@ def test_a_case_that_cannot_be_saved_is_one_error(
         assert main(["replay", *(how or ("abc123",)), "--record"]) == EXIT_INPUT
         out, err = capsys.readouterr()
         assert ("5/5" in out, err) == (True, line)
+
+
+def test_runs_of_earlier_commands_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command takes the next numbers. Only the oldest runs beyond a bound are removed."""
+    monkeypatch.setattr(folders, "RUNS_KEPT", 2)
+    for name in ("0001", "0002", "0007", "notes"):
+        (tmp_path / "made" / "run" / name).mkdir(parents=True)
+    folder = folders.runs_folder(tmp_path, "made", "run")
+    assert sorted(one.name for one in folder.iterdir()) == ["0002", "0007", "notes"]
+    assert last_number(folder) == 7
+    assert last_number(tmp_path / "none") == 0
 
 
 def test_a_recorded_replay_keeps_whole_numbers(

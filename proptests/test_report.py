@@ -15,6 +15,7 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.signature import Signature
+from graphquake.harness.reports.text import telling_lines
 from graphquake.harness.spec.plan import Kill
 from graphquake.machines.cases.case import Case, Observed, ShrinkCost
 from graphquake.machines.cases.replay import Replay, Word
@@ -43,7 +44,7 @@ def finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Finding:
         "2026-01-01T00:00:01.000000Z  WARN before: the fault\n"
         "2026-01-01T00:00:02.250000Z  WARN http: dynamo::pipeline: no instances left to try\n"
     )
-    (logs / "prefill-0.0.log").write_text("Traceback (most recent call last):\n")
+    (logs / "prefill-0.0.log").write_text("WARNING at the start\nERROR after the fault\n")
     made = Made(plan=PLAN).steady(0.0, 2.0).step("kill decode 0", 2.0)
     made.steady(2.0, 6.0, outcome=Outcome.ERROR).steady(6.0, 9.0).step("wait 0.50 s", 2.5, number=1)
     made.phase("heal", 2.5).spawn("decode 0", 2.6, ready_s=3.0).phase("recover", 2.6)
@@ -85,8 +86,8 @@ FINDING 3f9a1c  error_window broken by kill decode 0; wait 0.50 s: 80 of 142 req
               fail               ▂▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▆▂
                     -2.0 s … +7.0 s, × fault, + healed, full block 27/s
   example     request 40, sent +0.00 s, HTTP 503 after 100 ms
-  logs        frontend-0.0  +0.25  WARN no instances left to try
-              prefill-0.0          Traceback (most recent call last):
+  logs        frontend-0.0   +0.25  WARN no instances left to try
+              prefill-0.0  no time  ERROR after the fault
   reproduced  7 of 10 runs (40% to 89%, 95% Wilson), all on fresh graphs
   needed      without "kill decode 0": kept in 3 of 3 runs
   control     kept in 3 of 3 runs without the faults
@@ -102,6 +103,34 @@ def test_a_finding(finding: Finding) -> None:
     assert text == FINDING
     assert len(text.splitlines()) <= 30
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("stamp", "at_s"),
+    [
+        ("2026-01-01T00:00:02.500Z", 0.5),
+        ("2026-01-01 01:00:02,500+0100", 0.5),
+        ("2026/01/01 00:00:02 +0000", 0.0),
+        ("[01/Jan/2026:00:00:02.500 +0000]", 0.5),
+        ("[01/Abc/2026:00:00:02.500 +0000]", None),
+    ],
+)
+def test_the_time_of_a_log_line(
+    finding: Finding, tmp_path: Path, stamp: str, at_s: float | None
+) -> None:
+    """Servers write time stamps in several forms. A line without one has the time of the line before it."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "decode-0.0.log").write_text(
+        f"{stamp} all is well\nTraceback (most recent call last):\n"
+    )
+    (line,) = telling_lines(finding.shown.history, tmp_path)
+    assert (line.at_s, line.text) == (at_s, "Traceback (most recent call last):")
+
+
+def test_an_undecided_replay_is_named_once(finding: Finding) -> None:
+    """Its word means the same for every status, so the summary does not repeat it."""
+    summary = GraphSummary("made", 7, replays=[replayed(finding.case, "UNDECIDED", 0, 0)])
+    assert summary.text().count("UNDECIDED 0/0, budget") == 1
 
 
 def test_a_finding_with_a_long_plan_stays_short(finding: Finding) -> None:

@@ -135,7 +135,7 @@ ROWS = {
     ),
     "finding that cannot be saved": Row(
         1, "broken", "could not be saved: No space left on device, 1 new finding", {"bugs": [BREAKS]},
-        full_disk=True, junit=(1, 0, FOUND),
+        full_disk=True, junit=(1, 0, ("FINDING ", "kill decode", 'graphquake run "kill decode')),
     ),
     "interrupted": Row(
         2, "proved nothing", "proved nothing: interrupted", raises=KeyboardInterrupt(), junit=None,

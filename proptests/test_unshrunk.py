@@ -15,6 +15,7 @@ from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.pipeline import EVIDENCE_RUNS, FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.reports.finding_text import finding_text
 from graphquake.machines.runners.budget import Limit
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.search import search
@@ -78,6 +79,22 @@ def test_a_case_without_time_for_a_second_run_stays_unshrunk(tmp_path: Path) -> 
     rounds.pipeline.go_on(left)
     assert [finding.case for finding in rounds.pipeline.findings] == [left]
     assert list(Corpus(tmp_path / "cases")) == [left]
+
+
+def test_a_finding_that_was_never_run_again_is_reported_and_not_saved(tmp_path: Path) -> None:
+    """Without a second run, nothing confirms the finding. The report gives the command that runs its plan again."""
+    runner = SimRunner([Bug(PAIR, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)], runs_max=1)
+    pipeline = FindingPipeline(
+        runner, Corpus(tmp_path / "cases"), RunLog(), results_dir=tmp_path / "results"
+    )
+    first = pipeline.take(runner.start(PAIR, "search"), "search")
+    finding = pipeline.find(PAIR, first, first.verdict.violations[0])
+    assert finding is not None
+    assert (finding.case.status, finding.counts, finding.path) == ("unconfirmed", False, None)
+    assert list(Corpus(tmp_path / "cases")) == []
+    text = finding_text(finding)
+    assert 'graphquake run "kill decode 0; kill prefill 0" --graph /made.toml' in text
+    assert "graphquake replay" not in text
 
 
 def _left_unshrunk(bug: Bug, folder: Path) -> tuple[Case, Corpus]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,9 +24,25 @@ LOG_LINE_CHARS: Final = 64
 _TELLING: Final = re.compile(
     r"\b(WARN|WARNING|ERROR|CRITICAL|FATAL|panicked|Traceback|Exception)\b"
 )
+# Time stamps with a date: ISO 8601, `2026/01/31 12:00:00` as nginx and Go write it, and `31/Jan/2026:12:00:00` as HAProxy does.
 _STAMP: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,6})?\d*(Z|[+-]\d\d:?\d\d)?"
+    r"(?:(?P<year>\d{4})[-/](?P<month>\d\d)[-/](?P<day>\d\d)[T ]|(?P<day_>\d\d)/(?P<name>[A-Z][a-z]{2})/(?P<year_>\d{4}):)"
+    r"(?P<clock>\d\d:\d\d:\d\d)(?:[.,](?P<part>\d{1,6})\d*)?(?P<zone>Z| ?[+-]\d\d:?\d\d)?"
 )
+_MONTHS: Final = [
+    "Jan",
+    "Feb",
+    "Mar",
+    "Apr",
+    "May",
+    "Jun",
+    "Jul",
+    "Aug",
+    "Sep",
+    "Oct",
+    "Nov",
+    "Dec",
+]
 # The names of tracing spans and modules, each with a colon, at the begin of a log line. They are cut to leave room for the message.
 _SPANS: Final = re.compile(r"^(\w+ )(?:[\w.:{}\[\]-]+: )+")
 
@@ -112,7 +130,7 @@ class LogLine:
 
     Attributes:
         replica: the name of the log file without its ending: role, index and incarnation, e.g. `decode-0.1`.
-        at_s: the time of the line in seconds since the first fault, or None if the line has no time stamp.
+        at_s: the time of the line in seconds since the first fault, or None if its log has no time stamp before it.
         text: the line without its time stamp and the names of its spans, at most `LOG_LINE_CHARS` characters.
     """
 
@@ -122,9 +140,10 @@ class LogLine:
 
 
 def telling_lines(history: History, folder: Path) -> list[LogLine]:
-    """Return the first warning or error of each log since the first fault, at most `LOG_LINES_MAX` lines over all logs.
+    """Return a warning or error of each log, at most `LOG_LINES_MAX` lines over all logs, the earliest first.
 
-    A line without a time stamp may be older than the fault. The earliest lines are returned, and lines without a time stamp come last.
+    It is the first one since the first fault. A line without a time stamp has the time of the line before it. A log without any time
+    stamp gives its last warning or error, because the first ones are often of its start. Such lines come last, and have no time.
 
     Args:
         history: the run.
@@ -135,25 +154,37 @@ def telling_lines(history: History, folder: Path) -> list[LogLine]:
     found = []
     for log in sorted((folder / "logs").glob("*.log")):
         with log.open(encoding="utf-8", errors="replace") as lines:
-            line = next((one for line in lines if (one := _telling(log.stem, line, zero))), None)
+            line = _telling(log.stem, lines, zero)
         if line is not None:
             found.append(line)
     found.sort(key=lambda line: line.at_s if line.at_s is not None else 1e9)
     return found[:LOG_LINES_MAX]
 
 
-def _telling(name: str, line: str, zero: float | None) -> LogLine | None:
-    if not _TELLING.search(line):
-        return None
-    stamp = _STAMP.search(line)
-    at_s = None
-    if stamp and zero is not None:
-        text = stamp[0].replace(",", ".").replace("Z", "+00:00")
-        try:
-            at_s = datetime.fromisoformat(text).timestamp() - zero
-        except ValueError:
-            at_s = None
-        if at_s is not None and at_s < 0:
-            return None
-    text = " ".join(line.replace(stamp[0] if stamp else "", "", 1).split())
-    return LogLine(name, at_s, _SPANS.sub(r"\1", text)[:LOG_LINE_CHARS])
+def _telling(name: str, lines: Iterable[str], zero: float | None) -> LogLine | None:
+    """The telling line of one log. `zero` is the time of the first fault, in seconds since the epoch, or None if it is not known."""
+    timeless = at_s = None
+    for line in lines:
+        stamp = _STAMP.search(line)
+        if stamp is not None and zero is not None and (stamp_s := _epoch_s(stamp)) is not None:
+            at_s = stamp_s - zero
+        if not _TELLING.search(line) or (at_s is not None and at_s < 0):
+            continue
+        text = " ".join(line.replace(stamp[0] if stamp else "", "", 1).split())
+        found = LogLine(name, at_s, _SPANS.sub(r"\1", text)[:LOG_LINE_CHARS])
+        if at_s is not None:
+            return found
+        timeless = found
+    return timeless
+
+
+def _epoch_s(stamp: re.Match[str]) -> float | None:
+    """The time of a time stamp in seconds since the epoch. None if there is no such date. Without a zone, it is local time."""
+    part = stamp.groupdict()
+    with suppress(ValueError):
+        month = part["month"] or f"{_MONTHS.index(part['name']) + 1:02}"
+        day = f"{part['year'] or part['year_']}-{month}-{part['day'] or part['day_']}"
+        zone = (part["zone"] or "").strip().replace("Z", "+00:00")
+        text = f"{day}T{part['clock']}.{(part['part'] or '0'):0<6}{zone}"
+        return datetime.fromisoformat(text).timestamp()
+    return None

@@ -246,8 +246,10 @@ class FindingPipeline:
         shown = evidence[0] if evidence else first
         path, failed = None, None
         try:
-            # Saved before the folders move, so that no other process reports the same bug.
-            path = self.corpus.save(case)
+            # Saved before the folders move, so that no other process reports the same bug. A plan that there was no time to run again
+            # is no evidence that somebody should commit. It is only reported.
+            if case.status != "unconfirmed" or case.observed[-1].runs:
+                path = self.corpus.save(case)
             shown, first = file_finding(shown, first, self.results_dir / case.id)
         except OSError as error:
             failed = InputError(

@@ -58,7 +58,7 @@ from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
-from graphquake.machines.sessions.folders import open_corpus, results_folder
+from graphquake.machines.sessions.folders import open_corpus, results_folder, runs_folder
 from graphquake.machines.sessions.session import check_functions, check_machine
 from graphquake.machines.shrinking.stats import wilson
 
@@ -199,14 +199,14 @@ def _run(arguments: argparse.Namespace) -> int:
         return EXIT_KEPT
     check_machine(spec)
     outcomes: list[RunResult] = []
-    folder = results_folder(arguments.results_dir, spec.name)
+    folder = runs_folder(arguments.results_dir, spec.name, "run")
     reporter = Reporter(sys.stderr)
     budget = budget_of(arguments)
     journal = RunLog()
     reporter.begin(spec.name, journal, budget)
     with ExitStack() as stack:
         stack.callback(reporter.clear)
-        runner = LiveRunner(spec, folder / "run", budget, watch=reporter)
+        runner = LiveRunner(spec, folder, budget, watch=reporter)
         stack.enter_context(runner)
         stack.enter_context(suppress(BudgetSpent))
         for number in range(arguments.runs):

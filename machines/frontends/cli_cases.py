@@ -39,7 +39,7 @@ from graphquake.machines.sessions.folders import (
     check_writable,
     corpus_folder,
     open_corpus,
-    results_folder,
+    runs_folder,
     save_case,
 )
 from graphquake.machines.sessions.session import check_machine, record
@@ -248,7 +248,7 @@ def _replay_one(
     check_machine(spec)
     journal = RunLog()
     reporter.begin(spec.name, journal, budget)
-    folder = results_folder(arguments.results_dir, case.id, "replay")
+    folder = runs_folder(arguments.results_dir, case.id, "replay")
     enough = max(RECORD_RUNS_MIN, runs_needed(case)) if arguments.record else None
     judged_by = spec if arguments.today else case.as_in(spec)
     with LiveRunner(judged_by, folder, budget, watch=reporter) as runner:

@@ -59,6 +59,9 @@ def _where_rows(finding: Finding) -> Iterator[str]:
         yield from row("case", f"{short(finding.path)}   status: {finding.case.status}")
     if finding.shown.folder is not None:
         yield from row("picture", short(finding.shown.folder / NAME))
+    if finding.path is None:
+        yield from row("again", _again(finding))
+        return
     name = _name_of(finding)
     yield from row(
         "replay",
@@ -66,12 +69,18 @@ def _where_rows(finding: Finding) -> Iterator[str]:
     )
 
 
+def _again(finding: Finding) -> str:
+    """The command that runs the plan of a finding without a case again."""
+    folder, spec = finding.shown.folder, finding.shown.history.spec
+    plan = short(folder / "plan.txt") if folder is not None else f'"{finding.case.plan.one_line()}"'
+    return f"graphquake run {plan} --graph {short(spec.path)}      (no case was saved)"
+
+
 def _name_of(finding: Finding) -> str:
     """The argument by which `replay` and `mark` find a case: its id if its file is in the default folder `regressions`, else its path."""
     path = finding.path
-    if path is None or short(path.parent) == "regressions":
-        return finding.case.id
-    return short(path)
+    assert path is not None
+    return finding.case.id if short(path.parent) == "regressions" else short(path)
 
 
 def _graph_line(case: Case) -> str:
@@ -190,8 +199,8 @@ def _log_rows(finding: Finding) -> Iterator[str]:
         return
     label = "logs"
     for line in telling_lines(finding.shown.history, finding.shown.folder):
-        at = f"{line.at_s:+.2f}" if line.at_s is not None else ""
-        yield _fit(f"  {label:{LABEL}}{line.replica:12} {at:>6}  {line.text}")
+        at = f"{line.at_s:+.2f}" if line.at_s is not None else "no time"
+        yield _fit(f"  {label:{LABEL}}{line.replica:12} {at:>7}  {line.text}")
         label = ""
 
 

@@ -53,7 +53,7 @@ class LiveRunner:
 
     Args:
         spec: the graph.
-        folder: the parent of the runs' folders.
+        folder: the parent of the runs' folders. The numbers of the runs follow the highest number that is there.
         budget: the budget of all runs together.
         watch: called several times a second, in the thread of the runs, with the plan, the purpose and the status of the oldest run.
         put_away: called with every run that is discarded. If None, the folder of such a run is removed.
@@ -85,7 +85,8 @@ class LiveRunner:
         self._watch = watch
         self._put_away = put_away or _remove
         self._took_s: list[float] = []
-        self._number = 0
+        # Runs of an earlier command in the same folder keep their numbers, and stay.
+        self._number = last_number(folder)
         self._running: list[int] = []
         self._reusable: ReusableGraph | None = None
         self._opened: Future[_Loop] = Future()
@@ -237,6 +238,11 @@ class LiveRunner:
     def discard(self, result: RunResult) -> None:
         """See `Runner.discard`."""
         self._put_away(result)
+
+
+def last_number(folder: Path) -> int:
+    """The highest number of a run in the folder of runs, or 0."""
+    return max((int(one.name) for one in folder.glob("*") if one.name.isdecimal()), default=0)
 
 
 def _remove(result: RunResult) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
+from typing import Final
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.spec.graph import GraphSpec, built_in_graphs
 from graphquake.machines.cases.case import Case
 from graphquake.machines.cases.corpus import Corpus
+
+# The number of runs of earlier commands that stay in a folder. The page of a run alone takes half a megabyte.
+RUNS_KEPT: Final = 100
 
 
 def corpus_folder(spec: GraphSpec, chosen: Path | None = None) -> Path:
@@ -73,6 +78,19 @@ def check_writable(folder: Path, option: str) -> None:
         raise InputError(
             f"{option}: cannot write to {folder}: {there}: {error.strerror}; name a folder that you can write to"
         ) from None
+
+
+def runs_folder(root: Path, *names: str) -> Path:
+    """The folder for the runs of a command. The runs of earlier commands stay there, except the oldest ones beyond `RUNS_KEPT`.
+
+    Raises:
+        InputError: if the results folder can't be written.
+    """
+    folder = results_folder(root, *names)
+    numbered = sorted(int(one.name) for one in folder.glob("*") if one.name.isdecimal())
+    for number in numbered[:-RUNS_KEPT]:
+        shutil.rmtree(folder / f"{number:04}", ignore_errors=True)
+    return folder
 
 
 def save_case(corpus: Corpus, case: Case) -> Path:

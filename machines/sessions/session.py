@@ -47,6 +47,8 @@ from graphquake.machines.sessions.folders import (
 from graphquake.machines.sessions.search import draw_plans, search
 
 DRY_RUN_PLANS: Final = 10
+# The folder of the runs of replayed cases.
+REPLAYS: Final = "replays"
 # The share of the remaining budget that the replay of one case may take.
 REPLAY_SHARE: Final = 0.5
 
@@ -193,7 +195,8 @@ class Session:
             stack.callback(log.close)
             stack.callback(self.reporter.clear)
             # Each search numbers its runs from 1, so the folders of an earlier search are removed first.
-            shutil.rmtree(self.folder / RUNS, ignore_errors=True)
+            for old in (RUNS, REPLAYS):
+                shutil.rmtree(self.folder / old, ignore_errors=True)
             archive = RunArchive(spare_shown=self.options.keep_failed)
             gpus = 0
             try:
@@ -262,7 +265,7 @@ class Session:
         limit, budget = self.options.replay_limit, self.budget.share(REPLAY_SHARE)
         budget.total_s = min(budget.total_s, limit.seconds)
         budget.total_runs = min(budget.total_runs, limit.runs)
-        with self._runner(case.as_in(self.spec), budget, f"replays/{case.id}") as runner:
+        with self._runner(case.as_in(self.spec), budget, f"{REPLAYS}/{case.id}") as runner:
             return replay(case, runner, log, spec=self.spec)
 
     def _found(self, finding: Finding) -> None:
