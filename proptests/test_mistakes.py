@@ -172,11 +172,17 @@ def test_a_mistake_on_the_command_line(
     ("options", "text"),
     [
         (["--chaos-graph=own.toml"], "--chaos-graph: found two graphs with the name own"),
+        (["--chaos-graph=nowhere.toml"], "nowhere.toml: no such file"),
+        (["--chaos-graph=dynamo-dissag"], 'did you mean "dynamo-disagg"?'),
         (["--chaos-budget=soon"], '--chaos-budget: found "soon", expected a duration such as 90s'),
+        (["--chaos-shrink-budget=few"], '--chaos-shrink-budget: found "few", expected a duration such as 90s'),
+        (["--chaos-replay-budget=x"], '--chaos-replay-budget: found "x", expected a duration such as 90s'),
+        (["--chaos-max-findings=0"], "--chaos-max-findings: found 0, expected at least 1"),
         (["--chaos-slots=0"], "--chaos-slots: found 0, expected 1 to 64"),
         (["--hypothesis-seed=x"], '--hypothesis-seed: found "x", expected a whole number'),
+        (["mine.py"], "--chaos-graph: found together with mine.py, expected no test files"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_in_the_options_of_pytest(
     options: list[str], text: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,20 +278,18 @@ def test_a_mistake_that_shows_when_the_graph_starts(
     assert text in told(capsys, "try", "own.toml")
 
 
-@pytest.mark.parametrize("how", ["run", "pytest"])
-def test_a_graph_that_never_answers_right(
-    how: str,
+@pytest.mark.parametrize("mistake", ["a wrong oracle", "exits at once"])
+def test_a_mistake_that_shows_when_a_run_or_a_search_starts(
+    mistake: str,
     project: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`run` and pytest report it as `try` does."""
+    changes, text = LIVE[mistake]
     monkeypatch.setattr(first_answer, "FIRST_ANSWER_S", 0.3)
-    (project / "own.toml").write_text(graph_text(oracle="mine:wrong"))
-    text = "own: every replica is ready, but no right answer within 0.3 s: wrong tokens"
-    if how == "run":
-        assert text in told(capsys, "run", "kill server 0", "--graph", "own.toml")
-        return
+    (project / "own.toml").write_text(graph_text(**changes()))
+    assert text in told(capsys, "run", "kill server 0", "--graph", "own.toml")
     status, out = run_here(capsys, "--chaos-graph=own.toml", "--chaos-budget=3runs")
     assert (status, text in out, "Traceback" in out) == (2, True, False), out
 

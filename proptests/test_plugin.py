@@ -17,6 +17,7 @@ import pytest
 from graphquake.machines.frontends.options import add_options
 
 from support.child_pytest import run, start
+from support.nested_pytest import enter, run_here
 from support.toys import TOY, left_of, toy_file
 
 
@@ -95,12 +96,16 @@ def test_a_strangers_options_keep_their_names(tmp_path: Path) -> None:
     assert (status, "1 passed" in out) == (0, True), out
 
 
-def test_two_classes_for_one_graph_have_a_folder_each(project: Path) -> None:
+@pytest.mark.simulated
+def test_two_classes_for_one_graph_have_a_folder_each(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The folder is named for the graph and the class, so that the next session finds it again."""
+    enter(project, monkeypatch)
     (project / "test_own.py").write_text(
         'from graphquake import chaos\nTestOne = chaos("toy.toml")\nTestTwo = chaos("toy.toml")\n'
     )
-    run(project, "--chaos", "test_own.py", "--chaos-budget", "0runs")
+    run_here(capsys, "--chaos", "test_own.py", "--chaos-budget", "0runs")
     found = {path.parent.name for path in (project / ".graphquake").glob("*/index.html")}
     assert found == {"toy.test_own.TestOne", "toy.test_own.TestTwo"}
     summary = json.loads((project / ".graphquake" / "summary.json").read_text())
@@ -130,51 +135,6 @@ def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
     assert [status for status, _ in outs] == [0, 0, 0], outs[0][1]
     assert len(plans[0]) > 5
     assert plans[0] == plans[1] != plans[2]
-
-
-@pytest.mark.simulated
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--chaos", "--chaos-graph", "nowhere.toml"], "nowhere.toml: no such file"),
-        (["--chaos", "--chaos-graph", "dynamo-dissag"], 'did you mean "dynamo-disagg"?'),
-        ([*CHAOS, "--chaos-budget", "soon"], '--chaos-budget: found "soon"'),
-        ([*CHAOS, "--chaos-shrink-budget", "few"], '--chaos-shrink-budget: found "few", expected a duration such as 90s'),
-        ([*CHAOS, "--chaos-replay-budget", "x"], '--chaos-replay-budget: found "x", expected a duration such as 90s'),
-        ([*CHAOS, "--chaos-max-findings", "0"], "--chaos-max-findings: found 0, expected at least 1"),
-        ([*CHAOS, "--chaos-slots", "0"], "--chaos-slots: found 0, expected 1 to 64"),
-        ([*CHAOS, "--hypothesis-seed", "x"], '--hypothesis-seed: found "x", expected a whole number'),
-        ([*CHAOS, "--chaos-graph", "toy.toml"], "--chaos-graph: found two graphs with the name toy"),
-        (
-            [*CHAOS, "test_own.py"],
-            "--chaos-graph: found together with test_own.py, expected no test files",
-        ),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_error(project: Path, arguments: list[str], says: str) -> None:
-    """A wrong option ends pytest with one line and status 2, before anything is started."""
-    status, out = run(project, *arguments)
-    assert (status, says in out) == (2, True), out
-    assert "Traceback" not in out
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"worker": "--exit-after 0"}, "ended with exit status 1 before it was ready"),
-        ({"worker": "--deaf", "within_s": 0.3}, "not ready within 0.3 s"),
-        ({"more": "[roles.other]\ncommand = 'no-such-program'"}, 'cannot run "no-such-program"'),
-    ],
-)
-def test_a_graph_that_does_not_start_is_one_error(
-    project: Path, changes: dict[str, object], says: str
-) -> None:
-    """The error names the role and the cause, and no process is left."""
-    toy_file(project, **changes)
-    status, out = run(project, *CHAOS)
-    assert (status, says in out) == (2, True), out
-    assert "toy.toml: roles." in out
-    assert "Traceback" not in out
 
 
 def test_a_correct_graph(project: Path) -> None:
@@ -210,13 +170,18 @@ def test_a_correct_graph(project: Path) -> None:
     assert (project / ".graphquake" / ".gitignore").read_text() == "*\n"
 
 
-@pytest.mark.parametrize("what", [CHAOS, ("--chaos", "test_own.py")])
-def test_a_search_that_proves_nothing_is_an_error(project: Path, what: tuple[str, ...]) -> None:
-    """A search without proof is an error and not a failure, also in JUnit, and also in a chaos class."""
+@pytest.mark.simulated
+def test_a_class_that_proves_nothing_is_an_error(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A chaos class without proof is an error and not a failure, also in JUnit. `test_statuses` shows it for a search without a class."""
+    enter(project, monkeypatch)
     own = 'from graphquake.machines import chaos\nTestMine = chaos("toy.toml")\n'
     (project / "test_own.py").write_text(own)
-    status, out = run(project, *what, "--chaos-budget", "0runs", "--junit-xml", "junit.xml")
-    assert (status, "1 error" in out, "proved nothing" in out) == (1, True, True), out
+    options = ("--chaos", "test_own.py", "--chaos-budget", "0runs", "--junit-xml", "junit.xml")
+    status, out = run_here(capsys, *options)
+    assert (status, "1 error" in out) == (1, True), out
+    assert "proved nothing: no run fitted into the budget" in out
     assert not re.search(r"exit \d", out)
     assert 'errors="1" failures="0"' in (project / "junit.xml").read_text()
     assert "run_graph" not in out
