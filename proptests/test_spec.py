@@ -52,11 +52,12 @@ def test_the_page_of_graph_files_has_every_key(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(Table, "_has", noted)
     spec_of(
-        roles=roles(ready={"get": ENTRY}, listed={"get": ENTRY, "item": "x", "roles": ["decode"]})
+        roles=roles(ready={"get": ENTRY}, listed={"get": ENTRY, "item": "x", "roles": ["decode"]}),
+        steps={"own": {"do": "x"}, "other": {"signal": "SIGHUP", "role": "decode"}},
     )
     keys = {
-        re.sub(r"^(roles\.\w+|load|promises)\.", "", key)
-        for key in known - {f"roles.{role}" for role in roles()}
+        re.sub(r"^(roles\.\w+|steps\.\w+|load|promises)\.", "", key)
+        for key in known - {f"roles.{role}" for role in roles()} - {"steps.own", "steps.other"}
     }
     tables = {key.rpartition(".")[0] for key in keys}
     path = Path(__file__).parent.parent / "docs/reference/graph-file.md"

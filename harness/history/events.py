@@ -126,6 +126,22 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Undone:
+    """A step of the user's own was undone: when its time was over, at heal, or at an early end of the run.
+
+    Attributes:
+        number: the place of the step in the plan, from 0.
+        step: the step.
+        proof: the end of the command that undid the step, in words.
+    """
+
+    at_s: float
+    number: int
+    step: Step
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """A replica answered a question about the graph. An answer is recorded if it or the right answer has changed, or if it is wrong.
 
@@ -216,7 +232,7 @@ class Invalidated:
 
 
 Event: TypeAlias = (
-    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Seen | Measured | Traffic | Leaked | Invalidated
+    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Undone | Seen | Measured | Traffic | Leaked | Invalidated
 )  # fmt: skip
 EVENT_KINDS: Final[dict[str, Callable[..., Event]]] = {
     kind.__name__: kind for kind in get_args(Event)

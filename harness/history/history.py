@@ -33,6 +33,7 @@ from graphquake.harness.history.events import (
     PhaseBegan,
     Resumed,
     StepDone,
+    Undone,
 )
 from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Group, Outcome, Request
@@ -91,8 +92,9 @@ class History:
         return next(begun, self.phase_began_s("plan") if healed_s is None else healed_s)
 
     def disturbed(self) -> list[tuple[float, float]]:
-        """Return the begin and the end of each fault and of each end of a stall, in seconds, sorted. Such events may excuse failures."""
+        """Return the begin and the end of each fault and of each end of a fault, in seconds, sorted. Such events may excuse failures."""
         ends = [(event.at_s, event.at_s) for event in self.of(Resumed)]
+        ends += [(event.at_s, event.at_s) for event in self.of(Undone) if event.step.is_fault]
         return sorted([*((fault.begun_s, fault.at_s) for fault in self.faults()), *ends])
 
     def ended(self) -> list[Request]:
@@ -144,9 +146,11 @@ class History:
                 graph["document"] if graph.get("schema") else _as_meant_then(graph["document"])
             )
             spec = read_graph(graph["source"], document, Path(graph["path"]))
-            plan = read_plan("plan.txt", (folder / "plan.txt").read_text(encoding="utf-8"))
+            plan = read_plan(
+                "plan.txt", (folder / "plan.txt").read_text(encoding="utf-8"), spec.own_steps
+            )
             with (folder / "events.jsonl").open(encoding="utf-8") as lines:
-                events = [_event(json.loads(line)) for line in lines]
+                events = [_event(json.loads(line), spec) for line in lines]
             with (folder / "requests.csv").open(encoding="utf-8", newline="") as file:
                 requests = [_request(row) for row in csv.DictReader(file)]
             return cls(spec, plan, events, requests, host=Host.from_json(graph["host"]))
@@ -178,11 +182,12 @@ def _row(event: Event) -> dict[str, Any]:
     return {name: str(value) if name in _AS_TEXT else value for name, value in row.items()}
 
 
-def _event(row: dict[str, Any]) -> Event:
+def _event(row: dict[str, Any], spec: GraphSpec) -> Event:
     kind = EVENT_KINDS[row.pop("event")]
     if kind is StepDone:
         del row["fault"], row["victim"]
-        row["step"] = parse_step(row["step"])
+    if "step" in row:
+        row["step"] = parse_step(row["step"], spec.own_steps)
     for name in _REPLICAS & row.keys():
         row[name] = Replica.parse(row[name])
     return kind(**row)

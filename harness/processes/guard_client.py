@@ -70,6 +70,8 @@ class Guard:
         self._on_exit = on_exit
         self._on_lost = on_lost
         self._orders: dict[str, asyncio.Future[Child]] = {}
+        # The commands that run now, with their exit statuses.
+        self._commands: dict[str, asyncio.Future[int]] = {}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._socket = ours
@@ -127,6 +129,44 @@ class Guard:
             else:
                 return await answer
 
+    async def run(
+        self,
+        key: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        log: str,
+        within_s: float,
+        on_start: Callable[[int], None],
+    ) -> int | None:
+        """Order the guard to run a command, and wait for its end. Its exit is not passed to `on_exit`.
+
+        Args:
+            key, argv, env, cwd, log: as for `spawn`.
+            within_s: the time limit in seconds.
+            on_start: gets the pid of the command.
+
+        Returns:
+            The status of the command, or None if it still runs after `within_s` seconds.
+
+        Raises:
+            GraphError: if it could not be started.
+        """
+        exited = self._commands[key] = self._loop.create_future()
+        try:
+            child = await self.spawn(key, argv, env, cwd, log)
+        except GraphError:
+            del self._commands[key]
+            raise
+        child.close()
+        on_start(child.pid)
+        try:
+            async with asyncio.timeout(within_s):
+                status: int = await exited
+        except TimeoutError:
+            return None
+        return status
+
     def _hear(self) -> None:
         try:
             packet, fds, _, _ = socket.recv_fds(self._socket, guard.PACKET_MAX_BYTES, 4)
@@ -141,11 +181,16 @@ class Guard:
             case ["refused", key, why]:
                 self._answer(key, GraphError(why))
             case ["exit", key, pid, status, at_ns]:
-                self._on_exit(key, pid, status, at_ns * NANO)
+                if (exited := self._commands.pop(key, None)) is None:
+                    self._on_exit(key, pid, status, at_ns * NANO)
+                elif not exited.done():
+                    exited.set_result(status)
             case _:
                 self._loop.remove_reader(self._socket.fileno())
                 for key in list(self._orders):
                     self._answer(key, GraphError(GONE))
+                for exited in self._commands.values():
+                    exited.cancel()
                 self._on_lost()
 
     def _answer(self, key: str, answer: Child | GraphError) -> None:

@@ -103,6 +103,10 @@ class Layout:
         yield from self.spec.env.values()
         yield from (template for _, template in templates_of(role))
         yield from role.files.values()
+        # The words about no role belong to the role at which the step aims. A step without a role has no such words.
+        for one in self.spec.own_steps.values():
+            if one.role in ("", role.name):
+                yield from one.commands().values()
 
     def _file(self, replica: ReplicaState, name: str) -> Path:
         return self.run_dir / FILES / f"{replica.role.name}-{replica.index}" / name
@@ -181,6 +185,15 @@ class Layout:
     def command(self, replica: ReplicaState) -> list[str]:
         """The command line of a replica. The template is split before it is filled in, because a folder may have a space in its name."""
         split = shlex.split(replica.role.command)
+        argv = [word for part in split for word in self._fill_each(replica, part)]
+        if "/" in argv[0]:
+            argv[0] = str(self.spec.path.parent / argv[0])
+        return argv
+
+    def own_command(self, replica: ReplicaState, template: str) -> list[str]:
+        """The command line of a step of the user's own, for the replica that it aims at. `{pid}` is the replica's main process."""
+        pid = str(replica.running.child.pid) if replica.running else ""
+        split = (part.replace("{pid}", pid) for part in shlex.split(template))
         argv = [word for part in split for word in self._fill_each(replica, part)]
         if "/" in argv[0]:
             argv[0] = str(self.spec.path.parent / argv[0])

@@ -38,9 +38,9 @@ class ProcessTree:
         self._met: set[int] = set()
         self._gpu_bytes: int | None = None
 
-    def add(self, incarnation: Incarnation) -> None:
-        """Add an incarnation that was just started."""
-        self._mains[incarnation.child.pid] = incarnation.key
+    def add(self, pid: int, key: str) -> None:
+        """Add a process that was just started: the main process of an incarnation, or a command of a step of the user's own."""
+        self._mains[pid] = key
 
     def pids(self) -> list[int]:
         """The pids of all processes of the graph, including zygotes, which belong to no replica."""

@@ -1,4 +1,4 @@
-"""Send signals to the processes of one replica, and prove that each took effect.
+"""Send signals to the processes of one replica, and prove that each took effect. Run the commands of the user's own steps.
 
 A proof comes from the kernel, never from the behaviour of the graph.
 """
@@ -10,10 +10,17 @@ import signal
 import time
 from typing import Final
 
+from graphquake.harness.errors import GraphError
+from graphquake.harness.history.events import exit_text
 from graphquake.harness.observation.http_probe import POLL_S
+from graphquake.harness.observation.introspection import SAID_MAX
 from graphquake.harness.processes.guard import stat_of
+from graphquake.harness.processes.guard_client import Guard
+from graphquake.harness.processes.layout import Layout
 from graphquake.harness.processes.process_tree import ProcessTree
 from graphquake.harness.processes.procfs import (
+    OWNER,
+    REPLICA,
     command_of,
     is_called,
     is_stopped,
@@ -23,6 +30,7 @@ from graphquake.harness.processes.procfs import (
     signal_until,
 )
 from graphquake.harness.processes.replicas import Incarnation, ReplicaState
+from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import TREE, Child, Scope
 from graphquake.harness.targets.target import Landed
 
@@ -44,6 +52,10 @@ class FaultInjector:
 
     def __init__(self, tree: ProcessTree) -> None:
         self._tree = tree
+
+    def own(self, layout: Layout, guard: Guard, owner: str) -> OwnCommands:
+        """Return what the user's own steps can do to the same graph (see `OwnCommands`)."""
+        return OwnCommands(layout, guard, self._tree, owner)
 
     async def kill(self, replica: ReplicaState, scope: Scope) -> Landed:
         """Send SIGKILL to all processes of a replica, to its main process, or to a child, and wait until they are gone."""
@@ -161,6 +173,74 @@ class FaultInjector:
         if not done:
             return not_landed(f"not all processes of {running.key} {state} {took}")
         return Landed(ok=True, proof=f"{count} processes {state} {took}", at_s=at_s)
+
+
+class OwnCommands:
+    """Sends the signals and runs the commands of the user's own steps. `OwnActions` describes what each method does.
+
+    The guard is the parent of each command. So a command ends with the graph, however the harness ends.
+
+    Args:
+        layout: the replicas of the graph.
+        guard: starts the commands.
+        tree: finds the processes of a command.
+        owner: the mark of the graph's processes.
+    """
+
+    def __init__(self, layout: Layout, guard: Guard, tree: ProcessTree, owner: str) -> None:
+        self._layout = layout
+        self._guard = guard
+        self._tree = tree
+        self._owner = owner
+
+    async def signal(self, replica: Replica, name: str, *, is_fault: bool) -> Landed:
+        """Send a signal to the main process of a replica. Do not wait for its effect."""
+        running = self._layout.replicas[replica].running
+        if running is None:
+            return not_landed(f"{replica} was dead already")
+        running.aimed |= is_fault
+        sent_s = time.monotonic()
+        running.child.send_signal(signal.Signals[name])
+        return Landed(ok=True, proof=f"{name} sent to pid {running.child.pid}", at_s=sent_s)
+
+    async def command(self, key: str, part: str, aim: Replica | None) -> Landed:
+        """Run a command, and wait for its end. The end of its output is the proof."""
+        spec, name = self._layout.spec, key.rsplit(maxsplit=1)[-1]
+        step = spec.own_steps[name]
+        replica = self._layout.replicas[aim or Replica(spec.entry_role.name, 0)]
+        mark = f"{key}.{part}"
+        log = self._layout.run_dir / "logs" / f"{mark.replace(' ', '-')}.log"
+        log.unlink(missing_ok=True)
+        try:
+            env = self._layout.environment(replica) | {OWNER: self._owner, REPLICA: mark}
+            status = await self._guard.run(
+                mark,
+                self._layout.own_command(replica, step.commands()[part]),
+                env,
+                str(self._layout.run_dir),
+                str(log),
+                step.within_s,
+                lambda pid: self._tree.add(pid, mark),
+            )
+        except GraphError as error:
+            return not_landed(f"{part}: {error}")
+        if status is None:
+            await self._end(mark)
+            return not_landed(f"{part} did not end within {step.within_s:g} s, and was killed")
+        said = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-SAID_MAX:]
+        proof = f"{part}: {exit_text(status)}" + (f": {said}" if said else "")
+        return Landed(ok=status == 0, proof=proof, at_s=time.monotonic())
+
+    async def end_commands(self, key: str) -> None:
+        """Kill every process that the commands of a step have left."""
+        await self._end(key)
+
+    async def _end(self, mark: str) -> None:
+        def left() -> set[int]:
+            keys = self._tree.keys().items()
+            return {pid for pid, key in keys if key == mark or key.startswith(f"{mark}.")}
+
+        await kill_all(left, KILL_WITHIN_S)
 
 
 async def seen(event: asyncio.Event, within_s: float) -> bool:

@@ -77,8 +77,7 @@ class Supervisor:
         self._layout = layout
         self._replicas = layout.replicas
         self._owner = this_owner(str(next(_graphs)))
-        # Every incarnation so far, by its key.
-        self._incarnations: dict[str, tuple[ReplicaState, Incarnation]] = {}
+        self._incarnations: dict[str, tuple[ReplicaState, Incarnation]] = {}  # all, by their keys
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._restarts: dict[Replica, asyncio.Task[None]] = {}
         self._is_closing = False
@@ -91,6 +90,7 @@ class Supervisor:
         self._guard = Guard(self._exited, self._lost)
         self._tree = ProcessTree(self._guard.pid)
         self._inject = FaultInjector(self._tree)
+        self.own = self._inject.own(layout, self._guard, str(self._owner))
 
     # ------------------------------------------------------------------------------------------- launch and end
 
@@ -222,7 +222,7 @@ class Supervisor:
             raise GraphError(f"{self._place(replica)}: {error}") from None
         incarnation = replica.now = Incarnation(number, key, log, child)
         self._incarnations[key] = replica, incarnation
-        self._tree.add(incarnation)
+        self._tree.add(child.pid, key)
         self.log.append(Spawned(child.at_s, replica.name, number, child.pid))
         self._watches[key] = self._go(self._watch(replica, incarnation))
         return incarnation

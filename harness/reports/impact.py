@@ -13,14 +13,21 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from graphquake.harness.history.events import BecameReady, Measured, Resumed, Spawned, StepDone
+from graphquake.harness.history.events import (
+    BecameReady,
+    Measured,
+    Resumed,
+    Spawned,
+    StepDone,
+    Undone,
+)
 from graphquake.harness.history.history import History
 from graphquake.harness.history.percentile import percentile
 from graphquake.harness.history.request import (
     Outcome,
     Request,
 )
-from graphquake.harness.spec.plan import Stall
+from graphquake.harness.spec.plan import Own, Stall
 
 # Dynamo's suite calls a right answer that takes longer than this a "violation". It is not a violation in the sense of our glossary.
 SLOW_S: Final = 2.1
@@ -83,7 +90,8 @@ class Impact:
             request that got a right answer. 0 if no request failed.
         first_ok_s: the end of the first right answer to a request that was sent after the first failure, or after the fault if none failed.
         peak_s: the first time after the last failure at which right answers came about as often as before the first fault.
-        ready_s: the time at which the victim's next incarnation was ready, or at which a stalled victim ran again.
+        ready_s: the time at which the victim's next incarnation was ready, or at which a stalled victim ran again, or at
+            which a step of the user's own was undone.
         expected: the number of requests that are sent until `first_ok_s` at the sending rate before the first fault. All of them would
             fail if the fault took down the whole graph. None if `first_ok_s` is None.
     """
@@ -212,6 +220,9 @@ def _impact(
 
 
 def _ready_s(history: History, fault: StepDone) -> float | None:
+    if isinstance(fault.step, Own):
+        undone = (event for event in history.of(Undone) if event.number == fault.number)
+        return next((event.at_s - fault.begun_s for event in undone), None)
     back = history.of(Resumed) if isinstance(fault.step, Stall) else history.of(BecameReady)
     return next(
         (

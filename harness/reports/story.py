@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
-from graphquake.harness.history.events import BecameReady, Died, Leaked, Resumed
+from graphquake.harness.history.events import BecameReady, Died, Leaked, Resumed, StepDone, Undone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import (
     Outcome,
@@ -39,6 +39,7 @@ def _lines(history: History) -> Iterator[Line]:
         yield one.at_s, _FAULT, text
     for fault in history.faults():
         yield fault.at_s, _FAULT, f"{fault.step}: {fault.proof}"
+    yield from _own(history)
     for death in history.of(Died):
         if not death.aimed:
             yield death.at_s, _DEATH, f"{death.replica} dies unexpectedly, {death.how}"
@@ -53,6 +54,15 @@ def _lines(history: History) -> Iterator[Line]:
     for ready in history.of(BecameReady):
         if ready.incarnation:
             yield ready.at_s, _RETURN, f"{ready.replica} is ready again"
+
+
+def _own(history: History) -> Iterator[Line]:
+    """Yield the steps of the user's own that are not faults, and the ends of all of them."""
+    for own in history.of(StepDone):
+        if own.step.is_own and not own.fault and own.landed:
+            yield own.at_s, _FAULT, f"{own.step}: {own.proof}"
+    for undone in history.of(Undone):
+        yield undone.at_s, _RETURN, f"{undone.step} is undone"
 
 
 def _failures(history: History) -> Iterator[Line]:

@@ -26,7 +26,6 @@ from graphquake.harness.history.events import (
     Measured,
     Phase,
     PhaseBegan,
-    Resumed,
     StepDone,
 )
 from graphquake.harness.history.history import History
@@ -37,7 +36,7 @@ from graphquake.harness.run.contention import ContentionMonitor
 from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
 from graphquake.harness.run.healing import bring_back_all, replicas_down
 from graphquake.harness.run.request_trail import RequestTrail
-from graphquake.harness.run.steps import carry_out
+from graphquake.harness.run.steps import carry_out, end_events, undone_on_error
 from graphquake.harness.run.traffic import TrafficWatch
 from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
@@ -111,7 +110,7 @@ async def execute(
         The history of the run, up to its early end if there was one.
     """
     run = _Run(target, plan, to_the_end=to_the_end)
-    async with asyncio.TaskGroup() as tasks:
+    async with undone_on_error(run.undo_own), asyncio.TaskGroup() as tasks:
         body = tasks.create_task(run.phases())
         observers = [run.watch_contention(), run.measure(), run.traffic.follow()]
         if watch is not None:
@@ -292,14 +291,17 @@ class _Run:
 
     async def _end(self, number: int) -> None:
         """Undo a step that is still in effect, such as a stall. If that fails, the run is invalid."""
-        step = self._ongoing[number]
-        undone = await step.undo(Scene(number, self._target, self._load))
+        undone = await (step := self._ongoing[number]).undo(Scene(number, self._target, self._load))
         del self._ongoing[number]
-        for replica in step.aims:
-            self._events.append(Resumed(undone.at_s - self._zero_s, replica, undone.proof))
+        self._events += end_events(number, step, undone, self._zero_s)
         if not undone.ok:
-            what = ", ".join(map(str, step.aims)) or str(step)
-            self._events.append(Invalidated(self._load.now_s(), f"{what}: {undone.proof}"))
+            cause = f'the end of "{step}": {undone.proof}'
+            self._events.append(Invalidated(self._load.now_s(), cause))
+
+    async def undo_own(self) -> None:
+        """Run the commands `undo` that are due. The run has failed, and the caller ends the graph."""
+        own = (self._end(number) for number, step in self._ongoing.items() if step.is_own)
+        await asyncio.gather(*own, return_exceptions=True)
 
     async def end_ongoing(self) -> None:
         """Undo all steps that are still in effect, such as stalls, at the same time."""
@@ -392,8 +394,7 @@ class _Run:
             return
         until_s = self._load.now_s() + self._target.spec.promises.grace_s
         while leaks := await self._target.leaks():
-            if self._load.now_s() >= until_s:
-                now_s = self._load.now_s()
+            if (now_s := self._load.now_s()) >= until_s:
                 self._events += [Leaked(now_s, leak.kind, leak.what) for leak in leaks]
                 return
             await asyncio.sleep(POLL_S)

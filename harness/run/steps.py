@@ -8,13 +8,14 @@ Each kind of step knows how it is carried out, see `harness.spec.steps`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from graphquake.harness.clients.load import Load
-from graphquake.harness.history.events import StepDone, Traffic
+from graphquake.harness.history.events import Resumed, StepDone, Traffic, Undone
 from graphquake.harness.promises.idle import is_idle, share_text
 from graphquake.harness.spec.plan import Step
-from graphquake.harness.spec.steps.actions import Scene
+from graphquake.harness.spec.steps.actions import Landed, Scene
 from graphquake.harness.targets.target import Target
 
 
@@ -46,3 +47,28 @@ async def carry_out(
             proof += f"; {', '.join(shares)}"
     at_s = landed.at_s - (time.monotonic() - load.now_s())
     return StepDone(at_s, begun_s, number, step, landed.ok, proof)
+
+
+def end_events(number: int, step: Step, undone: Landed, zero_s: float) -> list[Resumed | Undone]:
+    """Return the events that record the end of a step that acted on the graph.
+
+    Args:
+        number: the place of the step in the plan, from 0.
+        step: the step.
+        undone: the proof that it was undone.
+        zero_s: `time.monotonic()` at the run's time 0.
+    """
+    at_s = undone.at_s - zero_s
+    if step.is_own:
+        return [Undone(at_s, number, step, undone.proof)]
+    return [Resumed(at_s, replica, undone.proof) for replica in step.aims]
+
+
+@asynccontextmanager
+async def undone_on_error(undo: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Call `undo` if the block raises an error, also if the block is cancelled."""
+    try:
+        yield
+    except BaseException:
+        await undo()
+        raise

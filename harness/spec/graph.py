@@ -11,7 +11,7 @@ import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -28,7 +28,9 @@ from graphquake.harness.spec.probes import Listed, Ready, read_listed, read_read
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves, parse_serves
 from graphquake.harness.spec.start_order import check_order, read_needs
+from graphquake.harness.spec.steps.own_table import OwnStep, read_own_steps
 from graphquake.harness.spec.steps.scope import SCOPE_NAMES
+from graphquake.harness.spec.steps.table import verbs as step_verbs
 from graphquake.harness.spec.table import Table, did_you_mean
 from graphquake.harness.spec.templates.files import read_files, with_file_texts
 from graphquake.harness.spec.templates.words import check_words
@@ -102,6 +104,7 @@ class GraphSpec:
         faults: the verbs of the faults that a search may draw. A graph that promises nothing under stalls leaves out `stall`. A role may
             have a list of its own.
         gauges: for each of `in_flight`, `waiting` and `kv_usage`, the possible gauge names in the graph's metrics.
+        own_steps: the steps of the user's own in the table `[steps]` of the file, by name.
         scenarios: the plans in the table `[scenarios]` of the file, by name.
         restart: `always` if the supervisor restarts dead replicas, `never` if only a step or heal restarts them.
         restart_delay_s: the time that the supervisor waits before it restarts a replica, in seconds.
@@ -123,6 +126,7 @@ class GraphSpec:
     faults: tuple[str, ...] = field(default_factory=fault_verbs)
     gauges: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: KNOWN_GAUGES)
     scenarios: Mapping[str, Plan] = field(default_factory=dict)
+    own_steps: Mapping[str, OwnStep] = field(default_factory=dict)
     restart: Restart = "never"
     restart_delay_s: float = 0.0
 
@@ -144,8 +148,10 @@ class GraphSpec:
 
     def faults_at(self, role: str) -> tuple[str, ...]:
         """Return the verbs of the faults that a search may draw at a role. Raise KeyError if the graph has no such role."""
-        own = self.role(role).faults
-        return self.faults if own is None else own
+        listed = self.role(role).faults
+        verbs = self.faults if listed is None else listed
+        own = self.own_steps
+        return tuple(verb for verb in verbs if verb not in own or own[verb].role == role)
 
     def may_draw(self, step: Step) -> bool:
         """True if a search may draw a step: it is not a fault, or the file allows this fault at every replica that the step aims at."""
@@ -192,7 +198,9 @@ def _read_command(table: Table, roles: Mapping[str, Table], files: Iterable[str]
     return check_words(table, "command", command, roles, files=files, parts=arguments)
 
 
-def _read_role(name: str, table: Table, roles: Mapping[str, Table]) -> RoleSpec:
+def _read_role(
+    name: str, table: Table, roles: Mapping[str, Table], faults: Sequence[str]
+) -> RoleSpec:
     def template(key: str) -> str:
         return check_words(table, key, table.text(key), roles) if key in table else ""
 
@@ -231,7 +239,7 @@ def _read_role(name: str, table: Table, roles: Mapping[str, Table]) -> RoleSpec:
         metrics=template("metrics"),
         files=files,
         needs=read_needs(table, roles),
-        faults=read_faults(table, fault_verbs()),
+        faults=read_faults(table, faults),
     )
     if "{capacity}" in command and not role.capacity:
         raise table.error("capacity", "is missing, and the command asks for {capacity}")
@@ -273,9 +281,9 @@ def _with_like(tables: Mapping[str, Table]) -> dict[str, Table]:
     return found
 
 
-def _read_scenarios(table: Table) -> dict[str, Plan]:
+def _read_scenarios(table: Table, own: Mapping[str, OwnStep]) -> dict[str, Plan]:
     found = {
-        name: parse_plan(f"{table.source}: {table.key_path(name)}", table.texts(name))
+        name: parse_plan(f"{table.source}: {table.key_path(name)}", table.texts(name), own)
         for name in table
     }
     table.done()
@@ -299,7 +307,9 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
     tables = _with_like(top.name_tables("roles"))
     if not tables:
         raise top.error("roles", "is missing: a graph has at least one role")
-    roles = tuple(_read_role(role, table, tables) for role, table in tables.items())
+    own = read_own_steps(top.name_tables("steps"), step_verbs(), tables)
+    verbs = (*fault_verbs(), *(one.name for one in own.values() if one.fault))
+    roles = tuple(_read_role(role, table, tables, verbs) for role, table in tables.items())
     check_order(top, {role.name: role.needs for role in roles})
     entries = [role.name for role in roles if role.entry]
     if len(entries) != 1:
@@ -314,9 +324,9 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
     for key, value in env.items():
         check_words(top.table("env"), key, value, tables)
     python = top.text("python", sys.executable)
-    faults = read_faults(top, fault_verbs())
+    faults = read_faults(top, verbs)
     if faults == () and not any(role.faults for role in roles):
-        some = f"expected some of {', '.join(fault_verbs())}"
+        some = f"expected some of {', '.join(verbs)}"
         raise top.error("faults", f"is empty, and so is the list of every role; {some}")
     spec = GraphSpec(
         name=name,
@@ -332,9 +342,10 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         python=str(path.parent / python) if "/" in python else python,
         lease_s=top.number("lease_s", 0.0, at_most=3600),
         preload=top.texts("preload"),
-        faults=fault_verbs() if faults is None else faults,
+        faults=verbs if faults is None else faults,
         gauges=read_gauges(top.table("gauges")),
-        scenarios=_read_scenarios(top.table("scenarios")),
+        own_steps=own,
+        scenarios=_read_scenarios(top.table("scenarios"), own),
         restart=top.choice("restart", get_args(Restart), "never"),
         restart_delay_s=top.number("restart_delay_s", 0.0, at_most=3600),
     )

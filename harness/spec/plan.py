@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
@@ -33,10 +33,12 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.spec.steps.burst import Burst
 from graphquake.harness.spec.steps.kill import Kill
 from graphquake.harness.spec.steps.kind import SECONDS, WAIT_MAX_S, Aimed, Step, disturbs, number
+from graphquake.harness.spec.steps.own import Own
+from graphquake.harness.spec.steps.own_table import OwnStep
 from graphquake.harness.spec.steps.respawn import Respawn
 from graphquake.harness.spec.steps.scope import PROCESS, TREE, Child, Scope
 from graphquake.harness.spec.steps.stall import Stall
-from graphquake.harness.spec.steps.table import fault_verbs, parse_step
+from graphquake.harness.spec.steps.table import NO_OWN, fault_verbs, parse_step
 from graphquake.harness.spec.steps.terminate import Terminate
 from graphquake.harness.spec.steps.wait import Wait, WaitReady
 from graphquake.harness.spec.table import Table
@@ -49,6 +51,7 @@ __all__ = [
     "Child",
     "Heal",
     "Kill",
+    "Own",
     "Plan",
     "Respawn",
     "Scope",
@@ -129,9 +132,9 @@ class Plan:
         return any(map(disturbs, self.steps))
 
     def without_faults(self) -> Plan:
-        """Return the control plan: this plan without its faults and respawns. Its bursts and waits stay."""
-        left = tuple(step for step in self.steps if not step.is_fault and not step.repairs)
-        return replace(self, steps=left)
+        """Return the control plan: this plan without its faults, its respawns and the user's own steps. Its bursts and waits stay."""
+        left = (one for one in self.steps if not (one.is_fault or one.repairs or one.is_own))
+        return replace(self, steps=tuple(left))
 
     def with_step(self, place: int, step: Step) -> Plan:
         """Return the plan with the step at `place` (from 0) replaced by another step."""
@@ -151,12 +154,13 @@ _HEAL: Final = re.compile(r"heal (all|release|none)\Z")
 _STAY: Final = re.compile(rf"stay ({SECONDS}) s\Z")
 
 
-def parse_plan(source: str, lines: Iterable[str]) -> Plan:
+def parse_plan(source: str, lines: Iterable[str], own: Mapping[str, OwnStep] = NO_OWN) -> Plan:
     """Return the plan that a text form describes.
 
     Args:
         source: the start of every error message, usually a file name.
         lines: each line is one step, `heal` or `stay`. Empty lines and remarks are skipped.
+        own: the definitions of the user's own steps, by their names.
 
     Raises:
         InputError: if a line is none of these, or if the plan has more than `STEPS_MAX` steps.
@@ -174,7 +178,7 @@ def parse_plan(source: str, lines: Iterable[str]) -> Plan:
             elif found := _STAY.match(line):
                 stay_s = number(found[1], 0, WAIT_MAX_S, "seconds")
             else:
-                steps.append(parse_step(line))
+                steps.append(parse_step(line, own))
         except ValueError as error:
             raise InputError(f"{source}: step {len(steps) + 1}: {error}") from None
     if len(steps) > STEPS_MAX:
@@ -191,29 +195,30 @@ def read_heal(table: Table) -> Heal:
     return _HEALS[table.choice("heal", tuple(_HEALS), "all")]
 
 
-def plan_from_json(table: Table) -> Plan:
+def plan_from_json(table: Table, own: Mapping[str, OwnStep] = NO_OWN) -> Plan:
     """Return the plan that a JSON table describes: the JSON form of a plan, or a case, which holds the same keys.
 
     Raises:
         InputError: if a key has a wrong value, or if `parse_plan` raises one.
     """
-    plan = parse_plan(f"{table.source}: steps", table.texts("steps"))
+    plan = parse_plan(f"{table.source}: steps", table.texts("steps"), own)
     stay_s = round(table.number("stay_s", 0.0, at_most=WAIT_MAX_S), 2)
     return Plan(plan.steps, read_heal(table), stay_s)
 
 
-def read_plan(source: str, text: str) -> Plan:
+def read_plan(source: str, text: str, own: Mapping[str, OwnStep] = NO_OWN) -> Plan:
     """Return the plan that the text of a file describes: JSON if the text begins with a brace, else the text form.
 
     Args:
         source: the start of every error message, usually a file name.
         text: the text of the file.
+        own: the definitions of the user's own steps, by their names.
 
     Raises:
         InputError: if the text is not a plan.
     """
     if not text.lstrip().startswith("{"):
-        return parse_plan(source, text.splitlines())
+        return parse_plan(source, text.splitlines(), own)
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -222,6 +227,6 @@ def read_plan(source: str, text: str) -> Plan:
     schema = table.whole("schema", SCHEMA, at_least=1)
     if schema > SCHEMA:
         raise table.error("schema", f"found {schema}, this graphquake reads up to {SCHEMA}")
-    plan = plan_from_json(table)
+    plan = plan_from_json(table, own)
     table.done()
     return plan

@@ -21,6 +21,7 @@ from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.own_table import OwnStep
 from graphquake.machines.cases.conditions import Value, under
 from graphquake.machines.plans.subplan import last_act
 from graphquake.machines.shrinking.result import Control, Needed, Threshold
@@ -118,6 +119,7 @@ class Case:
         seen: the observation, in a sentence.
         why: the reason why a user marked the case as known, e.g. a link to a bug report. Empty if there is none.
         also: other signatures that the minimal plan itself showed in its own runs.
+        own_steps: the definitions of the user's own steps in the plan, by name. The file of the case is read with them.
         reach_s: the longest time from the last act of the plan to the start of a violation, with a margin, in seconds.
         bounds, load: the bounds and the load of the graph when the violation was seen. A replay uses them.
         any_replica: true if other replicas of the same roles break the promise too, or None if that was not tried.
@@ -139,6 +141,7 @@ class Case:
     why: str = ""
     also: tuple[Signature, ...] = ()
     reach_s: float = 0.0
+    own_steps: Mapping[str, OwnStep] = field(default_factory=dict)
     bounds: Mapping[str, Value] = field(default_factory=dict)
     load: Mapping[str, Value] = field(default_factory=dict)
     any_replica: bool | None = None

@@ -14,6 +14,8 @@ from typing import Any, Final, get_args, get_type_hints
 from graphquake.harness.errors import InputError
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.plan import Step, parse_step, plan_from_json
+from graphquake.harness.spec.steps.own_table import OwnStep, read_own_steps
+from graphquake.harness.spec.steps.table import verbs
 from graphquake.harness.spec.table import Table
 from graphquake.machines.cases import schema_1, schema_2
 from graphquake.machines.cases.case import (
@@ -30,7 +32,7 @@ from graphquake.machines.shrinking.result import Control, Needed, Threshold
 SCHEMA: Final = 3
 # A file leaves out these keys if their values are empty, 0 or None.
 _OPTIONAL: Final = (
-    "why", "also", "heal", "stay_s", "any_replica", "needed", "numbers", "differs", "control",
+    "why", "also", "own_steps", "heal", "stay_s", "any_replica", "needed", "numbers", "differs", "control",
 )  # fmt: skip
 
 
@@ -47,6 +49,7 @@ def case_text(case: Case) -> str:
         "signature": str(case.signature),
         "also": [str(one) for one in case.also],
         "steps": [str(step) for step in case.plan.steps],
+        "own_steps": {name: one.to_table() for name, one in case.own_steps.items()},
         "heal": "" if case.plan.heal == "all" else case.plan.heal,
         "stay_s": case.plan.stay_s,
         "any_replica": case.any_replica,
@@ -108,13 +111,15 @@ def read_case(source: str, text: str) -> Case:
 
 def _read(table: Table) -> Case:
     signature = Signature.parse(table.text("signature"))
+    own = read_own_steps(table.name_tables("own_steps"), verbs(), None)
     case = Case(
         id=table.text("id"),
         title=table.text("title"),
         status=table.choice("status", STATUSES),
         graph=table.name_texts("graph"),
         signature=signature,
-        plan=plan_from_json(table),
+        plan=plan_from_json(table, own),
+        own_steps=own,
         seen=table.text("seen"),
         why=table.text("why") if "why" in table else "",
         also=tuple(Signature.parse(text) for text in table.texts("also")),
@@ -122,8 +127,8 @@ def _read(table: Table) -> Case:
         bounds=read_bounds(table.table("bounds")),
         load=read_load(table.table("load")),
         any_replica=table.flag("any_replica", default=False) if "any_replica" in table else None,
-        needed=tuple(_needed(row) for row in table.tables("needed")),
-        numbers=tuple(_threshold(row) for row in table.tables("numbers")),
+        needed=tuple(_needed(row, own) for row in table.tables("needed")),
+        numbers=tuple(_threshold(row, own) for row in table.tables("numbers")),
         differs=tuple(_difference(row) for row in table.tables("differs")),
         control=_control(table.table("control")) if "control" in table else None,
         cost=_cost(table.table("cost")),
@@ -141,22 +146,22 @@ def _read(table: Table) -> Case:
     return case
 
 
-def _step(table: Table) -> Step:
+def _step(table: Table, own: Mapping[str, OwnStep]) -> Step:
     try:
-        return parse_step(table.text("step"))
+        return parse_step(table.text("step"), own)
     except ValueError as error:
         raise table.error("step", str(error)) from None
 
 
-def _needed(table: Table) -> Needed:
-    one = Needed(_step(table), table.whole("broke"), table.whole("kept"))
+def _needed(table: Table, own: Mapping[str, OwnStep]) -> Needed:
+    one = Needed(_step(table, own), table.whole("broke"), table.whole("kept"))
     table.done()
     return one
 
 
-def _threshold(table: Table) -> Threshold:
+def _threshold(table: Table, own: Mapping[str, OwnStep]) -> Threshold:
     one = Threshold(
-        _step(table) if "step" in table else None,
+        _step(table, own) if "step" in table else None,
         table.text("name"),
         table.number("value"),
         table.number("below"),

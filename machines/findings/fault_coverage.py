@@ -20,12 +20,14 @@ IDLE = " (idle)"
 def drawable(spec: GraphSpec) -> list[str]:
     """Every kind of fault that can be drawn for a graph, by role: `kill decode`."""
     verbs = dict.fromkeys(verb for role in spec.roles for verb in spec.faults_at(role.name))
-    return [
+    at_roles = [
         f"{verb} {role.name}"
         for verb in verbs
         for role in spec.roles
         if verb in spec.faults_at(role.name)
     ]
+    # Steps of the user's own that aim at no replica.
+    return at_roles + [v for v in spec.faults if v in spec.own_steps and not spec.own_steps[v].role]
 
 
 class FaultCoverage:
@@ -71,7 +73,8 @@ def _kinds(history: History) -> Iterator[str]:
             if step.is_fault and event.number in idle:
                 yield from dict.fromkeys(f"{step.verb} {one.role}{IDLE}" for one in step.aims)
             elif step.is_fault:
-                yield from dict.fromkeys(f"{step.verb} {one.role}" for one in step.aims)
+                kinds = (f"{step.verb} {one.role}" for one in step.aims)
+                yield from dict.fromkeys(kinds if step.aims else [step.verb])
                 if down - {event.victim}:
                     yield OVERLAP
             elif step.adds_load and down:

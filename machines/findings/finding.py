@@ -70,6 +70,9 @@ def case_of(
         also=tuple(sorted(own - {sightings.signature}, key=str)),
         plan=shrunk.plan,
         seen=seen_text(promise, shown.history),
+        own_steps={
+            step.verb: spec.own_steps[step.verb] for step in shrunk.plan.steps if step.is_own
+        },
         reach_s=sightings.reach_s(shrunk.plan, runs),
         bounds=bounds_of(spec),
         load=load_of(spec),

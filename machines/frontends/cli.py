@@ -33,7 +33,7 @@ from graphquake.harness.reports.impact import SLOW_S
 from graphquake.harness.reports.story import story
 from graphquake.harness.reports.suite_table import FORMATS, compare, read_records, render
 from graphquake.harness.spec.feasible import check_plan
-from graphquake.harness.spec.graph import load_graph
+from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan, read_plan
 from graphquake.machines.findings.artifacts import draw
 from graphquake.machines.frontends.cli_cases import (
@@ -172,13 +172,14 @@ def _try(arguments: argparse.Namespace) -> int:
     return EXIT_OF[kind]
 
 
-def _read_plan_argument(name: str) -> tuple[str, Plan]:
+def _read_plan_argument(name: str, spec: GraphSpec) -> tuple[str, Plan]:
+    own = spec.own_steps
     if name == "-":
-        return "standard input", read_plan("standard input", sys.stdin.read())
+        return "standard input", read_plan("standard input", sys.stdin.read(), own)
     if " " in name and not Path(name).exists():
-        return "plan", read_plan("plan", name.replace(";", "\n"))
+        return "plan", read_plan("plan", name.replace(";", "\n"), own)
     try:
-        return name, read_plan(name, Path(name).read_text(encoding="utf-8"))
+        return name, read_plan(name, Path(name).read_text(encoding="utf-8"), own)
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(
             f'"{name}": found neither a file nor a step, expected a plan file or steps such as "kill worker 0; wait 1 s"'
@@ -189,7 +190,7 @@ def _read_plan_argument(name: str) -> tuple[str, Plan]:
 
 def _run(arguments: argparse.Namespace) -> int:
     spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
-    source, plan = _read_plan_argument(arguments.plan)
+    source, plan = _read_plan_argument(arguments.plan, spec)
     check_plan(spec, plan, source)
     if arguments.runs < 1:
         raise InputError(f"--runs: found {arguments.runs}, expected at least 1")

@@ -19,6 +19,7 @@ from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan
+from graphquake.harness.spec.steps.own import form_of
 from graphquake.harness.spec.steps.wait import PLAN_WAITS_MAX_S
 from graphquake.machines.frontends.model_names import ModelNames
 from graphquake.machines.reports.finding_text import promised
@@ -115,6 +116,16 @@ def steps_texts(spec: GraphSpec) -> Iterator[str]:
     childless = [role.name for role in killed if not role.children]
     if childless:
         yield f"no kill of a child of {', '.join(childless)}: the file names no children"
+    for own in spec.own_steps.values():
+        how = own.signal or own.do
+        kind = "a fault" if own.fault else "not a fault"
+        listed = spec.faults_at(own.role) if own.role else spec.faults
+        drawn = (
+            ""
+            if not own.fault or own.name in listed
+            else "; not drawn: the list faults leaves it out"
+        )
+        yield f"{form_of(own)}: {how} ({kind}){drawn}"
     yield "burst, wait, wait until ready"
     if not spec.lease_s:
         yield "no long stay after the plan: the file gives no lease_s"

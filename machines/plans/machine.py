@@ -27,6 +27,7 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.burst import may_burst
 from graphquake.harness.spec.steps.kind import FLAG, Rule
 from graphquake.harness.spec.steps.model import GraphModel
+from graphquake.harness.spec.steps.own import own_rules
 from graphquake.harness.spec.steps.table import rules
 
 # Longer plans are mostly outage: with 24 steps, no request could be judged in 59% of the plan's time.
@@ -124,15 +125,16 @@ class PlanMachine(RuleBasedStateMachine):
         """The sum of the waits that the plan has so far, in seconds."""
         return sum(step.waits_s for step in self.steps)
 
-    def may(self, kind: type[Step], one: Rule) -> bool:
+    def may(self, verb: str, one: Rule, *, is_fault: bool) -> bool:
         """True if a rule may add steps now. That needs room, an allowed kind of step, a possible target, and the rule's own condition."""
-        if kind.is_fault and not (self.may_fault() and self.is_drawn(kind.verb)):
+        if is_fault and not (self.may_fault() and self.is_drawn(verb)):
             return False
         return self.has_room and one.may(self) and (one.at is None or bool(self.targets(one.at)))
 
     def is_drawn(self, verb: str) -> bool:
         """True if the graph file lets this kind of fault be drawn at some role."""
-        return any(verb in self.spec.faults_at(role.name) for role in self.spec.roles)
+        at_roles = any(verb in self.spec.faults_at(role.name) for role in self.spec.roles)
+        return at_roles or verb in self.spec.faults
 
     def targets(self, at: Callable[[Replica], Step]) -> list[Replica]:
         """The replicas that a step may hit now.
@@ -247,7 +249,7 @@ class PlanMachine(RuleBasedStateMachine):
             type(self).on_plan(self.plan())
 
 
-def _rule_of(kind: type[Step], one: Rule) -> Any:
+def _rule_of(verb: str, one: Rule, *, is_fault: bool) -> Any:
     """Turn a `Rule` of a kind of steps into a rule of Hypothesis."""
 
     def draw(self: PlanMachine, data: st.DataObject | None = None, **ahead: object) -> None:
@@ -263,7 +265,8 @@ def _rule_of(kind: type[Step], one: Rule) -> Any:
     arguments: dict[str, Any] = {"data": st.data()} if one.at or one.picks else {}
     for name, values in one.ahead.items():
         arguments[name] = st.booleans() if values is FLAG else st.sampled_from(values)
-    return precondition(lambda self: self.may(kind, one))(rule(**arguments)(draw))  # type: ignore[no-untyped-call]  # Hypothesis's rule() is not typed
+    may = precondition(lambda self: self.may(verb, one, is_fault=is_fault))
+    return may(rule(**arguments)(draw))  # type: ignore[no-untyped-call]  # Hypothesis's rule() is not typed
 
 
 def machine_for(
@@ -279,5 +282,7 @@ def machine_for(
     members: dict[str, Any] = {"spec": spec, "on_plan": staticmethod(on_plan)}
     for kind, one in rules():
         if not hasattr(base, one.name):
-            members[one.name] = _rule_of(kind, one)
+            members[one.name] = _rule_of(kind.verb, one, is_fault=kind.is_fault)
+    for own, one in own_rules(spec.own_steps):
+        members[one.name] = _rule_of(own.name, one, is_fault=own.fault)
     return type(base.__name__, (base,), members)

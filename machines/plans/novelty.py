@@ -96,7 +96,7 @@ class _Look:
             act = self._fault(step)
         elif step.repairs:
             act = self._repair(step)
-        elif step.adds_load:
+        elif step.adds_load or step.is_own:
             act = self._load(step)
         elif isinstance(step, WaitReady):
             self.back = dict.fromkeys(self.back, self.at_s)

@@ -129,6 +129,26 @@ class FakeTarget:
         self.start(replica)
         return self._landed("flag cleared")
 
+    @property
+    def own(self) -> FakeTarget:
+        """The target itself carries out the user's own steps."""
+        return self
+
+    async def signal(self, replica: Replica, name: str, *, is_fault: bool) -> Landed:
+        """Note the signal."""
+        self.calls.append(f"{name} {replica}{' fault' if is_fault else ''}")
+        return self._landed(f"{name} noted")
+
+    async def command(self, key: str, part: str, aim: Replica | None) -> Landed:
+        """Note the command. It fails if its text is `false`."""
+        self.calls.append(f"{part} of {key} at {aim}")
+        text = self.spec.own_steps[key.rsplit(maxsplit=1)[-1]].commands()[part]
+        return Landed(ok=text != "false", proof=f"{part} noted", at_s=time.monotonic())
+
+    async def end_commands(self, key: str) -> None:
+        """Note the end."""
+        self.calls.append(f"end of {key}")
+
     async def wait_ready(self, within_s: float) -> bool:
         """True unless it was killed."""
         del within_s

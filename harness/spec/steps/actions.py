@@ -34,6 +34,34 @@ def landed_now(proof: str) -> Landed:
     return Landed(ok=True, proof=proof, at_s=time.monotonic())
 
 
+class OwnActions(Protocol):
+    """What the steps of the user's own can do to a live graph. The graph file defines these steps."""
+
+    async def signal(self, replica: Replica, name: str, *, is_fault: bool) -> Landed:
+        """Send a signal to the main process of a replica.
+
+        Args:
+            replica: the replica.
+            name: the name of the signal, e.g. `SIGUSR2`.
+            is_fault: true if the process may end by the signal.
+        """
+        ...
+
+    async def command(self, key: str, part: str, aim: Replica | None) -> Landed:
+        """Run a command of a step, and wait for its end. It lands if its exit status is 0. A command that takes too long is killed.
+
+        Args:
+            key: `step NUMBER NAME`: the step and its place in the plan.
+            part: `do`, `proof` or `undo`.
+            aim: the replica that the step aims at, if it aims at one.
+        """
+        ...
+
+    async def end_commands(self, key: str) -> None:
+        """Kill every process that the commands of a step have left."""
+        ...
+
+
 class Actions(Protocol):
     """The actions that steps can take on a live graph, and the questions that steps can ask about the graph."""
 
@@ -68,6 +96,11 @@ class Actions(Protocol):
 
     async def respawn(self, replica: Replica) -> Landed:
         """Start a dead replica again, and wait until it has a new pid. Do not wait until it is ready."""
+        ...
+
+    @property
+    def own(self) -> OwnActions:
+        """What the user's own steps can do."""
         ...
 
     async def wait_ready(self, within_s: float) -> bool:

@@ -202,6 +202,7 @@ class Step(ABC):
         repairs: true if the step undoes an earlier fault at the same replicas, as a respawn does.
         is_wait: true if the step only lets time pass.
         adds_load: true if the step sends requests.
+        is_own: true if the graph file defines the step (see `own`).
         prior: the share of failures that need a step of this kind, 0 to 1, counted over simulated failures.
     """
 
@@ -212,6 +213,7 @@ class Step(ABC):
     repairs: ClassVar[bool] = False
     is_wait: ClassVar[bool] = False
     adds_load: ClassVar[bool] = False
+    is_own: ClassVar[bool] = False
     prior: ClassVar[float] = 0.25
 
     # ---- text
@@ -392,5 +394,5 @@ class Aimed(Step):
 
 
 def disturbs(step: Step) -> bool:
-    """True if the step is a fault or sends requests."""
-    return step.is_fault or step.adds_load
+    """True if the step is a fault, sends requests, or is one of the user's own."""
+    return step.is_fault or step.adds_load or step.is_own

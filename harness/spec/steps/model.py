@@ -15,6 +15,7 @@ from typing import Final, Protocol, Self
 
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves
+from graphquake.harness.spec.steps.own_table import OwnStep
 from graphquake.harness.spec.table import did_you_mean
 
 # The time that the supervisor needs to start a dead replica, in seconds. It comes on top of `restart_delay_s`.
@@ -97,6 +98,11 @@ class Graph(Protocol):
     @property
     def faults(self) -> tuple[str, ...]:
         """The verbs of the faults that a search may draw, e.g. `kill`."""
+        ...
+
+    @property
+    def own_steps(self) -> Mapping[str, OwnStep]:
+        """The definitions of the user's own steps, by their names."""
         ...
 
     @property

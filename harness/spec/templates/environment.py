@@ -30,6 +30,8 @@ def _templates(spec: GraphSpec) -> Iterator[tuple[str, str]]:
     """Yield each template of a graph file, as (dotted key, template)."""
     yield from ((f"env.{name}", text) for name, text in spec.env.items())
     yield from ((f"versions.{name}", text) for name, text in spec.versions.items())
+    for step in spec.own_steps.values():
+        yield from ((f"steps.{step.name}.{key}", text) for key, text in step.commands().items())
     for role in spec.roles:
         yield from ((f"roles.{role.name}.{key}", text) for key, text in templates_of(role))
 
