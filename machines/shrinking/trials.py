@@ -118,6 +118,7 @@ class TrialLog:
     eroded: set[Plan] = field(default_factory=set)
     _counts: dict[Plan, Count] = field(default_factory=dict)
     _last: dict[Plan, Trial] = field(default_factory=dict)
+    _relations: dict[Plan, list[_Relation | None]] = field(default_factory=dict)
 
     def count(self, plan: Plan) -> Count:
         """The counts of a plan."""
@@ -216,10 +217,13 @@ class TrialLog:
         """
         kept: Counter[_Relation] = Counter()
         fresh = 0
-        for other, count in self._counts.items():
-            if count.ever_kept and not count.ever_broke and embeds(plan, other):
+        # The same question comes back after each run, so relations are computed once. `_counts` only grows, in the order of its items.
+        relations = self._relations.setdefault(plan, [])
+        relations += (_relation(plan, other) for other in list(self._counts)[len(relations) :])
+        for relation, count in zip(relations, self._counts.values(), strict=True):
+            if relation is not None and count.ever_kept and not count.ever_broke:
                 fresh += count.kept
-                kept[_relation(plan, other)] += count.ever_kept
+                kept[relation] += count.ever_kept
         indirect = kept["other waits"]
         if passes == RARE_ACCIDENTS and kept["more steps"]:
             indirect += 1
@@ -233,8 +237,10 @@ class TrialLog:
 _Relation: TypeAlias = Literal["same waits", "other waits", "more steps"]
 
 
-def _relation(plan: Plan, other: Plan) -> _Relation:
-    """Say how `other`, in which `plan` embeds, differs from `plan`."""
+def _relation(plan: Plan, other: Plan) -> _Relation | None:
+    """Say how `other`, in which `plan` embeds, differs from `plan`. Return None if `plan` does not embed in it."""
+    if not embeds(plan, other):
+        return None
     if len(other.steps) != len(plan.steps):
         return "more steps"
     return "same waits" if _waits(other) == _waits(plan) else "other waits"
