@@ -103,14 +103,14 @@ def test_an_unknown_key_and_a_wrong_type(graph: str, capsys: pytest.CaptureFixtu
     [
         (
             "kill serve 0",
-            'my.plan: plan step 2, "kill serve 0": toy has no role "serve"; did you mean "server"?',
+            'my.plan: step 2, "kill serve 0": toy has no role "serve"; did you mean "server"?',
         ),
-        ("kill server 2", 'my.plan: plan step 2, "kill server 2": toy has server 0 and server 1'),
+        ("kill server 2", 'my.plan: step 2, "kill server 2": toy has server 0 and server 1'),
         (
             "kill server 0 engine",
-            'my.plan: plan step 2, "kill server 0 engine": server has no child "engine"',
+            'my.plan: step 2, "kill server 0 engine": server has no child "engine"',
         ),
-        ("respawn server 0", 'my.plan: plan step 2, "respawn server 0": '),
+        ("respawn server 0", 'my.plan: step 2, "respawn server 0": '),
         ("kil server 0", 'my.plan: step 2: "kil server 0" is not a step; did you mean "kill"?'),
     ],
 )
@@ -124,7 +124,10 @@ def test_a_plan_that_is_not_possible(
 
 def test_a_plan_that_is_not_there(graph: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A plan file that cannot be read is an error in the operating system's words."""
-    for plan in ("no.plan", "kill_server", ""):
+    assert said(capsys, "run", "kill_server", "--graph", graph) == (
+        '"kill_server": found neither a file nor a step; did you mean "kill"? A plan is a file, or steps such as "kill worker 0; wait 1 s"'
+    )
+    for plan in ("no.plan", ""):
         assert said(capsys, "run", plan, "--graph", graph) == (
             f'"{plan}": found neither a file nor a step, expected a plan file or steps such as "kill worker 0; wait 1 s"'
         )

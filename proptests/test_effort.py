@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from graphquake.harness.errors import InputError
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, read_graph
-from graphquake.harness.spec.plan import Kill, Plan
+from graphquake.harness.spec.plan import Kill, Plan, Wait
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.findings.fault_coverage import drawable
 from graphquake.machines.frontends.try_command import steps_texts
@@ -129,6 +129,19 @@ def test_a_rule_of_a_user_respects_the_lists() -> None:
     spec = graph("proxy and server", faults={"proxy": []}, proxy=1, server=2)
     with pytest.raises(InputError, match='"kill proxy 0", which the lists "faults"'):
         draw_plans(spec, 1, PLANS, Careless)
+
+
+def test_a_rule_of_a_user_never_exceeds_the_length_of_a_plan() -> None:
+    """The eleventh step is an error that says how to ask for room."""
+
+    class Endless(PlanMachine):
+        @rule()
+        def more(self) -> None:
+            for _ in range(6):
+                self.add(Wait(0.1))
+
+    with pytest.raises(InputError, match=r"as step 11, expected at most 10 steps. Ask self.room"):
+        draw_plans(PROXY, 1, PLANS, Endless)
 
 
 # ----------------------------------------------------------------------------------------------------- the last paths

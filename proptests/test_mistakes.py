@@ -144,7 +144,7 @@ def test_a_mistake_in_a_graph_file(
 
 
 COMMANDS = {
-    "a replica that is not there": (["run", "kill server 7", "--graph", "own.toml"], 'plan step 1, "kill server 7": own has server 0'),
+    "a replica that is not there": (["run", "kill server 7", "--graph", "own.toml"], 'step 1, "kill server 7": own has server 0'),
     "a misspelt step": (["run", "kil server 0", "--graph", "own.toml"], 'is not a step; did you mean "kill"?'),
     "a misspelt word": (["run", "kill_server", "--graph", "own.toml"], '"kill_server": found neither a file nor a step'),
     "an empty plan": (["run", "", "--graph", "own.toml"], '"": found neither a file nor a step'),

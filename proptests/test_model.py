@@ -146,12 +146,12 @@ def test_a_model_changes_only_by_its_steps(plan: Plan) -> None:
     [
         (
             ["wait 1 s", "wait 1 s", "kill prefill 2"],
-            'plan step 3, "kill prefill 2": my-disagg has prefill 0 and prefill 1',
+            'step 3, "kill prefill 2": my-disagg has prefill 0 and prefill 1',
         ),
-        (["kill decod 0"], 'plan step 1, "kill decod 0": .*did you mean "decode"'),
-        (["kill worker 0 engin"], 'plan step 1, "kill worker 0 engin": .*did you mean "engine"'),
-        (["respawn prefill 0"], 'plan step 1, "respawn prefill 0": prefill 0 '),
-        (["kill prefill 0", "kill prefill 0"], 'plan step 2, "kill prefill 0": prefill 0 '),
+        (["kill decod 0"], 'step 1, "kill decod 0": .*did you mean "decode"'),
+        (["kill worker 0 engin"], 'step 1, "kill worker 0 engin": .*did you mean "engine"'),
+        (["respawn prefill 0"], 'step 1, "respawn prefill 0": prefill 0 '),
+        (["kill prefill 0", "kill prefill 0"], 'step 2, "kill prefill 0": prefill 0 '),
     ],
 )
 def test_an_impossible_plan_of_a_user_is_turned_down_with_its_step(

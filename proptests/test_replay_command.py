@@ -175,7 +175,7 @@ def test_a_case_that_the_graph_cannot_do_any_more(
     save(graph, plan=plan_of("kill decode 2"))
     status, lines = replayed(capsys, "abc123")
     assert status == EXIT_PROVED_NOTHING
-    why = 'plan step 1, "kill decode 2": made has decode 0 and decode 1'
+    why = 'step 1, "kill decode 2": made has decode 0 and decode 1'
     assert lines[0] == f"INVALID cannot be done any more: {why}"
 
 

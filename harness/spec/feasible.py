@@ -54,10 +54,10 @@ def check_plan(spec: Graph, plan: Plan, source: str) -> None:
         source: the start of the error message, usually a file name.
 
     Raises:
-        InputError: for the first step that is not possible, e.g. `plan step 3, "kill decode 2": my-disagg has decode 0`.
+        InputError: for the first step that is not possible, e.g. `plan: step 3, "kill decode 2": my-disagg has decode 0`.
     """
     model = GraphModel(spec)
     for number, step in enumerate(plan.steps, 1):
         if (reason := step.possible(model)) is not None:
-            raise InputError(f'{source}: plan step {number}, "{step}": {reason}')
+            raise InputError(f'{source}: step {number}, "{step}": {reason}')
         model = step.after(model)

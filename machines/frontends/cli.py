@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import statistics
 import sys
 from collections import Counter
@@ -35,6 +36,8 @@ from graphquake.harness.reports.suite_table import FORMATS, compare, read_record
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan, read_plan
+from graphquake.harness.spec.steps.table import verbs
+from graphquake.harness.spec.table import did_you_mean
 from graphquake.machines.findings.artifacts import draw
 from graphquake.machines.frontends.cli_cases import (
     mark_case,
@@ -181,6 +184,13 @@ def _read_plan_argument(name: str, spec: GraphSpec) -> tuple[str, Plan]:
     try:
         return name, read_plan(name, Path(name).read_text(encoding="utf-8"), own)
     except (FileNotFoundError, IsADirectoryError):
+        if re.fullmatch(r"[\w-]+", name):
+            # `kill_server` begins like a step whose words were joined.
+            near = did_you_mean(re.split("[_-]", name)[0], [*verbs(), *own])
+            near += "" if near.endswith("?") else "."
+            raise InputError(
+                f'"{name}": found neither a file nor a step{near} A plan is a file, or steps such as "kill worker 0; wait 1 s"'
+            ) from None
         raise InputError(
             f'"{name}": found neither a file nor a step, expected a plan file or steps such as "kill worker 0; wait 1 s"'
         ) from None

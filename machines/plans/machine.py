@@ -161,12 +161,17 @@ class PlanMachine(RuleBasedStateMachine):
         """Append a step to the plan, and update the model.
 
         Raises:
-            InputError: if the step is not a step, is impossible now, or is a fault that the graph file does not let be drawn. Only a rule
-                of the user can do that.
+            InputError: if the step is not a step, is one more than `STEPS_MAX`, is impossible now, or is a fault that the graph file
+                does not let be drawn. Only a rule of the user can do that.
         """
         if not isinstance(step, Step):
             raise InputError(
                 f"{type(self).__name__}: a rule added {step!r}, expected a step such as Kill"
+            )
+        if len(self.steps) >= STEPS_MAX:
+            raise InputError(
+                f'{type(self).__name__}: a rule added "{step}" as step {len(self.steps) + 1}, expected at most {STEPS_MAX} steps. '
+                "Ask self.room first."
             )
         if why := step.possible(self.model):
             raise InputError(
