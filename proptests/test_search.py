@@ -17,10 +17,10 @@ from graphquake.harness.promises.verdict import Verdict, Violation
 from graphquake.machines.cases.case import Case, ShrinkCost, Status
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import case_of
-from graphquake.machines.findings.hypothesis_errors import PromiseBroken
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.findings.sightings import Sightings
+from graphquake.machines.findings.stop_drawing import StopDrawing
 from graphquake.machines.plans import novelty
 from graphquake.machines.plans.plainest import plainest
 from graphquake.machines.plans.subplan import embeds
@@ -56,30 +56,13 @@ def test_a_bug_is_found_shrunk_confirmed_and_kept(tmp_path: Path, seed: int) -> 
     assert rounds.pipeline.findings[0].case == case
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(10))
 def test_noise_never_reaches_hypothesis(tmp_path: Path, seed: int) -> None:
-    """At a rate of .3, a search never ends in a Flaky error, although it remembers some plans as kept."""
+    """At a rate of .3, a search never ends in an error, although the same plan is kept in one run and broken in another."""
     runner = SimRunner([Bug(SINGLE, "wrong tokens", rate=0.3)], seed=seed, runs_max=400)
     rounds, ended = searched(runner, tmp_path, seed=seed)
     assert ended in ("findings", "budget")
     assert all(embeds(SINGLE, finding.case.plan) for finding in rounds.pipeline.findings)
-
-
-def test_a_plan_that_was_kept_stays_kept_for_hypothesis(tmp_path: Path) -> None:
-    """A plan that was kept by chance contains the minimal plan of a later finding. Asked again, the answer is the same."""
-    runner = SimRunner([])
-    pipeline = FindingPipeline(
-        runner, Corpus(tmp_path / "cases"), RunLog(), results_dir=tmp_path / "results"
-    )
-    rounds = Rounds(pipeline)
-    rounds.begin(0)
-    rounds(PAIR)
-    runner.bugs = [Bug(SINGLE, "wrong tokens")]
-    with pytest.raises(PromiseBroken):
-        rounds(SINGLE)
-    rounds(PAIR)
-    with pytest.raises(PromiseBroken):
-        rounds(SINGLE)
 
 
 def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
@@ -97,7 +80,7 @@ def test_a_stream_or_not_is_the_same_bug(tmp_path: Path) -> None:
         )
     )
     rounds.begin(0)
-    with pytest.raises(PromiseBroken):
+    with pytest.raises(StopDrawing):
         rounds(PAIR)
     (case,) = Corpus(tmp_path / "cases")
     assert case.plan == SINGLE
@@ -129,10 +112,8 @@ def judged(runner: SimRunner, folder: Path) -> tuple[Rounds, Case]:
     )
     rounds.pipeline.plainest = plainest(runner.spec)
     rounds.begin(0)
-    for _ in range(2):
-        # Hypothesis asks again for what broke.
-        with pytest.raises(PromiseBroken):
-            rounds(PAIR)
+    with pytest.raises(StopDrawing):
+        rounds(PAIR)
     (finding,) = rounds.pipeline.findings
     return rounds, finding.case
 
@@ -217,10 +198,10 @@ def test_different_seeds_draw_different_plans(tmp_path: Path) -> None:
 
 
 def test_a_correct_graph_has_no_finding(tmp_path: Path) -> None:
-    """A search of a correct graph makes 500 runs without a false alarm."""
-    rounds, ended = searched(SimRunner([], runs_max=500), tmp_path)
+    """A search of a correct graph makes 200 runs without a false alarm."""
+    rounds, ended = searched(SimRunner([], runs_max=200), tmp_path)
     assert ended == "budget"
-    assert rounds.log.live == {"kept": 500}
+    assert rounds.log.live == {"kept": 200}
     assert not rounds.pipeline.findings
 
 

@@ -1,15 +1,10 @@
-"""Run the plans that a search draws, and tell Hypothesis which of them fail.
+"""Run the plans that a search draws, and end a round of drawing at its first finding.
 
-`Rounds` is called once for each drawn plan, at the machine's teardown. For Hypothesis it is a pure function of the plan, however noisy
-the graph is. A plan counts as kept until a round has a finding. From then on every answer follows from the minimal plan M alone. A plan
-fails if M embeds in it, or if it is the drawn plan. So Hypothesis shrinks to M without a live run. A plan that counted as kept earlier in
-the round stays kept: while Hypothesis shrinks, it may ask again.
+`Rounds` is called once for each drawn plan, at the machine's teardown. Hypothesis never learns that a plan fails. It would ask for the plan
+again, and a live graph may answer in another way, so the search would end in a `Flaky` error. `pipeline` shrinks, confirms and saves a
+finding within one call of `Rounds`, and then `StopDrawing` ends the round.
 
-With several slots, as many drawn plans run side by side. Their results are taken in the order in which the plans were drawn. So the run
-of an earlier plan may become a finding while Hypothesis waits for the answer about a later plan. If the later plan does not fail, too,
-Hypothesis cannot learn from the finding, and the round is over (`StopDrawing`).
-
-`pipeline` shrinks, confirms and saves a finding within one call of `Rounds`.
+With several slots, as many drawn plans run side by side. Their results are taken in the order in which the plans were drawn.
 """
 
 from __future__ import annotations
@@ -21,8 +16,8 @@ from graphquake.harness.promises.idle import idle_reason, unserved
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step, Wait, WaitReady
 from graphquake.machines.findings.fault_coverage import FaultCoverage
-from graphquake.machines.findings.hypothesis_errors import Found, StopDrawing, broken
 from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.stop_drawing import StopDrawing
 from graphquake.machines.plans.novelty import Novelty
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
@@ -31,7 +26,7 @@ from graphquake.machines.runners.runner import PendingRun, Runner
 
 @dataclass(slots=True)
 class Rounds:
-    """Decides for each drawn plan whether it is run, and what Hypothesis is told about it.
+    """Decides for each drawn plan whether it is run, and ends a round at its first finding.
 
     Attributes:
         pipeline: turns violations that no case explains into findings.
@@ -43,10 +38,8 @@ class Rounds:
     coverage: FaultCoverage = field(init=False)
     novelty: Novelty = field(init=False)
     _ran: set[Plan] = field(default_factory=set)
-    # The plans of this round of which Hypothesis was told that they do not fail.
-    _told_kept: set[Plan] = field(default_factory=set)
     _begun: deque[PendingRun] = field(default_factory=deque)
-    _found: Found | None = None
+    _has_finding: bool = False
 
     def __post_init__(self) -> None:
         self.coverage = FaultCoverage(self.spec)
@@ -70,31 +63,18 @@ class Rounds:
     def begin(self, number: int) -> None:
         """Begin the round with this number. Its machine draws plans from a new seed."""
         self.log.round = number
-        self._found = None
-        self._told_kept.clear()
+        self._has_finding = False
 
     def __call__(self, plan: Plan) -> None:
-        """Run a drawn plan if it is worth a run, and tell Hypothesis by an exception if it fails.
+        """Run a drawn plan if it is worth a run.
 
         Raises:
-            PromiseBroken: if the round has a finding and this plan fails by it (see `Found.breaks_with`).
-            StopDrawing: if the run of an earlier plan has just become a finding, and this plan does not fail by it.
+            StopDrawing: if the round has a finding.
             BudgetSpent: if no run fits into the budget any more.
         """
-        is_new = self._found is None
-        if is_new:
-            self._take(plan)
-        # Every failure of a round is raised at this line, in the first call for a plan and in later calls. Hypothesis takes failures from
-        # different lines for different failures.
-        if (
-            self._found is not None
-            and plan not in self._told_kept
-            and self._found.breaks_with(plan)
-        ):
-            raise self._found.error(self._found.title)
-        if self._found is not None and is_new:
+        self._take(plan)
+        if self._has_finding:
             raise StopDrawing
-        self._told_kept.add(plan)
 
     def cancel_runs(self) -> None:
         """End the runs whose results are not needed any more."""
@@ -104,7 +84,7 @@ class Rounds:
 
     def finish_runs(self) -> None:
         """Wait for the runs that still go on, one after the other, up to the first finding."""
-        while self._begun and self._found is None:
+        while self._begun and not self._has_finding:
             self._finish(self._begun.popleft())
 
     def _take(self, plan: Plan) -> None:
@@ -140,9 +120,7 @@ class Rounds:
             self.runner.discard(result)
             return
         finding = self.pipeline.find(plan, result, unexplained[0])
-        if finding is not None and finding.counts:
-            case = finding.case
-            self._found = Found(case.plan, plan, broken(case.promise), case.title)
+        self._has_finding |= finding is not None and finding.counts
 
     def _why_not(self, plan: Plan) -> str | None:
         """The reason why a drawn plan is not worth a run, or None if it is worth one."""

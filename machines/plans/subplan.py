@@ -2,8 +2,8 @@
 
 A plan M embeds in a plan P if the steps of M are a subsequence of those of P, and P does at least as much. Its bursts are at least as
 large, its stalls at least as long, and in each gap its waits sum up to at least as much. Embedding over-approximates: a bug may need a
-*short* wait. These decisions rest on it: which violations a known case may explain, which kept runs of larger plans the shrinker counts,
-and how Hypothesis itself shrinks towards M, without live runs.
+*short* wait. These decisions rest on it: which violations a known case may explain, and which kept runs of larger plans the shrinker
+counts.
 """
 
 from __future__ import annotations

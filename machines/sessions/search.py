@@ -19,8 +19,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
-from graphquake.machines.findings.hypothesis_errors import PromiseBroken, StopDrawing
 from graphquake.machines.findings.rounds import Rounds
+from graphquake.machines.findings.stop_drawing import StopDrawing
 from graphquake.machines.plans.constants import no_constants_from_source
 from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for
 from graphquake.machines.plans.plainest import plainest
@@ -41,8 +41,8 @@ SETTINGS: Final = settings(
     derandomize=False,
     database=None,
     report_multiple_bugs=False,
-    print_blob=True,
-    phases=(Phase.generate, Phase.shrink),
+    # Plans are shrunk by `machines.shrinking`. Hypothesis only draws them.
+    phases=(Phase.generate,),
     suppress_health_check=list(HealthCheck),
     verbosity=Verbosity.quiet,
 )
@@ -97,8 +97,6 @@ def search(
         try:
             with no_constants_from_source():
                 run_state_machine_as_test(machine, settings=config)
-        except PromiseBroken:
-            pass
         except BudgetSpent:
             rounds.cancel_runs()
             return "budget"
@@ -114,11 +112,9 @@ def search(
 
 
 def _take(rounds: Rounds, plan: Plan) -> None:
-    """Pass a drawn plan to `rounds`. Only a broken promise may look like a failure of the plan: Hypothesis would shrink any other error."""
+    """Pass a drawn plan to `rounds`. An error must not look like a failure of the plan: Hypothesis would run the plan again."""
     try:
         rounds(plan)
-    except PromiseBroken:
-        raise
     except Exception as error:  # noqa: BLE001 - raised again by `search`
         raise StopDrawing(error) from None
 
