@@ -97,6 +97,19 @@ def test_a_finding_that_was_never_run_again_is_reported_and_not_saved(tmp_path: 
     assert "graphquake replay" not in text
 
 
+def test_a_finding_without_evidence_runs_shows_a_run_of_its_minimal_plan(tmp_path: Path) -> None:
+    """If the budget ends before the evidence, the report shows a run that confirmed the minimal plan, never one of the drawn plan."""
+    bug = Bug(PAIR, "wrong tokens")
+    searched(full := SimRunner([bug]), tmp_path / "all", seed=1)
+    rounds, _ = searched(
+        SimRunner([bug], runs_max=len(full.runs) - EVIDENCE_RUNS), tmp_path / "less", seed=1
+    )
+    (finding,) = rounds.pipeline.findings
+    assert finding.case.plan == PAIR
+    assert finding.original.history.plan != PAIR
+    assert finding.shown.history.plan == PAIR
+
+
 def _left_unshrunk(bug: Bug, folder: Path) -> tuple[Case, Corpus]:
     """Return the case of a search whose budget ended during the shrink, and its corpus."""
     found = next(n for n, plan in enumerate(_runs_of(bug, folder / "all"), 1) if embeds(PAIR, plan))

@@ -75,6 +75,8 @@ class FindingPipeline:
     on_finding: Callable[[Finding], None] = lambda _: None
     findings: list[Finding] = field(default_factory=list)
     _reopened: set[str] = field(default_factory=set)
+    # The latest broken run of each plan of the present shrink, on fresh graphs.
+    _broke: dict[Plan, RunResult] = field(default_factory=dict)
 
     @property
     def spec(self) -> GraphSpec:
@@ -145,7 +147,8 @@ class FindingPipeline:
         sightings = Sightings(violation.signature)
         before = _Before.of(self.log)
         shrunk = self._shrink(plan, first, sightings)
-        evidence = self._evidence(shrunk.plan, sightings)
+        evidence = self._evidence(shrunk.plan, sightings) or self._run_of(shrunk.plan)
+        self._discard_broke()
         self.corpus.refresh()
         excuses = self.excuses
         shown = excuses.unexplained(evidence[0] if evidence else first)
@@ -191,8 +194,21 @@ class FindingPipeline:
     def _take_candidate(self, sightings: Sightings, pending: PendingRun) -> Trial:
         result = self.take(pending, "shrink")
         trial = self._trial(result, sightings)
-        self.runner.discard(result)
+        if trial.kind != "broken" or trial.used:
+            self.runner.discard(result)
+            return trial
+        if (earlier := self._broke.pop(pending.plan, None)) is not None:
+            self.runner.discard(earlier)
+        self._broke[pending.plan] = result
         return trial
+
+    def _run_of(self, plan: Plan) -> list[RunResult]:
+        """The latest broken run of a plan in this shrink, if there is one. A report without evidence of its own shows it."""
+        return [self._broke.pop(plan)] if plan in self._broke else []
+
+    def _discard_broke(self) -> None:
+        while self._broke:
+            self.runner.discard(self._broke.popitem()[1])
 
     def _trial(self, result: RunResult, sightings: Sightings) -> Trial:
         """Tell whether a run showed the signature that the shrink follows, and note all its unexplained violations."""
