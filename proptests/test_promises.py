@@ -140,6 +140,7 @@ def test_a_window_of_zero_excuses_only_the_spare_failures(
         ("must survive", "kill decode 0", 2.5, "kept"),
         ("must survive", "kill prefill 0", 1.95, "kept"),
         ("must survive", "kill frontend 0", 1.95, "kept"),
+        ("must survive", "kill frontend 0 helper", 1.95, "broken"),
         ("like others", "kill decode 0", 1.95, "kept"),
         ("may fail", "kill decode 0", 1.95, "kept"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Outcome,
@@ -125,6 +126,30 @@ def test_the_time_of_a_log_line(
     )
     (line,) = telling_lines(finding.shown.history, tmp_path)
     assert (line.at_s, line.text) == (at_s, "Traceback (most recent call last):")
+
+
+def test_colours_are_left_out_of_log_lines(finding: Finding, tmp_path: Path) -> None:
+    """A log may have control sequences for colours. A finding shows the text alone."""
+    (tmp_path / "logs").mkdir()
+    log = (
+        "2026-01-01T00:00:02.500Z \x1b[2m \x1b[0m\x1b[33m WARN\x1b[0m \x1b[2mrouter:\x1b[0m retry\n"
+    )
+    (tmp_path / "logs" / "decode-0.0.log").write_text(log)
+    (line,) = telling_lines(finding.shown.history, tmp_path)
+    assert (line.at_s, line.text) == (0.5, "WARN retry")
+
+
+def test_a_long_proof_goes_on_below_its_step(finding: Finding) -> None:
+    """A proof that does not fit beside its step is wrapped, never cut."""
+    proof = "pid 5195 gone 9.8 ms after SIGKILL, 9 requests in flight; 48% of the traffic of decode"
+    history = finding.shown.history
+    events = [
+        replace(one, proof=proof) if isinstance(one, StepDone) else one for one in history.events
+    ]
+    shown = replace(finding.shown, history=replace(history, events=events))
+    text = finding_text(replace(finding, shown=shown))
+    assert proof in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_an_undecided_replay_is_named_once(finding: Finding) -> None:

@@ -31,6 +31,13 @@ def test_a_story_tells_the_events_in_order() -> None:
     assert [float(line.split()[0]) for line in lines] == sorted(float(x.split()[0]) for x in lines)
 
 
+def test_a_heal_is_told_only_if_something_had_died() -> None:
+    """After a stall nothing is started again, and the story does not say so."""
+    made = Made(plan=plan_of("stall decode 0 for 0.50 s")).steady(0.0, 1.5)
+    made.step("stall decode 0 for 0.50 s", 1.5).phase("recover", 2.0)
+    assert not any("started again" in line for line in story(made.steady(2.1, 3.0).history()))
+
+
 def test_a_long_story_leaves_out_the_least_important_events() -> None:
     """If there are too many lines, faults stay and returns are left out."""
     made = Made(plan=plan_of(*["kill decode 0"] * LINES_MAX)).steady(0.0, 1.0)

@@ -145,6 +145,12 @@ def test_the_clients_of_the_suite() -> None:
         scenario_graph(spec_of(), clients, respawn=False, max_num_seqs=2)
 
 
+def test_without_clients_a_scenario_has_the_load_of_its_file() -> None:
+    """A plan of the graph file runs under the load of the file if no option asks for other clients."""
+    spec = spec_of()
+    assert scenario_graph(spec, None, respawn=False).load == spec.load
+
+
 # -------------------------------------------------------------------------------------------------------------- live
 
 

@@ -123,14 +123,19 @@ def error_window(history: History, up: Availability) -> Iterator[Violation]:
 def _survived_by(history: History, up: Availability, life: Stretch) -> StepDone | None:
     """Return the fault that a request must survive: one that began during its life, while a path was up for all of its life.
 
-    None if the graph does not promise that, or if a fault of the entry role began in the same time. A client's connection ends with the
-    entry that holds it, and no graph can save it.
+    None if the graph does not promise that, or if a fault ended or stalled a replica of the entry role in the same time. A client's
+    connection ends with the entry that holds it, and no graph can save it.
     """
     if history.spec.promises.in_flight != "must survive" or not up.path_during(life):
         return None
     met = [one for one in history.faults() if life.begin_s < one.begun_s <= life.end_s]
     entry = history.spec.entry_role.name
-    if any(one.victim is not None and one.victim.role == entry for one in met):
+    if any(
+        one.victim is not None
+        and one.victim.role == entry
+        and one.step.effect(history.spec) != "nothing"
+        for one in met
+    ):
         return None
     return met[0] if met else None
 

@@ -45,7 +45,8 @@ def _lines(history: History) -> Iterator[Line]:
             yield death.at_s, _DEATH, f"{death.replica} dies unexpectedly, {death.how}"
     yield from _failures(history)
     healed_s = history.phase_began_s("recover")
-    if healed_s is not None and history.plan.heal == "all":
+    died = any(death.at_s <= (healed_s or 0.0) for death in history.of(Died))
+    if healed_s is not None and history.plan.heal == "all" and died:
         yield healed_s, _HEAL, "all dead replicas have been started again"
     for leak in history.of(Leaked):
         yield leak.at_s, _FAILURE, f"still there after the load: {leak.what}"

@@ -75,27 +75,29 @@ class Strike:
 
 
 def scenario_graph(
-    spec: GraphSpec, clients: Clients, *, respawn: bool, max_num_seqs: int | None = None
+    spec: GraphSpec, clients: Clients | None, *, respawn: bool, max_num_seqs: int | None = None
 ) -> GraphSpec:
     """Return a graph with the load of the suite's clients, and with the suite's options for restarts and for the capacity of workers.
 
     Args:
         spec: the graph as its file describes it.
-        clients: the clients of the closed loop.
+        clients: the clients of the closed loop. None keeps the load of the file.
         respawn: true if the supervisor restarts dead replicas.
         max_num_seqs: the number of requests that a worker may serve at once. None keeps the value in the file.
 
     Raises:
         NotThereError: if `max_num_seqs` is given, and no command in the graph file contains `{capacity}`.
     """
-    load = dict(spec.document.get("load", {})) | {
-        "clients": clients.clients,
-        "requests_per_client": clients.requests_per_client,
-        "prompt_tokens": clients.input_token_length,
-        "max_tokens": clients.output_token_length,
-        "max_retries": clients.max_retries,
-        "deadline_s": clients.deadline_s,
-    }
+    load = dict(spec.document.get("load", {}))
+    if clients is not None:
+        load |= {
+            "clients": clients.clients,
+            "requests_per_client": clients.requests_per_client,
+            "prompt_tokens": clients.input_token_length,
+            "max_tokens": clients.output_token_length,
+            "max_retries": clients.max_retries,
+            "deadline_s": clients.deadline_s,
+        }
     document: dict[str, Any] = {**spec.document, "load": load}
     document["restart"] = "always" if respawn else "never"
     if max_num_seqs is not None:

@@ -26,6 +26,7 @@ from graphquake.harness.errors import (
     InputError,
 )
 from graphquake.harness.history.history import History
+from graphquake.harness.history.request import Outcome
 from graphquake.harness.picture import NAME, write_page
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.idle import unserved_texts
@@ -33,6 +34,7 @@ from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.impact import SLOW_S
 from graphquake.harness.reports.story import story
 from graphquake.harness.reports.suite_table import FORMATS, compare, read_records, render
+from graphquake.harness.reports.text import since_s
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan, read_plan
@@ -262,22 +264,34 @@ def _verdict_json(verdict: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _verdict_lines(verdict: Verdict) -> list[str]:
-    """For each signature, a line with the number of its violations and the first one. Then a line for each cause of an invalid run."""
+def _verdict_lines(verdict: Verdict, zero_s: float) -> list[str]:
+    """For each signature, a line with the number of its violations and the first one. Then a line for each cause of an invalid run.
+
+    Args:
+        verdict: the verdict.
+        zero_s: the time on the run's clock from which the lines count, in seconds (see `since_s`).
+    """
     counts = Counter(violation.signature for violation in verdict.violations)
     lines = []
     for signature, count in counts.items():
         first = next(v for v in verdict.violations if v.signature == signature)
         after = f' after "{first.after}"' if first.after else ""
-        lines.append(f"    {count} × {signature}, first at {first.at_s:.2f} s{after}: {first.seen}")
+        lines.append(
+            f"    {count} × {signature}, first at {first.at_s - zero_s:+.2f} s{after}: {first.seen}"
+        )
     return lines + [f"    {cause}" for cause in verdict.causes]
 
 
 def _run_text(number: int, outcome: RunResult) -> str:
     verdict = outcome.verdict
-    head = f"run {number}: {verdict.text}, {outcome.live_s:.1f} s, {outcome.folder}"
-    idle = [f"    at the end of the baseline: {text}" for text in unserved_texts(outcome.history)]
-    return "\n".join([head, *idle, *_verdict_lines(verdict)])
+    history = outcome.history
+    right = sum(request.outcome == Outcome.OK for request in history.requests)
+    head = (
+        f"run {number}: {verdict.text}, {right} of {len(history.requests)} right, "
+        f"{outcome.live_s:.1f} s, {outcome.folder}"
+    )
+    idle = [f"    at the end of the baseline: {text}" for text in unserved_texts(history)]
+    return "\n".join([head, *idle, *_verdict_lines(verdict, since_s(history))])
 
 
 def _runs_text(outcomes: list[RunResult]) -> str:
@@ -301,7 +315,9 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"schema": 1} | _verdict_json(verdict), indent=1))
     else:
-        print("\n".join([verdict.text, *_verdict_lines(verdict), *story(history)]))
+        print(
+            "\n".join([verdict.text, *_verdict_lines(verdict, since_s(history)), *story(history)])
+        )
     return EXIT_OF[verdict.kind]
 
 

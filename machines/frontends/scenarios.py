@@ -273,8 +273,13 @@ def scenario_run(request: pytest.FixtureRequest) -> ScenarioRun:
     try:
         asked = read_options(config)
         spec = load_graph(name, share_gpus=asked.share_gpus)
+        # A plan of the file runs under the load of the file, unless an option asks for other clients.
+        own = scenario in spec.scenarios and asked.clients == Clients()
         spec = scenario_graph(
-            spec, asked.clients, respawn=asked.strike.respawn, max_num_seqs=asked.max_num_seqs
+            spec,
+            None if own else asked.clients,
+            respawn=asked.strike.respawn,
+            max_num_seqs=asked.max_num_seqs,
         )
         plan = scenario_plan(spec, scenario, asked.strike)
         if not config.getoption("--dry-run"):

@@ -111,7 +111,13 @@ def _plan_rows(plan: Plan, history: History) -> Iterator[str]:
         seen = done.get(number)
         proof = f"landed: {seen.proof}" if seen and seen.fault and seen.landed else ""
         proof = proof or (seen.proof if seen else "")
-        yield _fit(f"  {label:{LABEL}}{number + 1}  {step!s:{width}}  {proof}".rstrip())
+        text = f"{number + 1}  {step!s:{width}}  {proof}".rstrip()
+        first, *rest = textwrap.wrap(
+            text, WIDTH - LABEL - 2, break_on_hyphens=False, drop_whitespace=False,
+            subsequent_indent=" " * (len(str(number + 1)) + width + 4),
+        )  # fmt: skip
+        yield f"  {label:{LABEL}}{first.rstrip()}"
+        yield from (" " * (LABEL + 2) + line.rstrip() for line in rest)
         label = ""
     for line in plan.lines()[len(plan.steps) :]:
         yield f"  {label:{LABEL}}   {line}"
