@@ -40,7 +40,8 @@ class ModelNames:
         where = f"{spec.path.name}: load.model"
         asked = spec.load.model
         if self.listed and asked not in self.listed:
-            yield f'{where}: found "{asked}", but /v1/models lists {", ".join(self.listed)}'
+            names = ", ".join(self.listed)
+            yield f'{where}: found "{asked}", but /v1/models lists {names}; use that, unless the server ignores the name'
         if self.answered not in ("", asked):
             yield f'{where}: found "{asked}", but an answer names the model "{self.answered}"'
 

@@ -80,7 +80,20 @@ class _Pick:
 
 
 class PlanMachine(RuleBasedStateMachine):
-    """Draws one plan for one graph, and passes the plan to `on_plan`.
+    """Draws one plan for one graph, and passes the plan to `on_plan`. It is the base class for rules of your own.
+
+    A rule is a method under Hypothesis' decorator `rule`. Its only effect is `self.add(step)`, so that a seed always draws the same plans.
+    `self.can(step)` says whether a step is possible after the steps so far, and `self.room` how many more steps the plan may get.
+    Pass the class to `chaos`:
+
+        class Rolling(PlanMachine):
+            @precondition(lambda self: self.room >= 3 and self.can(Terminate("worker", 0)))
+            @rule()
+            def roll(self) -> None:
+                for step in (Terminate("worker", 0), Respawn("worker", 0), WaitReady()):
+                    self.add(step)
+
+        TestRolling = chaos("my.toml", machine=Rolling)
 
     Attributes:
         spec: the graph. Set by `machine_for`.
