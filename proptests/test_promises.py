@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquake.harness.history.events import Invalidated, Leaked
+from graphquake.harness.history.events import Leaked
 from graphquake.harness.history.request import (
     Outcome,
 )
@@ -16,20 +16,9 @@ from graphquake.harness.promises.availability import Stretch, availability, unio
 from graphquake.harness.promises.builtin import judge, not_judged
 from graphquake.harness.spec.replica import Replica
 
-from support.made import Made, plan_of, spec_of
+from support.made import Made, healthy, plan_of, says, spec_of
 
 pytestmark = pytest.mark.simulated
-
-
-def says(made: Made) -> tuple[str, tuple[str, ...]]:
-    """Return the verdict's kind and its signatures."""
-    verdict = judge(made.history())
-    return verdict.kind, tuple(map(str, verdict.signatures))
-
-
-def healthy(**changes: object) -> Made:
-    """Build twelve seconds of steady load with right answers."""
-    return Made(spec_of(**changes)).steady(0.0, 12.0)
 
 
 def test_a_run_in_which_nothing_fails_is_kept() -> None:
@@ -310,49 +299,6 @@ def test_a_leak_after_drain_breaks_no_leak() -> None:
         Leaked(12.5, "gauge", "inflight = 3"),
     ]
     assert says(made) == ("broken", ("no_leak / process", "no_leak / gauge"))
-
-
-def test_a_baseline_that_fails_makes_the_run_invalid() -> None:
-    """A failure before the plan makes a run invalid, also if faults and failures come after it."""
-    made = (
-        healthy()
-        .ask(0.5, outcome=Outcome.ERROR)
-        .step("kill decode 0", 2.0)
-        .ask(6.0, outcome=Outcome.ERROR)
-    )
-    verdict = judge(made.history())
-    assert verdict.kind == "invalid"
-    assert verdict.causes == ("baseline failed: HTTP 503",)
-
-
-def test_a_fault_that_did_not_land_makes_the_run_invalid() -> None:
-    """A fault that did not land makes a run invalid, unless its victim had died unexpectedly before: that is a violation."""
-    assert says(healthy().step("kill decode 0", 2.0, landed=False))[0] == "invalid"
-    made = healthy().dies("decode 0", 1.9, status=1).step("kill decode 0", 2.0, landed=False)
-    assert says(made)[1] == ("blast_radius / decode died / exit status 1",)
-
-
-def test_broken_beats_invalid_only_if_it_came_first() -> None:
-    """A violation makes a run broken if it comes before the cause that makes it invalid, and not if it comes after."""
-    for at_s, expected in ((6.0, "broken"), (4.0, "invalid")):
-        made = healthy().step("kill decode 0", 2.0).ask(5.0, outcome=Outcome.ERROR)
-        made.events.append(Invalidated(at_s, "the harness stumbled"))
-        assert says(made)[0] == expected
-
-
-def test_a_late_client_makes_the_run_invalid() -> None:
-    """A run is invalid if more than 2% of its requests left over 0.25 s too late."""
-    made = healthy()
-    for _ in range(10):
-        made.ask(6.0, late_s=0.4)
-    assert says(made)[0] == "invalid"
-
-
-def test_a_run_that_was_mostly_outage_is_weak() -> None:
-    """A run is weak if less than a quarter of its requests could be judged."""
-    made = Made().steady(0.0, 12.0).step("kill prefill 0", 2.0)
-    assert judge(made.history()).weak
-    assert not judge(healthy().history()).weak
 
 
 def test_a_promise_that_is_not_made_is_not_judged() -> None:

@@ -22,6 +22,7 @@ from graphquake.harness.history.request import (
     Outcome,
     Request,
 )
+from graphquake.harness.promises.builtin import judge
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import (
     TREE,
@@ -157,3 +158,14 @@ class Made:
             list(self.requests),
             host=Host(began=datetime(2026, 1, 1, tzinfo=UTC)),
         )
+
+
+def says(made: Made) -> tuple[str, tuple[str, ...]]:
+    """Return the verdict's kind and its signatures."""
+    verdict = judge(made.history())
+    return verdict.kind, tuple(map(str, verdict.signatures))
+
+
+def healthy(**changes: object) -> Made:
+    """Build twelve seconds of steady load with right answers."""
+    return Made(spec_of(**changes)).steady(0.0, 12.0)
