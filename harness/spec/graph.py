@@ -290,6 +290,17 @@ def _read_scenarios(table: Table, own: Mapping[str, OwnStep]) -> dict[str, Plan]
     return found
 
 
+def _read_graph_faults(
+    top: Table, verbs: tuple[str, ...], roles: Iterable[RoleSpec]
+) -> tuple[str, ...]:
+    """Read the list `faults` of the whole graph. It may be empty only if the list of some role is not."""
+    faults = read_faults(top, verbs)
+    if faults == () and not any(role.faults for role in roles):
+        some = f"expected some of {', '.join(verbs)}"
+        raise top.error("faults", f"is empty, and so is the list of every role; {some}")
+    return verbs if faults is None else faults
+
+
 def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpec:
     """Read a graph from its parsed file.
 
@@ -324,10 +335,6 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
     for key, value in env.items():
         check_words(top.table("env"), key, value, tables)
     python = top.text("python", sys.executable)
-    faults = read_faults(top, verbs)
-    if faults == () and not any(role.faults for role in roles):
-        some = f"expected some of {', '.join(verbs)}"
-        raise top.error("faults", f"is empty, and so is the list of every role; {some}")
     spec = GraphSpec(
         name=name,
         path=path,
@@ -342,7 +349,7 @@ def read_graph(source: str, document: Mapping[str, Any], path: Path) -> GraphSpe
         python=str(path.parent / python) if "/" in python else python,
         lease_s=top.number("lease_s", 0.0, at_most=3600),
         preload=top.texts("preload"),
-        faults=verbs if faults is None else faults,
+        faults=_read_graph_faults(top, verbs, roles),
         gauges=read_gauges(top.table("gauges")),
         own_steps=own,
         scenarios=_read_scenarios(top.table("scenarios"), own),
