@@ -17,7 +17,7 @@ import pytest
 from graphquake.harness.history.events import BecameReady, StepDone, Traffic, TrafficMeans
 from graphquake.harness.history.history import History
 from graphquake.harness.observation.http_probe import Prober
-from graphquake.harness.processes.sock_diag import SockDiag
+from graphquake.harness.observation.sock_diag import SockDiag
 from graphquake.harness.processes.traffic import TrafficMeter
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.idle import idle_faults, is_idle, share_text, unserved

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from graphquake.harness.observation.http_probe import Prober
+from graphquake.harness.observation.sock_diag import SockDiag, TcpSocket
 from graphquake.harness.processes.procfs import cpu_s_of, sockets_of
-from graphquake.harness.processes.sock_diag import SockDiag, TcpSocket
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Work
 
