@@ -1,4 +1,4 @@
-"""What each replica of a launched graph is started with: ports, GPUs, files, its command line and its environment."""
+"""The ports, GPUs, files, command line and environment with which each replica of a launched graph starts."""
 
 from __future__ import annotations
 

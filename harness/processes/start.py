@@ -15,7 +15,7 @@ from graphquake.harness.observation.introspection import SAID_MAX
 from graphquake.harness.spec.graph import RoleSpec
 
 LOG_LINES: Final = 5
-# What servers write if another process has their port, in the words of the C library or of Node.js.
+# The error texts of servers whose port another process has. The first comes from the C library, the second from Node.js.
 _PORT_TAKEN: Final = re.compile("address already in use|EADDRINUSE", re.IGNORECASE)
 
 

@@ -181,7 +181,7 @@ def _telling(name: str, lines: Iterable[str], zero: float | None) -> LogLine | N
 
 
 def _epoch_s(stamp: re.Match[str]) -> float | None:
-    """The time of a time stamp in seconds since the epoch. None if there is no such date. Without a zone, it is local time."""
+    """The time of a time stamp, in seconds since the epoch, or None if the date does not exist. A stamp without a zone is local time."""
     part = stamp.groupdict()
     with suppress(ValueError):
         month = part["month"] or f"{_MONTHS.index(part['name']) + 1:02}"

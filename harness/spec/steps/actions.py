@@ -35,7 +35,7 @@ def landed_now(proof: str) -> Landed:
 
 
 class OwnActions(Protocol):
-    """What the steps of the user's own can do to a live graph. The graph file defines these steps."""
+    """The actions on a live graph that a step from the graph file (`[steps.NAME]`) can take."""
 
     async def signal(self, replica: Replica, name: str, *, is_fault: bool) -> Landed:
         """Send a signal to the main process of a replica.
