@@ -52,9 +52,10 @@ class TrafficMeter:
         self._scanned_s = 0.0
 
     def close(self) -> None:
-        """Close the connection to the kernel."""
+        """Close the connection to the kernel. The thread of a cancelled sample may still wait for an answer, at most some 10 ms."""
         if self._kernel is not None:
-            self._kernel.close()
+            with self._one_question:
+                self._kernel.close()
 
     async def sample(self, processes: Mapping[Replica, list[int]]) -> dict[Replica, Work]:
         """Return the work of each replica so far.

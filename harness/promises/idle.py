@@ -1,8 +1,9 @@
 """Tell which victims of faults had served nothing before the fault.
 
-The death of a replica proves nothing if no request uses it. A router may still consider a replica down, although its own probe says ready. So
-each run records the work of each victim before the fault (`Traffic`). A victim is idle if its work is far less than an equal share of the
-work of its role. The share is not judged if the victim was the only ready replica of its role, or if nothing could be measured.
+The death of a replica proves nothing if no request uses it. A router may still consider a replica down, although the replica's own probe
+says ready. So each run records the work of each victim before the fault (`Traffic`). A victim is idle if its work is far less than an
+equal share of the work of its role. The share is not judged if the victim was the only ready replica of its role, or if nothing could be
+measured.
 """
 
 from __future__ import annotations
