@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.promises.builtin import BUILT_IN
-from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.feasible import feasible
 
 from support.planted import planted, read_bug
 from support.toys import in_loop
+from support.undisturbed import run_live
 
 BUGS = planted()
 

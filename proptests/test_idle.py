@@ -22,7 +22,6 @@ from graphquake.harness.processes.traffic import TrafficMeter
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.idle import idle_faults, is_idle, share_text, unserved
 from graphquake.harness.reports.story import story
-from graphquake.harness.run.live import run_live
 from graphquake.harness.run.traffic import BASELINE_MAX_S, TrafficWatch
 from graphquake.harness.spec.plan import parse_step
 from graphquake.harness.spec.replica import Replica
@@ -32,6 +31,7 @@ from graphquake.machines.findings.fault_coverage import FaultCoverage
 from support.fake_target import FakeTarget, fake_spec
 from support.made import Made, plan_of
 from support.toys import in_loop, toy_spec
+from support.undisturbed import run_live
 
 DECODE_0 = Replica("decode", 0)
 

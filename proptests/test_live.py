@@ -20,13 +20,14 @@ from graphquake.harness.promises.availability import availability
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run import first_answer
-from graphquake.harness.run.live import describe_host, run_live
+from graphquake.harness.run.live import describe_host
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.replica import Replica
 
 from support.made import plan_of
 from support.toy import expected
 from support.toys import in_loop, left_of, toy_file, toy_spec
+from support.undisturbed import run_live
 
 KILLS = plan_of(
     "kill worker 0", "wait 0.20 s", "respawn worker 0", "wait until ready",

@@ -14,7 +14,6 @@ import pytest
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import Resumed, StepDone, Undone
 from graphquake.harness.history.history import History
-from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan, parse_plan, plan_from_json
@@ -31,6 +30,7 @@ from graphquake.machines.shrinking.trials import Trial
 from support.fake_target import GRAPH, FakeTargets
 from support.made import spec_of
 from support.toys import in_loop, left_of, toy_file
+from support.undisturbed import run_live
 
 STEPS: dict[str, dict[str, Any]] = {
     "reload": {"signal": "SIGUSR2", "role": "frontend", "fault": False},

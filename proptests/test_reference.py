@@ -16,12 +16,12 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.reference.model import expected
-from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.replica import Replica
 
 from support.made import plan_of
 from support.toys import in_loop, left_of
+from support.undisturbed import run_live
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import pytest
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import Resumed, StepDone
-from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.feasible import check_plan, feasible
 from graphquake.harness.spec.plan import Plan, Step, parse_plan
 from graphquake.harness.spec.replica import Replica
@@ -40,6 +39,7 @@ from graphquake.machines.shrinking.trials import Trial
 from support.fake_target import FakeTargets, fake_spec
 from support.simulated import SPEC
 from support.toys import in_loop
+from support.undisturbed import run_live
 
 FROM = ROLE.replace("role", "other").replace("index", "at")
 CUT_S = (0.5, 2.0)

@@ -24,7 +24,6 @@ from graphquake.harness.history.request import (
     Outcome,
 )
 from graphquake.harness.reports.suite_logs import ALL, join_process_logs, write_client_logs
-from graphquake.harness.run.live import run_live
 from graphquake.harness.run.scenarios import (
     SCENARIOS,
     Clients,
@@ -40,6 +39,7 @@ from graphquake.harness.spec.plan import Plan
 from support.child_pytest import run
 from support.made import Made, plan_of, spec_of
 from support.toys import in_loop, toy_file, toy_spec
+from support.undisturbed import run_live
 
 FAST = Strike(after_s=3.0)
 

@@ -10,13 +10,13 @@ import pytest
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import Died, Spawned, StepDone
 from graphquake.harness.run import first_answer
-from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
 
 from support.fake_target import FakeTarget, FakeTargets, fake_spec
 from support.made import plan_of
 from support.toys import in_loop
+from support.undisturbed import run_live
 
 KILL = plan_of("kill worker 0", "wait 0.10 s")
 

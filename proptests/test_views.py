@@ -9,12 +9,12 @@ import pytest
 from graphquake.harness.history.events import Resumed, Seen
 from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.views import Views
-from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import View
 
 from support.made import Made, plan_of, spec_of
 from support.toys import in_loop, toy_spec
+from support.undisturbed import run_live
 
 # within_s is 5 s by default, the lease of `spec_of` 10 s.
 

@@ -10,7 +10,6 @@ import pytest
 
 from graphquake.harness.history.events import Died, Spawned
 from graphquake.harness.processes.supervisor import Supervisor
-from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
@@ -20,6 +19,7 @@ from graphquake.machines.runners.live_runner import LiveRunner
 
 from support.made import plan_of
 from support.toys import in_loop, left_of, toy_spec
+from support.undisturbed import run_live
 
 KILL = plan_of("kill worker 0")
 DEAD = plan_of("kill worker 0", "wait 2.00 s")

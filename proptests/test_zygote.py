@@ -16,7 +16,6 @@ from graphquake.harness.processes.guard import children_of, stat_of
 from graphquake.harness.processes.procfs import marked, this_owner
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.processes.zygote import NAME
-from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.graph import GraphSpec, load_graph, read_graph
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import TREE
@@ -24,6 +23,7 @@ from graphquake.harness.spec.steps.scope import TREE
 from support.made import plan_of
 from support.planted import FOLDER, planted
 from support.toys import in_loop, left_of
+from support.undisturbed import run_live
 
 
 def preloading(*modules: str) -> GraphSpec:

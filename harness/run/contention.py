@@ -25,6 +25,8 @@ from typing import Final
 
 # The length of the interval over which contention is judged. A respawn alone makes all threads wait for half a second, which is shorter.
 WINDOW_S: Final = 1.0
+# The first words of each text about contention.
+BUSY: Final = "machine too busy"
 # There is contention if both limits are reached. The first is the number of waiting threads of the graph and its clients, for each core.
 # The second is the share of the cores that other processes used, 0 to 1.
 WAITING_MAX: Final = 1.0
@@ -66,7 +68,7 @@ def contention(then: Sample, now: Sample, cores: int) -> str:
     if waiting < WAITING_MAX or others < OTHERS_MAX:
         return ""
     return (
-        f"machine too busy: {waiting:.1f} threads of the graph and its clients waited for each core "
+        f"{BUSY}: {waiting:.1f} threads of the graph and its clients waited for each core "
         f"while others used {others:.0%} of the cores"
     )
 
@@ -98,13 +100,18 @@ class ContentionMonitor:
             self._ran_s += max(0.0, ran_s - before[0])
             self._waited_s += max(0.0, waited_s - before[1])
             self._known[pid] = ran_s, waited_s
-        now = Sample(time.monotonic(), _busy_s(self._cores), self._ran_s, self._waited_s)
+        now = Sample(time.monotonic(), cores_busy_s(self._cores), self._ran_s, self._waited_s)
         self._samples = [one for one in self._samples if now.at_s - one.at_s < 2 * WINDOW_S]
         self._samples.append(now)
         old_enough = [one for one in self._samples if now.at_s - one.at_s >= WINDOW_S]
         if not old_enough:
             return 0.0, ""
         return old_enough[-1].at_s, contention(old_enough[-1], now, len(self._cores))
+
+
+def cpu_time_s(pid: int) -> float:
+    """The seconds for which the threads of a process ran. 0 if the process has ended."""
+    return _of_process(pid)[0]
 
 
 def _of_process(pid: int) -> tuple[float, float]:
@@ -119,7 +126,7 @@ def _of_process(pid: int) -> tuple[float, float]:
     return ran_ns / 1e9, waited_ns / 1e9
 
 
-def _busy_s(cores: frozenset[int]) -> float:
+def cores_busy_s(cores: frozenset[int]) -> float:
     """The seconds for which these cores were busy since boot, summed over the cores."""
     wanted = {f"cpu{core}" for core in cores}
     busy = 0

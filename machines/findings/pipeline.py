@@ -103,6 +103,8 @@ class FindingPipeline:
         """
         result = self.runner.result(pending)
         plan, verdict = pending.plan, result.verdict
+        for spoiled, live_s in result.disturbed:
+            self.log.run(plan, why, spoiled, live_s, spoiled.causes[0])
         if refresh and verdict.violations:
             self.corpus.refresh()
         sort = self.excuses.sort(verdict.violations, result.history)

@@ -17,6 +17,7 @@ from graphquake.harness.history.request import Outcome
 from graphquake.harness.promises.idle import is_idle
 from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.run.live import describe_host, run_live
+from graphquake.harness.run.undisturbed import undisturbed
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan
 from graphquake.harness.spec.steps.own import form_of
@@ -41,7 +42,9 @@ async def trial(spec: GraphSpec, folder: Path) -> tuple[str, VerdictKind]:
     """
     host = await describe_host(spec)
     names = ModelNames()
-    run = await run_live(spec, Plan(()), folder, host=host, opener=names.opened)
+    run = await undisturbed(
+        lambda: run_live(spec, Plan(()), folder, host=host, opener=names.opened)
+    )
     lines = [
         f"{spec.name} · {spec.shape}",
         *_row("machine", ", ".join(host.facts())),

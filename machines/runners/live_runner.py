@@ -24,8 +24,9 @@ from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.run.execute import RunStatus
-from graphquake.harness.run.live import describe_host, run_live
+from graphquake.harness.run.live import LiveRun, describe_host, run_live
 from graphquake.harness.run.reuse import SLOW_START_S, USES_MAX, ReusableGraph
+from graphquake.harness.run.undisturbed import undisturbed
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.runners.budget import Budget, BudgetSpent
@@ -160,23 +161,37 @@ class LiveRunner:
             self._running.append(number)
             if not may_reuse:
                 await self._end_reusable()
-            graph, self._reusable = self._reusable, None
-            keep = may_reuse and self.reuses and (graph is None or graph.uses + 1 < USES_MAX)
-            try:
+            disturbed: list[tuple[Verdict, float]] = []
+
+            async def once() -> LiveRun:
+                graph, self._reusable = self._reusable, None
+                keep = may_reuse and self.reuses and (graph is None or graph.uses + 1 < USES_MAX)
                 run = await run_live(
                     self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep
                 )  # fmt: skip
+                self._reusable = run.reusable
+                return run
+
+            def may_repeat(run: LiveRun) -> bool:
+                if loop.closing.is_set() or not self.budget.has_room(run.live_s):
+                    return False
+                disturbed.append((run.verdict, run.live_s))
+                self.budget.begin_run()
+                return True
+
+            try:
+                run = await undisturbed(once, may_repeat)
             except asyncio.CancelledError:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             finally:
                 self._running.remove(number)
-            self._reusable = run.reusable
             if loop.closing.is_set():
                 await self._end_reusable()
             return RunResult(
-                plan, run.verdict, run.history, run.live_s, folder, run.used, run.start_s
-            )
+                plan, run.verdict, run.history, run.live_s, folder, run.used, run.start_s,
+                disturbed=tuple(disturbed),
+            )  # fmt: skip
 
     # ---- the runner
 

@@ -31,6 +31,8 @@ class RunResult:
         folder: the folder of the run's files, or None if there are none, as for a simulated run.
         used: true if an earlier run had used the graph.
         start_s: the seconds from the launch of the graph to its first right answer.
+        disturbed: the invalid verdict and the seconds of each earlier run of this plan that other work on the machine disturbed. The
+            runner repeated those runs.
     """
 
     plan: Plan
@@ -40,6 +42,7 @@ class RunResult:
     folder: Path | None = None
     used: bool = False
     start_s: float = 0.0
+    disturbed: tuple[tuple[Verdict, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

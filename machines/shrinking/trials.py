@@ -16,8 +16,10 @@ from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.spec.plan import Plan, Step, Wait
 from graphquake.machines.plans.subplan import embeds
 
-# An invalid run is repeated at most this many times. Then the plan is set aside: it is not run any more.
+# An invalid run is repeated at most this many times. Then the plan is set aside: it is not run any more. The second number is for a plan
+# that has had valid runs: its steps can take effect, so the cause is probably noise.
 REPEATS_MAX: Final = 2
+REPEATS_OF_VALID_MAX: Final = 8
 # If this many kept runs reject a plan, the failure rate is about .9. Then a plan that can break is rarely kept by chance.
 RARE_ACCIDENTS: Final = 2
 
@@ -149,14 +151,16 @@ class TrialLog:
             BudgetSpent: if no run is left.
         """
         run = self.run if fresh or self.reuse is None else self.reuse
-        for _ in range(1 + REPEATS_MAX):
+        count = self.count(plan)
+        was_valid = count.ever_broke + count.ever_kept > 0
+        for _ in range(1 + (REPEATS_OF_VALID_MAX if was_valid else REPEATS_MAX)):
             if self.on_trial is not None:
                 self.on_trial(reason, plan, likely)
             trial = run(plan)
             run = self.run
             self.all.append(Tried(plan, trial, reason))
             if trial.kind != "invalid":
-                self.count(plan).add(trial)
+                count.add(trial)
                 break
         else:
             self.aside.add(plan)

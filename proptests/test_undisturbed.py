@@ -1,0 +1,78 @@
+"""A run that other work on the machine disturbed is repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from graphquake.harness.history.history import History
+from graphquake.harness.promises.verdict import Verdict
+from graphquake.harness.run import undisturbed as module
+from graphquake.harness.run.contention import BUSY
+from graphquake.harness.run.live import LiveRun
+from graphquake.harness.run.undisturbed import REPEATS_MAX, undisturbed
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.runners import live_runner
+from graphquake.machines.runners.budget import Budget
+from graphquake.machines.runners.live_runner import LiveRunner
+
+from support.made import spec_of
+
+pytestmark = pytest.mark.simulated
+
+DISTURBED = Verdict("invalid", causes=(f"{BUSY}: 2 threads",))
+OTHERWISE = Verdict("invalid", causes=(f"{BUSY}: 2 threads", "the fault did not land"))
+KEPT = Verdict("kept")
+
+
+@pytest.fixture(autouse=True)
+def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a quiet machine."""
+    monkeypatch.setattr(module, "QUIET_WITHIN_S", 0.0)
+
+
+def made(verdicts: list[Verdict]) -> Iterator[LiveRun]:
+    """Yield runs with these verdicts."""
+    for verdict in verdicts:
+        yield LiveRun(History(spec_of(), Plan(())), verdict, Path(), live_s=2.0, start_s=0.5)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "taken"),
+    [
+        ([KEPT], 1),
+        ([OTHERWISE, KEPT], 1),
+        ([DISTURBED, DISTURBED, KEPT, KEPT], 3),
+        ([DISTURBED] * 10, 1 + REPEATS_MAX),
+    ],
+)
+def test_only_disturbed_runs_are_repeated(verdicts: list[Verdict], taken: int) -> None:
+    """A run is repeated while the machine was the only cause, and at most `REPEATS_MAX` times."""
+    runs = made(verdicts)
+
+    async def run() -> LiveRun:
+        return next(runs)
+
+    assert asyncio.run(undisturbed(run)).verdict == verdicts[taken - 1]
+    assert len(list(runs)) == len(verdicts) - taken
+
+
+@pytest.mark.parametrize(("budget", "repeats"), [(60.0, 1), (1.0, 0)])
+def test_the_runner_tells_what_it_repeated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, budget: float, repeats: int
+) -> None:
+    """The result names each disturbed run, and a repeat needs room in the budget."""
+    runs = made([DISTURBED, KEPT])
+
+    async def run_live(*_: object, **__: object) -> LiveRun:
+        return next(runs)
+
+    monkeypatch.setattr(live_runner, "run_live", run_live)
+    with LiveRunner(spec_of(), tmp_path, Budget(budget)) as runner:
+        result = runner.run(Plan(()), "search")
+        assert runner.budget.begun_runs == 1 + repeats
+    assert result.disturbed == ((DISTURBED, 2.0),) * repeats
+    assert result.verdict == (KEPT if repeats else DISTURBED)
