@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from aiohttp import web
 
@@ -46,9 +46,14 @@ class Refused(Exception):
 
 
 class Frontend(Node):
-    """Speaks HTTP to clients."""
+    """Speaks HTTP to clients.
+
+    Attributes:
+        finish_max_s: how long `close` waits for the requests in flight, in seconds.
+    """
 
     role = "frontend"
+    finish_max_s: ClassVar[float] = 0.1
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
@@ -66,20 +71,22 @@ class Frontend(Node):
     async def listen(self) -> None:
         """See `Node.listen`."""
         app = web.Application(client_max_size=BODY_MAX_BYTES)
-        app.add_routes(
-            [
-                web.post("/v1/completions", self.completions),
-                web.post("/v1/chat/completions", self.chat),
-                web.get("/v1/models", self.models),
-                web.get("/health", self.show_health),
-                web.get("/metrics", self.show_metrics),
-            ]
-        )
+        app.add_routes(self.pages())
         self._runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=self.finish_max_s
         )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=512).start()
+
+    def pages(self) -> list[web.RouteDef]:
+        """Return the paths that the server answers, and their methods."""
+        return [
+            web.post("/v1/completions", self.completions),
+            web.post("/v1/chat/completions", self.chat),
+            web.get("/v1/models", self.models),
+            web.get("/health", self.show_health),
+            web.get("/metrics", self.show_metrics),
+        ]
 
     def deafen(self) -> None:
         """See `Node.deafen`. It has no effect here: `close` stops accepting calls and closes the connections."""
