@@ -183,6 +183,7 @@ async def test_version_commands(tmp_path: Path) -> None:
         here = "{python} -c 'import os; print(os.environ[\\"OF_THE_FILE\\"])'"
         bad = "{python} -c 'raise SystemExit(\\"no such model\\")'"
         gone = "no-such-program"
+        err = "{python} -c 'import sys; print(7, file=sys.stderr)'"
         [env]
         OF_THE_FILE = "{model} 7"
         OF_A_RUN = "{run_dir}"
@@ -190,6 +191,7 @@ async def test_version_commands(tmp_path: Path) -> None:
     versions = (await describe_host(toy_spec(tmp_path, more=f"[versions]{commands}"))).versions
     assert versions["here"] == "toy 7"
     assert versions["bad"] == "unknown (exit status 1: no such model)"
+    assert versions["err"] == "7"
     assert versions["gone"] == "unknown (no-such-program: No such file or directory)"
 
 

@@ -258,6 +258,23 @@ async def started(needs: dict[str, tuple[str, ...]], failing: str = "") -> list[
     return seen
 
 
+def test_a_missing_program_names_what_installs_it() -> None:
+    """If the program of a role is not installed, the error of the launch ends with the role's `install`. Another error does not."""
+    installed = RoleSpec("router", "router", install="pip install router")
+    for said, hint in (
+        ("its log:\n  No module named router", "\n  To install it: pip install router"),
+        ('cannot run "router": No such file or directory', "\n  To install it: pip install router"),
+        ("not ready within 30 s", ""),
+    ):
+
+        async def fail(role: RoleSpec, said: str = said) -> None:
+            raise GraphError(said)
+
+        with pytest.raises(GraphError) as caught:
+            asyncio.run(start_in_order([installed], fail))
+        assert str(caught.value) == said + hint
+
+
 def test_a_role_starts_when_those_that_it_needs_are_ready() -> None:
     """A role waits for each role that it needs. Roles that need nothing start at once, side by side."""
     seen = asyncio.run(started({"c": ("b", "a"), "b": ("a",), "a": (), "d": ()}))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.errors import single_error
+from graphquake.harness.errors import GraphError, single_error
 from graphquake.harness.observation.http_probe import Answer
 from graphquake.harness.observation.introspection import SAID_MAX
 from graphquake.harness.spec.graph import RoleSpec
@@ -17,6 +17,8 @@ from graphquake.harness.spec.graph import RoleSpec
 LOG_LINES: Final = 5
 # The error texts of servers whose port another process has. The first comes from the C library, the second from Node.js.
 _PORT_TAKEN: Final = re.compile("address already in use|EADDRINUSE", re.IGNORECASE)
+# The error texts of Python and of the kernel about a module or a program that is not installed.
+_PROGRAM_MISSING: Final = re.compile("No module named|No such file or directory")
 
 
 async def start_in_order(
@@ -29,7 +31,8 @@ async def start_in_order(
         start: starts all replicas of a role, and returns when they are ready.
 
     Raises:
-        GraphError: the first one that `start` raised. No other role is started after it.
+        GraphError: the first one that `start` raised. No other role is started after it. If the role's program is missing, the error says
+            how to install it.
     """
     roles = list(roles)
     ready = {role.name: asyncio.Event() for role in roles}
@@ -37,7 +40,12 @@ async def start_in_order(
     async def start_one(role: RoleSpec) -> None:
         for name in role.needs:
             await ready[name].wait()
-        await start(role)
+        try:
+            await start(role)
+        except GraphError as error:
+            if role.install and _PROGRAM_MISSING.search(str(error)):
+                raise GraphError(f"{error}\n  To install it: {role.install}") from None
+            raise
         ready[role.name].set()
 
     with single_error():

@@ -221,6 +221,7 @@ async def _first_line(argv: list[str], env: dict[str, str]) -> str:
     if process.returncode != 0:
         last = (err or out).decode("utf-8", "replace").strip().splitlines()[-1:]
         return f"unknown ({': '.join([f'exit status {process.returncode}', *last])})"
-    lines = out.decode("utf-8", "replace").strip().splitlines()
+    # Some programs, such as nginx, print their version to stderr.
+    lines = (out.strip() or err).decode("utf-8", "replace").strip().splitlines()
     version = next((line for line in lines if line.startswith("Version: ")), "")
     return version.removeprefix("Version: ") or (lines[0] if lines else "?")

@@ -64,6 +64,7 @@ class RoleSpec:
         files: the files that a launch writes for each replica: name -> template of the text.
         needs: the roles that must be ready before this role starts. A respawn does not wait for them.
         faults: the verbs of the faults that a search may draw at this role. None if the list of the graph decides.
+        install: the command that installs the role's program. An error about the role's start names it.
     """
 
     name: str
@@ -84,6 +85,7 @@ class RoleSpec:
     files: Mapping[str, str] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     faults: tuple[str, ...] | None = None
+    install: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,7 @@ def _read_role(
         files=files,
         needs=read_needs(table, roles),
         faults=read_faults(table, faults),
+        install=table.text("install", ""),
     )
     if "{capacity}" in command and not role.capacity:
         raise table.error("capacity", "is missing, and the command asks for {capacity}")
