@@ -13,7 +13,7 @@ from test_layers import LAYERS
 
 from support.pages import ROOT, prose
 
-FOLDERS = ("harness", "machines", "proptests/support", "proptests/bench")
+FOLDERS = ("harness", "machines", "proptests/support", "proptests/bench", "proptests/realbugs")
 PAGE = prose(ROOT / "ARCHITECTURE.md")
 
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.spec.plan import Plan
@@ -30,6 +27,7 @@ from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import PendingRun
 from graphquake.machines.sessions.search import search
 
+from bench.jobs import run_jobs
 from support.planted import Bug, no_bug, planted
 
 SEARCH_RUNS_MAX: Final = 60
@@ -131,25 +129,19 @@ def search_all(
     done = {(row.bug, row.seed) for row in rows}
     jobs = [(name, seed) for seed in seeds for name in names if (name, seed) not in done]
 
-    def go(job: tuple[str, int]) -> None:
+    def arguments_of(job: tuple[str, int]) -> list[str]:
         name, seed = job
-        own = folder / f"{name}-{seed}"
-        command = [
-            sys.executable, "-m", "bench.search_bugs", name, "--seed", str(seed), "--slots", str(slots), "--one", str(own)
-        ]  # fmt: skip
-        begun_s = time.monotonic()
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        took = f"{time.monotonic() - begun_s:4.0f} s"
-        if ended.returncode:
-            print(f"{took}  {name} {seed}: {ended.stderr[-2000:]}", file=sys.stderr, flush=True)
-            return
-        rows.append(Row(**json.loads(ended.stdout)))
+        own = str(folder / f"{name}-{seed}")
+        return ["-m", "bench.search_bugs", name, "--seed", str(seed), "--slots", str(slots), "--one", own]  # fmt: skip
+
+    def take(job: tuple[str, int], said: dict[str, Any], took_s: float) -> None:
+        del job
+        rows.append(Row(**said))
         results.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-        print(took, line(rows[-1]), flush=True)
+        print(f"{took_s:4.0f} s", line(rows[-1]), flush=True)
 
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(side_by_side) as pool:
-        list(pool.map(go, jobs))
+    run_jobs(jobs, arguments_of, take, side_by_side)
     return rows
 
 

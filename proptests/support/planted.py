@@ -104,12 +104,13 @@ def _with_modules(name: str, modules: Mapping[str, Path], changes: str) -> Graph
         command = document["roles"][role]["command"]
         document["roles"][role]["command"] = re.sub(r"-m graphquake\.\S+", f"'{path}'", command)
     document["graph"] = name
-    return read_graph(f"{name}.py", _merged(document, tomllib.loads(changes)), right.path)
+    return read_graph(f"{name}.py", merged(document, tomllib.loads(changes)), right.path)
 
 
-def _merged(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(document)
+def merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with changes in it. A table of the changes is merged into the table of that name."""
+    found = dict(document)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = merged(found[key], value) if both else value
+    return found

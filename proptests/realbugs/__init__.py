@@ -1,0 +1,1 @@
+"""Real bugs of real systems as a benchmark: `tox -e realbugs`."""
