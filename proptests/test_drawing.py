@@ -24,9 +24,9 @@ DRAWN_BY = "6.170.17"
 @pytest.mark.parametrize(
     ("graph", "seed", "digest"),
     [
-        ("reference", 1, "b3b66f8d011a5677"),
-        ("reference", 2, "ea125d65694f7a70"),
-        ("reference", 3, "26b5358d871ecf47"),
+        ("reference", 1, "eb4e4b3abbc86158"),
+        ("reference", 2, "a96c921d044d94a8"),
+        ("reference", 3, "40210591295c8b3c"),
         ("dynamo-disagg", 1, "a206a834de09722c"),
         ("dynamo-disagg", 2, "8675c6421b843ff7"),
         ("dynamo-disagg", 3, "8017cd31704eabca"),

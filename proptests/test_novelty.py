@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 
 from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
 
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.findings.pipeline import FindingPipeline
-from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.machine import machine_for
 from graphquake.machines.plans.novelty import LOOK_MAX, Novelty, features
-from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.sessions.search import SETTINGS, round_seed, search
+from graphquake.machines.sessions.search import SETTINGS, round_seed
 
 from support.made import plan_of, spec_of
-from support.sim_runner import SimRunner
 
 SPEC = spec_of(lease_s=1.0)
 
@@ -73,19 +67,31 @@ def test_an_act_without_a_path_has_another_feature() -> None:
     assert ("kill decode tree", "while out", "prefill", "without a path") in hidden
 
 
-def test_live_runs_show_new_features(tmp_path: Path) -> None:
-    """Twenty chosen runs show far more features than the first twenty plans that are drawn."""
-    runner = SimRunner([], runs_max=20, spec=SPEC)
-    rounds = Rounds(
-        FindingPipeline(
-            runner, Corpus(tmp_path / "cases"), RunLog(), results_dir=tmp_path / "results"
-        )
+def test_chosen_plans_show_new_features() -> None:
+    """Twenty chosen plans show far more features than the first twenty plans that are drawn."""
+    novelty, chosen = Novelty(SPEC), list[Plan]()
+    for plan in drawn(20 * (LOOK_MAX + 1)):
+        if len(chosen) < 20 and novelty.has_turn(plan):
+            novelty.ran(plan)
+            chosen.append(plan)
+    first, best = (
+        set[tuple[str, ...]]().union(*(features(SPEC, plan) for plan in plans))
+        for plans in (drawn(20), chosen)
     )
-    search(rounds, 1, findings_max=1)
-    first = set[tuple[str, ...]]().union(*(features(SPEC, plan) for plan in drawn(20)))
-    chosen = set[tuple[str, ...]]().union(*(features(SPEC, plan) for plan in runner.runs))
-    assert len(chosen) > 1.5 * len(first)
-    assert rounds.log.drawn["would show less than others"] > 20
+    assert len(chosen) == 20
+    assert len(best) > 1.5 * len(first)
+
+
+def test_the_best_of_some_plans_shows_most_for_its_time() -> None:
+    """A plan without new features, or with long waits, is not the best. A run's price decides how much a wait matters."""
+    novelty = Novelty(SPEC)
+    novelty.ran(plan_of("kill decode 0"))
+    known, new = plan_of("kill decode 0"), plan_of("stall decode 1 for 0.60 s")
+    slow = plan_of("stall decode 1 for 0.60 s", "wait 20.00 s", "terminate decode 0")
+    assert novelty.best([known, slow, new]) == new
+    novelty.price(200.0)
+    assert novelty.best([known, slow, new]) == slow
+    assert novelty.best([]) is None
 
 
 def test_no_plan_is_ruled_out() -> None:

@@ -1,4 +1,7 @@
-"""Run the plans that a search draws, and end a round of drawing at its first finding.
+"""Run the plans of a search: first those of the sweep, then drawn ones. A round of drawing ends at its first finding.
+
+After the sweep, each drawn plan that is run is followed by pairs of disturbances (`pairs`). A bug that two steps show is then found by a
+plan of two, and the long drawn plans still show what no pair does. `novelty` chooses among both.
 
 `Rounds` is called once for each drawn plan, at the machine's teardown. Hypothesis never learns that a plan fails. It would ask for the plan
 again, and a live graph may answer in another way, so the search would end in a `Flaky` error. `pipeline` shrinks, confirms and saves a
@@ -9,19 +12,29 @@ With several slots, as many drawn plans run side by side. Their results are take
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Final
 
 from graphquake.harness.promises.idle import idle_reason, unserved
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step, Wait, WaitReady
+from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.findings.fault_coverage import FaultCoverage
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.stop_drawing import StopDrawing
-from graphquake.machines.plans.novelty import Novelty
+from graphquake.machines.plans.novelty import Novelty, waited_s
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import PendingRun, Runner
+from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
+
+# The number of pairs that are run for each drawn plan, and the number of pairs among which each of them is chosen.
+PAIRS: Final = 2
+PAIRS_LOOK: Final = 30
 
 
 @dataclass(slots=True)
@@ -31,15 +44,21 @@ class Rounds:
     Attributes:
         pipeline: turns violations that no case explains into findings.
         coverage: counts the faults that landed.
-        novelty: chooses the drawn plans that are worth a run.
+        novelty: chooses the plans that are worth a run.
+        pairs: yields plans of two disturbances.
     """
 
     pipeline: FindingPipeline
     coverage: FaultCoverage = field(init=False)
     novelty: Novelty = field(init=False)
+    pairs: Iterator[Plan] = field(default_factory=lambda: iter(()))
     _ran: set[Plan] = field(default_factory=set)
     _begun: deque[PendingRun] = field(default_factory=deque)
     _has_finding: bool = False
+    # The plans of the sweep that are run next.
+    _next: deque[Plan] = field(default_factory=deque)
+    # For each run that was not cut short, its seconds beyond the waits of its plan.
+    _beyond_s: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.coverage = FaultCoverage(self.spec)
@@ -65,6 +84,20 @@ class Rounds:
         self.log.round = number
         self._has_finding = False
 
+    def sweep(self, plans: Iterable[Plan], findings_max: int) -> None:
+        """Run the plans of the sweep in order, up to so many findings.
+
+        Raises:
+            BudgetSpent: if no run fits into the budget any more.
+        """
+        self._next.extend(plans)
+        while self._next and self.pipeline.found < findings_max:
+            self._take_next()
+
+    def _take_next(self) -> None:
+        plan = self._next.popleft()
+        self._take(plan, self._why_useless(plan))
+
     def __call__(self, plan: Plan) -> None:
         """Run a drawn plan if it is worth a run.
 
@@ -72,7 +105,13 @@ class Rounds:
             StopDrawing: if the round has a finding.
             BudgetSpent: if no run fits into the budget any more.
         """
-        self._take(plan)
+        while self._next and not self._has_finding:
+            self._take_next()
+        if not self._has_finding:
+            reason = self._why_not(plan)
+            self._take(plan, reason)
+            if reason is None:
+                self._take_pairs()
         if self._has_finding:
             raise StopDrawing
 
@@ -87,9 +126,9 @@ class Rounds:
         while self._begun and not self._has_finding:
             self._finish(self._begun.popleft())
 
-    def _take(self, plan: Plan) -> None:
-        """Begin to run a plan, unless `_why_not` has a reason. If all slots are taken then, wait for the oldest run and take its result."""
-        if (reason := self._why_not(plan)) is not None:
+    def _take(self, plan: Plan, reason: str | None) -> None:
+        """Begin to run a plan, unless there is a reason not to. If all slots are taken then, wait for the oldest run."""
+        if reason is not None:
             self.log.draw(plan, reason)
             return
         try:
@@ -116,14 +155,45 @@ class Rounds:
         self.log.idle += idle_reason(result.history) is not None
         self.log.unserved.update(str(one.replica) for one in unserved(result.history))
         unexplained = self.pipeline.excuses.unexplained(result)
+        self._learn_price(result)
         if not unexplained:
+            self._sweep_again(plan, result)
             self.runner.discard(result)
             return
         finding = self.pipeline.find(plan, result, unexplained[0])
         self._has_finding |= finding is not None and finding.counts
 
+    def _learn_price(self, result: RunResult) -> None:
+        """Let `novelty` price a run as this graph's runs cost."""
+        if result.verdict.kind == "kept":
+            self._beyond_s.append(max(0.0, result.live_s - waited_s(result.plan)))
+            self.novelty.price(statistics.median(self._beyond_s))
+
+    def _sweep_again(self, plan: Plan, result: RunResult) -> None:
+        """If a plan of one fault hit an idle replica, let the sweep hit the next replica of its role, too."""
+        if idle_reason(result.history) is None or sum(map(disturbs, plan.steps)) > 1:
+            return
+
+        def following(one: Replica) -> Replica:
+            return Replica(one.role, min(one.index + 1, self.spec.role(one.role).replicas - 1))
+
+        self._next.append(replace(plan, steps=tuple(step.moved(following) for step in plan.steps)))
+
     def _why_not(self, plan: Plan) -> str | None:
         """The reason why a drawn plan is not worth a run, or None if it is worth one."""
+        if (reason := self._why_useless(plan)) is not None:
+            return reason
+        return None if self.novelty.has_turn(plan) else "would show less than others"
+
+    def _take_pairs(self) -> None:
+        """Choose and run pairs, up to the first finding."""
+        for _ in range(PAIRS):
+            look = (plan for plan in islice(self.pairs, PAIRS_LOOK) if not self._why_useless(plan))
+            if not self._has_finding and (best := self.novelty.best(look)) is not None:
+                self._take(best, None)
+
+    def _why_useless(self, plan: Plan) -> str | None:
+        """The reason why a run of a plan would show nothing new, or None."""
         if not plan.disturbs:
             return "only waits"
         if plan in self._ran:
@@ -131,7 +201,7 @@ class Rounds:
         for case in self.pipeline.excuses.cases:
             if any(_acts(one) == _acts(plan) for one in case.plans(plan)):
                 return f"only case {case.id} itself"
-        return None if self.novelty.has_turn(plan) else "would show less than others"
+        return None
 
 
 def _acts(plan: Plan) -> tuple[Step, ...]:

@@ -13,7 +13,7 @@ the same name.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -198,6 +198,14 @@ class PlanMachine(RuleBasedStateMachine):
         self.steps.append(step)
         self.model = step.after(self.model)
 
+    def follow(self, steps: Iterable[Step]) -> None:
+        """Add the steps of a rule, up to the first one that may not be drawn now."""
+        for step in steps:
+            # A rule without `at` does not ask where its steps may be drawn. Without this step, the rest would be another sequence.
+            if not self.can(step):
+                return
+            self.add(step)
+
     def pick(self, data: st.DataObject, targets: Sequence[Replica]) -> Replica:
         """Draw one of the targets. The role is drawn first: the number of its replicas does not matter (see `weighed`)."""
         return _Pick(data, self.weighed(targets), targets, {}).replica
@@ -272,11 +280,7 @@ def _rule_of(verb: str, one: Rule, *, is_fault: bool) -> Any:
 
     def draw(self: PlanMachine, data: st.DataObject | None = None, **ahead: object) -> None:
         targets = self.targets(one.at) if one.at else []
-        for step in one.make(self, _Pick(data, self.weighed(targets), targets, ahead)):
-            # A rule without `at` does not ask where its steps may be drawn. Without this step, the rest would be another sequence.
-            if not self.can(step):
-                return
-            self.add(step)
+        self.follow(one.make(self, _Pick(data, self.weighed(targets), targets, ahead)))
 
     draw.__name__ = draw.__qualname__ = one.name
     # Hypothesis orders rules by the number of their arguments, so a rule without choices gets no data.
@@ -285,6 +289,20 @@ def _rule_of(verb: str, one: Rule, *, is_fault: bool) -> Any:
         arguments[name] = st.booleans() if values is FLAG else st.sampled_from(values)
     may = precondition(lambda self: self.may(verb, one, is_fault=is_fault))
     return may(rule(**arguments)(draw))  # type: ignore[no-untyped-call]  # Hypothesis's rule() is not typed
+
+
+def rules_of(spec: GraphSpec, base: type[PlanMachine]) -> Iterator[tuple[str, Rule, bool]]:
+    """Yield each rule of the kinds of steps, with the verb of its kind and whether that is a fault.
+
+    Args:
+        spec: the graph, which may define steps of the user's own.
+        base: the machine's class. A rule whose name it has is left out: the class has its own rule instead.
+    """
+    for kind, one in rules():
+        if not hasattr(base, one.name):
+            yield kind.verb, one, kind.is_fault
+    for own, one in own_rules(spec.own_steps):
+        yield own.name, one, own.fault
 
 
 def machine_for(
@@ -298,9 +316,6 @@ def machine_for(
         base: `PlanMachine`, or a subclass with further rules.
     """
     members: dict[str, Any] = {"spec": spec, "on_plan": staticmethod(on_plan)}
-    for kind, one in rules():
-        if not hasattr(base, one.name):
-            members[one.name] = _rule_of(kind.verb, one, is_fault=kind.is_fault)
-    for own, one in own_rules(spec.own_steps):
-        members[one.name] = _rule_of(own.name, one, is_fault=own.fault)
+    for verb, one, is_fault in rules_of(spec, base):
+        members[one.name] = _rule_of(verb, one, is_fault=is_fault)
     return type(base.__name__, (base,), members)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -35,9 +36,10 @@ Feature: TypeAlias = tuple[str, ...]
 # After `LOOK_MAX` draws, the next plan is run, even if it is worth less.
 LOOK: Final = 5
 LOOK_MAX: Final = 25
-# The assumed cost of a run, in seconds, without the waits of its plan. The true cost is about twice as high. So waits weigh more than
-# they cost. A plan with long waits is run only if it shows many features.
+# The assumed cost of a run, in seconds, without the waits of its plan, before the search has made one.
 RUN_S: Final = 1.5
+# Prices are rounded to powers of this. So small differences between the runs of two searches hardly ever change the choice.
+PRICE_STEP: Final = 1.5
 # Each run that shows a feature multiplies the worth of the feature by this factor.
 AGAIN: Final = 0.25
 # A feature of a single act weighs this many times as much as a feature of two acts. There are far more features of two acts.
@@ -160,9 +162,15 @@ class _Look:
 
 @dataclass(slots=True)
 class Novelty:
-    """Counts the features that were drawn and run, and decides which plan is run next."""
+    """Counts the features that were drawn and run, and decides which plan is run next.
+
+    Attributes:
+        spec: the graph.
+        run_s: the cost of a run, in seconds, without the waits of its plan.
+    """
 
     spec: GraphSpec
+    run_s: float = RUN_S
     _run: Counter[Feature] = field(default_factory=Counter)
     _drawn: Counter[Feature] = field(default_factory=Counter)
     _draws: int = 0
@@ -171,12 +179,7 @@ class Novelty:
 
     def has_turn(self, plan: Plan) -> bool:
         """Count a drawn plan, and decide whether it should be run now. Call this method once for each draw."""
-        shown = features(self.spec, plan)
-        self._draws += 1
-        self._drawn.update(shown)
-        worth = sum(map(self._worth, shown)) / _takes_s(plan)
-        if judged_share(self.spec, plan) < JUDGED_SHARE_MIN:
-            worth *= WEAK
+        worth = self._worth_of(plan)
         self._looked += 1
         if (self._looked > LOOK and worth >= self._best) or self._looked > LOOK_MAX:
             self._looked, self._best = 0, 0.0
@@ -184,21 +187,36 @@ class Novelty:
         self._best = max(self._best, worth)
         return False
 
+    def best(self, plans: Iterable[Plan]) -> Plan | None:
+        """Return the plan that is worth most for its time, the first one of equals. None if there is no plan."""
+        return max(plans, key=self._worth_of, default=None)
+
+    def _worth_of(self, plan: Plan) -> float:
+        """Count a drawn plan, and return the worth of a run of it, for each second that the run takes."""
+        shown = features(self.spec, plan)
+        self._draws += 1
+        self._drawn.update(shown)
+        worth = sum(map(self._worth, shown)) / (self.run_s + waited_s(plan))
+        return worth * (WEAK if judged_share(self.spec, plan) < JUDGED_SHARE_MIN else 1.0)
+
     def _worth(self, feature: Feature) -> float:
         """The worth of one more run that shows a feature. It is higher for a rarely drawn feature, and lower after each run with it."""
         weight = ALONE if PAIRS.isdisjoint(feature) else 1.0
         rarity = 1 + math.log2(self._draws / self._drawn[feature])
         return weight * rarity * AGAIN ** self._run[feature]
 
+    def price(self, run_s: float) -> None:
+        """Set the cost of a run, in seconds, without the waits of its plan. It is rounded (see `PRICE_STEP`)."""
+        steps = round(math.log(max(run_s, 0.1), PRICE_STEP))
+        self.run_s = PRICE_STEP**steps
+
     def ran(self, plan: Plan) -> None:
         """Count the features of a plan that is run."""
         self._run.update(features(self.spec, plan))
 
 
-def _takes_s(plan: Plan) -> float:
-    """The approximate time that a run of a plan takes, in seconds."""
+def waited_s(plan: Plan) -> float:
+    """The approximate time for which a run of a plan only waits, in seconds."""
     # The effect of a step may last until heal. Then `lasts_s` is infinite, and adds no time to the run.
-    waited_s = sum(
-        step.waits_s + (step.lasts_s if step.lasts_s < math.inf else 0.0) for step in plan.steps
-    )
-    return RUN_S + waited_s + plan.stay_s
+    lasts_s = (step.lasts_s for step in plan.steps if step.lasts_s < math.inf)
+    return sum(step.waits_s for step in plan.steps) + sum(lasts_s) + plan.stay_s

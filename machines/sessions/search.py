@@ -1,4 +1,4 @@
-"""A search: rounds of drawing plans until the budget is spent, or until there are enough findings.
+"""A search: the sweep, then rounds of drawing plans until the budget is spent, or until there are enough findings.
 
 A round is one run of the Hypothesis machine. It ends at its first finding. Each round has another seed, derived from the seed of the
 session, the graph's name and the number of the round. So the same seed draws the same plans up to the first finding.
@@ -19,11 +19,14 @@ from hypothesis.stateful import run_state_machine_as_test
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
+from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.findings.stop_drawing import StopDrawing
 from graphquake.machines.plans.constants import no_constants_from_source
 from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for
+from graphquake.machines.plans.pairs import pairs
 from graphquake.machines.plans.plainest import plainest
+from graphquake.machines.plans.sweep import sweep
 from graphquake.machines.runners.budget import BudgetSpent
 
 Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
@@ -32,6 +35,8 @@ Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
 PLANS_A_ROUND: Final = 2_000
 # After this many rounds in a row without a live run, the search ends. It assumes that all plans worth a run were drawn.
 IDLE_ROUNDS_MAX: Final = 3
+# If the user's own class draws the plans, this many draws show the sweep which disturbances its rules make.
+OWN_RULES_DRAWS: Final = 200
 
 SETTINGS: Final = settings(
     max_examples=PLANS_A_ROUND,
@@ -64,14 +69,14 @@ def search(
     unshrunk: Iterable[Case] = (),
     config: settings = SETTINGS,
 ) -> Ended:
-    """Continue the shrinks of the unshrunk cases. Then draw plans and run them.
+    """Continue the shrinks of the unshrunk cases, and run the sweep. Then draw plans and run them.
 
     Args:
         rounds: runs the drawn plans. Its runner ends the search when the budget is spent.
         session_seed: the value of `--hypothesis-seed`.
         findings_max: stop after this many findings that fail the session.
         base: the class of the machine that draws plans. A user's subclass may add rules.
-        shard: the number of this process's part of the search, from 0. Each part draws from its own seeds.
+        shard: the number of this process's part of the search, from 0. Each part draws from its own seeds. Only the first one sweeps.
         unshrunk: cases that an earlier search had no time to shrink.
 
     Returns:
@@ -79,12 +84,19 @@ def search(
         `IDLE_ROUNDS_MAX` rounds in a row without a live run.
     """
     pipeline = rounds.pipeline
-    new_machine = partial(machine_for, rounds.spec, partial(_take, rounds), base)
     pipeline.plainest = plainest(rounds.spec)
-    with suppress(BudgetSpent):
-        for case in unshrunk:
-            if pipeline.found < findings_max:
-                pipeline.go_on(case)
+    try:
+        _go_on(pipeline, unshrunk, findings_max)
+        singles = plans_of_sweep(rounds.spec, session_seed, base)
+        rounds.pairs = pairs(
+            rounds.spec, singles, round_seed(session_seed, rounds.spec.name, 0, shard)
+        )
+        if not shard:
+            rounds.sweep(singles, findings_max)
+    except BudgetSpent:
+        rounds.cancel_runs()
+        return "budget"
+    new_machine = partial(machine_for, rounds.spec, partial(_take, rounds), base)
     idle = 0
     for number in itertools.count():
         if pipeline.found >= findings_max:
@@ -111,12 +123,26 @@ def search(
     raise AssertionError("unreachable")
 
 
+def _go_on(pipeline: FindingPipeline, unshrunk: Iterable[Case], findings_max: int) -> None:
+    for case in unshrunk:
+        if pipeline.found < findings_max:
+            pipeline.go_on(case)
+
+
 def _take(rounds: Rounds, plan: Plan) -> None:
     """Pass a drawn plan to `rounds`. An error must not look like a failure of the plan: Hypothesis would run the plan again."""
     try:
         rounds(plan)
     except Exception as error:  # noqa: BLE001 - raised again by `search`
         raise StopDrawing(error) from None
+
+
+def plans_of_sweep(
+    spec: GraphSpec, session_seed: int, base: type[PlanMachine] = PlanMachine
+) -> list[Plan]:
+    """The plans of the sweep of a search with this seed, in order. None is run."""
+    drawn = [] if base is PlanMachine else draw_plans(spec, session_seed, OWN_RULES_DRAWS, base)
+    return sweep(spec, base, drawn)
 
 
 def draw_plans(

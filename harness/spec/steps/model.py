@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, Self
 
+from graphquake.harness.spec.bounds import Promises
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves
 from graphquake.harness.spec.steps.own_table import OwnStep
@@ -78,6 +79,11 @@ class Graph(Protocol):
     @property
     def serves(self) -> Serves:
         """The roles that a request needs."""
+        ...
+
+    @property
+    def promises(self) -> Promises:
+        """The bounds of the promises."""
         ...
 
     @property

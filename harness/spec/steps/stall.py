@@ -28,10 +28,10 @@ from graphquake.harness.spec.steps.kind import (
 )
 from graphquake.harness.spec.steps.model import Graph
 
-# The lengths that a draw chooses among, in seconds.
+# The short lengths that a draw chooses among, in seconds.
 STALLS_S: Final = (0.2, 0.6, 1.2)
-# A drawn stall that exceeds the lease is longer than the lease by this time, in seconds.
-BEYOND_LEASE_S: Final = 1.0
+# A drawn stall that exceeds the lease, or the time that a client waits for a byte, is longer by this time, in seconds.
+BEYOND_S: Final = 1.0
 # A stall of at least this length counts as long, in seconds: other processes may take the replica for dead.
 LONG_S: Final = 1.0
 
@@ -72,10 +72,12 @@ class Stall(Aimed):
         return (Rule("stall", _draw, at=cls.at),)
 
     def feature(self, graph: Graph) -> str:
-        """Return a text with the role and the class of the length: `short`, `long`, or `beyond a lease`."""
-        beyond = graph.lease_s and self.for_s > graph.lease_s
-        length = "beyond a lease" if beyond else "long" if self.for_s >= LONG_S else "short"
-        return f"stall {self.role} {length}"
+        """Return a text with the role and the class of the length: `short`, `long`, `beyond a client's patience`, or `beyond a lease`."""
+        if graph.lease_s and self.for_s > graph.lease_s:
+            return f"stall {self.role} beyond a lease"
+        if self.for_s > graph.promises.stall_s:
+            return f"stall {self.role} beyond a client's patience"
+        return f"stall {self.role} {'long' if self.for_s >= LONG_S else 'short'}"
 
     @property
     def lasts_s(self) -> float:
@@ -100,8 +102,12 @@ class Stall(Aimed):
         return (Knob("for_s", 0.01, 0.05, is_time=True),)
 
 
+def _lengths_s(graph: Graph) -> list[float]:
+    """The lengths that a draw chooses among, in seconds: `STALLS_S`, one longer than a client waits for a byte, one longer than a lease."""
+    limits_s = [graph.promises.stall_s, *([graph.lease_s] if graph.lease_s else [])]
+    return [*STALLS_S, *dict.fromkeys(round(limit_s + BEYOND_S, 2) for limit_s in limits_s)]
+
+
 def _draw(draft: Draft, pick: Pick) -> Iterator[Step]:
-    """Yield one stall. If the graph has leases, one drawn stall in four lasts longer than a lease."""
-    replica, lease_s = pick.replica, draft.model.spec.lease_s
-    beyond = [lease_s + BEYOND_LEASE_S] if lease_s else []
-    yield Stall(replica.role, replica.index, pick.one_of([*STALLS_S, *beyond]))
+    replica = pick.replica
+    yield Stall(replica.role, replica.index, pick.one_of(_lengths_s(draft.model.spec)))

@@ -1,0 +1,134 @@
+"""The sweep of single disturbances, and the pairs that follow it."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis.stateful import precondition, rule
+
+from graphquake.harness.spec.feasible import feasible
+from graphquake.harness.spec.graph import GraphSpec, load_graph
+from graphquake.harness.spec.plan import Burst, Plan, Respawn, Stall, Terminate, Wait, WaitReady
+from graphquake.harness.spec.steps.kind import disturbs
+from graphquake.harness.spec.steps.model import GraphModel
+from graphquake.machines.findings.fault_coverage import drawable
+from graphquake.machines.plans.machine import PlanMachine
+from graphquake.machines.plans.pairs import pairs
+from graphquake.machines.plans.sweep import sweep
+from graphquake.machines.sessions.search import plans_of_sweep
+
+from support.made import plan_of
+from support.searched import searched
+from support.sim_runner import Bug, SimRunner
+
+pytestmark = pytest.mark.simulated
+
+REFERENCE = load_graph("reference")
+
+
+def serves_after(spec: GraphSpec, plan: Plan) -> bool:
+    """True if a path is left in each moment of a plan."""
+    model, serves = GraphModel(spec), True
+    for step in plan.steps:
+        model = step.after(model)
+        serves = serves and model.serves()
+    return serves
+
+
+@pytest.mark.parametrize("graph", ["reference", "dynamo-disagg", "demo"])
+def test_every_kind_of_fault_is_swept_at_every_role(graph: str) -> None:
+    """The sweep has a plan for each kind of fault at each role, and each plan is possible and disturbs the graph once."""
+    spec = load_graph(graph)
+    plans = sweep(spec)
+    swept = {
+        f"{step.verb} {one.role}" for plan in plans for step in plan.faults for one in step.aims
+    }
+    assert swept == set(drawable(spec))
+    assert len(set(plans)) == len(plans)
+    for plan in plans:
+        assert feasible(spec, plan)
+        assert sum(map(disturbs, plan.steps)) == 1
+    assert sweep(spec) == plans
+
+
+def test_a_stall_outlasts_a_clients_patience_and_a_lease() -> None:
+    """At each role, one stall is longer than `stall_s`, and one is longer than the lease."""
+    lengths_s = [
+        step.for_s for plan in sweep(REFERENCE) for step in plan.steps if isinstance(step, Stall)
+    ]
+    beyond_s = [REFERENCE.promises.stall_s + 1.0, REFERENCE.lease_s + 1.0]
+    assert sorted(lengths_s) == sorted(beyond_s * len(REFERENCE.roles))
+
+
+def test_only_the_harshest_bursts_are_swept() -> None:
+    """The sweep has the largest burst, and the same burst with all clients leaving, or sent slowly."""
+    bursts = [step for plan in sweep(REFERENCE) for step in plan.steps if isinstance(step, Burst)]
+    assert bursts == [Burst(40, 0.0), Burst(40, 0.0, 1.0), Burst(40, 1.0)]
+
+
+def test_what_tells_most_comes_first() -> None:
+    """The sweep begins with the kills of replicas that leave a path. No group comes twice before each came once."""
+    plans = sweep(REFERENCE)
+    assert [plan.one_line() for plan in plans[:2]] == ["kill registry 0", "kill decode 0"]
+    first = [plan for plan in plans if len(plan.steps) == 1 and plan.steps[0].verb == "kill"][:5]
+    assert [serves_after(REFERENCE, plan) for plan in first] == [True, True, False, False, False]
+    assert plans.index(plan_of("kill decode 0 process")) > plans.index(
+        plan_of("stall prefill 0 for 4.00 s")
+    )
+
+
+class Rolling(PlanMachine):
+    """Rolls a worker: an orderly end, a new start, and a wait."""
+
+    @precondition(lambda self: self.room >= 3 and self.can(Terminate("decode", 0)))
+    @rule()
+    def roll(self) -> None:
+        """Add the three steps."""
+        for step in (Terminate("decode", 0), Respawn("decode", 0), WaitReady()):
+            self.add(step)
+
+
+def test_the_rules_of_a_users_class_are_swept() -> None:
+    """A sequence that only the user's class makes joins the sweep."""
+    roll = Plan((Terminate("decode", 0), Respawn("decode", 0), WaitReady()))
+    assert roll in plans_of_sweep(REFERENCE, 1, Rolling)
+    assert roll not in plans_of_sweep(REFERENCE, 1)
+
+
+def test_pairs_differ_in_order_closeness_and_replica() -> None:
+    """Pairs are different and possible. Their second disturbance comes at once, later, or after the first one was repaired."""
+    singles = sweep(REFERENCE)
+    found = list(islice(pairs(REFERENCE, singles, 1), 400))
+    assert len(set(found)) == len(found)
+    for plan in found:
+        assert feasible(REFERENCE, plan)
+        assert sum(map(disturbs, plan.steps)) == 2
+    between = {tuple(type(step) for step in plan.steps[1:-1]) for plan in found}
+    assert between == {(), (Wait,), (Respawn, WaitReady), (WaitReady,)}
+    assert found == list(islice(pairs(REFERENCE, singles, 1), 400))
+    assert found != list(islice(pairs(REFERENCE, singles, 2), 400))
+    indexes = {one.index for plan in found for one in plan.steps[-1].aims if one.role == "decode"}
+    assert indexes == set(range(REFERENCE.role("decode").replicas))
+
+
+def test_pairs_end(tmp_path: Path) -> None:
+    """A graph with one possible disturbance has few pairs, and the search goes on with drawn plans."""
+    assert list(pairs(REFERENCE, [], 1)) == []
+    single = [plan_of("kill frontend 0")]
+    assert [plan.one_line() for plan in pairs(REFERENCE, single, 1)] == [
+        "kill frontend 0; respawn frontend 0; wait until ready; kill frontend 0"
+    ]
+    runner = SimRunner([], runs_max=80)
+    searched(runner, tmp_path)
+    assert sum(sum(map(disturbs, plan.steps)) > 2 for plan in runner.runs) > 10
+
+
+def test_a_bug_of_one_step_is_met_by_one_step(tmp_path: Path) -> None:
+    """The search begins with the sweep, so the failing plan is minimal from the start."""
+    runner = SimRunner([Bug(plan_of("terminate prefill 0"), "wrong tokens")])
+    rounds, _ = searched(runner, tmp_path)
+    (finding,) = rounds.pipeline.findings
+    assert finding.case.cost.steps == 1
+    assert finding.case.plan == plan_of("terminate prefill 0")
