@@ -17,8 +17,8 @@ from graphquake.harness.history.history import History
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan, parse_plan, plan_from_json
-from graphquake.harness.spec.steps.own import Own, OwnFault
-from graphquake.harness.spec.steps.own_table import read_own_steps
+from graphquake.harness.spec.steps.own.own import Own, OwnFault
+from graphquake.harness.spec.steps.own.own_table import read_own_steps
 from graphquake.harness.spec.table import Table
 from graphquake.machines.findings.fault_coverage import drawable
 from graphquake.machines.frontends.try_command import steps_texts

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.steps.respawn import bring_back
+from graphquake.harness.spec.steps.processes.respawn import bring_back
 from graphquake.harness.targets.target import Landed, Target
 
 

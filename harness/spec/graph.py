@@ -28,7 +28,7 @@ from graphquake.harness.spec.probes import Listed, Ready, read_listed, read_read
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves, parse_serves
 from graphquake.harness.spec.start_order import check_order, read_needs
-from graphquake.harness.spec.steps.own_table import OwnStep, read_own_steps
+from graphquake.harness.spec.steps.own.own_table import OwnStep, read_own_steps
 from graphquake.harness.spec.steps.scope import SCOPE_NAMES
 from graphquake.harness.spec.steps.table import verbs as step_verbs
 from graphquake.harness.spec.table import Table, did_you_mean

@@ -30,17 +30,17 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.spec.steps.burst import Burst
-from graphquake.harness.spec.steps.kill import Kill
 from graphquake.harness.spec.steps.kind import SECONDS, WAIT_MAX_S, Aimed, Step, disturbs, number
-from graphquake.harness.spec.steps.own import Own
-from graphquake.harness.spec.steps.own_table import OwnStep
-from graphquake.harness.spec.steps.respawn import Respawn
+from graphquake.harness.spec.steps.load.burst import Burst
+from graphquake.harness.spec.steps.own.own import Own
+from graphquake.harness.spec.steps.own.own_table import OwnStep
+from graphquake.harness.spec.steps.processes.kill import Kill
+from graphquake.harness.spec.steps.processes.respawn import Respawn
+from graphquake.harness.spec.steps.processes.stall import Stall
+from graphquake.harness.spec.steps.processes.terminate import Terminate
 from graphquake.harness.spec.steps.scope import PROCESS, TREE, Child, Scope
-from graphquake.harness.spec.steps.stall import Stall
 from graphquake.harness.spec.steps.table import NO_OWN, fault_verbs, parse_step
-from graphquake.harness.spec.steps.terminate import Terminate
-from graphquake.harness.spec.steps.wait import Wait, WaitReady
+from graphquake.harness.spec.steps.waits.wait import Wait, WaitReady
 from graphquake.harness.spec.table import Table
 
 __all__ = [

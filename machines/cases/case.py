@@ -21,7 +21,7 @@ from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.steps.own_table import OwnStep
+from graphquake.harness.spec.steps.own.own_table import OwnStep
 from graphquake.machines.cases.conditions import Value, under
 from graphquake.machines.plans.subplan import last_act
 from graphquake.machines.shrinking.result import Control, Needed, Threshold

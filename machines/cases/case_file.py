@@ -14,7 +14,7 @@ from typing import Any, Final, get_args, get_type_hints
 from graphquake.harness.errors import InputError
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.plan import Step, parse_step, plan_from_json
-from graphquake.harness.spec.steps.own_table import OwnStep, read_own_steps
+from graphquake.harness.spec.steps.own.own_table import OwnStep, read_own_steps
 from graphquake.harness.spec.steps.table import verbs
 from graphquake.harness.spec.table import Table
 from graphquake.machines.cases import schema_1, schema_2

@@ -20,8 +20,8 @@ from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.run.undisturbed import undisturbed
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan
-from graphquake.harness.spec.steps.own import form_of
-from graphquake.harness.spec.steps.wait import PLAN_WAITS_MAX_S
+from graphquake.harness.spec.steps.own.own import form_of
+from graphquake.harness.spec.steps.waits.wait import PLAN_WAITS_MAX_S
 from graphquake.machines.frontends.model_names import ModelNames
 from graphquake.machines.reports.finding_text import promised
 

@@ -24,10 +24,10 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.steps.burst import may_burst
 from graphquake.harness.spec.steps.kind import FLAG, Rule
+from graphquake.harness.spec.steps.load.burst import may_burst
 from graphquake.harness.spec.steps.model import GraphModel
-from graphquake.harness.spec.steps.own import own_rules
+from graphquake.harness.spec.steps.own.own import own_rules
 from graphquake.harness.spec.steps.table import rules
 
 # Longer plans are mostly outage: with 24 steps, no request could be judged in 59% of the plan's time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Burst, Kill, Plan, Step
-from graphquake.harness.spec.steps.burst import BURSTS, BURSTS_OVER_S, LEAVES
+from graphquake.harness.spec.steps.load.burst import BURSTS, BURSTS_OVER_S, LEAVES
 
 
 def plainest(spec: GraphSpec) -> list[Plan]:

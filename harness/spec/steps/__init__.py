@@ -1,1 +1,1 @@
-"""The kinds of steps. Each kind has its own file. `kind` has the base class of all kinds, and `table` has the list of all kinds."""
+"""The kinds of steps. Each kind has its own file, in a folder for its sort. `kind` has their base class, `table` has the list of them."""

@@ -16,7 +16,7 @@ from typing import Final, Protocol, Self
 from graphquake.harness.spec.bounds import Promises
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.serves import Serves
-from graphquake.harness.spec.steps.own_table import OwnStep
+from graphquake.harness.spec.steps.own.own_table import OwnStep
 from graphquake.harness.spec.table import did_you_mean
 
 # The time that the supervisor needs to start a dead replica, in seconds. It comes on top of `restart_delay_s`.

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from graphquake.harness.spec.steps.burst import Burst
-from graphquake.harness.spec.steps.kill import Kill
 from graphquake.harness.spec.steps.kind import Rule, Step
-from graphquake.harness.spec.steps.own import parse_own
-from graphquake.harness.spec.steps.own_table import OwnStep
-from graphquake.harness.spec.steps.respawn import Respawn
-from graphquake.harness.spec.steps.stall import Stall
-from graphquake.harness.spec.steps.terminate import Terminate
-from graphquake.harness.spec.steps.wait import Wait, WaitReady
+from graphquake.harness.spec.steps.load.burst import Burst
+from graphquake.harness.spec.steps.own.own import parse_own
+from graphquake.harness.spec.steps.own.own_table import OwnStep
+from graphquake.harness.spec.steps.processes.kill import Kill
+from graphquake.harness.spec.steps.processes.respawn import Respawn
+from graphquake.harness.spec.steps.processes.stall import Stall
+from graphquake.harness.spec.steps.processes.terminate import Terminate
+from graphquake.harness.spec.steps.waits.wait import Wait, WaitReady
 from graphquake.harness.spec.table import did_you_mean, shown
 
 KINDS: Final[list[type[Step]]] = [Kill, Terminate, Stall, Respawn, Burst, Wait, WaitReady]

@@ -28,7 +28,7 @@ from graphquake.harness.spec.steps.kind import (
     number,
 )
 from graphquake.harness.spec.steps.model import GraphModel
-from graphquake.harness.spec.steps.own_table import OwnStep
+from graphquake.harness.spec.steps.own.own_table import OwnStep
 from graphquake.harness.spec.table import did_you_mean, shown
 
 LEAST_S: Final = 0.05

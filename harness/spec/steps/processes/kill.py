@@ -22,9 +22,9 @@ from graphquake.harness.spec.steps.kind import (
     Step,
 )
 from graphquake.harness.spec.steps.model import Graph, GraphModel
-from graphquake.harness.spec.steps.respawn import Respawn
+from graphquake.harness.spec.steps.processes.respawn import Respawn
 from graphquake.harness.spec.steps.scope import PROCESS, TREE, Child, Scope, Whole, scope_of
-from graphquake.harness.spec.steps.wait import PLAN_WAITS_MAX_S, Wait, WaitReady
+from graphquake.harness.spec.steps.waits.wait import PLAN_WAITS_MAX_S, Wait, WaitReady
 from graphquake.harness.spec.table import did_you_mean
 
 # A drawn outage lasts longer than `outage_shows_s` by this time, in seconds. So the run also sees what the graph lists after that.

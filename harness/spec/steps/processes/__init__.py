@@ -1,0 +1,1 @@
+"""Steps that act on the processes of a replica: the faults by signal, and the respawn."""
