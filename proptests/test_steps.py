@@ -24,11 +24,11 @@ from graphquake.harness.spec.steps.kind import (
     WAIT_MAX_S,
     Draft,
     Effect,
-    Knob,
     Pick,
     Rule,
     number,
 )
+from graphquake.harness.spec.steps.knob import Knob
 from graphquake.harness.spec.steps.model import Graph, GraphModel
 from graphquake.machines.plans.novelty import LOOK, Novelty, features
 from graphquake.machines.plans.subplan import embeds

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from graphquake.harness.spec.plan import Plan
-from graphquake.harness.spec.steps.kind import Knob
+from graphquake.harness.spec.steps.knob import Knob
 
 # Bisection ends when the gap between the rejected and the accepted value is at most this share of the accepted value.
 # A tenth would cost one more run for each number.

@@ -46,6 +46,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, Self, TypeAlias, Typ
 
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import Landed, Scene, landed_now
+from graphquake.harness.spec.steps.knob import Knob
 from graphquake.harness.spec.steps.model import Graph, GraphModel, Ongoing
 
 T = TypeVar("T")
@@ -161,30 +162,6 @@ class Rule:
     at: Callable[[Replica], Step] | None = None
     ahead: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     picks: bool = False
-
-
-# ---------------------------------------------------------------------------------------------------------- shrinking
-
-
-@dataclass(frozen=True, slots=True)
-class Knob:
-    """A number of a step that the shrinker may lower.
-
-    Attributes:
-        name: the field of the step that holds the number.
-        unit: the least difference between two values that the shrinker tries.
-        least: the lowest value that the shrinker tries.
-        seldom: true if the number matters in few failures. The shrinker first lowers all such numbers together, in one run.
-        matters: true if the failure is known not to occur at `least`. The shrinker then does not try that value.
-        is_time: true if a larger number makes the run longer.
-    """
-
-    name: str
-    unit: float
-    least: float
-    seldom: bool = False
-    matters: bool = False
-    is_time: bool = False
 
 
 # ------------------------------------------------------------------------------------------------------------- a kind

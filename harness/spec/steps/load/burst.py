@@ -8,16 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from graphquake.harness.spec.steps.actions import Landed, Scene, landed_now
-from graphquake.harness.spec.steps.kind import (
-    SECONDS,
-    WAIT_MAX_S,
-    Draft,
-    Knob,
-    Pick,
-    Rule,
-    Step,
-    number,
-)
+from graphquake.harness.spec.steps.kind import SECONDS, WAIT_MAX_S, Draft, Pick, Rule, Step, number
+from graphquake.harness.spec.steps.knob import Knob
 from graphquake.harness.spec.steps.model import Graph
 
 REQUESTS_MAX: Final = 100_000

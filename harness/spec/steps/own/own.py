@@ -21,12 +21,12 @@ from graphquake.harness.spec.steps.kind import (
     SECONDS,
     WAIT_MAX_S,
     Draft,
-    Knob,
     Pick,
     Rule,
     Step,
     number,
 )
+from graphquake.harness.spec.steps.knob import Knob
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.harness.spec.steps.own.own_table import OwnStep
 from graphquake.harness.spec.table import did_you_mean, shown

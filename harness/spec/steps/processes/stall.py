@@ -20,12 +20,12 @@ from graphquake.harness.spec.steps.kind import (
     Aimed,
     Draft,
     Effect,
-    Knob,
     Pick,
     Rule,
     Step,
     number,
 )
+from graphquake.harness.spec.steps.knob import Knob
 from graphquake.harness.spec.steps.model import Graph
 
 # The short lengths that a draw chooses among, in seconds.
