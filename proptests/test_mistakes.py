@@ -178,7 +178,7 @@ def test_a_mistake_on_the_command_line(
         (["--chaos-shrink-budget=few"], '--chaos-shrink-budget: found "few", expected a duration such as 90s'),
         (["--chaos-replay-budget=x"], '--chaos-replay-budget: found "x", expected a duration such as 90s'),
         (["--chaos-max-findings=0"], "--chaos-max-findings: found 0, expected at least 1"),
-        (["--chaos-slots=0"], "--chaos-slots: found 0, expected 1 to 64"),
+        (["--chaos-slots=0"], '--chaos-slots: found "0", expected auto or 1 to 64'),
         (["--hypothesis-seed=x"], '--hypothesis-seed: found "x", expected a whole number'),
         (["mine.py"], "--chaos-graph: found together with mine.py, expected no test files"),
     ],

@@ -6,7 +6,6 @@ the first run of a shrink is not explained in the last run either. `rounds` choo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,8 @@ from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead
 from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
 
-# Full runs of the minimal plan, for the evidence. Other runs end as soon as they have shown the violation.
+# The most full runs of the minimal plan, for the evidence. One that breaks is enough. Other runs end as soon as they have shown the
+# violation.
 EVIDENCE_RUNS: Final = 2
 # After its last step, a full run goes on for at least this many seconds, and for at least one lease. The reach of the case follows from the
 # violations that are seen in that time.
@@ -227,23 +227,16 @@ class FindingPipeline:
         return Trial("broken", last_step(result.history, shown.at_s), blamed, result.used)
 
     def _evidence(self, minimal_plan: Plan, sightings: Sightings) -> list[RunResult]:
-        """Make full runs of the minimal plan for the report, and return the broken ones."""
-        shown = []
+        """Make a full run of the minimal plan for the report, and return it if it broke. If it did not, make another one."""
         stay_s = max(minimal_plan.stay_s, self.spec.lease_s, EVIDENCE_STAY_S)
         watched = replace(minimal_plan, stay_s=stay_s)
-        begun = deque[PendingRun]()
-        for number in range(EVIDENCE_RUNS):
-            with suppress(BudgetSpent):
-                while len(begun) < min(self.runner.slots, EVIDENCE_RUNS - number):
-                    begun.append(self.runner.start(watched, "evidence"))
-            if not begun:
-                break
-            result = self.take(begun.popleft(), "evidence")
-            if self._trial(result, sightings).kind == "broken":
-                shown.append(result)
-            else:
+        with suppress(BudgetSpent):
+            for _ in range(EVIDENCE_RUNS):
+                result = self.take(self.runner.start(watched, "evidence"), "evidence")
+                if self._trial(result, sightings).kind == "broken":
+                    return [result]
                 self.runner.discard(result)
-        return shown
+        return []
 
     def _save(
         self,

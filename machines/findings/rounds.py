@@ -132,7 +132,7 @@ class Rounds:
             self.log.draw(plan, reason)
             return
         try:
-            self._begun.append(self.runner.start(plan, "search"))
+            self._begun.append(self.runner.start(plan, "search", may_reuse=True))
         except BudgetSpent:
             self.log.draw(plan, "after the budget")
             self.finish_runs()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BUDGET: Final = "10m"
 # The highest allowed number of graphs side by side. No machine can run more, so a larger number must be a mistake.
 SLOTS_MAX: Final = 64
+# The value of --chaos-slots for as many as this machine carries.
+AUTO: Final = "auto"
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -49,10 +51,10 @@ def add_options(group: pytest.OptionGroup) -> None:
     _add_limits(add)
     add(
         "--chaos-slots",
-        type=int,
-        default=1,
+        default=AUTO,
         metavar="K",
-        help="graphs that run side by side, in the search and in shrinking; with GPUs, each needs its own (1)",
+        help="graphs that run side by side, in the search and in shrinking; with GPUs, each needs its own "
+        "(auto: as many as this machine carries)",
     )
     add("--chaos-corpus", metavar="DIR", help="folder of the cases (regressions, beside the graph file)")  # fmt: skip
     add(
@@ -99,9 +101,9 @@ def _add_limits(add: Callable[..., None]) -> None:
     add(
         "--chaos-max-findings",
         type=int,
-        default=3,
+        default=10,
         metavar="N",
-        help="stop the search of a graph after N new findings (3)",
+        help="stop the search of a graph after N new findings (10)",
     )
 
 
@@ -140,6 +142,28 @@ def seed_of(config: pytest.Config) -> int | None:
         raise InputError(f'--hypothesis-seed: found "{seed}", expected a whole number') from None
 
 
+def slots_of(config: pytest.Config) -> int | None:
+    """The number of slots that the user asked for, or None if the first run is to show it.
+
+    Raises:
+        InputError: if the value is neither a number in range nor `auto`.
+    """
+    from graphquake.harness.errors import InputError  # noqa: PLC0415
+
+    found = str(config.getoption("--chaos-slots"))
+    if found == AUTO:
+        # Processes that divide a search share the machine, and each of them would measure only its own graphs.
+        return None if shards_of(config) == 1 else 1
+    if not found.isdecimal() or not 1 <= int(found) <= SLOTS_MAX:
+        raise InputError(f'--chaos-slots: found "{found}", expected {AUTO} or 1 to {SLOTS_MAX}')
+    return int(found)
+
+
+def shards_of(config: pytest.Config) -> int:
+    """The number of pytest-xdist workers that divide the search, as a worker knows it. 1 in any other process."""
+    return int(getattr(config, "workerinput", {}).get("workercount", 1))
+
+
 def _random_seed(config: pytest.Config) -> int:
     """A random seed for a session without `--hypothesis-seed`. All processes of one pytest-xdist run get the same seed."""
     run = getattr(config, "workerinput", {}).get("testrunuid")
@@ -162,9 +186,6 @@ def options(config: pytest.Config, shard: int = 0) -> Options:
     findings_max = config.getoption("--chaos-max-findings")
     if findings_max < 1:
         raise InputError(f"--chaos-max-findings: found {findings_max}, expected at least 1")
-    slots = config.getoption("--chaos-slots")
-    if not 1 <= slots <= SLOTS_MAX:
-        raise InputError(f"--chaos-slots: found {slots}, expected 1 to {SLOTS_MAX}")
     seed = seed_of(config)
     corpus = config.getoption("--chaos-corpus")
     return Options(
@@ -178,7 +199,7 @@ def options(config: pytest.Config, shard: int = 0) -> Options:
         keep_failed=config.getoption("--chaos-keep-failed"),
         strict=config.getoption("--chaos-strict"),
         strict_known=config.getoption("--chaos-strict-known"),
-        slots=slots,
+        slots=slots_of(config),
         shrink_any=config.getoption("--chaos-shrink-any"),
         shard=shard,
     )

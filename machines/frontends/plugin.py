@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
-from graphquake.machines.frontends.options import add_options, asks_for_chaos, limit_of, options
+from graphquake.machines.frontends.options import (
+    add_options,
+    asks_for_chaos,
+    limit_of,
+    options,
+    shards_of,
+)
 from graphquake.machines.frontends.outcomes import (
     Findings,
     FindingsText,
@@ -92,7 +98,7 @@ def pytest_collection(session: pytest.Session) -> None:
             )
         return
     # The input is checked here, and not while pytest collects. So an error is one line, also from the controller of pytest-xdist.
-    searches = _Searches(_specs(config), _shards(config))
+    searches = _Searches(_specs(config), shards_of(config))
     config.pluginmanager.register(searches, "graphquake-searches")
     config.args = []
 
@@ -119,25 +125,20 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
             check_writable(Path(config.getoption("--chaos-report-dir")), "--chaos-report-dir")
         if not config.getoption("--chaos-dry-run"):
             for spec in specs:
-                check_machine(spec, graphs=asked.slots * _processes(config))
+                check_machine(spec, graphs=(asked.slots or 1) * _processes(config))
     except InputError as error:
         end_session(error)
-    shards = _shards(config)
+    shards = shards_of(config)
     # All processes search at the same time. So each may use the whole limit in seconds, but only its part of the limit in runs.
     limit = Limit(limit.seconds, limit.runs if math.isinf(limit.runs) else limit.runs // shards)
     config.stash[BUDGETS] = Budgets(limit, len(specs))
     return specs
 
 
-def _shards(config: pytest.Config) -> int:
-    """The number of pytest-xdist workers that divide the search, as a worker knows it. 1 in any other process."""
-    return int(getattr(config, "workerinput", {}).get("workercount", 1))
-
-
 def _processes(config: pytest.Config) -> int:
-    """The number of processes that will search. The controller of pytest-xdist knows this number too, unlike `_shards`."""
+    """The number of processes that will search. The controller of pytest-xdist knows this number too, unlike `shards_of`."""
     return (
-        _shards(config)
+        shards_of(config)
         if hasattr(config, "workerinput")
         else len(getattr(config.option, "tx", None) or [0])
     )

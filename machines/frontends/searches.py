@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from graphquake.machines.frontends.options import asks_for_chaos, limit_of, options
+from graphquake.machines.frontends.options import asks_for_chaos, limit_of, options, slots_of
 from graphquake.machines.frontends.outcomes import Findings, ProvedNothing, end_session
 from graphquake.machines.runners.budget import Budgets
 
@@ -177,7 +177,7 @@ def _spec_of_class(request: pytest.FixtureRequest, graph: str) -> GraphSpec:
     try:
         spec = load_graph(graph, share_gpus=config.getoption("--chaos-share-gpus"))
         if not config.getoption("--chaos-dry-run"):
-            check_machine(spec, graphs=config.getoption("--chaos-slots"))
+            check_machine(spec, graphs=slots_of(config) or 1)
         if BUDGETS not in config.stash:
             searches = sum(map(is_search, request.session.items))
             config.stash[BUDGETS] = Budgets(limit_of(config, "--chaos-budget"), searches)

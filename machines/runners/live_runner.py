@@ -11,7 +11,7 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.runners.budget import Budget, BudgetSpent
 from graphquake.machines.runners.runner import PendingRun, RunResult
+from graphquake.machines.runners.slots import Machine, Usage, cpu_spent_s, slots_for
 
 _T = TypeVar("_T")
 
@@ -58,7 +59,8 @@ class LiveRunner:
         budget: the budget of all runs together.
         watch: called several times a second, in the thread of the runs, with the plan, the purpose and the status of the oldest run.
         put_away: called with every run that is discarded. If None, the folder of such a run is removed.
-        slots: the number of graphs that may run side by side.
+        slots: the number of graphs that may run side by side. None means as many as this machine carries, which the first run shows.
+        say: receives a line of text about the number of slots, if that was measured.
 
     Attributes:
         spec, host, slots, gpus: as in `Runner`.
@@ -74,16 +76,22 @@ class LiveRunner:
         *,
         watch: Callable[[Plan, str, RunStatus], None] | None = None,
         put_away: Callable[[RunResult], None] | None = None,
-        slots: int = 1,
+        slots: int | None = 1,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.spec = spec
         self.budget = budget
-        self.slots = slots
+        self.slots = slots or 1
         self.gpus = min(spec.gpus, len(visible_gpus()))
         self.host = Host()
         self.starts_s: list[float] = []
         self._folder = folder
         self._watch = watch
+        self._say = say
+        # True until the first run has shown how many slots there are.
+        self._measures = slots is None
+        self._gives_up = slots is None
+        self._given_up: list[asyncio.Future[bool]] = []
         self._put_away = put_away or _remove
         self._took_s: list[float] = []
         # Runs of an earlier command in the same folder keep their numbers, and stay.
@@ -156,31 +164,25 @@ class LiveRunner:
             if self._watch is not None and number == min(self._running):
                 self._watch(plan, why, status)
 
+        async def once() -> LiveRun:
+            graph, self._reusable = self._reusable, None
+            keep = may_reuse and self.reuses and (graph is None or graph.uses + 1 < USES_MAX)
+            run = await run_live(
+                self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep
+            )  # fmt: skip
+            self._reusable = run.reusable
+            if why == "search" and run.verdict.kind == "broken":
+                # What broke the promise may be left in the graph. The shrink begins on a fresh one.
+                await self._end_reusable()
+            return run
+
         loop = self._opened.result()
         async with loop.free:
             self._running.append(number)
             if not may_reuse:
                 await self._end_reusable()
-            disturbed: list[tuple[Verdict, float]] = []
-
-            async def once() -> LiveRun:
-                graph, self._reusable = self._reusable, None
-                keep = may_reuse and self.reuses and (graph is None or graph.uses + 1 < USES_MAX)
-                run = await run_live(
-                    self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep
-                )  # fmt: skip
-                self._reusable = run.reusable
-                return run
-
-            def may_repeat(run: LiveRun) -> bool:
-                if loop.closing.is_set() or not self.budget.has_room(run.live_s):
-                    return False
-                disturbed.append((run.verdict, run.live_s))
-                self.budget.begin_run()
-                return True
-
             try:
-                run = await undisturbed(once, may_repeat)
+                result = await self._repeated(plan, once, loop)
             except asyncio.CancelledError:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -188,10 +190,49 @@ class LiveRunner:
                 self._running.remove(number)
             if loop.closing.is_set():
                 await self._end_reusable()
-            return RunResult(
-                plan, run.verdict, run.history, run.live_s, folder, run.used, run.start_s,
-                disturbed=tuple(disturbed),
-            )  # fmt: skip
+            return result
+
+    async def _repeated(
+        self, plan: Plan, once: Callable[[], Awaitable[LiveRun]], loop: _Loop
+    ) -> RunResult:
+        """Make a run, and repeat it while other work disturbs it. Learn the number of slots from the first run."""
+        disturbed: list[tuple[Verdict, float]] = []
+
+        def may_repeat(run: LiveRun) -> bool:
+            if loop.closing.is_set() or not self.budget.has_room(run.live_s):
+                return False
+            disturbed.append((run.verdict, run.live_s))
+            self.budget.begin_run()
+            self._give_up_slot(loop)
+            return True
+
+        cpu_s = cpu_spent_s()
+        run = await undisturbed(once, may_repeat)
+        if self._measures and not disturbed:
+            self._choose_slots(loop, run, cpu_spent_s() - cpu_s)
+        return RunResult(
+            plan, run.verdict, run.history, run.live_s, run.folder, run.used, run.start_s,
+            disturbed=tuple(disturbed),
+        )  # fmt: skip
+
+    # ---- slots
+
+    def _choose_slots(self, loop: _Loop, run: LiveRun, cpu_s: float) -> None:
+        """Open as many slots as the first run leaves room for."""
+        self._measures = False
+        share = self.gpus if not self.spec.share_gpus else 0
+        usage = Usage.of(run.history, cpu_s, run.live_s, share)
+        self.slots, why = slots_for(usage, Machine.here(len(visible_gpus())))
+        for _ in range(self.slots - 1):
+            loop.free.release()
+        self._say(f"slots: {self.slots} ({why})")
+
+    def _give_up_slot(self, loop: _Loop) -> None:
+        """Use one slot less, if runs of our own may have disturbed each other and nobody asked for this number of slots."""
+        if self._gives_up and self.slots > 1 and len(self._running) > 1:
+            self.slots -= 1
+            self._given_up.append(asyncio.ensure_future(loop.free.acquire()))
+            self._say(f"slots: {self.slots} (runs disturbed each other)")
 
     # ---- the runner
 

@@ -47,6 +47,8 @@ from graphquake.machines.sessions.folders import (
 from graphquake.machines.sessions.search import draw_plans, search
 
 DRY_RUN_PLANS: Final = 10
+# The number of findings after which a search ends, unless the user says otherwise.
+FINDINGS_MAX: Final = 10
 # The folder of the runs of replayed cases.
 REPLAYS: Final = "replays"
 # The share of the remaining budget that the replay of one case may take.
@@ -67,7 +69,7 @@ class Options:
         keep_failed: if true, the folder of a broken or invalid run is never removed.
         strict: if true, an unconfirmed finding fails the session.
         strict_known: if true, a known case that does not break its promise any more fails the session.
-        slots: the number of graphs that run side by side.
+        slots: the number of graphs that run side by side. None means as many as this machine carries.
         shrink_any: if true, a shrink may end at a plan that breaks another promise (see `FindingPipeline`).
         shard: the part of the search that this process does, from 0 (see `shards`).
         folder: the name of the session's folder in the results folder. If it is empty, it is the graph's name.
@@ -77,12 +79,12 @@ class Options:
     results_dir: Path
     shrink_limit: Limit = UNLIMITED
     replay_limit: Limit = UNLIMITED
-    findings_max: int = 3
+    findings_max: int = FINDINGS_MAX
     corpus: Path | None = None
     keep_failed: bool = False
     strict: bool = False
     strict_known: bool = False
-    slots: int = 1
+    slots: int | None = None
     shrink_any: bool = False
     shard: int = 0
     folder: str = ""
@@ -201,7 +203,7 @@ class Session:
             gpus = 0
             try:
                 runner = stack.enter_context(
-                    self._runner(self.spec, self.budget, RUNS, archive.add)
+                    self._runner(self.spec, self.budget, RUNS, archive.add, self.options.slots)
                 )
                 gpus = runner.gpus
                 self.reporter.begin(self.spec.name, log, self.budget, gpus)
@@ -251,6 +253,7 @@ class Session:
         budget: Budget,
         folder: str,
         put_away: Callable[[RunResult], None] | None = None,
+        slots: int | None = 1,
     ) -> LiveRunner:
         return LiveRunner(
             spec,
@@ -258,7 +261,8 @@ class Session:
             budget,
             watch=self.reporter,
             put_away=put_away,
-            slots=self.options.slots,
+            slots=slots,
+            say=self.reporter.line,
         )
 
     def _replay(self, case: Case, log: RunLog) -> Replay:

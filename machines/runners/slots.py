@@ -1,0 +1,95 @@
+"""The number of graphs that this machine carries side by side, measured from the first run of a search.
+
+The first run shows the cores and the memory that a run uses, with its clients. The slots together leave a part of both free, for the moments
+in which a run uses more than its mean. If runs still disturb each other, the runner gives up a slot (see `harness.run.contention`).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final, Self
+
+import psutil
+
+from graphquake.harness.history.events import Measured
+from graphquake.harness.history.history import History
+
+# The shares of the cores and of the free memory that all runs together may use on average.
+CORES_SHARE: Final = 0.6
+MEMORY_SHARE: Final = 0.7
+# The most slots that are chosen without being asked for.
+AUTO_MAX: Final = 8
+_GIB: Final = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The resources that one run uses.
+
+    Attributes:
+        cores: the mean number of cores that the graph and its clients used.
+        memory_bytes: the most resident memory of all replicas together.
+        gpus: the number of GPUs of the graph.
+    """
+
+    cores: float
+    memory_bytes: int
+    gpus: int = 0
+
+    @classmethod
+    def of(cls, history: History, cpu_s: float, live_s: float, gpus: int) -> Self:
+        """The usage of a run.
+
+        Args:
+            history: the run.
+            cpu_s: the seconds of CPU time that the run took in all processes (see `cpu_spent_s`).
+            live_s: the seconds that the run took.
+            gpus: the number of GPUs of the graph.
+        """
+        memory: defaultdict[float, int] = defaultdict(int)
+        for one in history.of(Measured):
+            memory[one.at_s] += one.rss_bytes
+        return cls(cpu_s / live_s, max(memory.values(), default=0), gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The resources of this machine.
+
+    Attributes:
+        cores: the number of cores.
+        memory_bytes: the memory that is free while no graph runs.
+        gpus: the number of GPUs that may be used.
+    """
+
+    cores: int
+    memory_bytes: int
+    gpus: int = 0
+
+    @classmethod
+    def here(cls, gpus: int) -> Self:
+        """This machine, with so many GPUs."""
+        return cls(len(os.sched_getaffinity(0)), psutil.virtual_memory().available, gpus)
+
+
+def cpu_spent_s() -> float:
+    """The seconds of CPU time that this process and its ended descendants have used."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def slots_for(run: Usage, machine: Machine) -> tuple[int, str]:
+    """Return the number of runs that the machine carries, at least 1, and the reason in words."""
+    fits = [
+        CORES_SHARE * machine.cores / max(run.cores, 0.01),
+        MEMORY_SHARE * machine.memory_bytes / max(run.memory_bytes, 1),
+        *([machine.gpus / run.gpus] if run.gpus else []),
+        AUTO_MAX,
+    ]
+    slots = max(1, int(min(fits)))
+    uses = f"a run uses {run.cores:.1f} of {machine.cores} cores and {run.memory_bytes / _GIB:.1f} of {machine.memory_bytes / _GIB:.0f} GiB"
+    gpus = f", and {run.gpus} of {machine.gpus} GPUs" if run.gpus else ""
+    return slots, uses + gpus

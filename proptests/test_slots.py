@@ -1,0 +1,49 @@
+"""The number of graphs that run side by side, if nobody asked for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphquake.harness.history.events import Measured
+from graphquake.harness.spec.replica import Replica
+from graphquake.machines.runners.slots import AUTO_MAX, Machine, Usage, slots_for
+
+from support.made import Made
+
+pytestmark = pytest.mark.simulated
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("run", "machine", "slots"),
+    [
+        (Usage(0.5, GIB), Machine(2, 20 * GIB), 2),
+        (Usage(0.3, GIB), Machine(2, 20 * GIB), 4),
+        (Usage(1.9, GIB), Machine(2, 20 * GIB), 1),
+        (Usage(0.1, GIB), Machine(2, 3 * GIB), 2),
+        (Usage(0.1, 8 * GIB), Machine(2, 3 * GIB), 1),
+        (Usage(0.0, 0), Machine(64, 200 * GIB), AUTO_MAX),
+        (Usage(0.5, GIB, gpus=2), Machine(64, 200 * GIB, gpus=8), 4),
+        (Usage(0.5, GIB, gpus=2), Machine(64, 200 * GIB, gpus=1), 1),
+    ],
+)
+def test_as_many_runs_as_fit(run: Usage, machine: Machine, slots: int) -> None:
+    """Cores, memory and GPUs each limit the number of runs, and there is always one."""
+    assert slots_for(run, machine)[0] == slots
+
+
+def test_the_reason_names_what_a_run_uses() -> None:
+    """A reader sees which resource is the narrow one."""
+    _, why = slots_for(Usage(0.52, GIB, gpus=1), Machine(2, 20 * GIB, gpus=4))
+    assert why == "a run uses 0.5 of 2 cores and 1.0 of 20 GiB, and 1 of 4 GPUs"
+
+
+def test_the_usage_of_a_run_is_read_from_its_history() -> None:
+    """Memory is the largest sum over the replicas, cores the mean over the run."""
+    made = Made()
+    for at_s, each in ((1.0, (2, 3)), (2.0, (4, 5)), (3.0, (1, 7))):
+        made.events += [
+            Measured(at_s, Replica("decode", index), 0.1, size) for index, size in enumerate(each)
+        ]
+    assert Usage.of(made.history(), cpu_s=3.0, live_s=6.0, gpus=2) == Usage(0.5, 9, 2)
