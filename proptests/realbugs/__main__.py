@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -60,6 +61,9 @@ def look(key: Key, entry: Entry, options: argparse.Namespace) -> Row:
     row = Row(*key[:3], entry.releases()[key.release].name, key.seed)
     try:
         python = python_of(entry.releases()[key.release], options.environments)
+        if python is not None:
+            # Commands of the graph file, such as `etcd`, may be programs of the release.
+            os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
         limit = parse_limit(options.budget)
         job = Job(entry, entry.spec(python), key.release, key.seed, limit, folder, options.slots)
         return WAYS[key.way](job)
