@@ -17,6 +17,8 @@ from graphquake.harness.spec.plan import (
     Respawn,
     Step,
     Terminate,
+    UntilFirstToken,
+    UntilInFlight,
     Wait,
     WaitReady,
 )
@@ -39,6 +41,9 @@ acts = st.sampled_from(
         Terminate("a", 0),
         Respawn("a", 0),
         WaitReady(),
+        UntilInFlight(4),
+        UntilInFlight(8),
+        UntilFirstToken(),
     ]
 )
 steps = st.one_of(acts, waits, waits, bursts)
@@ -57,12 +62,17 @@ def covers(step: Step, wanted: Step) -> bool:
         return all(
             getattr(step, name) >= getattr(wanted, name) for name in ("requests", "over_s", "leave")
         )
+    if isinstance(step, UntilInFlight) and isinstance(wanted, UntilInFlight):
+        return step.requests >= wanted.requests
     return step == wanted
 
 
 def hundredths(steps_between: tuple[Step, ...]) -> int:
-    """Return the sum of the waits in some steps, in hundredths of a second."""
-    return sum(round(step.for_s * 100) for step in steps_between if isinstance(step, Wait))
+    """Return the sum of the waits in some steps, in hundredths of a second. A wait for an event counts as its plain wait."""
+    return sum(
+        round((step.for_s if isinstance(step, Wait) else step.plain_s) * 100)
+        for step in steps_between
+    )
 
 
 def by_brute_force(small: Plan, large: Plan) -> bool:

@@ -23,7 +23,6 @@ from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.idle import idle_faults, is_idle, share_text, unserved
 from graphquake.harness.reports.story import story
 from graphquake.harness.run.traffic import BASELINE_MAX_S, TrafficWatch
-from graphquake.harness.spec.plan import parse_step
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Work
 from graphquake.machines.findings.fault_coverage import FaultCoverage
@@ -158,10 +157,22 @@ async def test_the_means_by_which_a_share_is_known(
     samples = dict(zip(names, first, strict=True)), dict(zip(names, second, strict=True))
     _, watch = sampled(tmp_path, *samples)
     await watch.sample()
-    [found] = await watch.before(0, parse_step("kill worker 0"))
+    [found] = await watch.before(0, plan_of("kill worker 0"))
     assert found.means == means
     if share is not None:
         assert found.amount / found.of_role == pytest.approx(share)
+
+
+@pytest.mark.simulated
+@in_loop
+async def test_a_fault_that_an_event_times_does_not_wait_for_a_sample(tmp_path: Path) -> None:
+    """The work of its victim is that of the last sample. A fault without an event takes a new sample, if the last one is old."""
+    work = ({"worker 0": Work(amount, 0.0), "worker 1": Work(amount, 0.0)} for amount in range(3))
+    _, watch = sampled(tmp_path, *work)
+    await watch.sample()
+    plan = plan_of("wait until 2 in flight", "kill worker 0", "kill worker 0")
+    found = [await watch.before(number, plan) for number in range(3)]
+    assert [[one.at_s for one in each] for each in found] == [[], [0.0], [0.5]]
 
 
 @pytest.mark.simulated
@@ -178,7 +189,7 @@ async def test_a_replica_that_came_back_is_measured_since_then(tmp_path: Path) -
     await watch.sample()
     await watch.sample()
     target.log.append(BecameReady(0.3, Replica("worker", 0), 1))
-    [found] = await watch.before(0, parse_step("kill worker 0"))
+    [found] = await watch.before(0, plan_of("kill worker 0"))
     assert (found.since_s, found.amount, found.of_role) == (0.25, 0.0, 4000.0)
     assert is_idle(found)
 

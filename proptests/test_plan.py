@@ -21,6 +21,11 @@ from graphquake.harness.spec.plan import (
     Stall,
     Step,
     Terminate,
+    Until,
+    UntilFirstToken,
+    UntilInFlight,
+    UntilLogs,
+    UntilStarts,
     Wait,
     WaitReady,
     parse_plan,
@@ -49,6 +54,10 @@ steps: st.SearchStrategy[Step] = st.one_of(
     ),
     st.builds(Wait, hundredths),
     st.just(WaitReady()),
+    st.builds(UntilInFlight, st.integers(1, 100_000)),
+    st.just(UntilFirstToken()),
+    st.builds(UntilStarts, roles, indices),
+    st.builds(UntilLogs, roles, indices, st.from_regex(r"[\w.:/-]+( [^\s\";]+)?", fullmatch=True)),
 )
 plans = st.builds(
     Plan,
@@ -83,10 +92,14 @@ def test_heal_none_of_an_old_file_is_heal_release() -> None:
 
 @given(plans)
 def test_the_control_plan_has_no_fault_and_the_same_load(plan: Plan) -> None:
-    """The control plan has no faults and no respawns, and all bursts and waits of the plan."""
+    """The control plan has no faults and no respawns, and all bursts and waits of the plan. It waits for no event."""
     control = plan.without_faults()
     assert not control.faults
-    kept = [step for step in plan.steps if isinstance(step, Burst | Wait | WaitReady)]
+    kept = [
+        Wait(step.plain_s) if isinstance(step, Until) else step
+        for step in plan.steps
+        if isinstance(step, Burst | Wait | WaitReady | Until)
+    ]
     assert list(control.steps) == kept
 
 

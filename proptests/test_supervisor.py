@@ -221,12 +221,32 @@ async def test_two_concurrent_restarts_start_one_process(tmp_path: Path) -> None
 
 @in_loop
 async def test_restart_always(tmp_path: Path) -> None:
-    """With `restart = "always"`, a dead replica is restarted without a respawn step."""
-    async with Supervisor.launch(toy_spec(tmp_path, restart="always"), tmp_path / "run") as target:
+    """With `restart = "always"`, a dead replica is restarted without a respawn step. Steps that wait for its start or its log wake."""
+    who, lives_on = Replica("worker", 0), Replica("worker", 1)
+    spec = toy_spec(tmp_path, restart="always", worker="--children 1")
+    async with Supervisor.launch(spec, tmp_path / "run") as target:
         before = pids_of(target)
-        assert (await target.kill(Replica("worker", 0), TREE)).ok
+        waits = [
+            asyncio.create_task(one)
+            for one in (
+                target.moments.started(who, 5.0),
+                target.moments.logged(who, "is up", 5.0),
+                target.moments.started(lives_on, 0.01),
+                target.moments.logged(lives_on, "is up", 0.01),
+            )
+        ]
+        await asyncio.sleep(0)
+        assert (await target.kill(who, TREE)).ok
         assert await target.wait_ready(5)
-        assert pids_of(target)[Replica("worker", 0)] != before[Replica("worker", 0)]
+        now = pids_of(target)[who]
+        assert now != before[who]
+        start, line, *others = await asyncio.gather(*waits)
+        spawned = [e.at_s for e in target.log if isinstance(e, Spawned) and e.pid == now]
+        assert start.proof.startswith(f"pid {now}, ")
+        assert [start.at_s] == spawned
+        assert line.proof.startswith('"toy-engine is up", ')
+        assert line.at_s > start.at_s
+        assert not any(one.ok for one in others)
 
 
 @in_loop

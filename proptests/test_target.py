@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,29 @@ async def test_a_plan_runs_against_a_target_in_memory(tmp_path: Path) -> None:
     assert [event.replica for event in run.history.of(Died)] == [Replica("worker", 0)]
     assert (tmp_path / "run" / "logs" / "fake.log").read_text() == "opened\n"
     assert targets.open_now == 0
+
+
+@in_loop
+async def test_faults_are_timed_by_events(tmp_path: Path) -> None:
+    """The clients wake the steps that wait for requests in flight and for first tokens. An event that does not come makes the run weak."""
+    plan = plan_of(
+        "burst 30 over 0 s, 100% leave",
+        "wait until 10 in flight",
+        "wait until a first token",
+        "kill worker 0",
+        "respawn worker 0",
+        "wait until worker 0 starts",
+        'wait until worker 0 logs "nothing"',
+    )
+    run = await run_live(fake_spec(tmp_path), plan, tmp_path / "run", opener=FakeTargets())
+    done = list(run.history.of(StepDone))
+    assert [one.step for one in done] == list(plan.steps)
+    assert [one.missed for one in done] == [False] * 6 + [True]
+    assert done[1].at_s - done[1].begun_s < 1.0
+    assert re.match(r"\d\d in flight, \d+ ms after the wait began$", done[1].proof)
+    assert re.match(r"first token of request \d+, \d+ ms after it was sent, ", done[2].proof)
+    (weak,) = run.verdict.weak_because
+    assert weak.startswith('"wait until worker 0 logs "nothing"" waited in vain: ')
 
 
 @in_loop

@@ -26,6 +26,7 @@ from typing import Final, Self
 import aiohttp
 
 from graphquake.harness.clients.answers import MESSAGE_MAX, Checker, body_of
+from graphquake.harness.clients.milestones import Milestones
 from graphquake.harness.history.request import (
     PROBE,
     STEADY,
@@ -36,7 +37,7 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import RETRY_AFTER_S
-from graphquake.harness.spec.steps.actions import BurstLike
+from graphquake.harness.spec.steps.actions import BurstLike, Landed
 
 # The time within which an answer "too busy" must come to count as shed. After a longer time, the request counts as failed.
 SHED_WITHIN_S: Final = 1.0
@@ -86,7 +87,7 @@ class Load:
         self._running: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession
         self._open = 0
-        self.in_flight = 0
+        self._milestones = Milestones()
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -113,6 +114,19 @@ class Load:
     def now_s(self) -> float:
         """Return the time on the run's clock, in seconds."""
         return time.monotonic() - self._zero_s
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that were sent and have not ended."""
+        return self._milestones.in_flight
+
+    async def until_in_flight(self, requests: int, within_s: float) -> Landed:
+        """Wait until at least so many requests are in flight. See `Clients`."""
+        return await self._milestones.until_in_flight(requests, within_s)
+
+    async def until_first_token(self, within_s: float) -> Landed:
+        """Wait until a client gets the first token of a streamed answer. See `Clients`."""
+        return await self._milestones.until_first_token(within_s)
 
     def start(self) -> None:
         """Start the steady load: the clients of the closed loop, or the schedule of the open loop."""
@@ -232,7 +246,7 @@ class Load:
         Returns:
             True if the answer is complete and must be checked. Otherwise the outcome of the request is set.
         """
-        self.in_flight += 1
+        self._milestones.sent()
         try:
             async with asyncio.timeout(self._load.deadline_s):
                 return await self._ask(request, exchange, leaves=leaves)
@@ -247,7 +261,7 @@ class Load:
             )
             self._end(request, outcome, detail, f"{type(error).__name__}: {error}")
         finally:
-            self.in_flight -= 1
+            self._milestones.ended()
         return False
 
     async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
@@ -310,6 +324,7 @@ class Load:
                 request.tokens += 1
                 if request.first_s != request.first_s:  # still NaN: this is the first token
                     request.first_s = now_s
+                    self._milestones.first_token(request)
                 if leaves:
                     return True
         return False

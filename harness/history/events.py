@@ -87,6 +87,7 @@ class StepDone:
         step: the step.
         landed: true if the step took effect. A step that did not land makes the run invalid.
         proof: the observation that shows whether the step took effect, in words.
+        missed: true if the step waited for an event that did not come in its time.
     """
 
     at_s: float
@@ -95,6 +96,7 @@ class StepDone:
     step: Step
     landed: bool
     proof: str
+    missed: bool = False
 
     @property
     def fault(self) -> bool:

@@ -23,6 +23,7 @@ from graphquake.harness.history.events import (
     Measured,
     PhaseBegan,
     Spawned,
+    StepDone,
 )
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import (
@@ -34,6 +35,7 @@ from graphquake.harness.promises.builtin import judge, not_judged
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.impact import account
 from graphquake.harness.reports.story import story
+from graphquake.harness.spec.plan import Until
 from graphquake.harness.spec.replica import Replica
 
 MIB: Final = 1 << 20
@@ -203,6 +205,11 @@ def content(history: History, verdict: Verdict) -> dict[str, Any]:
                 "proof": f.proof,
             }
             for f in history.faults()
+        ],
+        "events": [
+            {"at_s": _round(e.at_s), "step": str(e.step), "proof": e.proof}
+            for e in history.of(StepDone)
+            if isinstance(e.step, Until)
         ],
         "heal_s": history.phase_began_s("heal") if history.plan.heal == "all" else None,
         "violations": [

@@ -51,6 +51,7 @@ const yAxis = panels.map(({ title, axis }, i) => ({
 // ---------------------------------------------------------------- marks in all panels: faults, heal, phases
 const marks = [
   ...(data.heal_s === null ? [] : [{ at: data.heal_s, color: HEAL, type: "dashed", name: "healed", more: "dead replicas have been started again" }]),
+  ...data.events.map((e) => ({ at: e.at_s, color: QUIET, type: "dotted", name: e.step, more: e.proof })),
   ...data.faults.map((f) => ({ at: f.at_s, color: FAULT, type: "solid", name: f.step, label: String(f.number), more: f.proof })),
 ];
 const markLine = (labels) => ({

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from graphquake.harness.errors import GraphError, single_error
-from graphquake.harness.observation.http_probe import Answer
+from graphquake.harness.observation.http_probe import POLL_S, Answer
 from graphquake.harness.observation.introspection import SAID_MAX
 from graphquake.harness.spec.graph import RoleSpec
 
@@ -52,6 +53,16 @@ async def start_in_order(
         async with asyncio.TaskGroup() as tasks:
             for role in roles:
                 tasks.create_task(start_one(role))
+
+
+async def until(holds: Callable[[], bool], within_s: float) -> bool:
+    """Wait until a condition holds. False if it still does not hold after `within_s` seconds."""
+    until_s = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() >= until_s:
+            return False
+        await asyncio.sleep(POLL_S)
+    return True
 
 
 def not_ready_text(within_s: float, url: str, answer: Answer) -> str:

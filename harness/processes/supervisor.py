@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -27,6 +27,7 @@ from graphquake.harness.observation.resource_usage import Usage
 from graphquake.harness.processes.gpus import memory_by_pid
 from graphquake.harness.processes.guard_client import Guard
 from graphquake.harness.processes.layout import Layout
+from graphquake.harness.processes.moments import ReplicaMoments
 from graphquake.harness.processes.process_tree import ProcessTree
 from graphquake.harness.processes.procfs import (
     OWNER,
@@ -46,6 +47,7 @@ from graphquake.harness.processes.start import (
     not_ready_text,
     port_taken_text,
     start_in_order,
+    until,
 )
 from graphquake.harness.processes.traffic import TrafficMeter
 from graphquake.harness.spec.graph import GraphSpec, RoleSpec
@@ -76,6 +78,7 @@ class Supervisor:
         self.log: list[Spawned | BecameReady | Died] = []
         self._layout = layout
         self._replicas = layout.replicas
+        self.moments = ReplicaMoments(layout.replicas)
         self._owner = this_owner(str(next(_graphs)))
         self._incarnations: dict[str, tuple[ReplicaState, Incarnation]] = {}  # all, by their keys
         self._watches: dict[str, asyncio.Task[None]] = {}
@@ -157,7 +160,7 @@ class Supervisor:
                 not replica.now.runs and self.spec.restart == "never"
             )
 
-        in_time = await self._until(settled, within_s)
+        in_time = await until(settled, within_s)
         assert replica.now is not None
         if replica.now.ready.is_set():
             return
@@ -225,6 +228,7 @@ class Supervisor:
         self._tree.add(child.pid, key)
         self.log.append(Spawned(child.at_s, replica.name, number, child.pid))
         self._watches[key] = self._go(self._watch(replica, incarnation))
+        self.moments.spawned(replica.name, incarnation)
         return incarnation
 
     def _preload(self, replica: ReplicaState) -> tuple[str, ...]:
@@ -280,15 +284,6 @@ class Supervisor:
         await asyncio.sleep(self.spec.restart_delay_s)
         async with replica.spawning:
             await self._spawn(replica)
-
-    async def _until(self, holds: Callable[[], bool], within_s: float) -> bool:
-        """Wait until a condition holds. False if it still does not hold after `within_s` seconds."""
-        until_s = time.monotonic() + within_s
-        while not holds():
-            if time.monotonic() >= until_s:
-                return False
-            await asyncio.sleep(POLL_S)
-        return True
 
     # -------------------------------------------------------------------------------------------------- the target
 

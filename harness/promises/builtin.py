@@ -30,6 +30,7 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.promises.availability import Availability, Stretch, availability
 from graphquake.harness.promises.idle import idle_reason
+from graphquake.harness.promises.in_vain import waits_in_vain
 from graphquake.harness.promises.own import OwnPromise
 from graphquake.harness.promises.signature import PathWord, Signature
 from graphquake.harness.promises.throughput import queueing, throughput
@@ -375,6 +376,7 @@ def _weak_because(history: History, up: Availability) -> Iterator[str]:
         )
     if (idle := idle_reason(history)) is not None:
         yield idle
+    yield from waits_in_vain(history)
 
 
 def _causes(history: History) -> Iterator[tuple[float, str]]:

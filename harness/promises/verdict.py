@@ -71,7 +71,8 @@ class Verdict:
         kind: `kept`, `broken`, or `invalid` (the run proves nothing).
         violations: the violations, in order of time. Empty unless `kind` is `broken`.
         causes: the reasons why the run is invalid, in words. Empty unless `kind` is `invalid`.
-        weak_because: the reasons why the run proves little, in words: few requests could be judged, or its faults hit idle replicas.
+        weak_because: the reasons why the run proves little, in words: few requests could be judged, its faults hit idle replicas, or an
+            event did not come for which a step waited.
         excused: the number of requests that failed, and of which no violation tells. A run may be kept although clients saw failures.
     """
 

@@ -1,8 +1,8 @@
 """The story of a run in five to ten lines, for a reader who opens the folder of a finding.
 
-Lines are in order of time. They show the faults with their proofs, unexpected deaths, and the heal. They also show the first and the last
-failure of the two most common kinds, the number of each kind, leaks, and replicas that came back. Each line begins with its time in seconds
-since the first fault, or since the begin of the plan if no fault landed.
+Lines are in order of time. They show the faults with their proofs, the events that the plan waited for, unexpected deaths, and the heal.
+They also show the first and the last failure of the two most common kinds, the number of each kind, leaks, and replicas that came back.
+Each line begins with its time in seconds since the first fault, or since the begin of the plan if no fault landed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from graphquake.harness.history.request import (
 )
 from graphquake.harness.promises.idle import unserved, unserved_texts
 from graphquake.harness.reports.text import since_s
+from graphquake.harness.spec.plan import Until
 
 LINES_MAX: Final = 10
 # The priorities of lines, most important first. If there are too many lines, those of the last priority are left out first.
-_FAULT, _DEATH, _FAILURE, _HEAL, _RETURN = range(5)
+_FAULT, _DEATH, _FAILURE, _EVENT, _HEAL, _RETURN = range(6)
 
 Line: TypeAlias = tuple[float, int, str]
 
@@ -40,6 +41,7 @@ def _lines(history: History) -> Iterator[Line]:
     for fault in history.faults():
         yield fault.at_s, _FAULT, f"{fault.step}: {fault.proof}"
     yield from _own(history)
+    yield from _awaited(history)
     for death in history.of(Died):
         if not death.aimed:
             yield death.at_s, _DEATH, f"{death.replica} dies unexpectedly, {death.how}"
@@ -64,6 +66,14 @@ def _own(history: History) -> Iterator[Line]:
             yield own.at_s, _FAULT, f"{own.step}: {own.proof}"
     for undone in history.of(Undone):
         yield undone.at_s, _RETURN, f"{undone.step} is undone"
+
+
+def _awaited(history: History) -> Iterator[Line]:
+    """Yield the waits for events: the event, or that it did not come."""
+    for done in history.of(StepDone):
+        if isinstance(done.step, Until):
+            in_vain = "in vain: " if done.missed else ""
+            yield done.at_s, _EVENT, f"{done.step}: {in_vain}{done.proof}"
 
 
 def _failures(history: History) -> Iterator[Line]:

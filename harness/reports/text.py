@@ -22,7 +22,7 @@ TIMELINE_WIDTH: Final = 60
 LOG_LINES_MAX: Final = 4
 LOG_LINE_CHARS: Final = 64
 # The control sequences by which programs colour their logs.
-_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TELLING: Final = re.compile(
     r"\b(WARN|WARNING|ERROR|CRITICAL|FATAL|panicked|Traceback|Exception)\b"
 )
@@ -166,7 +166,7 @@ def telling_lines(history: History, folder: Path) -> list[LogLine]:
 def _telling(name: str, lines: Iterable[str], zero: float | None) -> LogLine | None:
     """The telling line of one log. `zero` is the time of the first fault, in seconds since the epoch, or None if it is not known."""
     timeless = at_s = None
-    for line in (_COLOURS.sub("", line) for line in lines):
+    for line in (COLOURS.sub("", line) for line in lines):
         stamp = _STAMP.search(line)
         if stamp is not None and zero is not None and (stamp_s := _epoch_s(stamp)) is not None:
             at_s = stamp_s - zero

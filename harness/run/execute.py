@@ -271,7 +271,7 @@ class _Run:
             if self._landing and self._load.is_over:
                 cause = f'the clients had ended before "{step}": they need more requests'
                 self._events.append(Invalidated(self._load.now_s(), cause))
-            traffic = await self.traffic.before(number, step)
+            traffic = await self.traffic.before(number, self._plan)
             self._events += traffic
             done = await carry_out(number, step, self._target, self._load, traffic)
             self._events.append(done)

@@ -46,7 +46,7 @@ async def carry_out(
             )
             proof += f"; {', '.join(shares)}"
     at_s = landed.at_s - (time.monotonic() - load.now_s())
-    return StepDone(at_s, begun_s, number, step, landed.ok, proof)
+    return StepDone(at_s, begun_s, number, step, landed.ok, proof, landed.missed)
 
 
 def end_events(number: int, step: Step, undone: Landed, zero_s: float) -> list[Resumed | Undone]:

@@ -12,7 +12,7 @@ from typing import Final
 
 from graphquake.harness.history.events import BecameReady, Traffic, TrafficMeans
 from graphquake.harness.promises.idle import is_idle
-from graphquake.harness.spec.plan import Step
+from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target, Work
 
@@ -67,17 +67,21 @@ class TrafficWatch:
                 return found
             await asyncio.sleep(SAMPLE_EVERY_S)
 
-    async def before(self, number: int, step: Step) -> list[Traffic]:
+    async def before(self, number: int, plan: Plan) -> list[Traffic]:
         """Return the work of each victim of a fault, up to now.
+
+        A fault that is timed by an event must not wait for a sample. So its victims' work is that of the last sample.
 
         Args:
             number: the number of the step, from 0.
-            step: the step. The result is empty if it is not a fault.
+            plan: the plan. The result is empty if this step of it is not a fault.
         """
+        step = plan.steps[number]
+        is_timed = number > 0 and plan.steps[number - 1].plain_s > 0
         victims = [one for one in step.aims if one.role in self._roles] if step.is_fault else []
         if not victims:
             return []
-        if self._now_s() - self._samples[-1][0] > FRESH_S:
+        if not is_timed and self._now_s() - self._samples[-1][0] > FRESH_S:
             await self.sample()
         return [self._traffic(one, number) for one in victims]
 

@@ -15,6 +15,10 @@ The text form has one step a line. A line that starts with # is a remark.
     burst 40 over 0.50 s, 25% leave       40 requests more. A quarter of the clients leave after the first token
     wait 0.35 s                           let time pass
     wait until ready                      wait until every replica that lives is ready and listed
+    wait until 8 in flight                wait until the clients have at least 8 requests in flight
+    wait until a first token              wait until the next first token of an answer arrives
+    wait until decode 0 starts            wait until a new incarnation of the replica was spawned
+    wait until decode 0 logs "loaded"     wait until a new line of its log holds the text
     heal release                          not a step: dead replicas stay dead. By default (heal all), heal starts them again
     stay 12.00 s                          not a step: the least time that the load goes on after the last fault
 
@@ -40,6 +44,11 @@ from graphquake.harness.spec.steps.processes.stall import Stall
 from graphquake.harness.spec.steps.processes.terminate import Terminate
 from graphquake.harness.spec.steps.scope import PROCESS, TREE, Child, Scope
 from graphquake.harness.spec.steps.table import NO_OWN, fault_verbs, parse_step
+from graphquake.harness.spec.steps.waits.first_token import UntilFirstToken
+from graphquake.harness.spec.steps.waits.in_flight import UntilInFlight
+from graphquake.harness.spec.steps.waits.logs import UntilLogs
+from graphquake.harness.spec.steps.waits.starts import UntilStarts
+from graphquake.harness.spec.steps.waits.until import Until
 from graphquake.harness.spec.steps.waits.wait import Wait, WaitReady
 from graphquake.harness.spec.table import Table
 
@@ -58,6 +67,11 @@ __all__ = [
     "Stall",
     "Step",
     "Terminate",
+    "Until",
+    "UntilFirstToken",
+    "UntilInFlight",
+    "UntilLogs",
+    "UntilStarts",
     "Wait",
     "WaitReady",
     "fault_verbs",
@@ -132,9 +146,13 @@ class Plan:
         return any(map(disturbs, self.steps))
 
     def without_faults(self) -> Plan:
-        """Return the control plan: this plan without its faults, its respawns and the user's own steps. Its bursts and waits stay."""
-        left = (one for one in self.steps if not (one.is_fault or one.repairs or one.is_own))
-        return replace(self, steps=tuple(left))
+        """Return the control plan: this plan without its faults, its respawns and the user's own steps. Its bursts and waits stay.
+
+        The faults may bring about the events that the plan waits for. So a plain wait stands in place of each wait for an event.
+        """
+        left = [one for one in self.steps if not (one.is_fault or one.repairs or one.is_own)]
+        steps = (Wait(one.plain_s) if one.plain_s else one for one in left)
+        return replace(self, steps=tuple(steps))
 
     def with_step(self, place: int, step: Step) -> Plan:
         """Return the plan with the step at `place` (from 0) replaced by another step."""

@@ -229,11 +229,15 @@ def relabellings(plan: Plan, within: Plan) -> Iterator[Plan]:
 
 
 def _replicas_named(plan: Plan) -> dict[str, list[int]]:
-    """For each role, the indices of the replicas that a plan aims at, in ascending order."""
+    """For each role, the indices of the replicas that a plan names, in ascending order: its aims, and those whose events it waits for."""
     named: dict[str, set[int]] = {}
+
+    def note(replica: Replica) -> Replica:
+        named.setdefault(replica.role, set()).add(replica.index)
+        return replica
+
     for step in plan.steps:
-        for replica in step.aims:
-            named.setdefault(replica.role, set()).add(replica.index)
+        step.moved(note)
     return {role: sorted(used) for role, used in named.items()}
 
 

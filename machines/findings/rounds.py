@@ -20,10 +20,12 @@ from itertools import islice
 from typing import Final
 
 from graphquake.harness.promises.idle import idle_reason, unserved
+from graphquake.harness.promises.in_vain import waits_in_vain
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import Plan, Step, Wait, WaitReady
+from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.kind import disturbs
+from graphquake.machines.findings.awaited import AwaitedEvents
 from graphquake.machines.findings.fault_coverage import FaultCoverage
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.stop_drawing import StopDrawing
@@ -46,12 +48,14 @@ class Rounds:
         coverage: counts the faults that landed.
         novelty: chooses the plans that are worth a run.
         pairs: yields plans of two disturbances.
+        awaited: counts the events that plans waited for.
     """
 
     pipeline: FindingPipeline
     coverage: FaultCoverage = field(init=False)
     novelty: Novelty = field(init=False)
     pairs: Iterator[Plan] = field(default_factory=lambda: iter(()))
+    awaited: AwaitedEvents = field(default_factory=AwaitedEvents)
     _ran: set[Plan] = field(default_factory=set)
     _begun: deque[PendingRun] = field(default_factory=deque)
     _has_finding: bool = False
@@ -151,8 +155,11 @@ class Rounds:
             self.runner.discard(result)
             return
         self.coverage.add(result.history)
+        self.awaited.add(result.history)
         self.log.weak += result.verdict.weak
-        self.log.idle += idle_reason(result.history) is not None
+        is_idle = idle_reason(result.history) is not None
+        self.log.idle += is_idle
+        self.log.in_vain += not is_idle and any(waits_in_vain(result.history))
         self.log.unserved.update(str(one.replica) for one in unserved(result.history))
         unexplained = self.pipeline.excuses.unexplained(result)
         self._learn_price(result)
@@ -198,6 +205,8 @@ class Rounds:
             return "only waits"
         if plan in self._ran:
             return "seen before"
+        if self.awaited.is_in_vain(plan):
+            return "waits for what never came"
         for case in self.pipeline.excuses.cases:
             if any(_acts(one) == _acts(plan) for one in case.plans(plan)):
                 return f"only case {case.id} itself"
@@ -206,4 +215,4 @@ class Rounds:
 
 def _acts(plan: Plan) -> tuple[Step, ...]:
     """The steps that are not waits. A plan that only adds waits to a case's plan does not show anything new."""
-    return tuple(step for step in plan.steps if not isinstance(step, Wait | WaitReady))
+    return tuple(step for step in plan.steps if not step.is_wait)

@@ -129,7 +129,10 @@ def steps_texts(spec: GraphSpec) -> Iterator[str]:
             else "; not drawn: the list faults leaves it out"
         )
         yield f"{form_of(own)}: {how} ({kind}){drawn}"
-    yield "burst, wait, wait until ready"
+    events = ["wait until N in flight"]
+    events += ["wait until a first token"] if spec.load.stream else []
+    events += ["wait until ROLE INDEX starts"] if spec.restart == "always" else []
+    yield f"burst, wait, wait until ready; before a fault also: {', '.join(events)}"
     if not spec.lease_s:
         yield "no long stay after the plan: the file gives no lease_s"
 

@@ -61,7 +61,7 @@ class _Clock:
             if 0 < step.lasts_s < math.inf:
                 self._disturb(self.at_s + step.lasts_s)
         self._model = step.after(self._model)
-        self.at_s += step.waits_s + (START_S if isinstance(step, WaitReady) else 0.0)
+        self.at_s += step.waits_s + step.plain_s + (START_S if isinstance(step, WaitReady) else 0.0)
         self._see_path()
 
     def _disturb(self, at_s: float) -> None:

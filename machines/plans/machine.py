@@ -29,10 +29,13 @@ from graphquake.harness.spec.steps.load.burst import may_burst
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.harness.spec.steps.own.own import own_rules
 from graphquake.harness.spec.steps.table import rules
+from graphquake.harness.spec.steps.waits.timings import timings
 
 # Longer plans are mostly outage: with 24 steps, no request could be judged in 59% of the plan's time.
 STEPS_MAX: Final = 10
 FAULTS_MAX: Final = 6
+# A fault that is timed by an event takes two steps: the wait for the event, and the fault.
+TIMED_STEPS: Final = 2
 # A role that leaves a path without one of its replicas is drawn this many times as often as a role that does not.
 PATH_LEFT: Final = 3
 # A bug with a stale lease shows when the lease ends. So one plan in five lets its run go on for the lease and this time more.
@@ -291,6 +294,24 @@ def _rule_of(verb: str, one: Rule, *, is_fault: bool) -> Any:
     return may(rule(**arguments)(draw))  # type: ignore[no-untyped-call]  # Hypothesis's rule() is not typed
 
 
+def _timed_fault(timed: Sequence[tuple[str, Rule]]) -> Any:
+    """Make the rule that draws a wait for an event, and a fault right after it. `timed` has the verb and the rule of each such fault."""
+
+    def possible(machine: PlanMachine) -> list[Rule]:
+        return [one for verb, one in timed if machine.may(verb, one, is_fault=True)]
+
+    def timed_fault(self: PlanMachine, data: st.DataObject) -> None:
+        self.add(data.draw(st.sampled_from(timings(self))))
+        one = data.draw(st.sampled_from(possible(self)))
+        targets = self.targets(one.at) if one.at else []
+        self.follow(one.make(self, _Pick(data, self.weighed(targets), targets, {})))
+
+    may = precondition(
+        lambda self: self.room >= TIMED_STEPS and bool(timings(self)) and bool(possible(self))
+    )
+    return may(rule(data=st.data())(timed_fault))
+
+
 def rules_of(spec: GraphSpec, base: type[PlanMachine]) -> Iterator[tuple[str, Rule, bool]]:
     """Yield each rule of the kinds of steps, with the verb of its kind and whether that is a fault.
 
@@ -316,6 +337,10 @@ def machine_for(
         base: `PlanMachine`, or a subclass with further rules.
     """
     members: dict[str, Any] = {"spec": spec, "on_plan": staticmethod(on_plan)}
+    timed = []
     for verb, one, is_fault in rules_of(spec, base):
         members[one.name] = _rule_of(verb, one, is_fault=is_fault)
+        timed += [(verb, one)] if one.timed else []
+    if timed and not hasattr(base, "timed_fault"):
+        members["timed_fault"] = _timed_fault(timed)
     return type(base.__name__, (base,), members)

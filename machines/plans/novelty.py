@@ -7,7 +7,8 @@ An **act** is a fault, a respawn or a burst of a plan. A **feature** is one of t
 
 - of one act: a kind of fault on a role; the replica that is hit; how many times replicas of a role have died or come back; an outage that
   is long enough to be visible in all that the graph says (`outage_shows_s`); a run that goes on after its steps;
-- of two acts: a fault or a burst while a role is out; a fault after a replica came back; two acts in a row, soon or later.
+- of two acts: a fault or a burst while a role is out; a fault after a replica came back; two acts in a row, soon or later;
+- of an event and an act: a fault right after a wait for an event.
 
 A feature that is rarely drawn counts more, because another draw with it may be far off. Each run that shows a feature lowers its worth.
 A plan of which the run would judge little is worth less (see `judged`): what it breaks is excused.
@@ -46,9 +47,10 @@ AGAIN: Final = 0.25
 ALONE: Final = 4.0
 # A plan whose run is probably weak has this share of its worth. In simulations with .5 or 1, more runs were weak, and fewer bugs were met.
 WEAK: Final = 0.25
-# This mark is added to a feature of an act that happens while no path is up. `PAIRS` are the words that mark a feature of two acts.
+# This mark is added to a feature of an act that happens while no path is up. `PAIRS` are the words that mark a feature of two acts, or of
+# an event and an act.
 HIDDEN: Final = "without a path"
-PAIRS: Final = frozenset({"then", "while out", "after the return of"})
+PAIRS: Final = frozenset({"then", "while out", "after the return of", "when"})
 # Less time than this between two acts is "soon", and more is "later".
 SOON_S: Final = 0.3
 
@@ -76,6 +78,7 @@ class _Look:
         out: for each role with a replica that does not work, the time since when, in seconds.
         back: for each respawned replica, the time at which it came back, in seconds.
         last: the text of the latest act, and its time in seconds. None before the first act.
+        event: the text of the event that was awaited right before. Empty if the step before was not a wait for an event.
     """
 
     spec: GraphSpec
@@ -84,6 +87,7 @@ class _Look:
     out: dict[str, float] = field(default_factory=dict)
     back: dict[Replica, float] = field(default_factory=dict)
     last: tuple[str, float] | None = None
+    event: str = ""
     _model: GraphModel = field(init=False)
     _lives: Counter[str] = field(default_factory=Counter)
     _deaths: Counter[str] = field(default_factory=Counter)
@@ -102,8 +106,11 @@ class _Look:
             act = self._load(step)
         elif isinstance(step, WaitReady):
             self.back = dict.fromkeys(self.back, self.at_s)
+        elif step.plain_s:
+            self.at_s += step.plain_s
         elif step.waits_s:
             self._wait(step)
+        self.event = step.feature(self.spec) if step.plain_s else ""
         self._model = step.after(self._model)
         down = (one.role for one in self.spec.replicas() if not self._model.works(one))
         self.out = {role: self.out.get(role, self.at_s) for role in down}
@@ -142,6 +149,7 @@ class _Look:
         act = step.feature(self.spec)
         shown = {(act,), *(("hits", one.role, str(one.index)) for one in step.aims)}
         shown |= {(act, "while out", role) for role in self.out}
+        shown |= {(act, "when", self.event)} if self.event else set()
         shown |= {
             (
                 act,
@@ -219,4 +227,4 @@ def waited_s(plan: Plan) -> float:
     """The approximate time for which a run of a plan only waits, in seconds."""
     # The effect of a step may last until heal. Then `lasts_s` is infinite, and adds no time to the run.
     lasts_s = (step.lasts_s for step in plan.steps if step.lasts_s < math.inf)
-    return sum(step.waits_s for step in plan.steps) + sum(lasts_s) + plan.stay_s
+    return sum(step.waits_s + step.plain_s for step in plan.steps) + sum(lasts_s) + plan.stay_s

@@ -51,6 +51,7 @@ class GraphSummary:
         hidden_text: case id -> description of the case.
         weak: number of valid runs of drawn plans that proved little (see `Verdict.weak_because`).
         idle: number of these in which each fault hit an idle replica.
+        in_vain: number of the other weak runs in which a step waited in vain for an event.
         unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
         excused: number of failed requests that kept runs excused.
         excused_runs: number of kept runs that excused a failed request.
@@ -81,6 +82,7 @@ class GraphSummary:
     hidden_text: dict[str, str] = field(default_factory=dict)
     weak: int = 0
     idle: int = 0
+    in_vain: int = 0
     unserved: dict[str, int] = field(default_factory=dict)
     excused: int = 0
     excused_runs: int = 0
@@ -200,10 +202,13 @@ class GraphSummary:
     def _runs_line(self) -> str:
         counts = ", ".join(f"{self.live.get(word, 0)} {word}" for word in WORDS)
         causes = "; ".join(f"{count} {cause}" for cause, count in self.causes.items())
-        outage = self.weak - self.idle
-        reasons = [f"{outage} mostly outage"] * (outage > 0) + [f"{self.idle} at idle replicas"] * (
-            self.idle > 0
-        )
+        outage = self.weak - self.idle - self.in_vain
+        causes_of_weak = {
+            "mostly outage": outage,
+            "at idle replicas": self.idle,
+            "waited in vain for an event": self.in_vain,
+        }
+        reasons = [f"{count} {why}" for why, count in causes_of_weak.items() if count > 0]
         weak = f", {self.weak} weak ({', '.join(reasons)})" if self.weak else ""
         excused = f", {self.excused_text}" if self.excused else ""
         beforehand = f", {self.unneeded} speculative ones not needed" if self.unneeded else ""
@@ -240,6 +245,7 @@ class GraphSummary:
             "hidden": self.hidden,
             "weak": self.weak,
             "weak_idle": self.idle,
+            "weak_in_vain": self.in_vain,
             "unserved": self.unserved,
             "excused": self.excused,
             "excused_runs": self.excused_runs,

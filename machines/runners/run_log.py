@@ -32,6 +32,7 @@ class RunLog:
         run_s: the seconds that each live run took, replays included.
         weak: the number of drawn plans whose run was weak.
         idle: the number of these in which each fault hit an idle replica.
+        in_vain: the number of the other weak runs in which a step waited in vain for an event.
         unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
         excused: the number of failed requests that kept runs excused.
         excused_runs: the number of kept runs that excused a failed request.
@@ -52,6 +53,7 @@ class RunLog:
         self.run_s: list[float] = []
         self.weak = 0
         self.idle = 0
+        self.in_vain = 0
         self.unserved: Counter[str] = Counter()
         self.excused = 0
         self.excused_runs = 0

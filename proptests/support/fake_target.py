@@ -16,6 +16,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.actions import too_late
 from graphquake.harness.spec.steps.scope import PROCESS, Scope
 from graphquake.harness.targets.target import Landed, Leak, View, Work
 
@@ -148,6 +149,21 @@ class FakeTarget:
     async def end_commands(self, key: str) -> None:
         """Note the end."""
         self.calls.append(f"end of {key}")
+
+    @property
+    def moments(self) -> FakeTarget:
+        """The target itself tells of its moments."""
+        return self
+
+    async def started(self, replica: Replica, within_s: float) -> Landed:
+        """A life that began by a respawn counts as a start."""
+        if self.lives[replica]:
+            return self._landed("flag is cleared")
+        return too_late(f"{replica} was not started within {within_s:g} s")
+
+    async def logged(self, replica: Replica, text: str, within_s: float) -> Landed:
+        """A flag logs nothing."""
+        return too_late(f"{replica} did not log {text} within {within_s:g} s")
 
     async def wait_ready(self, within_s: float) -> bool:
         """True unless it was killed."""

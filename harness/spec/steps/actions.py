@@ -5,13 +5,16 @@ Every target implements the protocol `Actions`. A new action is declared here fi
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.model import Graph
 from graphquake.harness.spec.steps.scope import Scope
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +25,41 @@ class Landed:
         ok: true if the action took effect.
         proof: the observation that shows whether the action took effect, in words.
         at_s: the time at which the action took effect, in `time.monotonic()` seconds.
+        missed: true if the action waited for an event that did not come in its time.
     """
 
     ok: bool
     proof: str
     at_s: float
+    missed: bool = False
 
 
 def landed_now(proof: str) -> Landed:
     """Return the effect of an action that takes effect now, with its proof in words."""
     return Landed(ok=True, proof=proof, at_s=time.monotonic())
+
+
+def came(what: str, at_s: float, begun_s: float) -> Landed:
+    """Return the result of a wait for an event that came.
+
+    Args:
+        what: the event, in words.
+        at_s: the time of the event.
+        begun_s: the time at which the wait began.
+    """
+    waited_ms = max(0.0, at_s - begun_s) * 1e3
+    return Landed(ok=True, proof=f"{what}, {waited_ms:.0f} ms after the wait began", at_s=at_s)
+
+
+def too_late(why: str) -> Landed:
+    """Return the result of a wait for an event that did not come in its time, with the reason in words."""
+    return Landed(ok=False, proof=why, at_s=time.monotonic())
+
+
+async def in_time(event: asyncio.Future[T], within_s: float) -> T | None:
+    """Return the result of an event, or None if it does not come within `within_s` seconds."""
+    done, _ = await asyncio.wait([event], timeout=within_s)
+    return event.result() if done else None
 
 
 class OwnActions(Protocol):
@@ -59,6 +87,21 @@ class OwnActions(Protocol):
 
     async def end_commands(self, key: str) -> None:
         """Kill every process that the commands of a step have left."""
+        ...
+
+
+class Moments(Protocol):
+    """The events of a live graph's replicas that a step can wait for. Each method returns at the event, within milliseconds.
+
+    The result is ok if the event came within `within_s` seconds. Its proof names the event.
+    """
+
+    async def started(self, replica: Replica, within_s: float) -> Landed:
+        """Wait until a new incarnation of the replica has been spawned. If it runs and is not ready yet, it counts as started."""
+        ...
+
+    async def logged(self, replica: Replica, text: str, within_s: float) -> Landed:
+        """Wait until a new line of the replica's log holds a text. Blanks between words count as one."""
         ...
 
 
@@ -103,6 +146,11 @@ class Actions(Protocol):
         """What the user's own steps can do."""
         ...
 
+    @property
+    def moments(self) -> Moments:
+        """The events that steps can wait for."""
+        ...
+
     async def wait_ready(self, within_s: float) -> bool:
         """Wait until every live replica is ready and the graph lists at least as many replicas as live.
 
@@ -144,6 +192,14 @@ class Clients(Protocol):
             step: the place of the burst in its plan, from 0.
             burst: the numbers of the burst.
         """
+        ...
+
+    async def until_in_flight(self, requests: int, within_s: float) -> Landed:
+        """Wait until at least so many requests are in flight. The result is ok if that happened within `within_s` seconds."""
+        ...
+
+    async def until_first_token(self, within_s: float) -> Landed:
+        """Wait until a client gets the first token of a streamed answer. The result is ok if that happened within `within_s` seconds."""
         ...
 
 

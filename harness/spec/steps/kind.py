@@ -153,6 +153,7 @@ class Rule:
         at: makes the step at a given replica. A replica at which this step is possible is then chosen before `make` is called. None if
             the rule does not need a replica.
         ahead: for each name, the values among which one is chosen before `make` is called. Use `FLAG` for True or False.
+        timed: true if `make` yields one fault, which a search may also draw right after a wait for an event.
         picks: must be true if `make` calls `one_of` or `flag` of its `Pick` and `at` is None. It has no effect if `at` is set.
     """
 
@@ -162,6 +163,7 @@ class Rule:
     at: Callable[[Replica], Step] | None = None
     ahead: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     picks: bool = False
+    timed: bool = False
 
 
 # ------------------------------------------------------------------------------------------------------------- a kind
@@ -178,6 +180,8 @@ class Step(ABC):
         is_fault: true if the step takes something away from the graph. A fault that did not land makes the run invalid.
         repairs: true if the step undoes an earlier fault at the same replicas, as a respawn does.
         is_wait: true if the step only lets time pass.
+        plain_s: the length of the plain wait that may stand in place of a wait for an event, in seconds. That wait takes about as long.
+            0 for all other steps.
         adds_load: true if the step sends requests.
         is_own: true if the graph file defines the step (see `own`).
         prior: the share of failures that need a step of this kind, 0 to 1, counted over simulated failures.
@@ -189,6 +193,7 @@ class Step(ABC):
     is_fault: ClassVar[bool] = False
     repairs: ClassVar[bool] = False
     is_wait: ClassVar[bool] = False
+    plain_s: ClassVar[float] = 0.0
     adds_load: ClassVar[bool] = False
     is_own: ClassVar[bool] = False
     prior: ClassVar[float] = 0.25

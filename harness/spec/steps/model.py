@@ -54,6 +54,25 @@ class Role(Protocol):
         ...
 
 
+class Load(Protocol):
+    """The properties of the load that steps use. `LoadSpec` has these properties."""
+
+    @property
+    def rate_per_s(self) -> float:
+        """The number of requests per second in an open loop."""
+        ...
+
+    @property
+    def clients(self) -> int:
+        """The number of clients of a closed loop, or 0 for an open loop."""
+        ...
+
+    @property
+    def stream(self) -> float:
+        """The share of requests with a streamed answer, 0 to 1."""
+        ...
+
+
 class Graph(Protocol):
     """The properties of a graph that steps use. `GraphSpec` has these properties.
 
@@ -84,6 +103,11 @@ class Graph(Protocol):
     @property
     def promises(self) -> Promises:
         """The bounds of the promises."""
+        ...
+
+    @property
+    def load(self) -> Load:
+        """The load that clients send."""
         ...
 
     @property
@@ -157,6 +181,9 @@ class GraphModel:
         ending: replicas that got SIGTERM and were not started again.
         coming: dead replicas that the supervisor will restart (`restart = "always"`).
         ongoing: the steps that still act on the graph.
+        starting: replicas that were started and may not be ready yet.
+        burst_requests: the number of requests that bursts have sent.
+        burst_streams: true if some of these requests ask for a streamed answer, whatever the share of the load is.
     """
 
     spec: Graph
@@ -164,6 +191,9 @@ class GraphModel:
     ending: frozenset[Replica] = field(default=frozenset())
     coming: frozenset[Replica] = field(default=frozenset())
     ongoing: frozenset[Ongoing] = field(default=frozenset())
+    starting: frozenset[Replica] = field(default=frozenset())
+    burst_requests: int = 0
+    burst_streams: bool = False
 
     # ---- the state
 
@@ -205,9 +235,10 @@ class GraphModel:
     def with_ended(self, replica: Replica) -> Self:
         """Return the model after the death of a replica. Steps that were ongoing at this replica alone are over."""
         left = frozenset(one for one in self.ongoing if one.aims != (replica,))
+        model = replace(self, ongoing=left, starting=self.starting - {replica})
         if self.spec.restart == "always":
-            return replace(self, coming=self.coming | {replica}, ongoing=left)
-        return replace(self, dead=self.dead | {replica}, ongoing=left)
+            return replace(model, coming=self.coming | {replica})
+        return replace(model, dead=self.dead | {replica})
 
     def with_ending(self, replica: Replica) -> Self:
         """Return the model after SIGTERM to a replica. If the supervisor restarts replicas, the replica counts as dead at once."""
@@ -217,7 +248,26 @@ class GraphModel:
 
     def with_started(self, replica: Replica) -> Self:
         """Return the model after a respawn of a replica: the replica is not dead and is not shutting down."""
-        return replace(self, dead=self.dead - {replica}, ending=self.ending - {replica})
+        return replace(
+            self,
+            dead=self.dead - {replica},
+            ending=self.ending - {replica},
+            starting=self.starting | {replica},
+        )
+
+    def with_restarted(self, replica: Replica) -> Self:
+        """Return the model after the supervisor has restarted a replica. If it was not to be restarted, nothing changes."""
+        if replica not in self.coming:
+            return self
+        return replace(self, coming=self.coming - {replica}, starting=self.starting | {replica})
+
+    def with_burst(self, requests: int, *, streams: bool) -> Self:
+        """Return the model after a burst."""
+        return replace(
+            self,
+            burst_requests=self.burst_requests + requests,
+            burst_streams=self.burst_streams or streams,
+        )
 
     def with_ongoing(self, ongoing: Ongoing) -> Self:
         """Return the model with one more ongoing step."""
@@ -230,10 +280,11 @@ class GraphModel:
         return replace(
             self,
             coming=frozenset() if enough else self.coming,
+            starting=self.starting | self.coming if enough else self.starting,
             ongoing=frozenset(one for one in left if one.left_s > 0),
         )
 
     def settled(self) -> Self:
         """Return the model after a wait until ready: restarts are done, and only the ongoing steps that need heal are left."""
         lasting = frozenset(one for one in self.ongoing if one.left_s == float("inf"))
-        return replace(self, coming=frozenset(), ongoing=lasting)
+        return replace(self, coming=frozenset(), starting=frozenset(), ongoing=lasting)

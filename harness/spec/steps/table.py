@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -15,11 +16,29 @@ from graphquake.harness.spec.steps.processes.kill import Kill
 from graphquake.harness.spec.steps.processes.respawn import Respawn
 from graphquake.harness.spec.steps.processes.stall import Stall
 from graphquake.harness.spec.steps.processes.terminate import Terminate
+from graphquake.harness.spec.steps.waits.first_token import UntilFirstToken
+from graphquake.harness.spec.steps.waits.in_flight import UntilInFlight
+from graphquake.harness.spec.steps.waits.logs import UntilLogs
+from graphquake.harness.spec.steps.waits.starts import UntilStarts
 from graphquake.harness.spec.steps.waits.wait import Wait, WaitReady
 from graphquake.harness.spec.table import did_you_mean, shown
 
-KINDS: Final[list[type[Step]]] = [Kill, Terminate, Stall, Respawn, Burst, Wait, WaitReady]
+KINDS: Final[list[type[Step]]] = [
+    Kill,
+    Terminate,
+    Stall,
+    Respawn,
+    Burst,
+    Wait,
+    WaitReady,
+    UntilInFlight,
+    UntilFirstToken,
+    UntilStarts,
+    UntilLogs,
+]
 
+# A text is like a form if this share of both agrees, as `difflib` counts it. With less, the nearest form is a guess.
+LIKE: Final = 0.85
 NO_OWN: Final[Mapping[str, OwnStep]] = MappingProxyType({})
 
 
@@ -60,5 +79,23 @@ def parse_step(text: str, own: Mapping[str, OwnStep] = NO_OWN) -> Step:
     for kind in kinds:
         if found := re.fullmatch(kind.pattern, line):
             return kind.parse(found)
-    forms = " | ".join(kind.form for kind in kinds)
-    raise ValueError(f"{shown(line)} is not of the form: {forms}")
+    forms = [kind.form for kind in kinds]
+    raise ValueError(
+        f"{shown(line)} is not of the form: {' | '.join(forms)}{_nearest(line, forms)}"
+    )
+
+
+def _nearest(line: str, forms: Sequence[str]) -> str:
+    """Return the end of an error message: the form of several that a text is like. Empty if it is like none of them."""
+    if len(forms) == 1:
+        return ""
+    # Written as a form, a text has capital letters in place of its values. The word before a number may be a role.
+    texts = [re.sub(r'".*', '"TEXT"', line)]
+    texts += [re.sub(r"[\w-]+ \d+", "ROLE INDEX", texts[0]), re.sub(r"\d[\d.]*", "N", texts[0])]
+    near = (
+        (difflib.SequenceMatcher(None, text, form).ratio(), form)
+        for text in texts
+        for form in forms
+    )
+    share, form = max(near)
+    return f'; did you mean "{form}"?' if share >= LIKE else ""

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 from graphquake.harness.spec.steps.actions import Landed, Scene, landed_now
 from graphquake.harness.spec.steps.kind import SECONDS, WAIT_MAX_S, Draft, Pick, Rule, Step, number
 from graphquake.harness.spec.steps.knob import Knob
-from graphquake.harness.spec.steps.model import Graph
+from graphquake.harness.spec.steps.model import Graph, GraphModel
 
 REQUESTS_MAX: Final = 100_000
 # The largest number of bursts in a drawn plan.
@@ -75,6 +75,10 @@ class Burst(Step):
     def sends_s(self) -> float:
         """The time over which the requests are sent, in seconds."""
         return self.over_s
+
+    def after(self, model: GraphModel) -> GraphModel:
+        """Return the model that counts these requests, for the waits for events of the load."""
+        return model.with_burst(self.requests, streams=self.leave > 0)
 
     async def run(self, scene: Scene) -> Landed:
         """Begin to send the requests, and return at once."""

@@ -69,7 +69,7 @@ class Kill(Aimed):
     def rules(cls) -> tuple[Rule, ...]:
         """Return the rules by which kills are drawn: a kill alone, a kill and a respawn, or a kill and a wait that lets the outage show."""
         return (
-            Rule("kill", _kill, at=cls.at),
+            Rule("kill", _kill, at=cls.at, timed=True),
             Rule(
                 "restart",
                 _restart,

@@ -69,7 +69,7 @@ class Stall(Aimed):
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
         """Draw a stall of any replica that lives and is not stalled."""
-        return (Rule("stall", _draw, at=cls.at),)
+        return (Rule("stall", _draw, at=cls.at, timed=True),)
 
     def feature(self, graph: Graph) -> str:
         """Return a text with the role and the class of the length: `short`, `long`, `beyond a client's patience`, or `beyond a lease`."""

@@ -36,7 +36,7 @@ class Terminate(Aimed):
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
         """Draw a SIGTERM to any replica that lives and is not stalled."""
-        return (Rule("terminate", _draw, at=cls.at),)
+        return (Rule("terminate", _draw, at=cls.at, timed=True),)
 
     def effect(self, graph: Graph) -> Effect:
         """Return `ends`: the replica takes no new work after the signal, though its process may live for seconds."""

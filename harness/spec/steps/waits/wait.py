@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 from graphquake.harness.spec.steps.actions import Landed, Scene, landed_now
 from graphquake.harness.spec.steps.kind import SECONDS, WAIT_MAX_S, Draft, Pick, Rule, Step, number
 from graphquake.harness.spec.steps.knob import Knob
-from graphquake.harness.spec.steps.model import GraphModel
+from graphquake.harness.spec.steps.model import Graph, GraphModel
 
 # The largest sum of the waits of a drawn plan, in seconds.
 PLAN_WAITS_MAX_S: Final = 6.0
@@ -102,9 +102,14 @@ class WaitReady(Step):
 
     async def run(self, scene: Scene) -> Landed:
         """Wait until every live replica is ready, or until the time is over. The step lands in both cases: promises judge the graph."""
-        within_s = READY_SLACK_S + scene.target.spec.ready_within_s
+        within_s = ready_bound_s(scene.target.spec)
         ready = await scene.target.wait_ready(within_s)
         return landed_now("all ready" if ready else f"not ready within {within_s:g} s")
+
+
+def ready_bound_s(graph: Graph) -> float:
+    """Return the time limit for a start, in seconds: the largest `within_s` of all readiness probes, and a little more."""
+    return READY_SLACK_S + graph.ready_within_s
 
 
 def _may_wait(draft: Draft) -> bool:
