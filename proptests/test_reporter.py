@@ -7,7 +7,7 @@ import io
 import pytest
 
 from graphquake.harness.promises.verdict import Verdict
-from graphquake.harness.run.execute import RunStatus
+from graphquake.harness.run.status import RunStatus
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.run_log import RunLog

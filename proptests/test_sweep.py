@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.findings.fault_coverage import drawable
 from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.plans.pairs import pairs
+from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.plans.sweep import sweep
+from graphquake.machines.runners.live_runner import waits_for_lists
 from graphquake.machines.sessions.search import plans_of_sweep
 
 from support.made import plan_of
@@ -132,3 +135,33 @@ def test_a_bug_of_one_step_is_met_by_one_step(tmp_path: Path) -> None:
     (finding,) = rounds.pipeline.findings
     assert finding.case.cost.steps == 1
     assert finding.case.plan == plan_of("terminate prefill 0")
+
+
+def test_what_a_case_does_not_explain_is_looked_for_again(tmp_path: Path) -> None:
+    """A long stall shows two bugs. The case of the first one has a short stall, so the long one is run again for the second."""
+    short = Bug(plan_of("stall decode 0 for 0.20 s"), "wrong tokens")
+    long = Bug(plan_of("stall decode 0 for 4.00 s"), "tokens lost")
+    runner = SimRunner([short, long])
+    rounds, _ = searched(runner, tmp_path, findings_max=2)
+    first, second = (finding.case for finding in rounds.pipeline.findings)
+    assert (str(first.signature), first.plan) == ("answers / wrong tokens", short.needs)
+    assert str(second.signature) == "answers / tokens lost"
+    assert embeds(long.needs, second.plan)
+
+
+@pytest.mark.parametrize(
+    ("lines", "stay_s", "waits"),
+    [
+        (["kill decode 0"], 0.0, True),
+        (["wait 1.00 s", "kill decode 0", "wait 1.00 s"], 0.0, True),
+        (["kill decode 0", "burst 5 over 0.00 s"], 0.0, False),
+        (["kill decode 0", "burst 5 over 0.00 s"], 12.0, True),
+    ],
+)
+def test_a_search_waits_for_lists_where_a_plan_asks_for_it(
+    lines: list[str],
+    stay_s: float,
+    waits: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """One disturbance or a long stay is enough, since a lease takes most of a run."""
+    assert waits_for_lists(replace(plan_of(*lines), stay_s=stay_s)) == waits

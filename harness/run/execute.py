@@ -13,10 +13,9 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import Final
 
 from graphquake.harness.clients.load import Load
 from graphquake.harness.history.events import (
@@ -36,6 +35,7 @@ from graphquake.harness.run.contention import ContentionMonitor
 from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
 from graphquake.harness.run.healing import bring_back_all, replicas_down
 from graphquake.harness.run.request_trail import RequestTrail
+from graphquake.harness.run.status import RunStatus, Watch
 from graphquake.harness.run.steps import carry_out, end_events, undone_on_error
 from graphquake.harness.run.traffic import TrafficWatch
 from graphquake.harness.spec.plan import Plan, Step
@@ -67,28 +67,6 @@ CONTENTION_EVERY_S: Final = 0.5
 MEASURE_EVERY_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class RunStatus:
-    """The state of a run at one moment, as a `Watch` receives it.
-
-    Attributes:
-        phase: the present phase.
-        now_s: the time on the run's clock, in seconds.
-        step: the number of the step that is being carried out, from 0, or -1 outside the plan.
-        sent: the number of requests that clients have sent since the run began.
-        failed: the number of these requests that failed.
-    """
-
-    phase: Phase
-    now_s: float
-    step: int
-    sent: int
-    failed: int
-
-
-Watch: TypeAlias = Callable[[RunStatus], None]
-
-
 async def execute(
     target: Target,
     plan: Plan,
@@ -96,6 +74,7 @@ async def execute(
     watch: Watch | None = None,
     enough: Enough | None = None,
     to_the_end: bool = False,
+    patient: bool = True,
 ) -> History:
     """Run a plan against a graph that is ready.
 
@@ -105,11 +84,12 @@ async def execute(
         watch: receives the state of the run, several times a second.
         enough: returns true if the history so far is enough. The run then ends early. It is called repeatedly, in a worker thread.
         to_the_end: if true, clients of a closed loop send all of their requests, however long that takes. Otherwise they end with the run.
+        patient: if true, the run goes on until every wrong list is decided, which may take a lease. Otherwise such a list proves nothing.
 
     Returns:
         The history of the run, up to its early end if there was one.
     """
-    run = _Run(target, plan, to_the_end=to_the_end)
+    run = _Run(target, plan, to_the_end=to_the_end, patient=patient)
     async with undone_on_error(run.undo_own), asyncio.TaskGroup() as tasks:
         body = tasks.create_task(run.phases())
         observers = [run.watch_contention(), run.measure(), run.traffic.follow()]
@@ -130,10 +110,11 @@ async def execute(
 class _Run:
     """The state of one run."""
 
-    def __init__(self, target: Target, plan: Plan, *, to_the_end: bool) -> None:
+    def __init__(self, target: Target, plan: Plan, *, to_the_end: bool, patient: bool) -> None:
         self._target = target
         self._plan = plan
         self._to_the_end = to_the_end
+        self._patient = patient
         self._zero_s = time.monotonic()
         self._began = datetime.now(UTC)
         self._events: list[Event] = []
@@ -383,7 +364,9 @@ class _Run:
             now_s + STEADY_S, max([last_s, *over_s]) + window_s, last_s + self._plan.stay_s
         )
         await asyncio.sleep(until_s - now_s)
-        while self._views.undecided_until_s(self._history_of_events()) is not None:
+        while (
+            self._patient and self._views.undecided_until_s(self._history_of_events()) is not None
+        ):
             await asyncio.sleep(POLL_S)
 
     async def _drain(self) -> None:

@@ -27,9 +27,10 @@ from graphquake.harness.promises.own import OwnPromiseError
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.suite_logs import bound_log
 from graphquake.harness.run.early_verdict import Enough
-from graphquake.harness.run.execute import Watch, execute
+from graphquake.harness.run.execute import execute
 from graphquake.harness.run.open_target import OpenTarget, open_target
 from graphquake.harness.run.reuse import ReusableGraph
+from graphquake.harness.run.status import Watch
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.templates.words import expand
@@ -67,6 +68,7 @@ async def run_live(
     watch: Watch | None = None,
     enough: Enough | None = None,
     to_the_end: bool = False,
+    patient: bool = True,
     host: Host | None = None,
     graph: ReusableGraph | None = None,
     keep: bool = False,
@@ -78,7 +80,7 @@ async def run_live(
         spec: the graph, as its file describes it.
         plan: the steps to carry out.
         folder: receives all files of the run. It is made if it does not exist, and emptied if it does.
-        watch, enough, to_the_end: as for `execute`.
+        watch, enough, to_the_end, patient: as for `execute`.
         host: facts about the machine and the versions. They are saved with the history.
         graph: a graph that has served another run. If it cannot be healed, a fresh one is opened.
         keep: if true, leave the graph open and return it as `LiveRun.reusable`. Otherwise end it.
@@ -102,7 +104,12 @@ async def run_live(
                     graph = await ReusableGraph.open(spec, work, opener)
                 async with graph.lent(keep=keep) as target:
                     history = await execute(
-                        target, plan, watch=watch, enough=enough, to_the_end=to_the_end
+                        target,
+                        plan,
+                        watch=watch,
+                        enough=enough,
+                        to_the_end=to_the_end,
+                        patient=patient,
                     )
             goes_on = keep
         finally:

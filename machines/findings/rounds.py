@@ -57,9 +57,10 @@ class Rounds:
     pairs: Iterator[Plan] = field(default_factory=lambda: iter(()))
     awaited: AwaitedEvents = field(default_factory=AwaitedEvents)
     _ran: set[Plan] = field(default_factory=set)
+    _twice: set[Plan] = field(default_factory=set)
     _begun: deque[PendingRun] = field(default_factory=deque)
     _has_finding: bool = False
-    # The plans of the sweep that are run next.
+    # The plans that are run next: those of the sweep, and those whose case did not explain all that they have shown.
     _next: deque[Plan] = field(default_factory=deque)
     # For each run that was not cut short, its seconds beyond the waits of its plan.
     _beyond_s: list[float] = field(default_factory=list)
@@ -168,7 +169,13 @@ class Rounds:
             self.runner.discard(result)
             return
         finding = self.pipeline.find(plan, result, unexplained[0])
-        self._has_finding |= finding is not None and finding.counts
+        is_known = finding is not None and finding.counts
+        self._has_finding |= is_known
+        if is_known and plan not in self._twice and self.pipeline.excuses.unexplained(result):
+            # The case explains only a part of what the plan has shown. The rest may be another bug.
+            self._twice.add(plan)
+            self._ran.discard(plan)
+            self._next.appendleft(plan)
 
     def _learn_price(self, result: RunResult) -> None:
         """Let `novelty` price a run as this graph's runs cost."""

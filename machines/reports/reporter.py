@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Final, TextIO
 
-from graphquake.harness.run.execute import RunStatus
+from graphquake.harness.run.status import RunStatus
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.runners.budget import Budget, duration_text
 from graphquake.machines.runners.run_log import RunLog

@@ -23,12 +23,13 @@ from graphquake.harness.history.host import Host
 from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.early_verdict import Enough
-from graphquake.harness.run.execute import RunStatus
 from graphquake.harness.run.live import LiveRun, describe_host, run_live
 from graphquake.harness.run.reuse import SLOW_START_S, USES_MAX, ReusableGraph
+from graphquake.harness.run.status import RunStatus
 from graphquake.harness.run.undisturbed import undisturbed
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.runners.budget import Budget, BudgetSpent
 from graphquake.machines.runners.runner import PendingRun, RunResult
 from graphquake.machines.runners.slots import Machine, Usage, cpu_spent_s, slots_for
@@ -168,7 +169,8 @@ class LiveRunner:
             graph, self._reusable = self._reusable, None
             keep = may_reuse and self.reuses and (graph is None or graph.uses + 1 < USES_MAX)
             run = await run_live(
-                self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep
+                self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep,
+                patient=why != "search" or waits_for_lists(plan),
             )  # fmt: skip
             self._reusable = run.reusable
             if why == "search" and run.verdict.kind == "broken":
@@ -294,6 +296,14 @@ class LiveRunner:
     def discard(self, result: RunResult) -> None:
         """See `Runner.discard`."""
         self._put_away(result)
+
+
+def waits_for_lists(plan: Plan) -> bool:
+    """True if a search waits until this plan's wrong lists are decided, which may take a lease.
+
+    The plans of one disturbance and those with a long stay do. In the other plans, the wait would be most of the run.
+    """
+    return plan.stay_s > 0 or sum(map(disturbs, plan.steps)) <= 1
 
 
 def last_number(folder: Path) -> int:
