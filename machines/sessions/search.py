@@ -67,6 +67,7 @@ def search(
     base: type[PlanMachine] = PlanMachine,
     shard: int = 0,
     unshrunk: Iterable[Case] = (),
+    plain: bool = True,
     config: settings = SETTINGS,
 ) -> Ended:
     """Continue the shrinks of the unshrunk cases, and run the sweep. Then draw plans and run them.
@@ -78,6 +79,7 @@ def search(
         base: the class of the machine that draws plans. A user's subclass may add rules.
         shard: the number of this process's part of the search, from 0. Each part draws from its own seeds. Only the first one sweeps.
         unshrunk: cases that an earlier search had no time to shrink.
+        plain: if false, there is no sweep and there are no pairs: only drawn plans are run.
 
     Returns:
         `budget` if no run fits into the budget any more, `findings` if there are `findings_max` findings, or `exhausted` after
@@ -87,12 +89,8 @@ def search(
     pipeline.plainest = plainest(rounds.spec)
     try:
         _go_on(pipeline, unshrunk, findings_max)
-        singles = plans_of_sweep(rounds.spec, session_seed, base)
-        rounds.pairs = pairs(
-            rounds.spec, singles, round_seed(session_seed, rounds.spec.name, 0, shard)
-        )
-        if not shard:
-            rounds.sweep(singles, findings_max)
+        if plain:
+            _run_plain(rounds, session_seed, findings_max, base, shard)
     except BudgetSpent:
         rounds.cancel_runs()
         return "budget"
@@ -121,6 +119,17 @@ def search(
             rounds.cancel_runs()
             return "exhausted"
     raise AssertionError("unreachable")
+
+
+def _run_plain(
+    rounds: Rounds, session_seed: int, findings_max: int, base: type[PlanMachine], shard: int
+) -> None:
+    """Run the sweep, and let pairs follow the drawn plans. The first shard alone sweeps."""
+    singles = plans_of_sweep(rounds.spec, session_seed, base)
+    number = round_seed(session_seed, rounds.spec.name, 0, shard)
+    rounds.pairs = pairs(rounds.spec, singles, number)
+    if not shard:
+        rounds.sweep(singles, findings_max)
 
 
 def _go_on(pipeline: FindingPipeline, unshrunk: Iterable[Case], findings_max: int) -> None:

@@ -37,6 +37,7 @@ from graphquake.machines.sessions.search import search
 
 from realbugs.entries import Entry
 from realbugs.rows import Mark, Row
+from realbugs.script import RUNS, run_script
 
 # A search goes on after other findings, until it finds the bug or its budget is spent.
 FINDINGS_MAX: Final = 100
@@ -201,7 +202,7 @@ def by_search(job: Job, way: str = "search", choice: type[Novelty] | None = None
         )
         if choice is not None:
             rounds.novelty = choice(job.spec)
-        search(rounds, job.seed, findings_max=FINDINGS_MAX)
+        search(rounds, job.seed, findings_max=FINDINGS_MAX, plain=choice is None)
     log.close()
     _total(state.row, log)
     return state.row
@@ -244,6 +245,28 @@ def by_scenarios(job: Job) -> Row:
     return row
 
 
+def by_script(job: Job) -> Row:
+    """The third baseline: a script of 40 lines, as an engineer would write it (see `script`)."""
+    log = WatchedLog(job.folder / "journal.jsonl")
+    row = job.row("script")
+    with LiveRunner(job.spec, job.folder / "runs", job.limit.begin()) as runner:
+        for found in run_script(runner, log):
+            if not row.found and any(map(job.entry.is_shown_by, found.signatures)):
+                row.found, row.confirmed = True, log.clock.mark()
+                row.plan = [str(step) for step in found.plan.steps]
+                row.broke = row.of = RUNS
+            else:
+                row.others.append(f"{found.signatures[0]}: {found.plan.one_line()}")
+            if row.found:
+                break
+    log.close()
+    row.first = next(
+        (one.at for one in log.sights if any(map(job.entry.is_shown_by, one.signatures))), None
+    )
+    _total(row, log)
+    return row
+
+
 def _total(row: Row, log: WatchedLog) -> None:
     whole = log.clock.mark()
     row.runs, row.live_s, row.wall_s = whole.runs, whole.live_s, whole.wall_s
@@ -254,6 +277,7 @@ WAYS: Final[dict[str, Callable[[Job], Row]]] = {
     "search": by_search,
     "uniform": by_drawing,
     "scenarios": by_scenarios,
+    "script": by_script,
 }
 # Ways without chance. One seed is enough.
-FIXED: Final = frozenset({"scenarios"})
+FIXED: Final = frozenset({"scenarios", "script"})
