@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.processes.gpus import visible_gpus
@@ -30,6 +30,18 @@ from graphquake.harness.spec.templates.words import (
 PASSED_ON: Final = ("PATH", "CUDA_VISIBLE_DEVICES")
 # The subfolder of a graph's folder for the files that the graph file describes. A subfolder for each replica is in it.
 FILES: Final = "files"
+
+
+class Resources(Protocol):
+    """Gives ports and GPUs to replicas. `Reservations` is one."""
+
+    def port(self) -> int:
+        """Return a port that nothing else uses."""
+        ...
+
+    def gpus(self, count: int, *, share: bool = False) -> list[str]:
+        """Return so many GPUs, by their names in CUDA_VISIBLE_DEVICES."""
+        ...
 
 
 @dataclass(slots=True)
@@ -73,6 +85,17 @@ class Layout:
         """
         for name in ("logs", "home", "tmp"):
             (self.run_dir / name).mkdir(parents=True, exist_ok=True)
+        self.assign(reservations)
+        for path, text in self.rendered_files():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+    def assign(self, reservations: Resources) -> None:
+        """Give every replica its ports and GPUs.
+
+        Raises:
+            GraphError: if there are not enough free ports or GPUs.
+        """
         names = self._port_names()
         for replica in self.replicas.values():
             role = replica.role
@@ -82,12 +105,13 @@ class Layout:
                     replica.gpus = reservations.gpus(role.gpus, share=self.spec.share_gpus)
             except GraphError as error:
                 raise GraphError(f"{self.spec.path.name}: roles.{role.name}: {error}") from None
+
+    def rendered_files(self) -> Iterator[tuple[Path, str]]:
+        """Yield the path and the text of each file that a launch writes."""
         for replica in self.replicas.values():
             for name, template in replica.role.files.items():
-                path = self._file(replica, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
                 lines = partial(self._fill_each, replica, environment=False)
-                path.write_text(render(template, lines), encoding="utf-8")
+                yield self._file(replica, name), render(template, lines)
 
     def _port_names(self) -> dict[str, set[str]]:
         """The names of the ports of each role: all names that any template of the graph mentions."""

@@ -6,8 +6,8 @@ the first run of a shrink is not explained in the last run either. `rounds` choo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -120,8 +120,7 @@ class FindingPipeline:
         Raises:
             BudgetSpent: if no run fits into the budget any more. The case stays as it is.
         """
-        self._reopened.add(case.id)
-        try:
+        with self.reopened(case):
             for _ in range(AGAIN_RUNS):
                 result = self.take(self.runner.start(case.plan, "go on"), "go on")
                 unexplained = self.excuses.unexplained(result)
@@ -132,6 +131,13 @@ class FindingPipeline:
                         self.corpus.drop(case)
                     return
                 self.runner.discard(result)
+
+    @contextmanager
+    def reopened(self, case: Case) -> Iterator[None]:
+        """Let a case excuse nothing in this block: its own violations are looked for."""
+        self._reopened.add(case.id)
+        try:
+            yield
         finally:
             self._reopened.discard(case.id)
 

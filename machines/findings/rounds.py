@@ -15,6 +15,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
@@ -27,6 +28,7 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.findings.awaited import AwaitedEvents
 from graphquake.machines.findings.fault_coverage import FaultCoverage
+from graphquake.machines.findings.more_runs import one_more_run
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.stop_drawing import StopDrawing
 from graphquake.machines.plans.novelty import Novelty, waited_s
@@ -37,6 +39,8 @@ from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
 # The number of pairs that are run for each drawn plan, and the number of pairs among which each of them is chosen.
 PAIRS: Final = 2
 PAIRS_LOOK: Final = 30
+# After this many runs of the search, a finding gets one more run (see `more_runs`).
+RUNS_BETWEEN: Final = 4
 
 
 @dataclass(slots=True)
@@ -62,6 +66,7 @@ class Rounds:
     _has_finding: bool = False
     # The plans that are run next: those of the sweep, and those whose case did not explain all that they have shown.
     _next: deque[Plan] = field(default_factory=deque)
+    _since: int = 0
     # For each run that was not cut short, its seconds beyond the waits of its plan.
     _beyond_s: list[float] = field(default_factory=list)
 
@@ -131,6 +136,12 @@ class Rounds:
         while self._begun and not self._has_finding:
             self._finish(self._begun.popleft())
 
+    def confirm_findings(self) -> None:
+        """Give every finding all of its runs, as far as the budget allows."""
+        with suppress(BudgetSpent):
+            while one_more_run(self.pipeline):
+                pass
+
     def _take(self, plan: Plan, reason: str | None) -> None:
         """Begin to run a plan, unless there is a reason not to. If all slots are taken then, wait for the oldest run."""
         if reason is not None:
@@ -147,6 +158,10 @@ class Rounds:
         self.novelty.ran(plan)
         if len(self._begun) >= self.runner.slots:
             self._finish(self._begun.popleft())
+        self._since += 1
+        if self._since >= RUNS_BETWEEN:
+            self._since = 0
+            one_more_run(self.pipeline)
 
     def _finish(self, pending: PendingRun) -> None:
         """Wait for the run of a drawn plan, and pass the first unexplained violation on to the pipeline."""

@@ -55,6 +55,7 @@ from graphquake.machines.frontends.cli_options import (
 )
 from graphquake.machines.frontends.demo import add_options as add_demo_options
 from graphquake.machines.frontends.demo import demo
+from graphquake.machines.frontends.export_command import export_case, export_options
 from graphquake.machines.frontends.init_command import init, init_options
 from graphquake.machines.frontends.try_command import trial
 from graphquake.machines.reports.finding_text import counted
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", "run a plan that you give", _run_options, _run),
         ("replay", "run the plan of a case again, to see whether it still breaks its promise", replay_options, replay_cases),
         ("mark", "set the status of a case: open, known or fixed", mark_options, mark_case),
+        ("export", "write a script that shows a case without graphquake", export_options, export_case),
         ("check", "judge the history of an old run again", _check_options, _check),
         ("results", "print the table of the runs in a folder, and draw their pictures", _results_options, _results),
     ):  # fmt: skip

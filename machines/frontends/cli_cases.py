@@ -143,7 +143,7 @@ def _found(corpus: Corpus, case: Case, specs: Iterable[GraphSpec]) -> _Found:
     return _Found(corpus, case, next((spec for spec in specs if case.is_of(spec)), None))
 
 
-def _find(arguments: argparse.Namespace, name: str) -> _Found:
+def find_case(arguments: argparse.Namespace, name: str) -> _Found:
     """Find a case by its id or its file.
 
     Raises:
@@ -195,7 +195,7 @@ def replay_cases(arguments: argparse.Namespace) -> int:
         raise InputError(
             "replay: found --today and --record, expected one of them: the counts of a case belong to its own bounds and load"
         )
-    named = [_find(arguments, name) for name in arguments.case]
+    named = [find_case(arguments, name) for name in arguments.case]
     for one in named:
         if one.spec is None:
             raise InputError(
@@ -312,7 +312,7 @@ def _replay_status(done: list[Replay], *, alone: bool, strict_known: bool) -> in
 
 def mark_case(arguments: argparse.Namespace) -> int:
     """Run `graphquake mark`, and return the exit status."""
-    corpus, case, _ = _find(arguments, arguments.case)
+    corpus, case, _ = find_case(arguments, arguments.case)
     why = arguments.why or case.why
     if arguments.status == "known" and not why:
         raise InputError(f"mark {case.id} known: give --why: a known case needs a reason")

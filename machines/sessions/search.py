@@ -99,6 +99,7 @@ def search(
     for number in itertools.count():
         if pipeline.found >= findings_max:
             rounds.cancel_runs()
+            rounds.confirm_findings()
             return "findings"
         rounds.begin(number)
         runs_before = rounds.log.live.total()
@@ -117,6 +118,7 @@ def search(
         if idle >= IDLE_ROUNDS_MAX:
             rounds.finish_runs()
             rounds.cancel_runs()
+            rounds.confirm_findings()
             return "exhausted"
     raise AssertionError("unreachable")
 

@@ -1,0 +1,108 @@
+"""A script that shows a case without this project."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from graphquake.harness.errors import InputError
+from graphquake.harness.promises.signature import Signature
+from graphquake.harness.spec.graph import GraphSpec, load_graph
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.case import Case, Observed
+from graphquake.machines.cases.case_file import read_case
+from graphquake.machines.frontends.cli import main
+from graphquake.machines.reports import export as module
+from graphquake.machines.reports.export import SCRIPT, export
+
+from support.made import plan_of
+from support.toys import toy_spec
+
+SHIPPED = Path(__file__).parent / "regressions/dbe043.json"
+
+
+def case_with(spec: GraphSpec, plan: Plan, promise: str = "ends") -> Case:
+    """Return a case of a graph."""
+    return Case(
+        id="abc123",
+        title="ends broken by a stall",
+        status="open",
+        graph={"name": spec.name},
+        signature=Signature(promise, "no byte", "path left"),
+        plan=plan,
+        seen="a request got no byte",
+        observed=(Observed("2026-11-28", {"toy": "1.0"}, "here", 3, 3),),
+    )
+
+
+def test_a_script_needs_nothing_of_this_project(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command writes a script with the commands, the steps and the files of a case."""
+    folder = tmp_path / "out"
+    command = ["export", str(SHIPPED), "--graph", "dynamo-disagg-bootstrap", "--to", str(folder)]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert f"python {folder / SCRIPT}" in said
+    assert "warning" not in said
+    code = (folder / SCRIPT).read_text()
+    compile(code, SCRIPT, "exec")
+    assert "import graphquake" not in code
+    assert "from graphquake" not in code
+    assert "['kill', 'decode 0']" in code
+    assert (folder / "files/tiny/config.json").is_file()
+    assert main(command) == 2
+    assert f"--to: {folder} exists, expected a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("promise", "plan", "says"),
+    [
+        ("no_leak", plan_of("kill worker 0"), "found the promise no_leak, expected one of ends"),
+        ("ends", plan_of("kill worker 0 process"), 'found the step "kill worker 0 process"'),
+    ],
+)
+def test_what_a_script_cannot_show_is_refused(
+    tmp_path: Path, promise: str, plan: Plan, says: str
+) -> None:
+    """The error names the promise or the step."""
+    spec = toy_spec(tmp_path)
+    with pytest.raises(InputError, match=says):
+        export(case_with(spec, plan, promise), spec, tmp_path / "out")
+
+
+def test_a_script_keeps_the_order_of_the_start() -> None:
+    """A role starts after the roles that it needs, and the steps of the shipped case are those of its plan."""
+    spec = load_graph("sglang-router")
+    assert module._start_order(spec)[-1] == ["router 0"]
+    case = read_case(str(SHIPPED), SHIPPED.read_text())
+    assert [module._step(step, spec) for step in case.plan.steps] == [["kill", "decode 0"]]
+
+
+def test_a_worker_of_our_own_is_warned_about() -> None:
+    """A maintainer has no graphquake, so a script with our worker is of little use to them."""
+    (warning,) = module._warnings(load_graph("dynamo-agg"))
+    assert warning.startswith("roles.worker starts a module of graphquake")
+
+
+def test_a_script_shows_the_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script starts the graph, does the steps, names the silent requests, and leaves no process. Its Python has no graphquake."""
+    monkeypatch.setattr(module, "STAY_S", 1.0)
+    spec = toy_spec(tmp_path)
+    spec = replace(spec, promises=replace(spec.promises, stall_s=1.0, agree_s=0.0))
+    folder = tmp_path / "out"
+    assert export(case_with(spec, plan_of("stall worker 0 for 2.00 s")), spec, folder) == []
+    done = subprocess.run(
+        [sys.executable, str(folder / SCRIPT)],
+        capture_output=True, text=True, check=False, timeout=60, env={"PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "stall worker 0 2.0" in done.stdout
+    assert "THE BUG SHOWS" in done.stdout
+    assert "s without a byte" in done.stdout
+    left = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, check=False)
+    assert left.stdout == b""
