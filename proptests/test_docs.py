@@ -198,8 +198,11 @@ def _check_extras(words: list[str]) -> None:
 
 
 def _check_bench(module: str, words: list[str]) -> None:
-    assert module.startswith("bench.")
     path = ROOT / "proptests" / f"{module.replace('.', '/')}.py"
+    if module == "realbugs":
+        path = ROOT / "proptests" / module / "__main__.py"
+    else:
+        assert module.startswith("bench.")
     text = path.read_text(encoding="utf-8")
     options = {word for word in words if word.startswith("--")}
     assert {option for option in options if f'"{option}"' not in text} == set()

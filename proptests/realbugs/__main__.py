@@ -22,7 +22,7 @@ from bench.jobs import run_jobs
 from realbugs.entries import Entry, read_entries
 from realbugs.environments import EnvironmentFailedError, cache_folder, python_of
 from realbugs.rows import Row, line, table
-from realbugs.ways import FIXED, WAYS, Job
+from realbugs.ways import COMPARED, FIXED, ON_BOTH, WAYS, Job
 
 FOLDER: Final = Path(".graphquake/realbugs")
 BUDGET: Final = "10m,60runs"
@@ -50,7 +50,7 @@ def keys_of(
         for way in ways
         for release in entry.releases()
         if release in releases
-        if way == "search" or release == "before"
+        if way in ON_BOTH or release == "before"
         if way not in FIXED or seed == seeds[0]
     ]
 
@@ -64,8 +64,10 @@ def look(key: Key, entry: Entry, options: argparse.Namespace) -> Row:
         if python is not None:
             # Commands of the graph file, such as `etcd`, may be programs of the release.
             os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-        limit = parse_limit(options.budget)
-        job = Job(entry, entry.spec(python), key.release, key.seed, limit, folder, options.slots)
+        job = Job(
+            entry, entry.spec(python), key.release, key.seed,
+            parse_limit(options.budget), folder, options.slots, options.runs,
+        )  # fmt: skip
         return WAYS[key.way](job)
     except (EnvironmentFailedError, GraphquakeError) as error:
         row.error = str(error)
@@ -84,7 +86,7 @@ def look_for_all(keys: list[Key], options: argparse.Namespace) -> list[Row]:
         own = options.folder / "-".join(map(str, key))
         return [
             "-m", "realbugs", key.entry, "--way", key.way, "--release", key.release, "--seed", str(key.seed),
-            "--budget", options.budget, "--slots", str(options.slots),
+            "--budget", options.budget, "--slots", str(options.slots), "--runs", str(options.runs),
             "--environments", str(options.environments), "--one", str(own),
         ]  # fmt: skip
 
@@ -103,7 +105,12 @@ def parser_of(names: list[str]) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="realbugs", description=__doc__)
     parser.add_argument("entries", nargs="*", help=f"names of entries (all): {', '.join(names)}")
-    parser.add_argument("--way", action="append", choices=list(WAYS), help="may be repeated (all)")
+    parser.add_argument(
+        "--way",
+        action="append",
+        choices=list(WAYS),
+        help=f"may be repeated ({', '.join(COMPARED)})",
+    )
     parser.add_argument(
         "--release", action="append", choices=["before", "after"],
         help="the release with the bug, or the one without it; may be repeated (both)",
@@ -111,6 +118,7 @@ def parser_of(names: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, action="append", help="may be repeated (1)")
     parser.add_argument("--budget", default=BUDGET, help=f"of each search ({BUDGET})")
     parser.add_argument("--slots", type=int, default=1, help="graphs side by side in a search (1)")
+    parser.add_argument("--runs", type=int, default=5, help="of the plan by hand, --way hand (5)")
     parser.add_argument(
         "--side-by-side", type=int, default=SIDE_BY_SIDE, help="searches at once (1)"
     )
@@ -144,7 +152,7 @@ def main() -> None:
         return
     keys = keys_of(
         entries,
-        options.way or list(WAYS),
+        options.way or list(COMPARED),
         options.release or ["before", "after"],
         options.seed or [1],
     )

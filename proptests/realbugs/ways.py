@@ -6,6 +6,7 @@ Each way gets an entry, a graph, a seed and a budget, and returns a row. A new w
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,7 @@ class Job:
         limit: the budget.
         folder: the folder for its files.
         slots: the number of graphs side by side.
+        runs: how often the plan by hand is run.
     """
 
     entry: Entry
@@ -64,6 +66,7 @@ class Job:
     limit: Limit
     folder: Path
     slots: int = 1
+    runs: int = 5
 
     def row(self, way: str) -> Row:
         """Return the row of this job, without a result."""
@@ -267,6 +270,33 @@ def by_script(job: Job) -> Row:
     return row
 
 
+def by_hand(job: Job) -> Row:
+    """Run the plan by hand several times. This measures the rate that the entry states, and shows whether a release has the bug."""
+    log = WatchedLog(job.folder / "journal.jsonl")
+    row = job.row("hand")
+    plan = job.entry.plan
+    others: Counter[str] = Counter()
+    with LiveRunner(job.spec, job.folder / "runs", job.limit.begin()) as runner:
+        for _ in range(job.runs):
+            try:
+                result = runner.run(plan, "by hand")
+            except BudgetSpent:
+                break
+            shown = list(dict.fromkeys(one.signature for one in result.verdict.violations))
+            log.run(plan, "by hand", result.verdict, result.live_s, "; ".join(map(str, shown)))
+            if result.verdict.kind == "invalid":
+                continue
+            row.of += 1
+            row.broke += any(map(job.entry.is_shown_by, shown))
+            others.update(str(one) for one in shown if not job.entry.is_shown_by(one))
+    log.close()
+    row.found, row.plan = row.broke > 0, list(row.by_hand) if row.broke else []
+    row.first = log.sights[0].at if row.found else None
+    row.others = [f"{count} of {row.of}: {text}" for text, count in others.items()]
+    _total(row, log)
+    return row
+
+
 def _total(row: Row, log: WatchedLog) -> None:
     whole = log.clock.mark()
     row.runs, row.live_s, row.wall_s = whole.runs, whole.live_s, whole.wall_s
@@ -278,6 +308,11 @@ WAYS: Final[dict[str, Callable[[Job], Row]]] = {
     "uniform": by_drawing,
     "scenarios": by_scenarios,
     "script": by_script,
+    "hand": by_hand,
 }
+# The ways that the benchmark compares. The others are made only if they are asked for.
+COMPARED: Final = ("search", "uniform", "scenarios", "script")
 # Ways without chance. One seed is enough.
-FIXED: Final = frozenset({"scenarios", "script"})
+FIXED: Final = frozenset({"scenarios", "script", "hand"})
+# Ways that are made on the release without the bug, too.
+ON_BOTH: Final = frozenset({"search", "hand"})
