@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -237,7 +237,9 @@ def test_a_run_that_a_known_case_explains_says_so(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The page of a search names the case that explains a broken run."""
-    searched(ROWS["known only"], project, capsys)
+    # The sweep leaves out the plan of the case itself. Its violation is seen again in pairs and drawn plans.
+    row = ROWS["known only"]
+    searched(replace(row, runner={**row.runner, "runs_max": 40}), project, capsys)
     page = (project / ".graphquake/made/index.html").read_text()
     rows = [line for line in page.split("<tr>") if ">search</td>" in line and "broken" in line]
     assert rows

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
 from graphquake.harness.spec.graph import GraphSpec
@@ -39,6 +39,7 @@ def sweep(
     """Return the plans of the sweep, in the order in which they are run.
 
     The harshest plan of each group comes before the second of any. Plans that leave a path come before others, and short ones before long.
+    At the end, the harshest plans are run again at the last replica of each role.
 
     Args:
         spec: the graph.
@@ -53,11 +54,26 @@ def sweep(
     for plan in [*ruled, *others]:
         groups.setdefault(_group(plan), []).append(plan)
     ranked = [
-        ((rank, not _leaves_a_path(spec, plan), waited_s(plan)), plan)
-        for plans in groups.values()
-        for rank, plan in enumerate(_harshest(plans))
+        (rank, plan) for plans in groups.values() for rank, plan in enumerate(_harshest(plans))
     ]
-    return [plan for _, plan in sorted(ranked, key=lambda one: one[0])]
+    last = 1 + max((rank for rank, _ in ranked), default=0)
+    ranked += [(last, other) for rank, plan in ranked if not rank for other in _at_last(spec, plan)]
+
+    def order(one: tuple[int, Plan]) -> tuple[int, bool, float]:
+        return one[0], not _leaves_a_path(spec, one[1]), waited_s(one[1])
+
+    return [plan for _, plan in sorted(ranked, key=order)]
+
+
+def _at_last(spec: GraphSpec, plan: Plan) -> Iterator[Plan]:
+    """Yield a plan at the last replicas of its roles, if that is another plan. Some bugs show at one replica only."""
+
+    def last(one: Replica) -> Replica:
+        return Replica(one.role, spec.role(one.role).replicas - 1)
+
+    moved = replace(plan, steps=tuple(step.moved(last) for step in plan.steps))
+    if moved != plan:
+        yield moved
 
 
 def _acts(plan: Plan) -> tuple[Step, ...]:
