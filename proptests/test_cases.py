@@ -231,8 +231,8 @@ def different(spec: GraphSpec) -> GraphSpec:
         gauges=("in_flight",), extra=("json:loads",),
     )  # fmt: skip
     load = LoadSpec(
-        "made", rate_per_s=3.0, prompt_tokens=5, max_tokens=6, stream=0.25, deadline_s=2.0, shed=(429, 503), api="chat",
-        seed=11, clients=4, requests_per_client=9, max_retries=3,
+        "made", rate_per_s=3.0, prompt_tokens=5, max_tokens=6, too_long_tokens=900, stream=0.25, deadline_s=2.0,
+        shed=(429, 503), api="chat", seed=11, clients=4, requests_per_client=9, max_retries=3,
     )  # fmt: skip
     return replace(spec, promises=promises, load=load, lease_s=12.0)
 

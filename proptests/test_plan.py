@@ -50,7 +50,7 @@ steps: st.SearchStrategy[Step] = st.one_of(
     st.builds(Stall, roles, indices, hundredths.filter(bool)),
     st.builds(Respawn, roles, indices),
     st.builds(
-        Burst, st.integers(1, 100_000), hundredths, st.integers(0, 100).map(lambda n: n / 100)
+        Burst, st.integers(1, 100_000), hundredths, *[st.integers(0, 33).map(lambda n: n / 100)] * 3
     ),
     st.builds(Wait, hundredths),
     st.just(WaitReady()),
@@ -117,6 +117,8 @@ def test_remarks_and_empty_lines_are_not_steps() -> None:
         ("wait 1", "is not of the form: wait T s"),
         ("burst 0 over 1 s", "expected a number of requests from 1"),
         ("burst 5 over 1 s, 120% leave", "expected a share in % from 0 to 100"),
+        ("burst 5 over 1 s, 60% leave, 50% refused", "found shares of 110% together"),
+        ("burst 5 over 1 s, 50% refuse", "[, P% leave at once][, P% refused]"),
         ("wait 601 s", "expected seconds from 0 to 600"),
         ("kill decode 0 tree 1", "takes no index"),
     ],

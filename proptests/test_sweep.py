@@ -68,9 +68,14 @@ def test_a_stall_outlasts_a_clients_patience_and_a_lease() -> None:
 
 
 def test_only_the_harshest_bursts_are_swept() -> None:
-    """The sweep has the largest burst, and the same burst with all clients leaving, or sent slowly."""
+    """The sweep has the largest burst, and the same burst with all clients leaving, early or late, or sent slowly."""
     bursts = [step for plan in sweep(REFERENCE) for step in plan.steps if isinstance(step, Burst)]
-    assert bursts == [Burst(40, 0.0), Burst(40, 0.0, 1.0), Burst(40, 1.0)]
+    assert bursts == [
+        Burst(40, 0.0),
+        Burst(40, 0.0, 1.0),
+        Burst(40, 0.0, leave_at_once=1.0),
+        Burst(40, 1.0),
+    ]
 
 
 def test_what_tells_most_comes_first() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from graphquake.harness.errors import InputError
@@ -27,6 +27,9 @@ Oracle: TypeAlias = Callable[[str, int], str]
 MESSAGE_MAX: Final = 200
 ORACLE_KEY: Final = "promises.answers.oracle"
 _ERROR_STATUSES: Final = range(400, 600)
+# The statuses that reject a request because of the request itself.
+REJECTING: Final = range(400, 500)
+_REJECTIONS: Final = frozenset(f"{ERROR_EVENT} {status}" for status in REJECTING)
 _HEX_TO_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
 
 
@@ -74,17 +77,19 @@ def find_oracle(spec: GraphSpec) -> Oracle | None:
     return oracle
 
 
-def prompt_of(load: LoadSpec, number: int) -> str:
-    """Return the prompt of the request with this number: `prompt_tokens` lower-case letters. To a byte-level tokenizer each is a token."""
-    digest = hashlib.shake_256(f"{load.seed}/{number}".encode()).hexdigest(
-        (load.prompt_tokens + 1) // 2
-    )
-    return digest[: load.prompt_tokens].translate(_HEX_TO_LETTERS)
+def prompt_of(load: LoadSpec, number: int, *, too_long: bool = False) -> str:
+    """Return the prompt of the request with this number: lower-case letters. To a byte-level tokenizer each is a token.
+
+    It has `prompt_tokens` letters, or `too_long_tokens` if it is to be too long. Other tokenizers may join some letters into one token.
+    """
+    tokens = load.too_long_tokens if too_long else load.prompt_tokens
+    digest = hashlib.shake_256(f"{load.seed}/{number}".encode()).hexdigest((tokens + 1) // 2)
+    return digest[:tokens].translate(_HEX_TO_LETTERS)
 
 
-def body_of(load: LoadSpec, number: int, *, stream: bool) -> dict[str, Any]:
+def body_of(load: LoadSpec, number: int, *, stream: bool, too_long: bool = False) -> dict[str, Any]:
     """Return the body of the request with this number, before it is written as JSON. If `stream` is true, it asks for a streamed answer."""
-    prompt = prompt_of(load, number)
+    prompt = prompt_of(load, number, too_long=too_long)
     body: dict[str, Any] = {"model": load.model, "max_tokens": load.max_tokens, "temperature": 0}
     if load.api == "chat":
         body["messages"] = [{"role": "user", "content": prompt}]
@@ -130,6 +135,18 @@ class Checker:
         if "error" in answer or "choices" not in answer:
             return Got(Outcome.ERROR, "error body", _short(answer))
         return self._check(number, [answer])
+
+    def check_too_long(self, got: Got) -> Got:
+        """Check the answer to a prompt that is longer than the model's context. `got` is what the other checks say about the answer.
+
+        An error within a stream rejects the prompt, if it names a status 4xx. Every other complete answer is wrong.
+        """
+        if got.outcome in (Outcome.OK, Outcome.WRONG):
+            said = f"a prompt of {self._load.too_long_tokens} tokens got an answer, expected a status 4xx"
+            return Got(Outcome.WRONG, "too long prompt answered", said, got.tokens)
+        if got.outcome == Outcome.ERROR and got.detail in _REJECTIONS:
+            return replace(got, outcome=Outcome.REJECTED)
+        return got
 
     def _check(self, number: int, chunks: Sequence[dict[str, Any]]) -> Got:
         choices = [choice for chunk in chunks for choice in chunk.get("choices", ())]

@@ -18,16 +18,17 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Iterator
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
 
-from graphquake.harness.clients.answers import MESSAGE_MAX, Checker, body_of
+from graphquake.harness.clients.answers import MESSAGE_MAX, REJECTING, Checker, body_of
+from graphquake.harness.clients.burst_schedule import Manner, burst_schedule
 from graphquake.harness.clients.milestones import Milestones
 from graphquake.harness.history.request import (
+    AS_ASKED,
     PROBE,
     STEADY,
     Exchange,
@@ -48,7 +49,10 @@ KEEPALIVE_S: Final = 1.0
 EXCHANGES_MAX: Final = 300
 READ_BUFFER_BYTES: Final = 1 << 16
 PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
-_WELL: Final = frozenset({Outcome.OK, Outcome.LEFT})
+# A client that leaves before the first token closes its connection this long after it has sent its request, or at the first byte of the
+# answer. Then the graph has begun to work on the request, and most graphs have not made a token yet.
+LEAVES_AFTER_S: Final = 0.01
+_WELL: Final = AS_ASKED | {Outcome.OK}
 _HEADERS: Final = {"Content-Type": "application/json"}
 
 
@@ -60,7 +64,7 @@ class Load:
         entries: base URLs, one for each replica of the entry role.
         zero_s: `time.monotonic()` at the run's time 0.
         requests: the list to which each request is added when it is about to be sent.
-        exchanges: the list to which lines with a request and its answer are added. Requests with the outcome `OK` or `LEFT` are left out.
+        exchanges: the list to which lines with a request and its answer are added. Requests that ended well are left out.
             Only the first `EXCHANGES_MAX` others are kept.
     """
 
@@ -176,7 +180,7 @@ class Load:
         # Only if the load has streams: not every server can stream.
         stream = self._load.stream > 0
         request = Request(next(self._numbers), PROBE, stream, intended_s=self.now_s())
-        await self._attempt(request, leaves=False)
+        await self._attempt(request)
         return request
 
     async def _send_steadily(self) -> None:
@@ -200,7 +204,7 @@ class Load:
                     number, Group("client", index), stream, intended_s=self.now_s(), attempt=attempt
                 )
                 self._requests.append(request)
-                await self._attempt(request, leaves=False)
+                await self._attempt(request)
                 if not request.failed and request.outcome != Outcome.SHED:
                     break
                 await asyncio.sleep(RETRY_AFTER_S)
@@ -208,39 +212,41 @@ class Load:
     async def _send_burst(self, step: int, burst: BurstLike) -> None:
         begin_s = self.now_s()
         draw = random.Random(f"{self._load.seed}/{step}")
-        for at_s, leaves in _burst_schedule(burst, draw):
-            stream = leaves or draw.random() < self._load.stream
-            await self._send_at(begin_s + at_s, Group("burst", step), stream=stream, leaves=leaves)
+        for at_s, manner in burst_schedule(burst, draw):
+            # Only streams have a first token that a client can see.
+            stream = manner == "leaves" or draw.random() < self._load.stream
+            await self._send_at(begin_s + at_s, Group("burst", step), stream=stream, manner=manner)
 
     async def _send_at(
-        self, at_s: float, group: Group, *, stream: bool, leaves: bool = False
+        self, at_s: float, group: Group, *, stream: bool, manner: Manner = "stays"
     ) -> None:
         delay_s = at_s - self.now_s()
         if delay_s > 0:
             await asyncio.sleep(delay_s)
         request = Request(next(self._numbers), group, stream, intended_s=at_s)
+        request.too_long = manner == "asks too much"
         self._requests.append(request)
-        self._keep(self._tasks.create_task(self._attempt(request, leaves=leaves)))
+        self._keep(self._tasks.create_task(self._attempt(request, manner)))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _attempt(self, request: Request, *, leaves: bool) -> None:
+    async def _attempt(self, request: Request, manner: Manner = "stays") -> None:
         """Send a request, read its answer and check it. A cancelled request has no outcome, and promises do not judge it."""
         self._open += 1
         request.sent_s = request.last_s = self.now_s()
         request.quiet_from_s = request.quiet_to_s = request.sent_s
         exchange = Exchange()
         try:
-            if await self._ask_in_time(request, exchange, leaves=leaves):
+            if await self._ask_in_time(request, exchange, manner):
                 await self._check(request, bytes(exchange.answer))
         finally:
             self._open -= 1
         if request.outcome not in _WELL and len(self._exchanges) < EXCHANGES_MAX:
             self._exchanges.append(exchange.line(request))
 
-    async def _ask_in_time(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
+    async def _ask_in_time(self, request: Request, exchange: Exchange, manner: Manner) -> bool:
         """Send a request and read its answer within the deadline.
 
         Returns:
@@ -249,7 +255,7 @@ class Load:
         self._milestones.sent()
         try:
             async with asyncio.timeout(self._load.deadline_s):
-                return await self._ask(request, exchange, leaves=leaves)
+                return await self._ask(request, exchange, manner)
         except TimeoutError:
             self._end(request, Outcome.TIMED_OUT, "deadline", f"after {self._load.deadline_s:g} s")
         except aiohttp.ClientConnectorError as error:
@@ -264,25 +270,40 @@ class Load:
             self._milestones.ended()
         return False
 
-    async def _ask(self, request: Request, exchange: Exchange, *, leaves: bool) -> bool:
+    async def _ask(self, request: Request, exchange: Exchange, manner: Manner) -> bool:
         """Send a request and read its answer, without a time limit. The result is that of `_ask_in_time`."""
-        body = body_of(self._load, request.number, stream=request.stream)
+        body = body_of(self._load, request.number, stream=request.stream, too_long=request.too_long)
         exchange.asked = json.dumps(body).encode()
-        async with await self._post(request, exchange) as response:
+        leaves_at_once = manner == "leaves at once"
+        try:
+            async with asyncio.timeout(LEAVES_AFTER_S if leaves_at_once else None):
+                response = await self._post(request, exchange)
+        except TimeoutError:
+            self._end(request, Outcome.LEFT, "left before the first token")
+            return False
+        async with response:
             if response.status != HTTPStatus.OK:
                 exchange.answer += await response.read()
                 message = exchange.answer[:MESSAGE_MAX].decode("utf-8", "replace")
-                quick = self.now_s() - request.sent_s <= SHED_WITHIN_S
-                shed = response.status in self._load.shed and quick
-                outcome = Outcome.SHED if shed else Outcome.ERROR
+                outcome = self._declined(request, response.status)
                 self._end(request, outcome, f"HTTP {response.status}", " ".join(message.split()))
                 return False
-            left = await self._read(request, response, exchange.answer, leaves=leaves)
-            if left:
+            if leaves_at_once:
+                response.close()
+                self._end(request, Outcome.LEFT, "left before the first token")
+                return False
+            leaves = manner == "leaves"
+            if await self._read(request, response, exchange.answer, leaves=leaves):
                 self._end(request, Outcome.LEFT, "left after the first token")
                 response.close()
                 return False
         return True
+
+    def _declined(self, request: Request, status: int) -> Outcome:
+        """Return the outcome of a request that was answered with another status than 200."""
+        if status in self._load.shed and self.now_s() - request.sent_s <= SHED_WITHIN_S:
+            return Outcome.SHED
+        return Outcome.REJECTED if request.too_long and status in REJECTING else Outcome.ERROR
 
     async def _check(self, request: Request, received: bytes) -> None:
         ended_s = self.now_s()
@@ -292,6 +313,8 @@ class Load:
         async with self._checking:
             await asyncio.sleep(0)
             got = check(request.number, received)
+        if request.too_long:
+            got = self._checker.check_too_long(got)
         request.tokens = got.tokens
         self._end(request, got.outcome, got.detail, got.message, at_s=ended_s)
 
@@ -354,12 +377,3 @@ def _heard(request: Request, now_s: float) -> None:
     """
     if now_s - request.last_s > request.quiet_to_s - request.quiet_from_s:
         request.quiet_from_s, request.quiet_to_s = request.last_s, now_s
-
-
-def _burst_schedule(burst: BurstLike, draw: random.Random) -> Iterator[tuple[float, bool]]:
-    """Yield for each request of a burst its time, in seconds from the begin of the burst, and true if its client leaves early."""
-    leaving = round(burst.requests * burst.leave)
-    leaves = [True] * leaving + [False] * (burst.requests - leaving)
-    draw.shuffle(leaves)
-    times = sorted(draw.uniform(0.0, burst.over_s) for _ in leaves)
-    yield from zip(times, leaves, strict=True)

@@ -210,4 +210,5 @@ def _request(row: Mapping[str, str]) -> Request:
         message=row["message"],
         tokens=int(row["tokens"]),
         attempt=int(row.get("attempt", 0)),
+        too_long=row.get("too_long") == "True",
     )

@@ -27,7 +27,8 @@ class Outcome(StrEnum):
         TRUNCATED: the answer ended before it was complete.
         WRONG: the answer is complete, but differs from the right answer.
         TIMED_OUT: the request did not end before the client's deadline.
-        LEFT: the client closed the connection itself, after the first token, as its burst asks.
+        LEFT: the client closed the connection itself, after the first token or before it, as its burst asks.
+        REJECTED: the graph answered a prompt that is longer than its context with an HTTP status 4xx, as it should.
     """
 
     OK = "ok"
@@ -38,6 +39,7 @@ class Outcome(StrEnum):
     WRONG = "wrong"
     TIMED_OUT = "timed_out"
     LEFT = "left"
+    REJECTED = "rejected"
 
     @classmethod
     def parse(cls, text: str) -> Outcome | None:
@@ -47,8 +49,12 @@ class Outcome(StrEnum):
         return cls.TIMED_OUT if text == "stalled" else cls(text)
 
 
-# The outcomes that are failures, which a fault may excuse. A wrong answer is never excused. SHED and LEFT are not failures.
+# The outcomes that are failures, which a fault may excuse. A wrong answer is never excused. SHED, LEFT and REJECTED are
+# not failures.
 FAILED: Final = frozenset({Outcome.REFUSED, Outcome.ERROR, Outcome.TRUNCATED, Outcome.TIMED_OUT})
+
+# The outcomes of requests that ended as their client asked. They tell nothing about what the graph can do for others.
+AS_ASKED: Final = frozenset({Outcome.LEFT, Outcome.REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ class Request:
         message: the message of the server, shortened.
         tokens: the number of tokens that the client got.
         attempt: in a closed loop, the number of earlier attempts of the same request.
+        too_long: true if the prompt is longer than the model's context, so that the graph should reject it.
     """
 
     number: int
@@ -122,6 +129,7 @@ class Request:
     message: str = ""
     tokens: int = 0
     attempt: int = 0
+    too_long: bool = False
 
     @property
     def steady(self) -> bool:

@@ -27,6 +27,7 @@ from graphquake.harness.history.events import (
 )
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import (
+    AS_ASKED,
     Outcome,
     Request,
 )
@@ -290,7 +291,7 @@ def _rates(ended: list[Request], end_s: float) -> dict[str, list[list[float]]]:
     bin_s = max(BIN_MIN_S, end_s / BINS)
     right, bad = Counter[int](), Counter[int]()
     for request in ended:
-        (right if request.outcome in (Outcome.OK, Outcome.SHED) else bad)[
+        (right if request.outcome in {Outcome.OK, Outcome.SHED, *AS_ASKED} else bad)[
             int(request.ended_s / bin_s)
         ] += 1
     bins = range(int(end_s / bin_s) + 1)

@@ -5,7 +5,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const INK = "#1f2430", QUIET = "#8a919c", FAULT = "#c53030", HEAL = "#2f855a", VIOLATION = "#b83280";
 const PALETTE = ["#2b5fb3", "#d97706", "#2f855a", "#7c3aed", "#0e7490", "#be185d", "#65a30d", "#78350f", "#475569", "#a16207"];
 const OUTCOMES = {
-  ok: "#3b82c4", shed: "#d69e2e", left: "#a0a8b4", refused: "#e53e3e", error: "#c53030", truncated: "#9b2c6f", timed_out: "#6b21a8", wrong: "#111111",
+  ok: "#3b82c4", shed: "#d69e2e", left: "#a0a8b4", rejected: "#718096", refused: "#e53e3e", error: "#c53030", truncated: "#9b2c6f", timed_out: "#6b21a8", wrong: "#111111",
 };
 const LANE = 26, LEFT = 110, RIGHT = 24;
 const colorOf = Object.fromEntries(data.replicas.map((name, i) => [name, PALETTE[i % PALETTE.length]]));

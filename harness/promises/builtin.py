@@ -3,7 +3,7 @@
 Each promise is a pure function of a history and its availability. It yields one `Violation` for each place where it does not hold. One
 promise judges the outcome of a request, so that the same outcome is never two findings:
 
-- `answers` judges wrong answers,
+- `answers` judges wrong answers, which include any answer to a prompt that is too long,
 - `ends` judges requests that reached their deadline,
 - `recovery` judges failures of requests that were sent after the time for recovery was over,
 - `error_window` judges all other failures.
@@ -24,6 +24,7 @@ from typing import Final, TypeAlias
 from graphquake.harness.history.events import Died, Invalidated, Leaked, Phase, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import (
+    AS_ASKED,
     FAILED,
     Outcome,
     Request,
@@ -367,7 +368,7 @@ def _excused(history: History, violations: list[Violation]) -> int:
 
 def _weak_because(history: History, up: Availability) -> Iterator[str]:
     """Yield each reason why the run proves little, in words."""
-    ended = [r for r in history.requests if r.outcome and r.outcome != Outcome.LEFT]
+    ended = [r for r in history.requests if r.outcome and r.outcome not in AS_ASKED]
     judged = sum(map(up.judgeable, ended))
     if judged < JUDGED_SHARE_MIN * len(ended):
         yield (

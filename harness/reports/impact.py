@@ -24,6 +24,7 @@ from graphquake.harness.history.events import (
 from graphquake.harness.history.history import History
 from graphquake.harness.history.percentile import percentile
 from graphquake.harness.history.request import (
+    AS_ASKED,
     Outcome,
     Request,
 )
@@ -136,7 +137,7 @@ def account(history: History, slow_s: float = SLOW_S) -> Account:
         slow_s: the time in seconds. A right answer that takes longer counts as slow.
     """
     faults = history.faults()
-    sent = [r for r in history.requests if r.outcome and r.outcome != Outcome.LEFT]
+    sent = [r for r in history.requests if r.outcome and r.outcome not in AS_ASKED]
     cut_s = faults[0].begun_s if faults else math.inf
     end_s = history.phase_began_s("drain") or history.end_s
     edges = [*(fault.begun_s for fault in faults), math.inf]

@@ -13,6 +13,7 @@ from typing import Final
 
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import (
+    AS_ASKED,
     Outcome,
     Request,
 )
@@ -58,13 +59,13 @@ def since_s(history: History) -> float:
 def failed_of(history: History) -> tuple[list[Request], list[Request]]:
     """Return two lists: all requests that ended after `since_s`, and those of them that failed or were wrong.
 
-    A request whose client closed the connection itself is in neither list.
+    A request that ended as its client asked is in neither list: the client left, or its prompt was too long.
     """
     zero_s = since_s(history)
     sent = [
         r
         for r in history.requests
-        if r.outcome and r.ended_s >= zero_s and r.outcome != Outcome.LEFT
+        if r.outcome and r.ended_s >= zero_s and r.outcome not in AS_ASKED
     ]
     return sent, [r for r in sent if r.failed or r.outcome == Outcome.WRONG]
 
@@ -102,7 +103,7 @@ def timeline(history: History, width: int = TIMELINE_WIDTH) -> list[str]:
     right, wrong = Counter[int](), Counter[int]()
     for request in history.requests:
         if request.outcome and begin_s <= request.ended_s <= end_s:
-            fine = request.outcome in (Outcome.OK, Outcome.SHED, Outcome.LEFT)
+            fine = request.outcome in {Outcome.OK, Outcome.SHED, *AS_ASKED}
             (right if fine else wrong)[place(request.ended_s)] += 1
     most = max([*right.values(), *wrong.values(), 1])
     marks = [" "] * width

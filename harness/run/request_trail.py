@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Final
 
 from graphquake.harness.history.request import (
+    AS_ASKED,
     Outcome,
     Request,
 )
@@ -50,7 +51,7 @@ class RequestTrail:
 
     def _end(self, request: Request) -> None:
         self.failed += request.failed
-        self.unwell += request.outcome not in {Outcome.OK, Outcome.LEFT}
+        self.unwell += request.outcome not in {Outcome.OK, *AS_ASKED}
         self._recent.append(request)
         while self._recent[0].ended_s < request.ended_s - self._recent_s:
             self._recent.popleft()

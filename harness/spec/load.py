@@ -31,6 +31,7 @@ class LoadSpec:
         rate_per_s: open loop: the number of requests per second. Keep it below half of the rate that one replica of each role can serve.
         prompt_tokens: the length of each prompt, in tokens.
         max_tokens: the length of each answer, in tokens.
+        too_long_tokens: the length of a prompt that is longer than the model's context, in tokens. 0 if the file does not give one.
         stream: the share of requests with a streamed answer, 0 to 1.
         deadline_s: the time from sending after which a client gives up a request, in seconds.
         shed: HTTP statuses that mean "too busy". A request with such a status is shed, not failed, if the status comes within a second.
@@ -45,6 +46,7 @@ class LoadSpec:
     rate_per_s: float = 10.0
     prompt_tokens: int = 64
     max_tokens: int = 32
+    too_long_tokens: int = 0
     stream: float = 0.5
     deadline_s: float = 8.0
     shed: tuple[int, ...] = ()
@@ -86,6 +88,7 @@ def read_load(table: Table) -> LoadSpec:
         rate_per_s=table.number("rate_per_s", 10.0, at_least=0.1, at_most=RATE_MAX_PER_S),
         prompt_tokens=table.whole("prompt_tokens", 64, at_least=1, at_most=1_000_000),
         max_tokens=table.whole("max_tokens", 32, at_least=1, at_most=1_000_000),
+        too_long_tokens=table.whole("too_long_tokens", 0, at_most=1_000_000),
         stream=table.number("stream", 0.5, at_most=1.0),
         deadline_s=table.number("deadline_s", 8.0, at_least=0.1, at_most=3600),
         shed=table.wholes("shed"),
@@ -98,4 +101,9 @@ def read_load(table: Table) -> LoadSpec:
         max_retries=table.whole("max_retries", 1, at_least=1, at_most=100),
     )
     table.done()
+    if 0 < load.too_long_tokens <= load.prompt_tokens:
+        raise table.error(
+            "too_long_tokens",
+            f"found {load.too_long_tokens}, expected more than prompt_tokens ({load.prompt_tokens}), which the graph answers",
+        )
     return load

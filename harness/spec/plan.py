@@ -13,6 +13,7 @@ The text form has one step a line. A line that starts with # is a remark.
     stall decode 0 for 2.00 s             SIGSTOP to all its processes, SIGCONT 2 s later. The step ends when all are stopped
     respawn decode 0                      start the replica again. The step ends when the replica has a new pid
     burst 40 over 0.50 s, 25% leave       40 requests more. A quarter of the clients leave after the first token
+    burst 9 over 1.00 s, 50% refused      9 requests more. The prompts of a half are too long, so the graph must refuse them
     wait 0.35 s                           let time pass
     wait until ready                      wait until every replica that lives is ready and listed
     wait until 8 in flight                wait until the clients have at least 8 requests in flight

@@ -133,6 +133,8 @@ def steps_texts(spec: GraphSpec) -> Iterator[str]:
     events += ["wait until a first token"] if spec.load.stream else []
     events += ["wait until ROLE INDEX starts"] if spec.restart == "always" else []
     yield f"burst, wait, wait until ready; before a fault also: {', '.join(events)}"
+    if not spec.load.too_long_tokens:
+        yield "no prompt that must be refused: the file gives no load.too_long_tokens"
     if not spec.lease_s:
         yield "no long stay after the plan: the file gives no lease_s"
 

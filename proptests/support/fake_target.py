@@ -20,6 +20,8 @@ from graphquake.harness.spec.steps.actions import too_late
 from graphquake.harness.spec.steps.scope import PROCESS, Scope
 from graphquake.harness.targets.target import Landed, Leak, View, Work
 
+# The longest prompt, in letters.
+CONTEXT = 100
 GRAPH = """
 graph = "fake"
 serves = "front and worker"
@@ -65,6 +67,7 @@ class FakeTarget:
         is_lost: the state that `begin_run` checks. A lost graph can't be used again.
         calls: the names of the operations that changed something, in order.
         answers: makes the text of each answer.
+        too_long_status: the status for a prompt of more than `CONTEXT` letters. 0 if such a prompt is answered.
     """
 
     spec: GraphSpec
@@ -73,6 +76,7 @@ class FakeTarget:
     calls: list[str] = field(default_factory=list)
     log: list[Spawned | BecameReady | Died] = field(default_factory=list)
     answers: Callable[[], str] = lambda: "four"
+    too_long_status: int = 400
     lives: dict[Replica, int] = field(default_factory=dict)
     dead: set[Replica] = field(default_factory=set)
 
@@ -209,6 +213,8 @@ class FakeTarget:
         if workers <= self.dead:
             return web.json_response({"error": "no worker"}, status=503)
         asked = await request.json()
+        if len(asked["prompt"]) > CONTEXT and self.too_long_status:
+            return web.json_response({"error": "too long"}, status=self.too_long_status)
         choice = {"index": 0, "text": self.answers(), "finish_reason": "length"}
         whole = {"id": f"cmpl-{id(request)}", "choices": [choice]}
         if not asked.get("stream"):
@@ -221,15 +227,18 @@ class FakeTarget:
 class FakeTargets:
     """Opens fake targets, as an `OpenTarget`, and remembers them."""
 
-    def __init__(self, answers: Callable[[], str] = lambda: "four") -> None:
+    def __init__(
+        self, answers: Callable[[], str] = lambda: "four", *, too_long_status: int = 400
+    ) -> None:
         self.opened: list[FakeTarget] = []
         self.open_now = 0
         self._answers = answers
+        self._too_long_status = too_long_status
 
     @asynccontextmanager
     async def __call__(self, spec: GraphSpec, folder: Path) -> AsyncIterator[FakeTarget]:
         """Open a fake target. Its only log file shows that it was opened."""
-        target = FakeTarget(spec, answers=self._answers)
+        target = FakeTarget(spec, answers=self._answers, too_long_status=self._too_long_status)
         (folder / "logs").mkdir()
         (folder / "logs" / "fake.log").write_text("opened\n")
         for replica in spec.replicas():

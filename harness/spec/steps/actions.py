@@ -181,6 +181,16 @@ class BurstLike(Protocol):
         """The share of the clients that close the connection after the first token, 0 to 1."""
         ...
 
+    @property
+    def leave_at_once(self) -> float:
+        """The share of the clients that close the connection before the first token, 0 to 1."""
+        ...
+
+    @property
+    def refused(self) -> float:
+        """The share of the clients whose prompts are longer than the model's context, 0 to 1."""
+        ...
+
 
 class Clients(Protocol):
     """The part of the load generator that steps use."""

@@ -72,6 +72,11 @@ class Load(Protocol):
         """The share of requests with a streamed answer, 0 to 1."""
         ...
 
+    @property
+    def too_long_tokens(self) -> int:
+        """The length of a prompt that the graph must reject, in tokens, or 0 if the file does not give one."""
+        ...
+
 
 class Graph(Protocol):
     """The properties of a graph that steps use. `GraphSpec` has these properties.

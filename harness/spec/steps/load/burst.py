@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from graphquake.harness.spec.steps.actions import Landed, Scene, landed_now
-from graphquake.harness.spec.steps.kind import SECONDS, WAIT_MAX_S, Draft, Pick, Rule, Step, number
+from graphquake.harness.spec.steps.kind import (
+    SECONDS,
+    WAIT_MAX_S,
+    Draft,
+    Pick,
+    Rule,
+    Step,
+    number,
+)
 from graphquake.harness.spec.steps.knob import Knob
 from graphquake.harness.spec.steps.model import Graph, GraphModel
 
@@ -19,6 +27,9 @@ BURSTS_MAX: Final = 3
 BURSTS: Final = (5, 10, 20, 30, 40)
 BURSTS_OVER_S: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
 LEAVES: Final = (0.0, 0.0, 0.25, 0.5, 1.0)
+# Clients that leave do so before the first token in one burst of three.
+AT_ONCE: Final = (False, False, True)
+REFUSED: Final = (0.25, 1.0)
 # A burst of at least this many requests counts as large.
 MANY: Final = 25
 # A burst that is sent within this time counts as sent at once, in seconds.
@@ -33,48 +44,76 @@ class Burst(Step):
         requests: the number of requests.
         over_s: the time over which the requests are sent, in seconds. 0 sends all requests at once.
         leave: the share of the clients that close the connection after the first token, 0 to 1.
+        leave_at_once: the share of the clients that close the connection before the first token, 0 to 1.
+        refused: the share of the clients whose prompts are longer than the model's context, 0 to 1. The graph must refuse such prompts.
     """
 
     requests: int
     over_s: float = 0.0
     leave: float = 0.0
+    leave_at_once: float = 0.0
+    refused: float = 0.0
 
     verb: ClassVar[str] = "burst"
-    form: ClassVar[str] = "burst N over T s[, P% leave]"
+    form: ClassVar[str] = "burst N over T s[, P% leave][, P% leave at once][, P% refused]"
     pattern: ClassVar[str] = (
         rf"burst (?P<n>\d{{1,9}}) over (?P<over>{SECONDS}) s(?:, (?P<leave>\d{{1,3}})% leave)?"
+        r"(?:, (?P<at_once>\d{1,3})% leave at once)?(?:, (?P<refused>\d{1,3})% refused)?"
     )
     adds_load: ClassVar[bool] = True
     prior: ClassVar[float] = 0.12
 
     def __str__(self) -> str:
-        left = f", {round(self.leave * 100)}% leave" if self.leave else ""
-        return f"burst {self.requests} over {self.over_s:.2f} s{left}"
+        shares = {
+            "leave": self.leave,
+            "leave at once": self.leave_at_once,
+            "refused": self.refused,
+        }
+        parts = [f", {round(share * 100)}% {what}" for what, share in shares.items() if share]
+        return f"burst {self.requests} over {self.over_s:.2f} s{''.join(parts)}"
 
     @classmethod
     def parse(cls, found: re.Match[str]) -> Burst:
         """Return the step that a text form describes."""
         requests = int(number(found["n"], 1, REQUESTS_MAX, "a number of requests"))
         over_s = number(found["over"], 0, WAIT_MAX_S, "seconds")
-        return cls(requests, over_s, number(found["leave"] or "0", 0, 100, "a share in %") / 100)
+        leave, at_once, refused = (
+            number(found[name] or "0", 0, 100, "a share in %") / 100
+            for name in ("leave", "at_once", "refused")
+        )
+        if (sum_of := leave + at_once + refused) > 1 + 1e-9:
+            raise ValueError(f"found shares of {sum_of:.0%} together, expected at most 100%")
+        return cls(requests, over_s, leave, at_once, refused)
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """Draw at most `BURSTS_MAX` bursts in each plan."""
-        ahead = {"requests": BURSTS, "over_s": BURSTS_OVER_S, "leave": LEAVES}
-        return (Rule("burst", _draw, may_burst, ahead=ahead),)
+        """Draw at most `BURSTS_MAX` bursts in each plan. Too long prompts are drawn only if the graph file says how long they are."""
+        ahead: dict[str, Sequence[float]] = {"requests": BURSTS, "over_s": BURSTS_OVER_S}
+        leaves: dict[str, Sequence[float]] = {"leave": LEAVES, "at_once": AT_ONCE}
+        return (
+            Rule("burst", _draw, may_burst, ahead=ahead | leaves),
+            Rule("burst_refused", _draw_refused, _may_refuse, ahead=ahead | {"refused": REFUSED}),
+        )
 
     def feature(self, graph: Graph) -> str:
-        """Return a text with the size of the burst, its speed, and whether clients leave, e.g. `burst many at once`."""
+        """Return a text with the size of the burst, its speed, whether clients leave, and whether prompts are too long."""
         del graph
         words = ["burst", "many" if self.requests >= MANY else "few"]
         words += ["at once"] * (self.over_s <= AT_ONCE_S) + ["leave"] * (self.leave > 0)
+        words += ["leave before a token"] * (self.leave_at_once > 0)
+        words += ["refused"] * (self.refused > 0)
         return " ".join(words)
 
     @property
     def sends_s(self) -> float:
         """The time over which the requests are sent, in seconds."""
         return self.over_s
+
+    def check(self, model: GraphModel) -> str | None:
+        """Return None, or the reason why no prompt can be too long: the graph file does not say how long such a prompt is."""
+        if self.refused and not model.spec.load.too_long_tokens:
+            return "load.too_long_tokens is missing: it says how long a prompt is that the graph must refuse"
+        return None
 
     def after(self, model: GraphModel) -> GraphModel:
         """Return the model that counts these requests, for the waits for events of the load."""
@@ -86,9 +125,11 @@ class Burst(Step):
         return landed_now(f"{self.requests} requests begun")
 
     def knobs(self) -> tuple[Knob, ...]:
-        """Return all numbers of the burst. `leave` and `over_s` seldom matter for a failure."""
+        """Return all numbers of the burst. The shares and `over_s` seldom matter for a failure."""
         return (
             Knob("leave", 0.05, 0.0, seldom=True),
+            Knob("leave_at_once", 0.05, 0.0, seldom=True),
+            Knob("refused", 0.05, 0.0, seldom=True),
             Knob("over_s", 0.01, 0.0, seldom=True),
             Knob("requests", 1.0, 1.0),
         )
@@ -101,4 +142,15 @@ def may_burst(draft: Draft) -> bool:
 
 def _draw(draft: Draft, pick: Pick) -> Iterator[Step]:
     del draft
-    yield Burst(pick.ahead["requests"], pick.ahead["over_s"], pick.ahead["leave"])
+    leave, at_once = pick.ahead["leave"], pick.ahead["at_once"]
+    shares = (0.0, leave) if at_once else (leave, 0.0)
+    yield Burst(pick.ahead["requests"], pick.ahead["over_s"], *shares)
+
+
+def _may_refuse(draft: Draft) -> bool:
+    return may_burst(draft) and draft.model.spec.load.too_long_tokens > 0
+
+
+def _draw_refused(draft: Draft, pick: Pick) -> Iterator[Step]:
+    del draft
+    yield Burst(pick.ahead["requests"], pick.ahead["over_s"], refused=pick.ahead["refused"])
