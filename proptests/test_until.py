@@ -25,11 +25,13 @@ from graphquake.harness.spec.plan import (
     Plan,
     Step,
     Until,
-    UntilFirstToken,
     UntilInFlight,
     Wait,
 )
 from graphquake.harness.spec.steps.model import GraphModel
+from graphquake.harness.spec.steps.own.own import own_rules
+from graphquake.harness.spec.steps.own.own_table import OwnStep
+from graphquake.harness.spec.steps.table import rules
 from graphquake.harness.spec.steps.waits.timings import timings
 from graphquake.machines.findings.awaited import MISSES, AwaitedEvents
 from graphquake.machines.plans.judged import judged_share
@@ -284,7 +286,16 @@ def test_searches_time_faults_by_events() -> None:
             if isinstance(one, Until):
                 assert following.is_fault
                 found.add(type(one))
-    assert found >= {UntilInFlight, UntilFirstToken}
+    assert UntilInFlight in found
+
+
+def test_faults_of_the_users_own_are_timed_too() -> None:
+    """An event may time each kind of fault, also one of the user's own, and no other step."""
+    own = [OwnStep("lose", do="true"), OwnStep("reload", do="true", fault=False)]
+    timed = {one.name: one.timed for _, one in own_rules({one.name: one for one in own})}
+    assert timed == {"own_lose": True, "own_reload": False}
+    for kind, one in rules():
+        assert not one.timed or kind.is_fault
 
 
 def test_an_event_is_a_feature_of_its_fault() -> None:

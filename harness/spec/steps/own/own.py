@@ -186,7 +186,8 @@ def parse_own(one: OwnStep, line: str) -> Own:
 def own_rules(own: Mapping[str, OwnStep]) -> Iterator[tuple[OwnStep, Rule]]:
     """Yield the rule by which each step of the user's own is drawn."""
     for one in own.values():
-        yield one, Rule(f"own_{one.name}", _draw(one), _may(one), at=_at(one) if one.role else None)
+        at = _at(one) if one.role else None
+        yield one, Rule(f"own_{one.name}", _draw(one), _may(one), at=at, timed=one.fault)
 
 
 def _at(one: OwnStep) -> Callable[[Replica], Step]:
