@@ -29,11 +29,12 @@ def test_an_entry_fits_its_graph(name: str) -> None:
     """An entry names an existing graph and promises that it makes, its plan is possible, and a search may draw each of its faults."""
     entry = ENTRIES[name]
     assert entry.graph in built_in_graphs() or (GRAPHS / f"{entry.graph}.toml").exists()
-    spec = entry.spec(Path("/no/such/python"))
-    assert (spec.name, spec.python) == (name, "/no/such/python")
-    assert feasible(spec, entry.plan)
-    assert all(map(spec.may_draw, entry.plan.steps))
-    assert {one.partition(SEPARATOR)[0] for one in entry.breaks} <= set(spec.promises.made)
+    for release in entry.releases():
+        spec = entry.spec(release, Path("/no/such/python"))
+        assert (spec.name, spec.python) == (name, "/no/such/python")
+        assert feasible(spec, entry.plan)
+        assert all(map(spec.may_draw, entry.plan.steps))
+        assert {one.partition(SEPARATOR)[0] for one in entry.breaks} <= set(spec.promises.made)
     assert all(any(line.startswith(step) for line in entry.plan.lines()) for step in entry.steps)
     assert entry.broke
 

@@ -65,7 +65,7 @@ def look(key: Key, entry: Entry, options: argparse.Namespace) -> Row:
             # Commands of the graph file, such as `etcd`, may be programs of the release.
             os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
         job = Job(
-            entry, entry.spec(python), key.release, key.seed,
+            entry, entry.spec(key.release, python), key.release, key.seed,
             parse_limit(options.budget), folder, options.slots, options.runs,
         )  # fmt: skip
         return WAYS[key.way](job)

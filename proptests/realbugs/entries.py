@@ -19,6 +19,7 @@ that a person found. The keys:
     release  = "name 1.0"
     packages = ["name==1.0"]  what uv installs. Empty for a program of the operating system
     [changes]                 changes of the graph file
+    [after.changes]           more changes for one release, such as other options of its command
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ class Release:
     Attributes:
         name: the name and the version, for readers.
         packages: the requirements that uv installs. Empty for a program of the operating system.
+        changes: changes of the graph file for this release alone.
     """
 
     name: str
     packages: tuple[str, ...]
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +84,17 @@ class Entry:
         """Return the release with the bug under `before`, and the release without it under `after`, if there is one."""
         return {"before": self.before} | ({"after": self.after} if self.after else {})
 
-    def spec(self, python: Path | None = None) -> GraphSpec:
+    def spec(self, release: str = "before", python: Path | None = None) -> GraphSpec:
         """Return the graph of the entry.
 
         Args:
+            release: `before` or `after`.
             python: the Python that runs its processes. None means the Python of this process.
         """
         path = GRAPHS / f"{self.graph}.toml"
         right = load_graph(str(path) if path.exists() else self.graph)
-        document = merged(dict(right.document), dict(self.changes))
+        document = merged(right.document, self.changes)
+        document = merged(document, self.releases()[release].changes)
         document["graph"] = self.name
         if python is not None:
             document["python"] = str(python)
@@ -155,6 +160,7 @@ def read_entry(path: Path) -> Entry:
 
 
 def _read_release(table: Table) -> Release:
-    release = Release(table.text("release"), table.texts("packages"))
+    changes = table.table("changes").values
+    release = Release(table.text("release"), table.texts("packages"), dict(changes))
     table.done()
     return release
