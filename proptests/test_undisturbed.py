@@ -15,6 +15,7 @@ from graphquake.harness.run.contention import BUSY
 from graphquake.harness.run.live import LiveRun
 from graphquake.harness.run.undisturbed import REPEATS_MAX, undisturbed
 from graphquake.harness.spec.plan import Plan
+from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners import live_runner
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.live_runner import LiveRunner
@@ -76,3 +77,15 @@ def test_the_runner_tells_what_it_repeated(
         assert runner.budget.begun_runs == 1 + repeats
     assert result.disturbed == ((DISTURBED, 2.0),) * repeats
     assert result.verdict == (KEPT if repeats else DISTURBED)
+
+
+@pytest.mark.parametrize(("made_good", "nothing"), [(0, True), (3, False)])
+def test_what_was_made_good_does_no_harm(made_good: int, nothing: bool) -> None:  # noqa: FBT001
+    """A search with many invalid runs proves nothing, unless they were repeated with a valid result."""
+    summary = GraphSummary("toy", 1, total_s=60.0)
+    summary.live = {"kept": 8, "invalid": 4}
+    summary.causes = {BUSY: 4}
+    summary.made_good = made_good
+    assert summary.proved_nothing == nothing
+    says = "4 machine too busy; 3 of them repeated"
+    assert (says in summary.text()) == bool(made_good)

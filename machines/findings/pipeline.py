@@ -105,6 +105,7 @@ class FindingPipeline:
         plan, verdict = pending.plan, result.verdict
         for spoiled, live_s in result.disturbed:
             self.log.run(plan, why, spoiled, live_s, spoiled.causes[0])
+        self.log.made_good += len(result.disturbed) if verdict.kind != "invalid" else 0
         if refresh and verdict.violations:
             self.corpus.refresh()
         sort = self.excuses.sort(verdict.violations, result.history)

@@ -52,6 +52,7 @@ class GraphSummary:
         weak: number of valid runs of drawn plans that proved little (see `Verdict.weak_because`).
         idle: number of these in which each fault hit an idle replica.
         in_vain: number of the other weak runs in which a step waited in vain for an event.
+        made_good: number of invalid runs that were repeated at once, with a valid result in the end.
         unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
         excused: number of failed requests that kept runs excused.
         excused_runs: number of kept runs that excused a failed request.
@@ -83,6 +84,7 @@ class GraphSummary:
     weak: int = 0
     idle: int = 0
     in_vain: int = 0
+    made_good: int = 0
     unserved: dict[str, int] = field(default_factory=dict)
     excused: int = 0
     excused_runs: int = 0
@@ -108,11 +110,18 @@ class GraphSummary:
 
     @property
     def proved_nothing(self) -> bool:
-        """True if the session did not come to its end, if no run was valid, or if more than a fifth of at least five runs were invalid."""
-        invalid = self.live.get("invalid", 0)
-        valid = self.runs - invalid
-        too_many = self.runs >= INVALID_OF_RUNS_MIN and invalid > INVALID_SHARE_MAX * self.runs
-        return bool(self.error) or valid == 0 or too_many
+        """True if the session did not come to its end, if no run was valid, or if more than a fifth of at least five runs were invalid.
+
+        An invalid run that was made good does no harm, so it does not count.
+        """
+        invalid, runs = self._invalid, self.runs - self.made_good
+        too_many = runs >= INVALID_OF_RUNS_MIN and invalid > INVALID_SHARE_MAX * runs
+        return bool(self.error) or runs == invalid or too_many
+
+    @property
+    def _invalid(self) -> int:
+        """The number of invalid runs that were not made good."""
+        return self.live.get("invalid", 0) - self.made_good
 
     @property
     def new(self) -> list[Finding]:
@@ -159,7 +168,7 @@ class GraphSummary:
         """The reason why a session that came to its end proved nothing."""
         if not self.runs:
             return "no run fitted into the budget" if self.ended == "budget" else "no run was made"
-        return f"{self.live.get('invalid', 0)} of {counted(self.runs, 'run')} were invalid"
+        return f"{self._invalid} of {counted(self.runs - self.made_good, 'run')} were invalid"
 
     @property
     def excused_text(self) -> str:
@@ -202,6 +211,9 @@ class GraphSummary:
     def _runs_line(self) -> str:
         counts = ", ".join(f"{self.live.get(word, 0)} {word}" for word in WORDS)
         causes = "; ".join(f"{count} {cause}" for cause, count in self.causes.items())
+        causes += (
+            f"; {self.made_good} of them repeated with a valid result" if self.made_good else ""
+        )
         outage = self.weak - self.idle - self.in_vain
         causes_of_weak = {
             "mostly outage": outage,
@@ -246,6 +258,7 @@ class GraphSummary:
             "weak": self.weak,
             "weak_idle": self.idle,
             "weak_in_vain": self.in_vain,
+            "made_good": self.made_good,
             "unserved": self.unserved,
             "excused": self.excused,
             "excused_runs": self.excused_runs,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graphquake.harness.promises.verdict import Verdict
+from graphquake.harness.run.contention import BUSY
 from graphquake.harness.spec.plan import Plan
 
 
@@ -33,6 +34,7 @@ class RunLog:
         weak: the number of drawn plans whose run was weak.
         idle: the number of these in which each fault hit an idle replica.
         in_vain: the number of the other weak runs in which a step waited in vain for an event.
+        made_good: the number of invalid runs that were repeated at once, with a valid result in the end.
         unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
         excused: the number of failed requests that kept runs excused.
         excused_runs: the number of kept runs that excused a failed request.
@@ -54,6 +56,7 @@ class RunLog:
         self.weak = 0
         self.idle = 0
         self.in_vain = 0
+        self.made_good = 0
         self.unserved: Counter[str] = Counter()
         self.excused = 0
         self.excused_runs = 0
@@ -99,7 +102,8 @@ class RunLog:
         self.run_s.append(live_s)
         self.explained.update(explained)
         if kind == "invalid":
-            self.causes[what] += 1
+            # The text about contention has numbers, which differ from run to run.
+            self.causes[BUSY if what.startswith(BUSY) else what] += 1
         row: dict[str, Any] = {"run": self.live.total(), "why": why, "says": kind}
         row |= {"live_s": round(live_s, 2)}
         row |= {"what": what} if what else {}

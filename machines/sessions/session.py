@@ -285,7 +285,7 @@ class Session:
         summary.run_s = list(log.run_s)
         summary.gpu_s = gpus * log.live_s
         summary.weak, summary.idle, summary.unserved = log.weak, log.idle, dict(log.unserved)
-        summary.in_vain = log.in_vain
+        summary.in_vain, summary.made_good = log.in_vain, log.made_good
         summary.excused, summary.excused_runs = log.excused, log.excused_runs
         summary.unneeded = log.unneeded
         summary.hidden = dict(log.explained)

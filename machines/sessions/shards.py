@@ -92,6 +92,7 @@ def _merged(parts: list[GraphSummary]) -> GraphSummary:
         weak=sum(one.weak for one in parts),
         idle=sum(one.idle for one in parts),
         in_vain=sum(one.in_vain for one in parts),
+        made_good=sum(one.made_good for one in parts),
         unserved=_sums(one.unserved for one in parts),
         excused=sum(one.excused for one in parts),
         excused_runs=sum(one.excused_runs for one in parts),
