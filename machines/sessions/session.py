@@ -44,9 +44,9 @@ from graphquake.machines.sessions.folders import (
     results_folder,
     save_case,
 )
-from graphquake.machines.sessions.search import draw_plans, search
+from graphquake.machines.sessions.search import draw_plans, plans_of_sweep, search
 
-DRY_RUN_PLANS: Final = 10
+DRY_RUN_PLANS: Final = 5
 # The number of findings after which a search ends, unless the user says otherwise.
 FINDINGS_MAX: Final = 10
 # The folder of the runs of replayed cases.
@@ -320,11 +320,12 @@ def record(corpus: Corpus, one: Replay, host: Host) -> None:
 def dry_run(
     spec: GraphSpec, options: Options, say: Callable[[str], None], base: type[PlanMachine]
 ) -> None:
-    """Print the first plans of a search. No process is started."""
+    """Print the plans of the sweep, and the first drawn plans of a search. No process is started."""
     check_functions(spec)
-    plans = draw_plans(spec, options.seed, DRY_RUN_PLANS, base)
     say(f"{spec.name} · seed {options.seed} · {spec.shape} · dry run: nothing is started")
-    for number, plan in enumerate(plans, 1):
+    for number, plan in enumerate(plans_of_sweep(spec, options.seed, base), 1):
+        say(f"sweep {number}  {plan.one_line()}")
+    for number, plan in enumerate(draw_plans(spec, options.seed, DRY_RUN_PLANS, base), 1):
         say(f"plan {number}")
         for line in plan.lines():
             say(f"  {line}")
