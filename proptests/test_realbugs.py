@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.promises.signature import SEPARATOR
+from graphquake.harness.promises.signature import SEPARATOR, Signature
 from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.graph import built_in_graphs
+from graphquake.machines.cases.case_file import read_case
 
 from realbugs import environments
 from realbugs.__main__ import keys_of
@@ -56,6 +57,20 @@ def test_a_mistake_in_an_entry_is_named(tmp_path: Path, old: str, new: str, said
     with pytest.raises(InputError, match=r"mine\.toml") as caught:
         read_entry(path)
     assert said in str(caught.value)
+
+
+def test_a_finding_is_a_bug_by_its_signature_and_its_steps() -> None:
+    """A finding is the bug if its signature is one of the bug's, and its plan has the steps that the bug needs."""
+    path = Path(__file__).parent / "regressions/dbe043.json"
+    case = read_case(path.name, path.read_text(encoding="utf-8"))
+    entry = ENTRIES["dynamo-bootstrap-retry"]
+    assert entry.is_case(case)
+    assert not entry.is_case(replace(case, plan=plan_of("kill prefill 0")))
+    assert not ENTRIES["dynamo-frozen-worker"].is_case(case)
+    # A stream that was cut is the same failure as a lost connection.
+    panic = ENTRIES["sglang-router-panic"]
+    assert panic.is_shown_by(Signature.parse("recovery / stream cut / path left"))
+    assert not panic.is_shown_by(Signature.parse("recovery / HTTP 500 / path left"))
 
 
 def test_each_search_is_made_once() -> None:
