@@ -133,7 +133,7 @@ def test_the_same_seed_draws_the_same_plans(project: Path) -> None:
     outs = [run(project, *args, "5"), run(project, *args, "5", CI="true"), run(project, *args, "6")]
     plans = [re.findall(r"^ .*(?:kill|terminate) .*$", out, re.MULTILINE) for _, out in outs]
     assert [status for status, _ in outs] == [0, 0, 0], outs[0][1]
-    assert len(plans[0]) > 5
+    assert len(plans[0]) >= 5
     assert plans[0] == plans[1] != plans[2]
 
 
