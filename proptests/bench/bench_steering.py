@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
-from unittest import mock
 
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.plans import novelty
 from graphquake.machines.plans.novelty import LOOK_MAX, Novelty
 from graphquake.machines.sessions.search import draw_plans
 
@@ -39,14 +37,13 @@ def in_order(plans: Sequence[Plan], runs: int) -> list[Plan]:
 def by_novelty(plans: Sequence[Plan], runs: int, run_s: float) -> list[Plan]:
     """Choose like the search, if a run costs `run_s` seconds in addition to the waits of its plan."""
     chosen: list[Plan] = []
-    with mock.patch.object(novelty, "RUN_S", run_s):
-        turns = Novelty(SPEC)
-        for plan in plans:
-            if turns.has_turn(plan):
-                turns.ran(plan)
-                chosen.append(plan)
-                if len(chosen) == runs:
-                    break
+    turns = Novelty(SPEC, run_s)
+    for plan in plans:
+        if turns.has_turn(plan):
+            turns.ran(plan)
+            chosen.append(plan)
+            if len(chosen) == runs:
+                break
     return chosen
 
 

@@ -26,7 +26,7 @@ Such a kind needs a text form and an action:
 
 Then add, one at a time and only where the default is wrong:
 
-- `rules`, so that searches draw the step;
+- `rules`, so that searches draw the step. With `Rule.timed`, a search also draws the fault right after a wait for an event;
 - `is_fault`, if the step takes something away from the graph. A fault must prove that it landed. `aims` gives all its target replicas;
 - `effect`, `check` and `possible`, so that the model knows when the step is possible, and the state of the graph after it;
 - `lasts_s` and `undo`, if the step acts on the graph after it has landed. Infinity means until heal;
