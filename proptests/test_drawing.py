@@ -27,9 +27,9 @@ DRAWN_BY = "6.170.17"
         ("reference", 1, "2a52340a6c17b421"),
         ("reference", 2, "a1580a93521c52dc"),
         ("reference", 3, "643f152a9b8167ef"),
-        ("dynamo-disagg", 1, "ca92738c11f50f26"),
-        ("dynamo-disagg", 2, "38e021d75c5a471a"),
-        ("dynamo-disagg", 3, "3241a2816feb8edc"),
+        ("dynamo-disagg", 1, "0ae604c4d25dc793"),
+        ("dynamo-disagg", 2, "aeb8f29e42edc160"),
+        ("dynamo-disagg", 3, "2a8fc3272be5515a"),
     ],
 )
 def test_a_seed_draws_the_plans_that_it_drew_before(graph: str, seed: int, digest: str) -> None:
