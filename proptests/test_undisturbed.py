@@ -73,7 +73,7 @@ def test_the_runner_tells_what_it_repeated(
 
     monkeypatch.setattr(live_runner, "run_live", run_live)
     with LiveRunner(spec_of(), tmp_path, Budget(budget)) as runner:
-        result = runner.run(Plan(()), "search")
+        result = runner.run(Plan(()), "shrink")
         assert runner.budget.begun_runs == 1 + repeats
     assert result.disturbed == ((DISTURBED, 2.0),) * repeats
     assert result.verdict == (KEPT if repeats else DISTURBED)

@@ -13,7 +13,7 @@ With several slots, as many drawn plans run side by side. Their results are take
 from __future__ import annotations
 
 import statistics
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,13 +34,15 @@ from graphquake.machines.findings.stop_drawing import StopDrawing
 from graphquake.machines.plans.novelty import Novelty, waited_s
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
+from graphquake.machines.runners.runner import SEARCH, PendingRun, Runner, RunResult
 
 # The number of pairs that are run for each drawn plan, and the number of pairs among which each of them is chosen.
 PAIRS: Final = 2
 PAIRS_LOOK: Final = 30
 # After this many runs of the search, a finding gets one more run (see `more_runs`).
 RUNS_BETWEEN: Final = 4
+# A plan whose run was invalid is run again at most this many times.
+LATER_MAX: Final = 2
 
 
 @dataclass(slots=True)
@@ -64,9 +66,10 @@ class Rounds:
     _twice: set[Plan] = field(default_factory=set)
     _begun: deque[PendingRun] = field(default_factory=deque)
     _has_finding: bool = False
-    # The plans that are run next: those of the sweep, and those whose case did not explain all that they have shown.
+    # The plans that are run next: those of the sweep, those with an invalid run, and those whose case did not explain all they showed.
     _next: deque[Plan] = field(default_factory=deque)
     _since: int = 0
+    _spoiled: Counter[Plan] = field(default_factory=Counter)
     # For each run that was not cut short, its seconds beyond the waits of its plan.
     _beyond_s: list[float] = field(default_factory=list)
 
@@ -148,7 +151,7 @@ class Rounds:
             self.log.draw(plan, reason)
             return
         try:
-            self._begun.append(self.runner.start(plan, "search", may_reuse=True))
+            self._begun.append(self.runner.start(plan, SEARCH, may_reuse=True))
         except BudgetSpent:
             self.log.draw(plan, "after the budget")
             self.finish_runs()
@@ -165,11 +168,12 @@ class Rounds:
 
     def _finish(self, pending: PendingRun) -> None:
         """Wait for the run of a drawn plan, and pass the first unexplained violation on to the pipeline."""
-        plan, result = pending.plan, self.pipeline.take(pending, "search", refresh=True)
+        plan, result = pending.plan, self.pipeline.take(pending, SEARCH, refresh=True)
         if result.verdict.kind == "invalid":
-            self._ran.discard(plan)
+            self._try_later(plan)
             self.runner.discard(result)
             return
+        self.log.made_good += self._spoiled.pop(plan, 0)
         self.coverage.add(result.history)
         self.awaited.add(result.history)
         self.log.weak += result.verdict.weak
@@ -191,6 +195,13 @@ class Rounds:
             self._twice.add(plan)
             self._ran.discard(plan)
             self._next.appendleft(plan)
+
+    def _try_later(self, plan: Plan) -> None:
+        """Run a plan again whose run was invalid, when the plans before it have had their turn."""
+        self._ran.discard(plan)
+        self._spoiled[plan] += 1
+        if self._spoiled[plan] <= LATER_MAX:
+            self._next.append(plan)
 
     def _learn_price(self, result: RunResult) -> None:
         """Let `novelty` price a run as this graph's runs cost."""

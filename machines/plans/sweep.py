@@ -38,8 +38,8 @@ def sweep(
 ) -> list[Plan]:
     """Return the plans of the sweep, in the order in which they are run.
 
-    The harshest plan of each group comes before the second of any. Plans that leave a path come before others, and short ones before long.
-    At the end, the harshest plans are run again at the last replica of each role.
+    The harshest plan of each group comes first, then the same at the last replica of its role, then the second plan of each group.
+    Within these, plans that leave a path come before others, and short ones before long.
 
     Args:
         spec: the graph.
@@ -56,8 +56,9 @@ def sweep(
     ranked = [
         (rank, plan) for plans in groups.values() for rank, plan in enumerate(_harshest(plans))
     ]
-    last = 1 + max((rank for rank, _ in ranked), default=0)
-    ranked += [(last, other) for rank, plan in ranked if not rank for other in _at_last(spec, plan)]
+    # The second ones come after the harshest plans at other replicas.
+    ranked = [(2 * rank, plan) for rank, plan in ranked]
+    ranked += [(1, other) for rank, plan in ranked if not rank for other in _at_last(spec, plan)]
 
     def order(one: tuple[int, Plan]) -> tuple[int, bool, float]:
         return one[0], not _leaves_a_path(spec, one[1]), waited_s(one[1])

@@ -31,7 +31,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.runners.budget import Budget, BudgetSpent
-from graphquake.machines.runners.runner import PendingRun, RunResult
+from graphquake.machines.runners.runner import SEARCH, PendingRun, RunResult
 from graphquake.machines.runners.slots import Machine, Usage, cpu_spent_s, slots_for
 
 _T = TypeVar("_T")
@@ -170,10 +170,10 @@ class LiveRunner:
             keep = may_reuse and self.reuses and (graph is None or graph.uses + 1 < USES_MAX)
             run = await run_live(
                 self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep,
-                patient=why != "search" or waits_for_lists(plan),
+                patient=why != SEARCH or waits_for_lists(plan),
             )  # fmt: skip
             self._reusable = run.reusable
-            if why == "search" and run.verdict.kind == "broken":
+            if why == SEARCH and run.verdict.kind == "broken":
                 # What broke the promise may be left in the graph. The shrink begins on a fresh one.
                 await self._end_reusable()
             return run
@@ -184,7 +184,7 @@ class LiveRunner:
             if not may_reuse:
                 await self._end_reusable()
             try:
-                result = await self._repeated(plan, once, loop)
+                result = await self._repeated(plan, why, once, loop)
             except asyncio.CancelledError:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -195,17 +195,18 @@ class LiveRunner:
             return result
 
     async def _repeated(
-        self, plan: Plan, once: Callable[[], Awaitable[LiveRun]], loop: _Loop
+        self, plan: Plan, why: str, once: Callable[[], Awaitable[LiveRun]], loop: _Loop
     ) -> RunResult:
         """Make a run, and repeat it while other work disturbs it. Learn the number of slots from the first run."""
         disturbed: list[tuple[Verdict, float]] = []
 
         def may_repeat(run: LiveRun) -> bool:
-            if loop.closing.is_set() or not self.budget.has_room(run.live_s):
+            self._give_up_slot(loop)
+            # A search goes on with another plan, and comes back to this one later.
+            if why == SEARCH or loop.closing.is_set() or not self.budget.has_room(run.live_s):
                 return False
             disturbed.append((run.verdict, run.live_s))
             self.budget.begin_run()
-            self._give_up_slot(loop)
             return True
 
         cpu_s = cpu_spent_s()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
@@ -17,6 +17,9 @@ from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
+
+# The purpose of the runs of a search. Such a run need not be as thorough as others: a runner may end it before a lease has ended.
+SEARCH: Final = "search"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Final
 
 from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.shrinking.parameters import Number, numbers, smallest
+from graphquake.machines.shrinking.parameters import WITHIN, WITHIN_TIME, Number, numbers, smallest
 from graphquake.machines.shrinking.state import EVEN, OFTEN, UNLIKELY, ShrinkState
 
 # The likelihood ratio from which on a lower number is accepted. A single broken run reaches it.
@@ -68,7 +68,8 @@ def _lower(state: ShrinkState, number: Number, until: int) -> None:
         return lower == state.minimal_plan
 
     value = number.of(state.minimal_plan)
-    smallest(value, number.knob.least, number.knob.unit, accepts, matters=number.knob.matters)
+    knob, within = number.knob, WITHIN_TIME if number.knob.is_time else WITHIN
+    smallest(value, knob.least, knob.unit, accepts, matters=knob.matters, within=within)
     # Each rejected value is higher than the rejected values before it. If only used graphs rejected the last one, a fresh graph must agree.
     if below and log.count(below[-1]).used_kept and not log.count(below[-1]).kept:
         again = log.once_more(below[-1], f"below {number.name}", UNLIKELY)

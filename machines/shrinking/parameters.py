@@ -16,6 +16,8 @@ from graphquake.harness.spec.steps.knob import Knob
 # Bisection ends when the gap between the rejected and the accepted value is at most this share of the accepted value.
 # A tenth would cost one more run for each number.
 WITHIN: Final = 0.18
+# The same for a number that makes the run longer. Each value takes a long run, and a reader seldom needs the time that precisely.
+WITHIN_TIME: Final = 0.5
 STAY: Final = Knob("stay_s", 0.1, 0.0, seldom=True)
 
 
@@ -64,11 +66,12 @@ def smallest(
     accepts: Callable[[float], bool],
     *,
     matters: bool = False,
+    within: float = WITHIN,
 ) -> float:
     """Find about the least value of a number that is accepted.
 
     `least` is tried first, because most numbers do not matter. Then the interval between a rejected and an accepted value is halved, until
-    it is at most a fifth of the accepted value.
+    it is at most a given share of the accepted value.
 
     Args:
         value: a value that is known to be accepted.
@@ -76,13 +79,14 @@ def smallest(
         unit: the values between `least` and `value` are rounded to multiples of this.
         accepts: true if a value is accepted. It is called only for values from `least` on and below `value`.
         matters: if true, `least` is known to be rejected, and is not tried.
+        within: that share.
     """
     if value <= least:
         return value
     if not matters and accepts(least):
         return least
     low = least
-    while value - low > max(unit * 1.01, WITHIN * value):
+    while value - low > max(unit * 1.01, within * value):
         middle = round(round((low + value) / 2 / unit) * unit, 2)
         if not low < middle < value:
             break
