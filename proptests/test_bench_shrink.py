@@ -65,11 +65,13 @@ def test_the_seconds_of_a_run_add_up() -> None:
     """A kept run takes start, baseline, plan and later phases. A broken run ends a tick after its violation, an invalid one early."""
     shape = BY_NAME["single kill"]
     plan = Plan((Kill("decode", 0), Wait(5.0)), stay_s=2.0)
-    assert COSTS.run_s(shape, plan, "kept") == pytest.approx(0.55 + 0.6 + 5.02 + 1.8 + 2.0)
-    assert COSTS.run_s(shape, plan, "broken") == pytest.approx(0.55 + 0.6 + 0.02 + 2.1 + 0.25)
-    assert COSTS.run_s(shape, plan, "invalid") == pytest.approx(0.55 + 0.6 + 5.02)
+    assert COSTS.run_s(shape, plan, Trial("kept")) == pytest.approx(0.55 + 0.6 + 5.02 + 1.8 + 2.0)
+    assert COSTS.run_s(shape, plan, Trial("broken")) == pytest.approx(
+        0.55 + 0.6 + 0.02 + 2.1 + 0.25
+    )
+    assert COSTS.run_s(shape, plan, Trial("invalid")) == pytest.approx(0.55 + 0.6 + 5.02)
     slow = Costs(start_s=31.0, after_s=45.0)
-    assert slow.run_s(shape, Plan((Wait(1.0),)), "kept") == pytest.approx(31 + 0.6 + 1 + 45)
+    assert slow.run_s(shape, Plan((Wait(1.0),)), Trial("kept")) == pytest.approx(31 + 0.6 + 1 + 45)
 
 
 def test_a_flaky_error_is_counted_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

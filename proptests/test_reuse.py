@@ -66,7 +66,7 @@ def shrunk_with(shape: Shape, seed: int, kind: str, share: float) -> tuple[Shrun
 def test_residues_of_used_graphs_never_make_a_plan_that_does_not_break(
     kind: str, share: float
 ) -> None:
-    """The minimal plan breaks in ten of ten runs on fresh graphs, also if used graphs always break, or always hide the bug.
+    """The minimal plan breaks in each of its fresh runs, at least three, also if used graphs always break, or always hide the bug.
 
     If they always hide it, the minimal plan is still step-minimal, because fresh runs confirm each rejection.
     """
@@ -75,7 +75,7 @@ def test_residues_of_used_graphs_never_make_a_plan_that_does_not_break(
             one, residue = shrunk_with(shape, seed, kind, share)
             assert residue.asked
             assert one.confirmed
-            assert (one.broke, one.runs) == (10, 10)
+            assert one.broke == one.runs >= 3
             assert shape.at_s(one.plan) is not None
             if (kind, share) == ("kept", 1.0):
                 assert shape.is_step_minimal(one.plan), one.plan.one_line()

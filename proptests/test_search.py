@@ -36,6 +36,9 @@ from support.sim_runner import Bug, SimRunner
 
 pytestmark = pytest.mark.simulated
 
+# So many fresh broken runs confirm a minimal plan.
+CONFIRMED = 3
+
 
 @pytest.fixture(autouse=True)
 def every_plan_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,14 +48,14 @@ def every_plan_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_bug_is_found_shrunk_confirmed_and_kept(tmp_path: Path, seed: int) -> None:
-    """A bug that needs two kills in one order becomes a case with exactly that plan and ten fresh broken runs."""
+    """A bug that needs two kills in one order becomes a case with exactly that plan, which broke in each of its fresh runs."""
     rounds, ended = searched(SimRunner([Bug(PAIR, "wrong tokens")]), tmp_path, seed=seed)
     assert ended == "findings"
     (case,) = Corpus(tmp_path / "cases")
     assert embeds(PAIR, case.plan)
     assert len(case.plan.steps) == 2
     assert case.status == "open"
-    assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
+    assert case.observed[0].broke == case.observed[0].runs >= CONFIRMED
     assert rounds.pipeline.findings[0].case == case
 
 
@@ -122,7 +125,7 @@ def test_a_plainer_plan_that_fails_in_the_same_way_is_the_case(tmp_path: Path) -
     """A plainer plan that breaks the same promise becomes the case, with its own evidence, although the drawn plan does not contain it."""
     rounds, case = judged(SimRunner(EITHER), tmp_path)
     assert (case.plan, case.status) == (PLAIN, "open")
-    assert (case.observed[0].broke, case.observed[0].runs) == (10, 10)
+    assert case.observed[0].broke == case.observed[0].runs >= CONFIRMED
     assert case.cost.live_runs + 1 == rounds.log.live.total()
     text = finding_text(rounds.pipeline.findings[0])
     assert "a plainer one that shows the same" in " ".join(text.split())
@@ -143,7 +146,7 @@ def test_a_plain_plan_that_fails_far_less_often_is_another_matter(tmp_path: Path
         runner = SimRunner([EITHER[0], replace(EITHER[1], rate=0.25)], seed=seed)
         _, case = judged(runner, tmp_path / str(seed))
         assert case.plan == PAIR
-        assert case.observed[0].broke == case.observed[0].runs >= 10
+        assert case.observed[0].broke == case.observed[0].runs >= CONFIRMED
         shown += runner.runs.count(PLAIN) > 1
     assert shown
 

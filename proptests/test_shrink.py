@@ -18,11 +18,12 @@ from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.shrinking.parameters import smallest
 from graphquake.machines.shrinking.probdd import prior
+from graphquake.machines.shrinking.repeats import Repeats
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.trials import Trial
 
-from support.simulated import SHAPES, SPEC, Shape, Simulated, broken, failing
+from support.simulated import REPEATS, SHAPES, SPEC, Shape, Simulated, broken, failing
 
 pytestmark = pytest.mark.simulated
 
@@ -135,7 +136,7 @@ def test_the_counts_are_those_of_the_journal() -> None:
 
 
 def test_a_single_kill_takes_few_runs() -> None:
-    """If the history blames the right step, a bug of one kill breaks alone within 3 live runs, and the shrink ends within 17."""
+    """If the history blames the right step, a bug of one kill breaks alone within 3 live runs, and the shrink ends within 12."""
     shape = BY_NAME["single kill"]
     for seed in SEEDS:
         plan = failing(shape, seed)
@@ -143,8 +144,8 @@ def test_a_single_kill_takes_few_runs() -> None:
         one = shrunk(shape, Simulated(shape, seed), plan, blame)
         assert one.plan.steps == (Kill("decode", 0),)
         assert until_held(one) <= 3
-        assert one.live_runs <= 17
-        assert (one.broke, one.runs, one.control_broke, one.control_runs) == (10, 10, 0, 3)
+        assert one.live_runs <= 12
+        assert (one.broke, one.runs, one.control_broke, one.control_runs) == (4, 4, 0, 3)
         assert one.any_replica is False
 
 
@@ -236,14 +237,15 @@ def test_a_step_without_which_it_breaks_far_less_often_stays() -> None:
     rate=st.sampled_from([1.0, 0.6]),
     invalid=st.sampled_from([0.0, 0.3]),
     runs_max=st.integers(0, 60),
+    repeats=st.sampled_from([None, REPEATS]),
 )
 def test_a_budget_that_ends_anywhere_leaves_the_best_so_far(
-    shape: Shape, seed: int, rate: float, invalid: float, runs_max: int
+    shape: Shape, seed: int, rate: float, invalid: float, runs_max: int, repeats: Repeats | None
 ) -> None:
     """Wherever the budget ends, the plan that is returned was seen to break and embeds in the original plan."""
     plan = failing(shape, seed)
     graph = Simulated(shape, seed, rate, invalid, runs_max)
-    one = shrunk(shape, graph, plan)
+    one = shrink(SPEC, plan, broken(shape, plan), graph, repeats=repeats)
     assert one.live_runs == len(graph.ran) <= runs_max
     assert embeds(one.plan, plan)
     assert shape.at_s(one.plan) is not None

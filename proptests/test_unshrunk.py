@@ -101,9 +101,10 @@ def test_a_finding_without_evidence_runs_shows_a_run_of_its_minimal_plan(tmp_pat
     """If the budget ends before the evidence, the report shows a run that confirmed the minimal plan, never one of the drawn plan."""
     bug = Bug(PAIR, "wrong tokens")
     searched(full := SimRunner([bug]), tmp_path / "all", seed=1)
-    rounds, _ = searched(
-        SimRunner([bug], runs_max=len(full.runs) - EVIDENCE_RUNS), tmp_path / "less", seed=1
+    evidence = next(
+        n for n, plan in enumerate(full.runs) if plan.steps == PAIR.steps and plan.stay_s
     )
+    rounds, _ = searched(SimRunner([bug], runs_max=evidence), tmp_path / "less", seed=1)
     (finding,) = rounds.pipeline.findings
     assert finding.case.plan == PAIR
     assert finding.original.history.plan != PAIR

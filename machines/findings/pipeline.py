@@ -29,6 +29,7 @@ from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import UNLIMITED, BudgetSpent, Limit
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
+from graphquake.machines.shrinking.repeats import repeats_of
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead
@@ -44,6 +45,8 @@ EVIDENCE_STAY_S: Final = 8.0
 AGAIN_RUNS: Final = 3
 CONFIRMATIONS: Final = 10
 CONTROLS: Final = 3
+# The least time that a replica counts to take until it is ready again, in seconds. A used graph has no start of its own.
+READY_MIN_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -179,6 +182,8 @@ class FindingPipeline:
 
     def _shrink(self, plan: Plan, first: RunResult, sightings: Sightings) -> Shrunk:
         trial = self._trial(first, sightings)
+        ready_s = max(READY_MIN_S, first.start_s)
+        repeats = repeats_of(self.spec, sightings.signature.promise, ready_s)
 
         def shrinker(
             run: RunPlan, on_trial: OnTrial | None, reuse: RunPlan | None = None
@@ -186,6 +191,7 @@ class FindingPipeline:
             return shrink(
                 self.spec, plan, trial, run, reuse=reuse, on_trial=on_trial,
                 plainest=self.plainest, confirmations=CONFIRMATIONS, controls=CONTROLS,
+                repeats=None if self.shrink_any else repeats,
             )  # fmt: skip
 
         wanted = None if self.shrink_any else sightings.signature

@@ -18,8 +18,9 @@ from graphquake.machines.shrinking.state import (
     REPRODUCE_MAX,
     UNLIKELY,
     ShrinkState,
+    rate_of,
 )
-from graphquake.machines.shrinking.stats import chance_of_fewer, on_the_way, passes_to_reject
+from graphquake.machines.shrinking.stats import chance_of_fewer, passes_to_reject
 from graphquake.machines.shrinking.trials import Count
 
 # If a smaller plan breaks less often than this share of the earlier plans' failure rate, it shows something else.
@@ -33,7 +34,10 @@ FEW_RUNS: Final = 3
 # With this many runs of each of two plans, the test tells a failure rate from a quarter of that rate.
 # This holds for rates from `COMPARABLE` on. Lower rates are not compared.
 COMPARE_RUNS: Final = 14
-COMPARABLE: Final = 0.40
+COMPARABLE: Final = 0.50
+# With this many runs of each, the comparison ends if chance explains the difference with more than `LET_OFF`.
+COMPARE_MIN: Final = 6
+LET_OFF: Final = 0.3
 
 
 def stands_on_fresh_graphs(state: ShrinkState) -> bool:
@@ -46,13 +50,14 @@ def stands_on_fresh_graphs(state: ShrinkState) -> bool:
         False if the shrink stepped back to an earlier plan, true otherwise.
     """
     stands = True
-    while not state.log.count(state.minimal_plan).broke:
+    while state.held and not state.log.count(state.minimal_plan).fresh_broke:
         while _may_stand(state):
             again = state.log.once_more(state.minimal_plan, "on a fresh graph", LIKELY)
             if again.kind == "broken":
                 return stands
-        state.step_back()
+        state.step_back_to_proof()
         state.log.reuse = None
+        state.log.trusts_later = False
         stands = False
     return stands
 
@@ -60,20 +65,36 @@ def stands_on_fresh_graphs(state: ShrinkState) -> bool:
 def _may_stand(state: ShrinkState) -> bool:
     enough = min(PASSES_MAX, max(REPRODUCE_MAX, passes_to_reject(state.rate(), MINIMAL_SURE)))
     plan = state.minimal_plan
-    return state.log.count(plan).kept < enough and plan not in state.log.aside
+    count = state.log.count(plan)
+    return count.fresh_kept < enough and plan not in state.log.aside
 
 
 def confirm(state: ShrinkState) -> None:
-    """Run the minimal plan on fresh graphs until it has `confirmations` such runs.
+    """Run the minimal plan on fresh graphs until these runs are enough (see `_are_enough`).
 
     While it breaks far less often than the first accepted plan, step back to the plan that was accepted before it.
     """
-    while state.log.count(state.minimal_plan).runs < state.confirmations:
+    while not _are_enough(state):
         if state.minimal_plan in state.log.aside:
             return
         state.log.once_more(state.minimal_plan, "confirm", state.rate())
         while len(state.held) > 1 and _is_eroded(state):
             state.step_back()
+
+
+def _are_enough(state: ShrinkState) -> bool:
+    """True if the minimal plan has had enough fresh runs: the first `enough` confirming runs all broke, or it has had `confirmations` runs.
+
+    If the failure rate is known to be low, kept runs are expected, and `enough` broken runs are enough beside them, too. Otherwise a kept
+    run means that the minimal plan may break less often than the plans before it. Then only more runs can tell.
+    """
+    broke, runs = state.own()
+    count = state.log.count(state.minimal_plan)
+    if not count.broke:
+        return count.kept >= 2 * PASSES_MAX
+    if count.runs >= state.confirmations:
+        return True
+    return broke >= state.enough and (broke == runs or state.log.later_broke)
 
 
 def _is_eroded(state: ShrinkState) -> bool:
@@ -84,15 +105,20 @@ def _is_eroded(state: ShrinkState) -> bool:
     plan are run more often, and the counts of these two decide.
     """
     own = state.log.count(state.minimal_plan)
-    before, first = state.pooled(state.held[:-1]), state.held[0]
-    enough = own.runs >= state.confirmations or (own.broke == 1 and own.runs > REPRODUCE_MAX)
-    if not enough or on_the_way(before.broke, before.runs) < COMPARABLE:
+    earlier, first = state.pooled(state.held[:-1]), state.held[0]
+    enough = _are_enough(state) or (own.broke == 1 and own.runs > REPRODUCE_MAX)
+    if not enough or rate_of(earlier) < COMPARABLE:
         return False
+    before = Count(earlier.ever_broke, earlier.ever_kept)
     if not _breaks_less_than(state, before, DOUBT if before.runs >= FEW_RUNS else 1.0):
         return False
-    for plan in (state.minimal_plan, first):
-        while state.log.count(plan).runs < COMPARE_RUNS and plan not in state.log.aside:
-            state.log.once_more(plan, "compare with the plan that reproduced it", state.rate())
+    for runs in range(1, COMPARE_RUNS + 1):
+        for plan in (state.minimal_plan, first):
+            if state.log.count(plan).runs < runs and plan not in state.log.aside:
+                reason = "compare with the plan that reproduced it"
+                state.log.once_more(plan, reason, state.rate())
+        if runs >= COMPARE_MIN and _chance(state, state.log.count(first)) > LET_OFF:
+            return False
     return _breaks_less_than(state, state.log.count(first), BY_ACCIDENT)
 
 
@@ -107,7 +133,13 @@ def _breaks_less_than(state: ShrinkState, before: Count, accident: float) -> boo
     broke, runs = state.own()
     if broke * before.runs >= ERODED * before.broke * runs:
         return False
-    return chance_of_fewer(broke, runs, before.broke, before.runs) < accident
+    return _chance(state, before) < accident
+
+
+def _chance(state: ShrinkState, before: Count) -> float:
+    """The probability that the minimal plan breaks so seldom by chance, if it breaks as often as `before`."""
+    broke, runs = state.own()
+    return chance_of_fewer(broke, runs, before.broke, before.runs)
 
 
 def control_plan(state: ShrinkState) -> Plan:
@@ -122,7 +154,8 @@ def run_controls(state: ShrinkState) -> None:
         if control in state.log.aside:
             return
         reason = "control, without the faults"
-        state.log.once_more(control, reason, UNLIKELY, fresh=not done.kept)
+        trials = min(state.times(), state.controls - done.ever_broke - done.ever_kept)
+        state.log.once_more(control, reason, UNLIKELY, fresh=not done.fresh_kept, trials=trials)
 
 
 def try_other_replicas(state: ShrinkState) -> bool | None:

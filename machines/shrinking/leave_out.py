@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Final
 
+from graphquake.harness.spec.plan import Plan
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.shrinking.probdd import Removal, pairs, prior
-from graphquake.machines.shrinking.state import EVEN, UNLIKELY, ShrinkState
+from graphquake.machines.shrinking.repeats import puts_back
+from graphquake.machines.shrinking.state import EVEN, PASSES_MAX, UNLIKELY, ShrinkState
+
+# Before the confirming runs, the last check makes so many more trials than it needs. It then needs no more of them if the confirming runs
+# show a lower failure rate than expected. With repetitions that costs no run.
+EARLY_MARGIN: Final = 1.3
 
 
 def leave_out_steps(state: ShrinkState) -> None:
@@ -31,19 +39,33 @@ def _try_without(state: ShrinkState, removal: Removal, reason: str) -> None:
     If a run without them broke the promise, the smaller plan is accepted. Otherwise these steps are more probably needed than before.
     """
     log, smaller = state.log, state.now.without(removal)
+    _doubt(state, removal, smaller.plan)
+    count = log.count(smaller.plan)
+    kept_before = count.against
     if smaller.plan not in log.aside:
         likely = state.now.chance(removal) * state.rate()
-        log.once_more(smaller.plan, reason, likely, fresh=False)
-    if log.count(smaller.plan).ever_broke and smaller.plan not in log.eroded:
+        trials = log.trials(smaller.plan, state.times())
+        log.once_more(smaller.plan, reason, likely, fresh=False, trials=trials)
+    if log.has_broken(smaller.plan) and smaller.plan not in log.eroded:
         state.accept(smaller)
-    else:
-        state.now = state.now.kept(removal, state.rate())
+        return
+    state.note_kept(state.now.chance(removal))
+    trials = max(1, count.against - kept_before)
+    state.now = state.now.kept(removal, 1 - (1 - state.rate()) ** trials)
+
+
+def _doubt(state: ShrinkState, removal: Removal, smaller: Plan) -> None:
+    """Doubt the later repetitions of a smaller plan if they put back a step of the removal."""
+    left_out = [state.minimal_plan.steps[place] for place in removal]
+    if state.repeats is not None and puts_back(state.spec, smaller, left_out):
+        state.log.doubted.add(smaller)
 
 
 def _try_pair(state: ShrinkState, one: int, two: int) -> bool:
     """Run the minimal plan without two of its steps, until a run breaks or enough runs are kept. True if it still breaks."""
     removal = state.now.mended(frozenset([one, two]))
     smaller = state.now.without(removal)
+    _doubt(state, removal, smaller.plan)
     reason = "without both " + state.names(removal)
     if not state.log.breaks(smaller.plan, state.passes(), reason, UNLIKELY):
         return False
@@ -60,25 +82,32 @@ def try_plainer(state: ShrinkState) -> None:
         plain = prior(state.spec, replace(plan, heal=state.original.heal))
         if len(state.minimal_plan.steps) == 1 or embeds(plain.plan, state.minimal_plan):
             continue
-        if state.log.breaks(plain.plan, 1, "is a plainer plan enough", UNLIKELY):
+        if state.log.breaks(plain.plan, state.times(), "is a plainer plan enough", UNLIKELY):
             state.accept(plain)
 
 
-def leave_out_singles(state: ShrinkState) -> bool:
+def leave_out_singles(state: ShrinkState, *, early: bool = False) -> bool:
     """Leave out each single step, often enough to be sure that the failure needs the step.
 
     In each turn, every step is left out in one more run, beginning with the step that is probably needed the least. If one step can be
     left out, the runs for the other steps were wasted. Taking turns keeps that waste small.
 
+    Args:
+        state: the shrink.
+        early: true before the confirming runs.
+
     Returns:
         True if a step could be left out. The caller then begins again with the smaller plan.
     """
     passes = state.passes_to_be_sure()
+    if early and state.times() > 1:
+        passes = min(PASSES_MAX, math.ceil(passes * EARLY_MARGIN))
     order = sorted(range(len(state.now.needed)), key=lambda place: state.now.needed[place])
     for turn in range(1, passes + 1):
         for place in order:
             removal = state.now.mended(frozenset([place]))
             smaller = state.now.without(removal)
+            _doubt(state, removal, smaller.plan)
             reason = "is it minimal: without " + state.names(removal)
             if state.log.breaks(smaller.plan, turn, reason, UNLIKELY, of=passes):
                 state.accept(smaller)

@@ -6,6 +6,7 @@ before explains its runs clearly better than a quarter of that rate does (sequen
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Final
 
@@ -24,6 +25,8 @@ QUARTER: Final = 0.25
 # The most runs for all numbers together. At a low failure rate, each value that is tried costs about ten runs. The limit does little harm:
 # a number that is not lowered is only larger than necessary.
 NUMBER_RUNS_MAX: Final = 16
+# The same if candidates are repeated within one run. Each of these runs takes longer.
+REPEATED_RUNS_MAX: Final = 8
 
 
 def simplify_steps(state: ShrinkState) -> None:
@@ -49,7 +52,7 @@ def lower_numbers(state: ShrinkState) -> None:
             lower = number.put(lower, number.knob.least)
         names = ", ".join(dict.fromkeys(number.name for number in seldom))
         _accepts(state, lower, "all at once: " + names)
-    until = len(state.log.all) + NUMBER_RUNS_MAX
+    until = len(state.log.all) + (NUMBER_RUNS_MAX if state.times() == 1 else REPEATED_RUNS_MAX)
     for number in all_numbers:
         _lower(state, number, until)
 
@@ -63,7 +66,7 @@ def _lower(state: ShrinkState, number: Number, until: int) -> None:
         lower, name = number.put(state.minimal_plan, value), f"{number.name} {value:g}"
         if len(log.all) >= until:
             return False
-        if not _accepts(state, lower, name):
+        if not _accepts(state, lower, name, is_time=number.knob.is_time or number.place < 0):
             below.append(lower)
         return lower == state.minimal_plan
 
@@ -71,15 +74,22 @@ def _lower(state: ShrinkState, number: Number, until: int) -> None:
     knob, within = number.knob, WITHIN_TIME if number.knob.is_time else WITHIN
     smallest(value, knob.least, knob.unit, accepts, matters=knob.matters, within=within)
     # Each rejected value is higher than the rejected values before it. If only used graphs rejected the last one, a fresh graph must agree.
-    if below and log.count(below[-1]).used_kept and not log.count(below[-1]).kept:
+    if below and log.count(below[-1]).used_kept and not log.count(below[-1]).fresh_kept:
         again = log.once_more(below[-1], f"below {number.name}", UNLIKELY)
         if again.kind == "broken":
             log.reuse = None
             _lower(state, number, until)
 
 
-def _accepts(state: ShrinkState, lower: Plan, reason: str) -> bool:
+def _accepts(state: ShrinkState, lower: Plan, reason: str, *, is_time: bool = False) -> bool:
     """Run a plan with lower numbers or a simpler step until the likelihood ratio accepts or rejects it.
+
+    Args:
+        state: the shrink.
+        lower: the plan.
+        reason: the reason for the runs, in words.
+        is_time: true if the plan only has a shorter wait. The pause between two repetitions is a long wait. So a later repetition that
+            breaks says nothing.
 
     Returns:
         True if the plan breaks about as often as the minimal plan. It is then the new minimal plan.
@@ -88,17 +98,25 @@ def _accepts(state: ShrinkState, lower: Plan, reason: str) -> bool:
         # With less waiting, a replica that the supervisor restarts may not be back in time for the next step.
         return False
     log, smaller = state.log, replace(state.now, plan=lower)
+    if is_time:
+        log.doubted.add(lower)
     rate = min(state.rate(), 0.99)
     low = rate * QUARTER
     while not log.is_set_aside(smaller.plan):
         count = log.count(smaller.plan)
-        speaks = (rate / low) ** count.ever_broke
-        speaks *= ((1 - rate) / (1 - low)) ** count.ever_kept
+        broke, kept = count.ever_broke, count.ever_kept
+        if count.later_broke and log.doubts(lower):
+            broke, kept = broke - count.later_broke, count.against
+        speaks = (rate / low) ** broke
+        speaks *= ((1 - rate) / (1 - low)) ** kept
         enough = SPEAKS_FOR if rate >= OFTEN else SPEAKS_FOR_SELDOM
-        if count.ever_broke and speaks >= enough * 0.999:
+        if broke and speaks >= enough * 0.999:
             state.accept(smaller)
             return True
         if speaks <= SPEAKS_AGAINST:
             return False
-        log.once_more(lower, reason, EVEN, fresh=False)
+        unlikelier = (1 - rate) / (1 - low)
+        to_reject = math.ceil(math.log(SPEAKS_AGAINST / speaks) / math.log(unlikelier))
+        trials = log.trials(lower, to_reject)
+        log.once_more(lower, reason, EVEN, fresh=False, trials=trials)
     return False

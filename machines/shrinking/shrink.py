@@ -16,6 +16,11 @@ The failure rate so far determines how many kept runs reject a candidate (`stats
 an unnecessary step in the plan, and the last check tries that step again. A number is different: one broken run by chance could accept a
 value that is too low. So numbers have a test of their own.
 
+**Low failure rates.** If a plan breaks in a share of its runs only, candidates are repeated within one run (`repeats`), so that such a run
+breaks nearly as often as a run of a plan that always breaks. A broken later repetition accepts a candidate for the time being. Before the
+plan is confirmed, it has to break on a fresh graph. If it does not, an earlier repetition was the reason: the shrink steps back to the last
+plan that has, and believes no later repetition any more. Confirming runs are whole runs of the plan, each on a fresh graph.
+
 **Used graphs.** If a graph starts slowly, it is healed after a run, and used again for the next candidate. An earlier run may have left
 unseen traces in it. So runs on used graphs alone do not reject a plan. A plan that broke only on used graphs must break on a fresh graph
 before it is confirmed. If it does not, the shrink steps back to an earlier plan, and uses only fresh graphs from then on.
@@ -41,8 +46,15 @@ from graphquake.machines.shrinking.confirm import (
 from graphquake.machines.shrinking.leave_out import leave_out_singles, leave_out_steps, try_plainer
 from graphquake.machines.shrinking.lower_numbers import lower_numbers, simplify_steps
 from graphquake.machines.shrinking.probdd import prior
+from graphquake.machines.shrinking.repeats import Repeats
 from graphquake.machines.shrinking.result import Shrunk, thresholds, without_each
-from graphquake.machines.shrinking.state import LIKELY, OFTEN, REPRODUCE_MAX, ShrinkState
+from graphquake.machines.shrinking.state import (
+    LEARN_TIMES,
+    LIKELY,
+    OFTEN,
+    REPRODUCE_MAX,
+    ShrinkState,
+)
 from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial, TrialLog
 
 
@@ -56,7 +68,9 @@ def shrink(
     on_trial: OnTrial | None = None,
     plainest: Sequence[Plan] = (),
     confirmations: int = 10,
+    enough: int = 3,
     controls: int = 3,
+    repeats: Repeats | None = None,
 ) -> Shrunk:
     """Shrink a plan that was seen to fail.
 
@@ -68,58 +82,72 @@ def shrink(
         reuse: makes one live run on a used graph if there is one. None means that every run needs a fresh graph.
         on_trial: called before each live run with its reason, its plan, and the probability that the run breaks the promise.
         plainest: plans of one step that are tried in place of a plan with several steps, the plainest first.
-        confirmations: the number of fresh runs that the minimal plan must have. Runs that it had before it was minimal count.
-        controls: the number of runs of the minimal plan without its faults.
+        confirmations: the most fresh runs that the minimal plan gets to be confirmed. Runs that it had before it was minimal count.
+        enough: the number of broken fresh runs after which the minimal plan is confirmed. The run that accepted it does not count.
+        controls: the number of trials of the minimal plan without its faults.
+        repeats: how plans may be repeated within one run if the failure rate is low. None means that each run makes one trial.
 
     Returns:
         The minimal plan with its evidence. It embeds in `plan`, unless it is one of the plainest plans.
     """
-    state = ShrinkState(
-        spec, plan, TrialLog(run, on_trial, reuse), plainest, confirmations, controls
-    )
+    log = TrialLog(run, on_trial, reuse)
+    state = ShrinkState(spec, plan, log, plainest, confirmations, controls, enough, repeats)
     any_replica = None
     try:
         if _reproduce(state, first):
             _find_minimal_plan(state)
             any_replica = try_other_replicas(state)
     except BudgetSpent:
+        state.step_back_to_believed()
         return _result(state, any_replica=any_replica, complete=False)
     return _result(state, any_replica=any_replica, complete=True)
 
 
 def _reproduce(state: ShrinkState, first: Trial) -> bool:
-    """Run the cut plan, then the whole plan, until a fresh run breaks the promise. False if no run does."""
+    """Run the cut plan, then the whole plan, until a run breaks the promise. False if no run does."""
     whole = prior(state.spec, state.original, first.blame)
     cut, uncut = whole.until(first.last_step), whole.with_waits_joined()
     half = REPRODUCE_MAX // 2
     tries = [cut] * half + [uncut] * half if cut != uncut else [cut] * REPRODUCE_MAX
-    for one in tries:
+    for number, one in enumerate(tries):
         if one.plan in state.log.aside:
             continue
-        if state.log.once_more(one.plan, "reproduce", LIKELY).kind == "broken":
+        # If the first run was kept, the failure rate may be low. Then one run makes several trials.
+        trials = LEARN_TIMES if number else 1
+        if state.log.once_more(one.plan, "reproduce", LIKELY, trials=trials).kind == "broken":
             state.accept(one)
+            state.learn_rate()
             return True
     return False
 
 
 def _find_minimal_plan(state: ShrinkState) -> None:
-    leave_out_steps(state)
+    _leave_out_fresh(state)
     try_plainer(state)
+    state.learn_rate()
     if state.rate() < OFTEN:
         # At a low failure rate, an unnecessary step may be left in. Then all confirming runs would be wasted.
-        while leave_out_singles(state):
+        while leave_out_singles(state, early=True):
             leave_out_steps(state)
     simplify_steps(state)
     lower_numbers(state)
-    while True:
+    while state.held:
         if not stands_on_fresh_graphs(state):
-            leave_out_steps(state)
+            _leave_out_fresh(state)
             lower_numbers(state)
         confirm(state)
         run_controls(state)
+        state.learn_rate()
         # The confirming runs tell the failure rate of the minimal plan. It determines how many kept runs reject a smaller plan.
         if not leave_out_singles(state):
             return
+        leave_out_steps(state)
+
+
+def _leave_out_fresh(state: ShrinkState) -> None:
+    """Leave out steps, until the smaller plan has broken on a fresh graph."""
+    leave_out_steps(state)
+    while state.held and not stands_on_fresh_graphs(state):
         leave_out_steps(state)
 
 
@@ -127,10 +155,14 @@ def _result(state: ShrinkState, *, any_replica: bool | None, complete: bool) -> 
     """Sum up the runs of the shrink so far."""
     plan, log = state.minimal_plan, state.log
     count, control = log.count(plan), log.count(control_plan(state))
+    broke, runs = count.broke, count.runs
+    if not broke and count.first_broke:
+        # The budget ended before a run that does not repeat the plan. A first repetition is a run on a fresh graph, too.
+        broke, runs = count.fresh_broke, count.fresh_broke + count.fresh_kept
     return Shrunk(
         plan=plan,
-        broke=count.broke,
-        runs=count.runs,
+        broke=broke,
+        runs=runs,
         control_broke=control.ever_broke,
         control_runs=control.ever_broke + control.ever_kept,
         needed=tuple(without_each(state.spec, plan, log)),
@@ -138,6 +170,6 @@ def _result(state: ShrinkState, *, any_replica: bool | None, complete: bool) -> 
         any_replica=any_replica,
         live_runs=len(log.all),
         complete=complete and plan not in log.aside,
-        confirmed=bool(state.held),
+        confirmed=any(log.count(plan).fresh_broke for plan in state.held),
         journal=tuple(log.all),
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.spec.plan import Plan, Step, Wait
 from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.shrinking.repeats import Repeated
 
 # An invalid run is repeated at most this many times. Then the plan is set aside: it is not run any more. The second number is for a plan
 # that has had valid runs: its steps can take effect, so the cause is probably noise.
@@ -44,28 +45,46 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One live run: the plan, the trial, and the reason for the run."""
+    """One live run.
+
+    Attributes:
+        plan: the plan that was tried.
+        trial: the answer of the run.
+        reason: the reason for the run, in words.
+        ran: the plan that was run. It differs from `plan` if the run repeated the plan.
+    """
 
     plan: Plan
     trial: Trial
     reason: str
+    ran: Plan
 
 
 @dataclass(slots=True)
 class Count:
-    """How many runs of a plan broke the promise, and how many kept it. Invalid runs do not count.
+    """How many trials of a plan broke the promise, and how many kept it. Invalid runs do not count.
+
+    A trial is a whole run of the plan, or one repetition in a run that repeats the plan (see `repeats`).
 
     Attributes:
         broke: the number of broken runs on fresh graphs.
         kept: the number of kept runs on fresh graphs.
         used_broke: the number of broken runs on used graphs.
         used_kept: the number of kept runs on used graphs.
+        first_broke: the number of broken first repetitions on fresh graphs.
+        first_kept: the number of kept first repetitions on fresh graphs.
+        later_broke: the number of all other broken repetitions.
+        later_kept: the number of all other kept repetitions.
     """
 
     broke: int = 0
     kept: int = 0
     used_broke: int = 0
     used_kept: int = 0
+    first_broke: int = 0
+    first_kept: int = 0
+    later_broke: int = 0
+    later_kept: int = 0
 
     @property
     def runs(self) -> int:
@@ -73,14 +92,48 @@ class Count:
         return self.broke + self.kept
 
     @property
+    def fresh_broke(self) -> int:
+        """The number of broken trials on fresh graphs."""
+        return self.broke + self.first_broke
+
+    @property
+    def fresh_kept(self) -> int:
+        """The number of kept trials on fresh graphs."""
+        return self.kept + self.first_kept
+
+    @property
+    def repeated_broke(self) -> int:
+        """The number of broken repetitions."""
+        return self.first_broke + self.later_broke
+
+    @property
+    def repeated_kept(self) -> int:
+        """The number of kept repetitions."""
+        return self.first_kept + self.later_kept
+
+    @property
     def ever_broke(self) -> int:
-        """The number of broken runs on fresh and used graphs."""
-        return self.broke + self.used_broke
+        """The number of broken trials on fresh and used graphs."""
+        return self.broke + self.used_broke + self.repeated_broke
 
     @property
     def ever_kept(self) -> int:
-        """The number of kept runs on fresh and used graphs."""
-        return self.kept + self.used_kept
+        """The number of kept trials on fresh and used graphs."""
+        return self.kept + self.used_kept + self.repeated_kept
+
+    @property
+    def against(self) -> int:
+        """The number of kept trials that speak against a plan.
+
+        If a later repetition broke, an earlier repetition may be the reason. Then only first repetitions and whole runs tell anything.
+        """
+        later_kept = 0 if self.later_broke else self.later_kept
+        return self.kept + self.used_kept + self.first_kept + later_kept
+
+    @property
+    def believed_broke(self) -> int:
+        """The number of broken trials, without later repetitions."""
+        return self.broke + self.used_broke + self.first_broke
 
     def add(self, trial: Trial) -> None:
         """Count a broken or kept run."""
@@ -91,6 +144,26 @@ class Count:
         else:
             self.broke += broke
             self.kept += not broke
+
+    def add_repeated(self, trial: Trial, repeated: Repeated) -> None:
+        """Count the repetitions of a broken or kept run that repeated the plan.
+
+        If it is not known in which repetition the run broke, it counts as a later one, and nothing is known about the others.
+        """
+        broke = trial.kind == "broken"
+        if broke and trial.last_step < 0:
+            self.later_broke += 1
+            return
+        kept = repeated.place(trial.last_step)[0] if broke else repeated.times
+        is_first = broke and not kept
+        if trial.used:
+            self.later_broke += broke
+            self.later_kept += kept
+            return
+        self.first_broke += is_first
+        self.first_kept += kept > 0
+        self.later_broke += broke and not is_first
+        self.later_kept += max(0, kept - 1)
 
 
 # Makes one live run of a plan.
@@ -108,6 +181,11 @@ class TrialLog:
         on_trial: called before each live run.
         reuse: makes one live run on a used graph if there is one, or None if every run needs a fresh graph.
         all: every live run, in order.
+        repeat: repeats a plan so many times in one run, or returns None if the plan can't be repeated. None if no plan may be.
+        times: how often a candidate is repeated in one run, at the present failure rate.
+        later_broke: true if a later repetition of a plan has broken. Until then, it is not known that later repetitions can break.
+        trusts_later: true if a broken later repetition accepts a plan. It is false as soon as such a plan did not break on fresh graphs.
+        doubted: plans that a broken later repetition does not accept.
         aside: plans that are not run any more, because a run was invalid, and so were all repeats of it.
         eroded: plans that were given up, because they break too seldom, or only on used graphs. They count as plans that do not break.
     """
@@ -115,6 +193,11 @@ class TrialLog:
     run: RunPlan
     on_trial: OnTrial | None = None
     reuse: RunPlan | None = None
+    repeat: Callable[[Plan, int], Repeated | None] | None = None
+    times: Callable[[], int] = lambda: 1
+    later_broke: bool = False
+    trusts_later: bool = True
+    doubted: set[Plan] = field(default_factory=set)
     all: list[Tried] = field(default_factory=list)
     aside: set[Plan] = field(default_factory=set)
     eroded: set[Plan] = field(default_factory=set)
@@ -134,11 +217,31 @@ class TrialLog:
             if count.ever_broke + count.ever_kept
         ]
 
+    def has_broken(self, plan: Plan) -> bool:
+        """True if a run of a plan broke the promise, and the plan is taken for the reason."""
+        return self._is_proof(plan, self.count(plan))
+
+    def _is_proof(self, plan: Plan, count: Count) -> bool:
+        later = 0 if self.doubts(plan) else count.later_broke
+        return count.believed_broke + later > 0
+
+    def doubts(self, plan: Plan) -> bool:
+        """True if a broken later repetition does not prove that a plan breaks."""
+        return not self.trusts_later or plan in self.doubted
+
+    def trials(self, plan: Plan, wanted: int) -> int:
+        """The number of trials that the next run of a candidate makes, if `wanted` trials are wanted."""
+        if self.times() == 1 or (self.count(plan).later_broke and self.doubts(plan)):
+            return 1
+        return wanted
+
     def shown(self, plan: Plan) -> Trial:
         """The latest broken run of a plan. It is an error to ask for a plan without one."""
         return self._last[plan]
 
-    def once_more(self, plan: Plan, reason: str, likely: float, *, fresh: bool = True) -> Trial:
+    def once_more(
+        self, plan: Plan, reason: str, likely: float, *, fresh: bool = True, trials: int = 1
+    ) -> Trial:
         """Make one more live run of a plan. An invalid run is repeated. After too many invalid runs, the plan is set aside.
 
         Args:
@@ -146,6 +249,10 @@ class TrialLog:
             reason: the reason for the run, in words.
             likely: a rough probability that the run breaks the promise. Only speculation uses it.
             fresh: if true, the run gets a fresh graph. The repeat of an invalid run always gets one.
+            trials: the number of trials of the plan that the run makes if the plan can be repeated.
+
+        Returns:
+            The trial. Its `last_step` is a step of `plan`, also if the run repeated the plan.
 
         Raises:
             BudgetSpent: if no run is left.
@@ -153,20 +260,36 @@ class TrialLog:
         run = self.run if fresh or self.reuse is None else self.reuse
         count = self.count(plan)
         was_valid = count.ever_broke + count.ever_kept > 0
+        many = self.repeat(plan, trials) if trials > 1 and self.repeat is not None else None
+        ran = plan if many is None else many.plan
+        if many is not None:
+            likely = 1 - (1 - likely) ** many.times
         for _ in range(1 + (REPEATS_OF_VALID_MAX if was_valid else REPEATS_MAX)):
             if self.on_trial is not None:
                 self.on_trial(reason, plan, likely)
-            trial = run(plan)
+            trial = run(ran)
             run = self.run
-            self.all.append(Tried(plan, trial, reason))
+            self.all.append(Tried(plan, trial, reason, ran))
             if trial.kind != "invalid":
-                count.add(trial)
                 break
         else:
             self.aside.add(plan)
+            return trial
+        if many is None:
+            count.add(trial)
+        else:
+            trial = self._add_repeated(count, trial, many)
         if trial.kind == "broken":
             self._last[plan] = trial
         return trial
+
+    def _add_repeated(self, count: Count, trial: Trial, many: Repeated) -> Trial:
+        count.add_repeated(trial, many)
+        if trial.kind != "broken":
+            return trial
+        repetition, place = many.place(trial.last_step)
+        self.later_broke |= repetition > 0
+        return replace(trial, last_step=place if trial.last_step >= 0 else -1, blame=())
 
     def breaks(
         self, plan: Plan, passes: int, reason: str, likely: float, *, of: int | None = None
@@ -186,12 +309,15 @@ class TrialLog:
         """
         of = of or passes
         while not self.is_set_aside(plan):
-            if self.count(plan).ever_broke:
+            if self.has_broken(plan):
                 return True
             kept, agreed = self.kept_with_more(plan, of)
             if kept >= passes and (agreed or passes < of):
                 return False
-            self.once_more(plan, reason, likely, fresh=not agreed and kept >= of - 1)
+            trials = self.trials(plan, of - kept)
+            self.once_more(
+                plan, reason, likely, fresh=not agreed and kept + trials >= of, trials=trials
+            )
         return False
 
     def kept_with_more(self, plan: Plan, passes: int) -> tuple[int, bool]:
@@ -224,10 +350,10 @@ class TrialLog:
         # The same question comes back after each run, so relations are computed once. `_counts` only grows, in the order of its items.
         relations = self._relations.setdefault(plan, [])
         relations += (_relation(plan, other) for other in list(self._counts)[len(relations) :])
-        for relation, count in zip(relations, self._counts.values(), strict=True):
-            if relation is not None and count.ever_kept and not count.ever_broke:
-                fresh += count.kept
-                kept[relation] += count.ever_kept
+        for relation, (other, count) in zip(relations, self._counts.items(), strict=True):
+            if relation is not None and count.against and not self._is_proof(other, count):
+                fresh += count.fresh_kept
+                kept[relation] += count.against
         indirect = kept["other waits"]
         if passes == RARE_ACCIDENTS and kept["more steps"]:
             indirect += 1

@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.plans.novelty import LOOK_MAX, Novelty
 from graphquake.machines.sessions.search import draw_plans
+from graphquake.machines.shrinking.trials import Trial
 
 from bench.costs import Costs
 from support.simulated import SHAPES, SPEC
@@ -70,7 +71,7 @@ def measure(way: str, choose: Way, drawn: Sequence[Sequence[Plan]], runs: int) -
     costs, met, needed, seconds, each_s = Costs(), 0, [], [], []
     for plans in drawn:
         chosen = choose(plans, runs)
-        times_s = [costs.run_s(SHAPES[0], plan, "kept") for plan in chosen]
+        times_s = [costs.run_s(SHAPES[0], plan, Trial("kept")) for plan in chosen]
         each_s += times_s
         for shape in SHAPES:
             shows = (n for n, plan in enumerate(chosen) if shape.at_s(plan) is not None)

@@ -6,14 +6,15 @@ The seconds were measured on a small real graph. Each stands beside its reason. 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Final
 
-from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.shrinking.parameters import Number, numbers
+from graphquake.machines.shrinking.trials import Trial
 
-from support.simulated import SPEC, Shape, timeline
+from support.simulated import SPEC, Shape, repetitions, shown_s, timeline
 
 # A number counts as small if it exceeds the least value that still shows the bug by at most this share.
 NEAR: Final = 0.25
@@ -37,18 +38,25 @@ class Costs:
     after_s: float = 1.8
     tick_s: float = 0.25
 
-    def run_s(self, shape: Shape, plan: Plan, says: VerdictKind) -> float:
+    def run_s(self, shape: Shape, plan: Plan, trial: Trial) -> float:
         """Return the seconds of one run. An invalid run ends with its plan, like an example that Hypothesis stops drawing."""
         moments = timeline(SPEC, plan)
         begun_s = self.start_s + self.baseline_s
         planned_s = begun_s + (moments[-1].at_s if moments else 0.0)
-        if says == "invalid":
+        if trial.kind == "invalid":
             return planned_s
         whole_s = planned_s + self.after_s + plan.stay_s
-        at_s = shape.at_s(plan)
-        if says == "kept" or at_s is None:
+        at_s = None if trial.kind == "kept" else _shown_s(shape, plan, trial.last_step)
+        if at_s is None:
             return whole_s
         return min(whole_s, begun_s + at_s + self.tick_s)
+
+
+def _shown_s(shape: Shape, plan: Plan, last_step: int) -> float | None:
+    """Return when a broken run showed its bug: in the repetition to which the last step before it belongs."""
+    ends = itertools.accumulate(len(part.steps) for part in repetitions(plan))
+    repetition = next((number for number, end in enumerate(ends) if last_step < end), 0)
+    return shown_s(shape, plan, repetition)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class Graphs:
         return self._run(plan, replace(self.graph(plan), used=True), waited_s)
 
     def _run(self, plan: Plan, trial: Trial, waited_s: float) -> Trial:
-        run_s = SLOW.run_s(self.shape, plan, trial.kind) - SLOW.start_s
+        run_s = SLOW.run_s(self.shape, plan, trial) - SLOW.start_s
         self.live_s.append(waited_s + run_s)
         self.left -= 1
         self.is_healed = trial.kind != "broken"

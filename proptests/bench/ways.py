@@ -25,7 +25,7 @@ from graphquake.machines.shrinking.speculation import shrink_ahead
 from graphquake.machines.shrinking.trials import Trial
 
 from bench.costs import Costs
-from support.simulated import SPEC, Shape, Simulated, broken
+from support.simulated import REPEATS, SPEC, Shape, Simulated, broken
 from support.virtual import Begun, VirtualRunner
 
 # A way ends with this word if its plan is the finding. Any other word means another end.
@@ -46,11 +46,13 @@ class Ran:
 
     Attributes:
         evidence: whether it was made for the report alone: controls, single removals, other replicas.
+        ran: the plan that was run, if it differs from `plan`: the plan may have been repeated.
     """
 
     plan: Plan
     trial: Trial
     evidence: bool = False
+    ran: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def one_by_one(
 ) -> Result:
     """Return the result of a way that makes one run after the other."""
     ran = tuple(runs)
-    each_s = [costs.run_s(shape, one.plan, one.trial.kind) for one in ran]
+    each_s = [costs.run_s(shape, one.ran or one.plan, one.trial) for one in ran]
     sought_s = sum(s for one, s in zip(ran, each_s, strict=True) if not one.evidence)
     return Result(plan, says, ran, sum(each_s) + cut_s, sought_s + cut_s)
 
@@ -235,8 +237,10 @@ class Ours:
 
     def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
         """Shrink and collect all the evidence that a case needs."""
-        one = shrink(SPEC, plan, broken(shape, plan), graph)
-        runs = [Ran(t.plan, t.trial, t.reason.startswith(self.evidence)) for t in one.journal]
+        one = shrink(SPEC, plan, broken(shape, plan), graph, repeats=REPEATS)
+        runs = [
+            Ran(t.plan, t.trial, t.reason.startswith(self.evidence), t.ran) for t in one.journal
+        ]
         says = FINDING if one.confirmed else UNCONFIRMED
         return one_by_one(shape, self.costs, one.plan, says, runs)
 
@@ -251,14 +255,16 @@ class _Slotted:
 
     def __call__(self, shape: Shape, plan: Plan, graph: Simulated) -> Result:
         """Shrink and collect all the evidence that a case needs."""
-        runner = _Timed(
-            graph, lambda ran, trial: self.costs.run_s(shape, ran, trial.kind), self.slots
-        )
+        runner = _Timed(graph, lambda ran, trial: self.costs.run_s(shape, ran, trial), self.slots)
         one = shrink_ahead(
-            lambda run, on_trial: shrink(SPEC, plan, broken(shape, plan), run, on_trial=on_trial),
+            lambda run, on_trial: shrink(
+                SPEC, plan, broken(shape, plan), run, on_trial=on_trial, repeats=REPEATS
+            ),
             runner,
         )
-        runs = [Ran(t.plan, t.trial, t.reason.startswith(Ours.evidence)) for t in one.journal]
+        runs = [
+            Ran(t.plan, t.trial, t.reason.startswith(Ours.evidence), t.ran) for t in one.journal
+        ]
         sought = [s for ran, s in zip(runs, runner.ends_s, strict=True) if not ran.evidence]
         says = FINDING if one.confirmed else UNCONFIRMED
         return Result(one.plan, says, tuple(runs), runner.now_s, max(sought, default=0.0))

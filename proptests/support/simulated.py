@@ -31,6 +31,7 @@ from graphquake.harness.spec.plan import (
 from graphquake.harness.spec.serves import parse_serves
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.runners.budget import BudgetSpent
+from graphquake.machines.shrinking.repeats import Repeats
 from graphquake.machines.shrinking.trials import Trial
 
 # The time that a step takes on a live graph, and the time until a replica is ready.
@@ -41,6 +42,9 @@ OVER_S: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
 LEAVE: Final = (0.0, 0.0, 0.25, 0.5, 1.0)
 WAITS_S: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.5, 2.0)
 LEASE_S: Final = 10.0
+# The pause between two repetitions of a plan in one run. No drawn plan has such a wait.
+PAUSE_S: Final = 2.03
+REPEATS: Final = Repeats(PAUSE_S)
 
 
 def spec_with(*, restart: Restart = "never", **replicas: int) -> GraphSpec:
@@ -256,22 +260,57 @@ class Simulated:
         if len(self.ran) >= self.runs_max:
             raise BudgetSpent
         self.ran.append(plan)
-        rate = self.rate(plan) if callable(self.rate) else self.rate
-        chances = self._random.random(), self._random.random()
-        if chances[0] < self.invalid:
+        if self._random.random() < self.invalid:
             return Trial("invalid")
-        return broken(self.shape, plan) if chances[1] < rate else Trial("kept")
+        parts = repetitions(plan)
+        rate = self.rate(parts[0]) if callable(self.rate) else self.rate
+        for number in range(len(parts)):
+            if self._random.random() < rate:
+                trial = broken(self.shape, plan, number)
+                if trial.kind == "broken":
+                    return trial
+        return Trial("kept")
 
 
-def broken(shape: Shape, plan: Plan) -> Trial:
-    """Return the result of a run in which the bug shows if the plan triggers it."""
-    at_s = shape.at_s(plan)
+def repetitions(plan: Plan) -> list[Plan]:
+    """Return the repetitions of a plan that `repeats.repeated` has made, each with the steps that bring the graph back after it."""
+    steps, parts, begun = plan.steps, list[Plan](), 0
+    for place in range(1, len(steps)):
+        if steps[place - 1 : place + 1] == (WaitReady(), Wait(max(PAUSE_S, plan.stay_s))):
+            parts.append(replace(plan, steps=steps[begun : place + 1]))
+            begun = place + 1
+    return [*parts, replace(plan, steps=steps[begun:])]
+
+
+def broken(shape: Shape, plan: Plan, repetition: int = 0) -> Trial:
+    """Return the result of a run in which the bug shows in a repetition of a plan, if that repetition triggers it."""
+    at_s = shown_s(shape, plan, repetition)
     if at_s is None:
         return Trial("kept")
     begun_s = [0.0, *(m.at_s for m in timeline(SPEC, plan))][:-1]
     return Trial(
         "broken", last_step=max((p for p, s in enumerate(begun_s) if s <= at_s), default=-1)
     )
+
+
+def shown_s(shape: Shape, plan: Plan, repetition: int) -> float | None:
+    """Return when the bug is seen in a repetition, on the clock of the whole run, or None if the repetition does not trigger it.
+
+    What earlier repetitions did is still there: a trigger may have begun in one of them, and ends in this one. So a plan that does not
+    trigger the bug alone may trigger it when it is repeated.
+    """
+    parts, moments = repetitions(plan), timeline(SPEC, plan)
+    begins = [0]
+    for part in parts:
+        begins.append(begins[-1] + len(part.steps))
+    begun_s = moments[begins[repetition] - 1].at_s if repetition else 0.0
+    single = replace(plan, steps=parts[-1].steps)
+    for first in range(repetition, -1, -1):
+        last = begins[repetition] + len(single.steps)
+        at_s = shape.violated(moments[begins[first] : last], single)
+        if at_s is not None and at_s >= begun_s:
+            return at_s + shape.late_s
+    return None
 
 
 def drawn(seed: int | str, *, steps: tuple[int, int] = (6, 20), faults_max: int = 6) -> Plan:
