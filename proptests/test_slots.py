@@ -18,8 +18,8 @@ GIB = 2**30
 @pytest.mark.parametrize(
     ("run", "machine", "slots"),
     [
-        (Usage(0.5, GIB), Machine(2, 20 * GIB), 2),
-        (Usage(0.3, GIB), Machine(2, 20 * GIB), 4),
+        (Usage(0.8, GIB), Machine(2, 20 * GIB), 2),
+        (Usage(0.4, GIB), Machine(2, 20 * GIB), 4),
         (Usage(1.9, GIB), Machine(2, 20 * GIB), 1),
         (Usage(0.1, GIB), Machine(2, 3 * GIB), 2),
         (Usage(0.1, 8 * GIB), Machine(2, 3 * GIB), 1),

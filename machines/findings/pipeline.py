@@ -6,6 +6,7 @@ the first run of a shrink is not explained in the last run either. `rounds` choo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,8 @@ class FindingPipeline:
     _reopened: set[str] = field(default_factory=set)
     # The latest broken run of each plan of the present shrink, on fresh graphs.
     _broke: dict[Plan, RunResult] = field(default_factory=dict)
+    # For each plan without disturbances, its runs that kept every promise. They are controls of each finding to come.
+    _controls: Counter[Plan] = field(default_factory=Counter)
 
     @property
     def spec(self) -> GraphSpec:
@@ -184,6 +187,8 @@ class FindingPipeline:
         trial = self._trial(first, sightings)
         ready_s = max(READY_MIN_S, first.start_s)
         repeats = repeats_of(self.spec, sightings.signature.promise, ready_s)
+        # At most as many as a finding needs. The shrinker asks its questions again and again, so they must not change meanwhile.
+        kept = {control: min(runs, CONTROLS) for control, runs in self._controls.items()}
 
         def shrinker(
             run: RunPlan, on_trial: OnTrial | None, reuse: RunPlan | None = None
@@ -191,7 +196,7 @@ class FindingPipeline:
             return shrink(
                 self.spec, plan, trial, run, reuse=reuse, on_trial=on_trial,
                 plainest=self.plainest, confirmations=CONFIRMATIONS, controls=CONTROLS,
-                repeats=None if self.shrink_any else repeats,
+                repeats=None if self.shrink_any else repeats, kept=kept,
             )  # fmt: skip
 
         wanted = None if self.shrink_any else sightings.signature
@@ -209,6 +214,8 @@ class FindingPipeline:
     def _take_candidate(self, sightings: Sightings, pending: PendingRun) -> Trial:
         result = self.take(pending, "shrink")
         trial = self._trial(result, sightings)
+        if not pending.plan.disturbs and result.verdict.kind == "kept" and not result.used:
+            self._controls[pending.plan] += 1
         if trial.kind != "broken" or trial.used:
             self.runner.discard(result)
             return trial

@@ -18,7 +18,7 @@ from graphquake.harness.history.events import Measured
 from graphquake.harness.history.history import History
 
 # The shares of the cores and of the free memory that all runs together may use on average.
-CORES_SHARE: Final = 0.6
+CORES_SHARE: Final = 0.85
 MEMORY_SHARE: Final = 0.7
 # The most slots that are chosen without being asked for.
 AUTO_MAX: Final = 8

@@ -41,8 +41,10 @@ def _try_without(state: ShrinkState, removal: Removal, reason: str) -> None:
     log, smaller = state.log, state.now.without(removal)
     _doubt(state, removal, smaller.plan)
     count = log.count(smaller.plan)
-    kept_before = count.against
-    if smaller.plan not in log.aside:
+    # The controls of earlier findings answer the question, too.
+    known = not smaller.plan.disturbs and count.kept >= state.controls
+    kept_before = 0 if known else count.against
+    if smaller.plan not in log.aside and not known:
         likely = state.now.chance(removal) * state.rate()
         trials = log.trials(smaller.plan, state.times())
         log.once_more(smaller.plan, reason, likely, fresh=False, trials=trials)

@@ -12,6 +12,7 @@ from typing import Final
 
 from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.shrinking.parameters import WITHIN, WITHIN_TIME, Number, numbers, smallest
 from graphquake.machines.shrinking.state import EVEN, OFTEN, UNLIKELY, ShrinkState
 
@@ -72,13 +73,21 @@ def _lower(state: ShrinkState, number: Number, until: int) -> None:
 
     value = number.of(state.minimal_plan)
     knob, within = number.knob, WITHIN_TIME if number.knob.is_time else WITHIN
-    smallest(value, knob.least, knob.unit, accepts, matters=knob.matters, within=within)
+    matters = knob.matters or _is_all_there_is(state, number)
+    smallest(value, knob.least, knob.unit, accepts, matters=matters, within=within)
     # Each rejected value is higher than the rejected values before it. If only used graphs rejected the last one, a fresh graph must agree.
     if below and log.count(below[-1]).used_kept and not log.count(below[-1]).fresh_kept:
         again = log.once_more(below[-1], f"below {number.name}", UNLIKELY)
         if again.kind == "broken":
             log.reuse = None
             _lower(state, number, until)
+
+
+def _is_all_there_is(state: ShrinkState, number: Number) -> bool:
+    """True if the number is the length of the only disturbance of the plan, and runs without it were kept. The least length is hardly more."""
+    acts = [place for place, step in enumerate(state.minimal_plan.steps) if disturbs(step)]
+    kept = (count.ever_kept for plan, count in state.log.counts() if not plan.disturbs)
+    return number.knob.is_time and acts == [number.place] and any(kept)
 
 
 def _accepts(state: ShrinkState, lower: Plan, reason: str, *, is_time: bool = False) -> bool:

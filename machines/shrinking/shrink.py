@@ -31,7 +31,8 @@ If the budget ends the shrink early, the result is the smallest accepted plan so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
@@ -71,6 +72,7 @@ def shrink(
     enough: int = 3,
     controls: int = 3,
     repeats: Repeats | None = None,
+    kept: Mapping[Plan, int] = MappingProxyType({}),
 ) -> Shrunk:
     """Shrink a plan that was seen to fail.
 
@@ -86,11 +88,14 @@ def shrink(
         enough: the number of broken fresh runs after which the minimal plan is confirmed. The run that accepted it does not count.
         controls: the number of trials of the minimal plan without its faults.
         repeats: how plans may be repeated within one run if the failure rate is low. None means that each run makes one trial.
+        kept: for plans without disturbances, the number of earlier runs that kept every promise. They count as controls.
 
     Returns:
         The minimal plan with its evidence. It embeds in `plan`, unless it is one of the plainest plans.
     """
     log = TrialLog(run, on_trial, reuse)
+    for control, runs in kept.items():
+        log.count(control).kept += runs
     state = ShrinkState(spec, plan, log, plainest, confirmations, controls, enough, repeats)
     any_replica = None
     try:
