@@ -84,7 +84,7 @@ def _lower(state: ShrinkState, number: Number, until: int) -> None:
 
 
 def _is_all_there_is(state: ShrinkState, number: Number) -> bool:
-    """True if the number is the length of the only disturbance of the plan, and runs without it were kept. The least length is hardly more."""
+    """True if the number is the length of the only disturbance, and runs without it were kept. The least length is hardly more."""
     acts = [place for place, step in enumerate(state.minimal_plan.steps) if disturbs(step)]
     kept = (count.ever_kept for plan, count in state.log.counts() if not plan.disturbs)
     return number.knob.is_time and acts == [number.place] and any(kept)
