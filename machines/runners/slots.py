@@ -1,7 +1,7 @@
 """The number of graphs that this machine carries side by side, measured from the first run of a search.
 
-The first run shows the cores and the memory that a run uses, with its clients. The slots leave a part of both free, for the moments in
-which a run uses more than its mean. If runs still disturb each other, the runner gives up a slot (see `harness.run.contention`).
+The first run shows the cores and the memory that a run uses, with its clients. There is at most one slot for each core. If runs disturb each
+other, the runner gives up a slot (see `harness.run.contention`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import psutil
 from graphquake.harness.history.events import Measured
 from graphquake.harness.history.history import History
 
-# The shares of the cores and of the free memory that all runs together may use on average.
-CORES_SHARE: Final = 0.85
+# The shares of the cores and of the free memory that all runs together may use, by the mean of the first run. Much of its CPU time is the
+# start of the graph. So on two cores, two runs that use one core each on average hardly disturb each other.
+CORES_SHARE: Final = 1.15
 MEMORY_SHARE: Final = 0.7
 # The most slots that are chosen without being asked for.
 AUTO_MAX: Final = 8
@@ -87,6 +88,7 @@ def slots_for(run: Usage, machine: Machine) -> tuple[int, str]:
         CORES_SHARE * machine.cores / max(run.cores, 0.01),
         MEMORY_SHARE * machine.memory_bytes / max(run.memory_bytes, 1),
         *([machine.gpus / run.gpus] if run.gpus else []),
+        machine.cores,
         AUTO_MAX,
     ]
     slots = max(1, int(min(fits)))
