@@ -15,12 +15,15 @@ from graphquake.harness.run.contention import BUSY
 from graphquake.harness.run.live import LiveRun
 from graphquake.harness.run.undisturbed import REPEATS_MAX, undisturbed
 from graphquake.harness.spec.plan import Plan
+from graphquake.machines.plans.sweep import sweep
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners import live_runner
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.live_runner import LiveRunner
 
 from support.made import spec_of
+from support.searched import searched
+from support.sim_runner import SimRunner
 
 pytestmark = pytest.mark.simulated
 
@@ -89,3 +92,12 @@ def test_what_was_made_good_does_no_harm(made_good: int, nothing: bool) -> None:
     assert summary.proved_nothing == nothing
     says = "4 machine too busy; 3 of them repeated"
     assert (says in summary.text()) == bool(made_good)
+
+
+def test_a_search_comes_back_to_a_plan_with_an_invalid_run(tmp_path: Path) -> None:
+    """One run in seven is invalid. All plans of the sweep have a valid run in the end, and the invalid ones before it do no harm."""
+    runner = SimRunner([], seed=3, runs_max=25, invalid=0.15)
+    rounds, _ = searched(runner, tmp_path)
+    wanted = sweep(runner.spec)
+    assert set(wanted) <= rounds._ran
+    assert 0 < rounds.log.made_good <= rounds.log.live["invalid"]

@@ -197,10 +197,12 @@ class Rounds:
             self._next.appendleft(plan)
 
     def _try_later(self, plan: Plan) -> None:
-        """Run a plan again whose run was invalid, when the plans before it have had their turn."""
+        """Run a plan again whose run was invalid: first at once, then when the plans before it have had their turn."""
         self._ran.discard(plan)
         self._spoiled[plan] += 1
-        if self._spoiled[plan] <= LATER_MAX:
+        if self._spoiled[plan] == 1:
+            self._next.appendleft(plan)
+        elif self._spoiled[plan] <= LATER_MAX:
             self._next.append(plan)
 
     def _learn_price(self, result: RunResult) -> None:
