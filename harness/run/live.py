@@ -104,13 +104,9 @@ async def run_live(
                     graph = await ReusableGraph.open(spec, work, opener)
                 async with graph.lent(keep=keep) as target:
                     history = await execute(
-                        target,
-                        plan,
-                        watch=watch,
-                        enough=enough,
-                        to_the_end=to_the_end,
-                        patient=patient,
-                    )
+                        target, plan,
+                        watch=watch, enough=enough, to_the_end=to_the_end, patient=patient,
+                    )  # fmt: skip
             goes_on = keep
         finally:
             _save_files(work, folder, goes_on=goes_on)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from graphquake.machines.cases.case import Case
+from graphquake.machines.cases.case import Observed
 from graphquake.machines.findings.excuses import ShowsWanted, excuses_of
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.pipeline import FindingPipeline
@@ -40,13 +40,13 @@ def one_more_run(pipeline: FindingPipeline) -> bool:
         pending = pipeline.runner.start(case.plan, WHY, enough=wanted)
         result = pipeline.take(pending, WHY)
     broke = any(case.names(violation.signature) for violation in result.verdict.violations)
+    last = case.observed[-1]
     if result.verdict.kind == "invalid":
-        counted = replace(case.observed[-1], invalid=case.observed[-1].invalid + 1)
+        counted = replace(last, invalid=last.invalid + 1)
     else:
-        last = case.observed[-1]
         counted = replace(last, broke=last.broke + broke, runs=last.runs + 1)
     pipeline.runner.discard(result)
-    _put(pipeline, finding, replace(case, observed=(*case.observed[:-1], counted)))
+    _put(pipeline, finding, (*case.observed[:-1], counted))
     return True
 
 
@@ -56,8 +56,12 @@ def _runs(finding: Finding) -> int:
     return last.runs + last.invalid
 
 
-def _put(pipeline: FindingPipeline, finding: Finding, case: Case) -> None:
+def _put(pipeline: FindingPipeline, finding: Finding, observed: tuple[Observed, ...]) -> None:
+    """Save the new counts. If somebody has marked the case in the meantime, the mark stays. If they removed it, it stays removed."""
     pipeline.corpus.refresh()
-    pipeline.corpus.save(case)
+    case = replace(finding.case, observed=observed)
+    there = next((one for one in pipeline.corpus if one.id == case.id), None)
+    if there is not None:
+        pipeline.corpus.save(replace(there, observed=observed))
     place = pipeline.findings.index(finding)
     pipeline.findings[place] = replace(finding, case=case)

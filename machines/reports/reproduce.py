@@ -49,7 +49,7 @@ def get(url: str) -> str | None:
 
 
 class Replica:
-    """One process of the graph, in a session of its own with all its children."""
+    """A replica of the graph: a process and its children. They have a process session of their own, so signals reach all of them."""
 
     def __init__(self, name: str, about: dict[str, Any]) -> None:
         self.name, self.about = name, about

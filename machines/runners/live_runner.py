@@ -174,7 +174,7 @@ class LiveRunner:
             )  # fmt: skip
             self._reusable = run.reusable
             if why == SEARCH and run.verdict.kind == "broken":
-                # What broke the promise may be left in the graph. The shrink begins on a fresh one.
+                # The cause of the violation may still be in this graph. So the shrink begins on a fresh graph.
                 await self._end_reusable()
             return run
 
@@ -231,7 +231,7 @@ class LiveRunner:
         self._say(f"slots: {self.slots} ({why})")
 
     def _give_up_slot(self, loop: _Loop) -> None:
-        """Use one slot less, if runs of our own may have disturbed each other and nobody asked for this number of slots."""
+        """Use one slot less, if this graph's runs may have disturbed each other. A number of slots that the user chose stays."""
         if self._gives_up and self.slots > 1 and len(self._running) > 1:
             self.slots -= 1
             self._given_up.append(asyncio.ensure_future(loop.free.acquire()))

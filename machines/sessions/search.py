@@ -106,14 +106,10 @@ def search(
         machine = new_machine()
         seed(round_seed(session_seed, rounds.spec.name, number, shard))(machine)
         try:
-            with no_constants_from_source():
-                run_state_machine_as_test(machine, settings=config)
+            _draw(machine, config)
         except BudgetSpent:
             rounds.cancel_runs()
             return "budget"
-        except StopDrawing as stop:
-            if stop.error is not None:
-                raise stop.error from None
         idle = idle + 1 if rounds.log.live.total() == runs_before else 0
         if idle >= IDLE_ROUNDS_MAX:
             rounds.finish_runs()
@@ -121,6 +117,16 @@ def search(
             rounds.confirm_findings()
             return "exhausted"
     raise AssertionError("unreachable")
+
+
+def _draw(machine: type[PlanMachine], config: settings) -> None:
+    """Let Hypothesis draw plans until the round ends. An error that ended the drawing is raised as it was."""
+    try:
+        with no_constants_from_source():
+            run_state_machine_as_test(machine, settings=config)
+    except StopDrawing as stop:
+        if stop.error is not None:
+            raise stop.error from None
 
 
 def _run_plain(

@@ -1,0 +1,40 @@
+"""More fresh runs for findings that count already."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.more_runs import RUNS_MAX, one_more_run
+
+from support.searched import SINGLE, searched
+from support.sim_runner import Bug, SimRunner
+
+pytestmark = pytest.mark.simulated
+
+
+def test_a_finding_gets_all_of_its_runs_after_the_search(tmp_path: Path) -> None:
+    """The case on disk and the finding in memory have the same ten runs, and no more are made."""
+    rounds, ended = searched(SimRunner([Bug(SINGLE, "wrong tokens")]), tmp_path)
+    (finding,) = rounds.pipeline.findings
+    (case,) = Corpus(tmp_path / "cases")
+    assert ended == "findings"
+    assert case == finding.case
+    assert (case.observed[-1].broke, case.observed[-1].runs) == (RUNS_MAX, RUNS_MAX)
+    assert not one_more_run(rounds.pipeline)
+
+
+def test_a_mark_of_the_user_stays(tmp_path: Path) -> None:
+    """If somebody marks the case while the search goes on, the next run adds to its counts, and the mark stays."""
+    rounds, _ = searched(SimRunner([Bug(SINGLE, "wrong tokens")]), tmp_path)
+    pipeline = rounds.pipeline
+    finding = pipeline.findings[0]
+    few = replace(finding.case.observed[-1], broke=3, runs=3)
+    pipeline.findings[0] = replace(finding, case=replace(finding.case, observed=(few,)))
+    Corpus(tmp_path / "cases").save(replace(finding.case, status="known", why="URL"))
+    assert one_more_run(pipeline)
+    (case,) = Corpus(tmp_path / "cases")
+    assert (case.status, case.why, case.observed[-1].runs) == ("known", "URL", 4)
