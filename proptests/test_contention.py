@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquake.harness.run.contention import (
+from graphquake.harness.run.noise.contention import (
     OTHERS_MAX,
     WAITING_MAX,
     WINDOW_S,

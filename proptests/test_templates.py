@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from graphquake.harness.errors import GraphError, InputError
 from graphquake.harness.processes.layout import Layout
-from graphquake.harness.processes.reservations import Reservations
+from graphquake.harness.processes.resources.reservations import Reservations
 from graphquake.harness.processes.start import start_in_order
 from graphquake.harness.spec.graph import RoleSpec, load_graph, read_graph
 from graphquake.harness.spec.replica import Replica

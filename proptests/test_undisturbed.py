@@ -10,10 +10,10 @@ import pytest
 
 from graphquake.harness.history.history import History
 from graphquake.harness.promises.verdict import Verdict
-from graphquake.harness.run import undisturbed as module
-from graphquake.harness.run.contention import BUSY
 from graphquake.harness.run.live import LiveRun
-from graphquake.harness.run.undisturbed import REPEATS_MAX, undisturbed
+from graphquake.harness.run.noise import undisturbed as module
+from graphquake.harness.run.noise.contention import BUSY
+from graphquake.harness.run.noise.undisturbed import REPEATS_MAX, undisturbed
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.plans.sweep import sweep
 from graphquake.machines.reports.summary import GraphSummary

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from graphquake.harness.errors import GraphError
-from graphquake.harness.processes.gpus import visible_gpus
 from graphquake.harness.processes.replicas import ReplicaState
-from graphquake.harness.processes.reservations import Reservations
+from graphquake.harness.processes.resources.gpus import visible_gpus
+from graphquake.harness.processes.resources.reservations import Reservations
 from graphquake.harness.spec.graph import GraphSpec, RoleSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.templates.environment import check_environment, templates_of

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
-from graphquake.harness.processes.gpus import MIB, memory_by_pid
 from graphquake.harness.processes.guard import children_of, descendants_of, stat_of
 from graphquake.harness.processes.procfs import REPLICA, command_of, marks_of, ports_of, runs
 from graphquake.harness.processes.replicas import Incarnation, ReplicaState
+from graphquake.harness.processes.resources.gpus import MIB, memory_by_pid
 from graphquake.harness.processes.zygote import NAME as ZYGOTE
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Leak

@@ -24,7 +24,6 @@ from graphquake.harness.history.events import BecameReady, Died, Measured, Spawn
 from graphquake.harness.observation.http_probe import POLL_S, Prober
 from graphquake.harness.observation.introspection import Introspector, unlisted_text
 from graphquake.harness.observation.resource_usage import Usage
-from graphquake.harness.processes.gpus import memory_by_pid
 from graphquake.harness.processes.guard_client import Guard
 from graphquake.harness.processes.layout import Layout
 from graphquake.harness.processes.moments import ReplicaMoments
@@ -40,7 +39,8 @@ from graphquake.harness.processes.procfs import (
     this_owner,
 )
 from graphquake.harness.processes.replicas import Incarnation, ReplicaState
-from graphquake.harness.processes.reservations import Reservations
+from graphquake.harness.processes.resources.gpus import memory_by_pid
+from graphquake.harness.processes.resources.reservations import Reservations
 from graphquake.harness.processes.signals import KILL_WITHIN_S, FaultInjector, not_landed, seen
 from graphquake.harness.processes.start import (
     last_lines,

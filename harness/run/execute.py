@@ -31,9 +31,9 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Outcome, Request
 from graphquake.harness.promises.views import Views
-from graphquake.harness.run.contention import ContentionMonitor
 from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
 from graphquake.harness.run.healing import bring_back_all, replicas_down
+from graphquake.harness.run.noise.contention import ContentionMonitor
 from graphquake.harness.run.request_trail import RequestTrail
 from graphquake.harness.run.status import RunStatus, Watch
 from graphquake.harness.run.steps import carry_out, end_events, undone_on_error

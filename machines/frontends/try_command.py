@@ -17,7 +17,7 @@ from graphquake.harness.history.request import Outcome
 from graphquake.harness.promises.idle import is_idle
 from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.run.live import describe_host, run_live
-from graphquake.harness.run.undisturbed import undisturbed
+from graphquake.harness.run.noise.undisturbed import undisturbed
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan
 from graphquake.harness.spec.steps.own.own import form_of

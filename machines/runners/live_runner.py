@@ -20,13 +20,13 @@ from typing import Any, NamedTuple, Self, TypeVar
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
-from graphquake.harness.processes.gpus import visible_gpus
+from graphquake.harness.processes.resources.gpus import visible_gpus
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.run.live import LiveRun, describe_host, run_live
+from graphquake.harness.run.noise.undisturbed import undisturbed
 from graphquake.harness.run.reuse import SLOW_START_S, USES_MAX, ReusableGraph
 from graphquake.harness.run.status import RunStatus
-from graphquake.harness.run.undisturbed import undisturbed
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.steps.kind import disturbs

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graphquake.harness.promises.verdict import Verdict
-from graphquake.harness.run.contention import BUSY
+from graphquake.harness.run.noise.contention import BUSY
 from graphquake.harness.spec.plan import Plan
 
 

@@ -1,7 +1,7 @@
 """The number of graphs that this machine carries side by side, measured from the first run of a search.
 
 The first run shows the cores and the memory that a run uses, with its clients. There is at most one slot for each core. If runs disturb
-each other, the runner gives up a slot (see `harness.run.contention`).
+each other, the runner gives up a slot (see `harness.run.noise.contention`).
 """
 
 from __future__ import annotations

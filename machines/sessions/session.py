@@ -16,7 +16,7 @@ from typing import Final
 from graphquake.harness.clients.answers import find_oracle
 from graphquake.harness.errors import GraphquakeError, InputError
 from graphquake.harness.history.host import Host
-from graphquake.harness.processes.gpus import visible_gpus
+from graphquake.harness.processes.resources.gpus import visible_gpus
 from graphquake.harness.promises.builtin import promises_of
 from graphquake.harness.spec.functions import described
 from graphquake.harness.spec.graph import GraphSpec

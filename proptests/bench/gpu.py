@@ -21,7 +21,7 @@ from typing import Final
 from graphquake.harness.history.events import BecameReady, Spawned
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import Outcome
-from graphquake.harness.processes.gpus import MIB, visible_gpus
+from graphquake.harness.processes.resources.gpus import MIB, visible_gpus
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.reference.engine import Engine
 from graphquake.harness.run.live import LiveRun, run_live

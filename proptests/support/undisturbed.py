@@ -7,7 +7,7 @@ from typing import Any
 
 from graphquake.harness.run import live
 from graphquake.harness.run.live import LiveRun
-from graphquake.harness.run.undisturbed import undisturbed
+from graphquake.harness.run.noise.undisturbed import undisturbed
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 

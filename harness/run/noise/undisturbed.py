@@ -13,8 +13,8 @@ from typing import Final
 
 import psutil
 
-from graphquake.harness.run.contention import BUSY, OTHERS_MAX, cores_busy_s, cpu_time_s
 from graphquake.harness.run.live import LiveRun
+from graphquake.harness.run.noise.contention import BUSY, OTHERS_MAX, cores_busy_s, cpu_time_s
 
 # The most repeats of one run.
 REPEATS_MAX: Final = 4

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.errors import GraphError
-from graphquake.harness.processes.gpus import visible_gpus
+from graphquake.harness.processes.resources.gpus import visible_gpus
 
 FIRST_PORT: Final = 10_000
 END_PORT: Final = 32_768

@@ -1,0 +1,1 @@
+"""Ports and GPUs of this machine, and which graph has them."""
