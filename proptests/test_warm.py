@@ -13,6 +13,7 @@ from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
+from graphquake.machines.runners import graph_pool
 from graphquake.machines.runners import live_runner as runners
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.live_runner import LiveRunner
@@ -59,6 +60,8 @@ async def test_a_replica_that_an_ended_run_left_dead_is_brought_back(tmp_path: P
     )
     assert first.reusable is not None
     assert not first.reusable.target.alive(Replica("worker", 0))
+    # As if the other replicas took much longer to start.
+    first.reusable.start_s *= 4
     second = await run_live(spec, Plan(()), tmp_path / "2", graph=first.reusable)
     assert (second.used, second.verdict.kind) == (True, "kept")
     assert left_of(os.getpid()) == []
@@ -88,7 +91,10 @@ async def test_a_graph_that_is_slower_to_heal_than_to_start_is_closed(tmp_path: 
     )
     assert first.reusable is not None
     assert 0 < first.reusable._took_s(Replica("worker", 0)) < first.reusable.start_s
+    first.reusable.start_s = 100.0
+    assert first.reusable.is_worth_healing()
     first.reusable.start_s = 1e-3
+    assert not first.reusable.is_worth_healing()
     assert not await first.reusable.heal_or_close()
     assert not first.reusable.work.exists()
     assert left_of(os.getpid()) == []
@@ -97,7 +103,7 @@ async def test_a_graph_that_is_slower_to_heal_than_to_start_is_closed(tmp_path: 
 def test_a_runner_reuses_slow_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner reuses a slow graph only for runs that allow it, and at most `USES_MAX` times. It closes all graphs at its end."""
     monkeypatch.setattr(runners, "SLOW_START_S", 0.0)
-    monkeypatch.setattr(runners, "USES_MAX", 2)
+    monkeypatch.setattr(graph_pool, "USES_MAX", 2)
     with LiveRunner(toy_spec(tmp_path), tmp_path / "runs", Budget(120.0)) as runner:
         assert not runner.reuses
         outcomes = [runner.run(Plan(()), "search")]
@@ -107,7 +113,8 @@ def test_a_runner_reuses_slow_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyP
             runner.result(runner.start(Plan(()), "shrink", may_reuse=may)) for may in reusable
         ]
     used = [outcome.used for outcome in outcomes]
-    assert used == [False, False, True, False, False, False, True]
+    # The third graph waits while a fresh one runs. So the run after that takes it.
+    assert used == [False, False, True, False, False, True, False]
     assert len(runner.starts_s) == used.count(False)
     assert all(outcome.verdict.kind == "kept" for outcome in outcomes)
     assert not list((tmp_path / "runs").glob("*-graph"))

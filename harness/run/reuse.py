@@ -104,6 +104,11 @@ class ReusableGraph:
                 shutil.rmtree(self.work, ignore_errors=True)
         return healed
 
+    def is_worth_healing(self) -> bool:
+        """False if a replica is dead that takes so long to become ready that a fresh graph would be nearly as fast."""
+        limit_s = WORTH_HEALING * self.start_s
+        return all(self._took_s(one) <= limit_s for one in replicas_down(self.target))
+
     @asynccontextmanager
     async def _ended_on_error(self) -> AsyncIterator[None]:
         """End the graph if the block raises an error. The target gets the error, and may replace a cancellation by its cause."""
@@ -124,10 +129,11 @@ class ReusableGraph:
             GraphError: if the graph can no longer be used at all.
         """
         target, spec = self.target, self.target.spec
+        # The next run's log does not show the lives that have ended, so this is asked before it begins.
+        if not self.is_worth_healing():
+            return False
         target.begin_run()
         down = replicas_down(target)
-        if any(self._took_s(one) > WORTH_HEALING * self.start_s for one in down):
-            return False
         await asyncio.gather(*(target.resume(one) for one in spec.replicas()))
         await bring_back_all(target, down)
         until_s = time.monotonic() + max(self.start_s, spec.promises.grace_s)

@@ -36,13 +36,10 @@ class Candidates:
         """The number of candidates that may run side by side."""
         return self.runner.slots
 
-    def on_fresh(self, plan: Plan) -> Trial:
-        """Run a plan on a fresh graph, and wait."""
-        return self.take(self.start(plan))
-
-    def on_used(self, plan: Plan) -> Trial:
-        """Run a plan on a used graph if there is one, and wait."""
-        return self.take(self.start(plan, may_reuse=True))
+    @property
+    def reuses(self) -> bool:
+        """True if a candidate may run on a graph that an earlier run used."""
+        return self.runner.reuses
 
     def start(self, plan: Plan, *, may_reuse: bool = False) -> PendingRun:
         """Begin to run a plan. A fresh graph runs it, unless `may_reuse` is true and there is a used graph.

@@ -190,9 +190,7 @@ class FindingPipeline:
         # At most as many as a finding needs. The shrinker asks its questions again and again, so they must not change meanwhile.
         kept = {control: min(runs, CONTROLS) for control, runs in self._controls.items()}
 
-        def shrinker(
-            run: RunPlan, on_trial: OnTrial | None, reuse: RunPlan | None = None
-        ) -> Shrunk:
+        def shrinker(run: RunPlan, on_trial: OnTrial | None, reuse: RunPlan | None) -> Shrunk:
             return shrink(
                 self.spec, plan, trial, run, reuse=reuse, on_trial=on_trial,
                 plainest=self.plainest, confirmations=CONFIRMATIONS, controls=CONTROLS,
@@ -207,8 +205,6 @@ class FindingPipeline:
             ShowsWanted(self.excuses, wanted),
             partial(self._take_candidate, sightings),
         )
-        if self.runner.reuses:
-            return shrinker(candidates.on_fresh, None, candidates.on_used)
         return shrink_ahead(shrinker, candidates)
 
     def _take_candidate(self, sightings: Sightings, pending: PendingRun) -> Trial:

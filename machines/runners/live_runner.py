@@ -25,14 +25,15 @@ from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.run.live import LiveRun, describe_host, run_live
 from graphquake.harness.run.noise.undisturbed import undisturbed
-from graphquake.harness.run.reuse import SLOW_START_S, USES_MAX, ReusableGraph
+from graphquake.harness.run.reuse import SLOW_START_S
 from graphquake.harness.run.status import RunStatus
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.runners.budget import Budget, BudgetSpent
+from graphquake.machines.runners.graph_pool import GraphPool
 from graphquake.machines.runners.runner import SEARCH, PendingRun, RunResult
-from graphquake.machines.runners.slots import Machine, Usage, cpu_spent_s, slots_for
+from graphquake.machines.runners.slots import Machine, Usage, cpu_spent_s, graphs_for, slots_for
 
 _T = TypeVar("_T")
 
@@ -89,16 +90,17 @@ class LiveRunner:
         self._folder = folder
         self._watch = watch
         self._say = say
-        # True until the first run has shown how many slots there are.
+        # True if nobody chose a number of slots.
         self._measures = slots is None
-        self._gives_up = slots is None
+        # True as soon as a first run has shown what a run uses.
+        self._knows_usage = False
         self._given_up: list[asyncio.Future[bool]] = []
         self._put_away = put_away or _remove
         self._took_s: list[float] = []
         # Runs of an earlier command in the same folder keep their numbers, and stay.
         self._number = last_number(folder)
         self._running: list[int] = []
-        self._reusable: ReusableGraph | None = None
+        self._pool = GraphPool(self.slots, open_max=self.slots)
         self._opened: Future[_Loop] = Future()
         self._thread = threading.Thread(target=self._serve, name="graphquake-runs", daemon=True)
 
@@ -136,7 +138,7 @@ class LiveRunner:
         self._opened.set_result(loop)
         # When this coroutine ends, `asyncio.Runner` cancels the runs in progress, and waits until they have ended.
         await loop.closing.wait()
-        await self._end_reusable()
+        await self._pool.close()
 
     def _begin(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
         return asyncio.run_coroutine_threadsafe(work, self._opened.result().loop)
@@ -145,11 +147,6 @@ class LiveRunner:
         loop = self._opened.result()
         loop.loop.call_soon_threadsafe(loop.closing.set)
         self._thread.join()
-
-    async def _end_reusable(self) -> None:
-        graph, self._reusable = self._reusable, None
-        if graph is not None:
-            await graph.close()
 
     async def _live(
         self,
@@ -166,33 +163,32 @@ class LiveRunner:
                 self._watch(plan, why, status)
 
         async def once() -> LiveRun:
-            graph, self._reusable = self._reusable, None
-            keep = may_reuse and self.reuses and (graph is None or graph.uses + 1 < USES_MAX)
-            run = await run_live(
-                self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep,
-                patient=why != SEARCH or waits_for_lists(plan),
-            )  # fmt: skip
-            self._reusable = run.reusable
-            if why == SEARCH and run.verdict.kind == "broken":
-                # The cause of the violation may still be in this graph. So the shrink begins on a fresh graph.
-                await self._end_reusable()
+            graph = await self._pool.take(may_reuse=may_reuse)
+            keep, left = self.reuses and self._pool.promise(graph), None
+            try:
+                run = await run_live(
+                    self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep,
+                    patient=why != SEARCH or waits_for_lists(plan),
+                )  # fmt: skip
+                left = run.reusable
+                if left is not None and why == SEARCH and run.verdict.kind == "broken":
+                    # The cause of the violation may still be in this graph.
+                    await left.close()
+                    left = None
+            finally:
+                await self._pool.give_back(left, promised=keep)
             return run
 
         loop = self._opened.result()
         async with loop.free:
             self._running.append(number)
-            if not may_reuse:
-                await self._end_reusable()
             try:
-                result = await self._repeated(plan, why, once, loop)
+                return await self._repeated(plan, why, once, loop)
             except asyncio.CancelledError:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             finally:
                 self._running.remove(number)
-            if loop.closing.is_set():
-                await self._end_reusable()
-            return result
 
     async def _repeated(
         self, plan: Plan, why: str, once: Callable[[], Awaitable[LiveRun]], loop: _Loop
@@ -211,8 +207,8 @@ class LiveRunner:
 
         cpu_s = cpu_spent_s()
         run = await undisturbed(once, may_repeat)
-        if self._measures and not disturbed:
-            self._choose_slots(loop, run, cpu_spent_s() - cpu_s)
+        if not self._knows_usage and not disturbed:
+            self._learn_usage(loop, run, cpu_spent_s() - cpu_s)
         return RunResult(
             plan, run.verdict, run.history, run.live_s, run.folder, run.used, run.start_s,
             disturbed=tuple(disturbed),
@@ -220,20 +216,27 @@ class LiveRunner:
 
     # ---- slots
 
-    def _choose_slots(self, loop: _Loop, run: LiveRun, cpu_s: float) -> None:
-        """Open as many slots as the first run leaves room for."""
-        self._measures = False
+    def _learn_usage(self, loop: _Loop, run: LiveRun, cpu_s: float) -> None:
+        """Open as many slots as the first run leaves room for, if nobody chose a number. Learn how many graphs may be open at once."""
+        self._knows_usage = True
         share = self.gpus if not self.spec.share_gpus else 0
-        usage = Usage.of(run.history, cpu_s, run.live_s, share)
-        self.slots, why = slots_for(usage, Machine.here(len(visible_gpus())))
-        for _ in range(self.slots - 1):
-            loop.free.release()
-        self._say(f"slots: {self.slots} ({why})")
+        usage, machine = (
+            Usage.of(run.history, cpu_s, run.live_s, share),
+            Machine.here(len(visible_gpus())),
+        )
+        if self._measures:
+            self.slots, why = slots_for(usage, machine)
+            for _ in range(self.slots - 1):
+                loop.free.release()
+            self._say(f"slots: {self.slots} ({why})")
+        others = len(self._running) - 1
+        self._pool.fit(self.slots, graphs_for(usage, machine, others))
 
     def _give_up_slot(self, loop: _Loop) -> None:
         """Use one slot less, if this graph's runs may have disturbed each other. A number of slots that the user chose stays."""
-        if self._gives_up and self.slots > 1 and len(self._running) > 1:
+        if self._measures and self.slots > 1 and len(self._running) > 1:
             self.slots -= 1
+            self._pool.slots = self.slots
             self._given_up.append(asyncio.ensure_future(loop.free.acquire()))
             self._say(f"slots: {self.slots} (runs disturbed each other)")
 
@@ -246,11 +249,7 @@ class LiveRunner:
     @property
     def reuses(self) -> bool:
         """See `Runner.reuses`."""
-        return (
-            self.slots == 1
-            and bool(self.starts_s)
-            and statistics.median(self.starts_s) > SLOW_START_S
-        )
+        return bool(self.starts_s) and statistics.median(self.starts_s) > SLOW_START_S
 
     def start(
         self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False

@@ -80,7 +80,7 @@ class Runner(Protocol):
 
     @property
     def reuses(self) -> bool:
-        """True if one graph may serve several runs. This saves time if the graph starts slowly, and needs a runner with one slot."""
+        """True if one graph may serve several runs. This saves time if the graph starts slowly."""
         ...
 
     def start(

@@ -95,3 +95,18 @@ def slots_for(run: Usage, machine: Machine) -> tuple[int, str]:
     uses = f"a run uses {run.cores:.1f} of {machine.cores} cores and {run.memory_bytes / _GIB:.1f} of {machine.memory_bytes / _GIB:.0f} GiB"
     gpus = f", and {run.gpus} of {machine.gpus} GPUs" if run.gpus else ""
     return slots, uses + gpus
+
+
+def graphs_for(run: Usage, machine: Machine, others: int) -> int:
+    """Return the number of graphs that the machine can hold open at once, by its memory and its GPUs.
+
+    Args:
+        run: the usage of a run.
+        machine: the machine. Its memory is what the other graphs leave free.
+        others: the number of graphs that are open now.
+    """
+    fits = [
+        others + MEMORY_SHARE * machine.memory_bytes / max(run.memory_bytes, 1),
+        *([machine.gpus / run.gpus] if run.gpus else []),
+    ]
+    return int(min(fits))

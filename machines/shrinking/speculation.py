@@ -6,6 +6,8 @@ free slot, the run of one likely question is begun. The real shrinker does not k
 one question after the other, and gets the runs of each plan in the order in which they were begun.
 So the minimal plan and its evidence follow from the runs alone, and do not depend on which run was faster.
 
+A question also says whether a used graph will do. A run on a fresh graph answers both kinds, a run on a used graph only one of them.
+
 A wrong guess costs a run that is not needed. The budget counts such a run like any other. When the shrink is over, the runs in progress
 are cancelled.
 """
@@ -16,7 +18,8 @@ import heapq
 import itertools
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from graphquake.harness.spec.plan import Plan
@@ -33,7 +36,8 @@ GUESSES: Final = 4
 BROKEN: Final = Trial("broken")
 KEPT: Final = Trial("kept")
 
-Shrinker = Callable[[RunPlan, OnTrial], Shrunk]
+# The last argument makes runs on used graphs. It is None if every run needs a fresh graph.
+Shrinker = Callable[[RunPlan, OnTrial, RunPlan | None], Shrunk]
 T = TypeVar("T")
 
 
@@ -45,8 +49,13 @@ class CandidateRunner(Protocol[T]):
         """The number of runs that may go on side by side."""
         ...
 
-    def start(self, plan: Plan) -> T:
-        """Begin a run of a candidate.
+    @property
+    def reuses(self) -> bool:
+        """True if a run may take a graph that an earlier run used."""
+        ...
+
+    def start(self, plan: Plan, *, may_reuse: bool = False) -> T:
+        """Begin a run of a candidate. A fresh graph runs it, unless `may_reuse` is true and there is a used graph.
 
         Raises:
             BudgetSpent: if no run is left.
@@ -70,23 +79,30 @@ def shrink_ahead(shrinker: Shrinker, runner: CandidateRunner[T]) -> Shrunk:
     """Run a shrinker, and begin live runs before the shrinker asks for them.
 
     Args:
-        shrinker: `shrink` with all arguments bound except `run` and `on_trial`.
+        shrinker: `shrink` with all arguments bound except `run`, `on_trial` and `reuse`.
         runner: runs the candidates. With one slot, no run is begun early.
 
     Returns:
         The result of the shrinker.
     """
-    ahead = _Ahead(shrinker, runner)
+    ahead = _Ahead(shrinker, runner, reuses=runner.reuses)
     try:
-        return shrinker(ahead.answer, lambda *_: None)
+        return shrinker(ahead.on_fresh, lambda *_: None, ahead.on_used if ahead.reuses else None)
     finally:
         ahead.drop()
 
 
-class _Question(NamedTuple):
-    """A plan that the shrinker asks to run, and the probability that the run breaks the promise."""
+class _Wanted(NamedTuple):
+    """A plan to run, and whether its graph may be a used one."""
 
     plan: Plan
+    may_reuse: bool
+
+
+class _Question(NamedTuple):
+    """A run that the shrinker asks for, and the probability that the run breaks the promise."""
+
+    wanted: _Wanted
     likely: float
 
 
@@ -101,24 +117,42 @@ class _Ahead(Generic[T]):
     Attributes:
         shrinker: the shrinker, which is run again for each guess.
         runner: runs the candidates.
+        reuses: true if the shrinker may ask for runs on used graphs. This stays as it was when the shrink began.
         answers: the trials that the real shrinker got so far, in order.
-        begun: for each plan, the runs that were begun and not yet asked for, the oldest first.
+        begun: for each plan and kind of graph, the runs that were begun and not yet asked for, the oldest first.
     """
 
     shrinker: Shrinker
     runner: CandidateRunner[T]
+    reuses: bool
     answers: list[Trial] = field(default_factory=list)
-    begun: defaultdict[Plan, deque[T]] = field(default_factory=lambda: defaultdict(deque))
+    begun: defaultdict[_Wanted, deque[T]] = field(default_factory=lambda: defaultdict(deque))
 
-    def answer(self, plan: Plan) -> Trial:
-        """Answer a question of the real shrinker: the trial of the next run of a plan. Begin likely runs before waiting for it."""
-        if not self.begun[plan]:
-            self.begun[plan].append(self.runner.start(plan))
+    def on_fresh(self, plan: Plan) -> Trial:
+        """Answer a question of the real shrinker that needs a fresh graph."""
+        return self._answer(_Wanted(plan, may_reuse=False))
+
+    def on_used(self, plan: Plan) -> Trial:
+        """Answer a question of the real shrinker for which a used graph will do."""
+        return self._answer(_Wanted(plan, may_reuse=True))
+
+    def _answer(self, wanted: _Wanted) -> Trial:
+        """Return the trial of the next run that answers a question. Begin likely runs before waiting for it."""
+        # A run that was begun on a fresh graph answers also a question for which a used graph would do.
+        source = next(
+            (one for one in (wanted, _Wanted(wanted.plan, False)) if self.begun[one]), wanted
+        )
+        if not self.begun[source]:
+            self._begin(source)
         if self.runner.slots > 1:
             self._begin_likely()
-        trial = self.runner.result(self.begun[plan].popleft())
+        trial = self.runner.result(self.begun[source].popleft())
         self.answers.append(trial)
         return trial
+
+    def _begin(self, wanted: _Wanted) -> None:
+        run = self.runner.start(wanted.plan, may_reuse=wanted.may_reuse)
+        self.begun[wanted].append(run)
 
     def drop(self) -> None:
         """Cancel the runs that the real shrinker did not ask for."""
@@ -133,34 +167,34 @@ class _Ahead(Generic[T]):
         if free <= 0:
             return
         for asked in itertools.islice(self._guesses(), GUESSES * free):
-            missing = [plan for plan, count in asked.items() if len(self.begun[plan]) < count]
-            for plan in missing[:free]:
+            missing = [one for one, count in asked.items() if len(self.begun[one]) < count]
+            for wanted in missing[:free]:
                 try:
-                    self.begun[plan].append(self.runner.start(plan))
+                    self._begin(wanted)
                 except BudgetSpent:
                     return
                 free -= 1
             if not free:
                 return
 
-    def _guesses(self) -> Iterator[Counter[Plan]]:
-        """Yield the runs that the shrinker asks for if some guesses are right, as a number for each plan.
+    def _guesses(self) -> Iterator[Counter[_Wanted]]:
+        """Yield the runs that the shrinker asks for if some guesses are right, as a number for each plan and kind of graph.
 
         The most likely series of guesses comes first. It is the empty one.
         """
         number = itertools.count()
-        guesses = [(-1.0, next(number), list[Trial](), Counter[Plan]())]
+        guesses = [(-1.0, next(number), list[Trial](), Counter[_Wanted]())]
         while guesses:
             chance, _, guessed, asked = heapq.heappop(guesses)
             question = self._asks_after(guessed)
             if question is None:
                 continue
-            asked = asked + Counter([question.plan])
+            asked = asked + Counter([question.wanted])
             yield asked
             guesses_of = ((BROKEN, question.likely), (KEPT, 1.0 - question.likely))
             for trial, share in guesses_of:
                 if -chance * share >= WORTH_A_RUN:
-                    more = [*guessed, trial]
+                    more = [*guessed, replace(trial, used=question.wanted.may_reuse)]
                     heapq.heappush(guesses, (chance * share, next(number), more, asked))
 
     def _asks_after(self, guessed: list[Trial]) -> _Question | None:
@@ -174,15 +208,16 @@ class _Ahead(Generic[T]):
 
         found: list[_Question] = []
 
-        def replay(plan: Plan) -> Trial:
+        def replay(plan: Plan, *, may_reuse: bool = False) -> Trial:
             trial = next(known, None)
             if trial is None:
-                found.append(_Question(plan, likely))
+                found.append(_Question(_Wanted(plan, may_reuse), likely))
                 raise _Asked
             return trial
 
+        on_used = partial(replay, may_reuse=True) if self.reuses else None
         try:
-            self.shrinker(replay, remember)
+            self.shrinker(replay, remember, on_used)
         except _Asked:
             return found[0]
         return None

@@ -257,8 +257,14 @@ class _Slotted:
         """Shrink and collect all the evidence that a case needs."""
         runner = _Timed(graph, lambda ran, trial: self.costs.run_s(shape, ran, trial), self.slots)
         one = shrink_ahead(
-            lambda run, on_trial: shrink(
-                SPEC, plan, broken(shape, plan), run, on_trial=on_trial, repeats=REPEATS
+            lambda run, on_trial, reuse: shrink(
+                SPEC,
+                plan,
+                broken(shape, plan),
+                run,
+                on_trial=on_trial,
+                reuse=reuse,
+                repeats=REPEATS,
             ),
             runner,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.shrinking.trials import Trial
@@ -32,6 +32,8 @@ class VirtualRunner:
         graph: returns the result of a run of a plan.
         takes_s: returns how long that run takes, in seconds.
         slots: how many runs go side by side.
+        start_s: how long a graph starts, in seconds. `takes_s` does not count it. A run on a used graph does not take this time.
+        reuses: whether runs that may take a used graph do so.
         now_s: the virtual clock.
         runs: how many runs were begun.
     """
@@ -39,19 +41,25 @@ class VirtualRunner:
     graph: Callable[[Plan], Trial]
     takes_s: Callable[[Plan, Trial], float]
     slots: int
+    start_s: float = 0.0
+    reuses: bool = False
     now_s: float = 0.0
     runs: int = 0
     _free_s: list[float] = field(init=False)
+    _left: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._free_s = [0.0] * self.slots
 
-    def start(self, plan: Plan) -> Begun:
-        """Begin a run in the slot that is free first."""
-        trial = self.graph(plan)
-        self.runs += 1
+    def start(self, plan: Plan, *, may_reuse: bool = False) -> Begun:
+        """Begin a run in the slot that is free first. Each slot leaves a graph that a later run may use."""
         slot = self._free_s.index(min(self._free_s))
-        ends_s = max(self.now_s, self._free_s[slot]) + self.takes_s(plan, trial)
+        used = self.reuses and may_reuse and slot in self._left
+        trial = replace(self.graph(plan), used=used)
+        self.runs += 1
+        self._left.add(slot)
+        start_s = 0.0 if used else self.start_s
+        ends_s = max(self.now_s, self._free_s[slot]) + start_s + self.takes_s(plan, trial)
         self._free_s[slot] = ends_s
         return Begun(trial, slot, ends_s)
 

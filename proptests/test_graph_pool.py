@@ -1,0 +1,168 @@
+"""The graphs that wait for the next run: no run lacks room because of them, and none is left open."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphquake.harness.run.reuse import USES_MAX, ReusableGraph
+from graphquake.machines.runners.graph_pool import GraphPool
+from graphquake.machines.runners.slots import Machine, Usage, graphs_for
+
+pytestmark = pytest.mark.simulated
+
+GIB = 2**30
+
+
+@dataclass(slots=True, eq=False)
+class Open:
+    """Stands for an open graph.
+
+    Attributes:
+        there: all graphs that are open.
+        uses: the number of runs that it has served.
+        heals: whether it is worth healing.
+    """
+
+    there: set[Open]
+    uses: int = 0
+    heals: bool = True
+
+    def __post_init__(self) -> None:
+        self.there.add(self)
+
+    def is_worth_healing(self) -> bool:
+        """See `ReusableGraph`."""
+        return self.heals
+
+    async def close(self) -> None:
+        """End it."""
+        await asyncio.sleep(0)
+        self.there.remove(self)
+
+
+@dataclass(slots=True)
+class Runs:
+    """Runs that take graphs from a pool and give them back.
+
+    Attributes:
+        there: all graphs that are open.
+        used: for each run, whether its graph was a used one.
+    """
+
+    pool: GraphPool
+    there: set[Open] = field(default_factory=set)
+    used: list[bool] = field(default_factory=list)
+
+    async def begin(self, *, may_reuse: bool) -> tuple[Open, bool]:
+        """Take a graph, or open one."""
+        taken = await self.pool.take(may_reuse=may_reuse)
+        keeps = self.pool.promise(taken)
+        self.used.append(taken is not None)
+        graph = cast("Open", taken) if taken is not None else Open(self.there)
+        assert len(self.there) <= self.pool.open_max
+        return graph, keeps
+
+    async def end(self, graph: Open, *, keeps: bool) -> None:
+        """End a run."""
+        graph.uses += 1
+        if not keeps:
+            await graph.close()
+        left = cast("ReusableGraph", graph) if keeps else None
+        await self.pool.give_back(left, promised=keeps)
+
+    async def one(self, *, may_reuse: bool, heals: bool = True) -> None:
+        """Make one run alone."""
+        graph, keeps = await self.begin(may_reuse=may_reuse)
+        graph.heals = heals
+        await self.end(graph, keeps=keeps)
+
+
+def test_a_run_that_may_takes_a_waiting_graph_up_to_its_last_use() -> None:
+    """A graph serves `USES_MAX` runs. Then the next run gets a fresh one."""
+    runs = Runs(GraphPool(1, 1))
+    for _ in range(USES_MAX + 1):
+        asyncio.run(runs.one(may_reuse=True))
+    assert runs.used == [False, *[True] * (USES_MAX - 1), False]
+
+
+@pytest.mark.parametrize(("room", "used"), [(2, True), (1, False)])
+def test_a_fresh_run_ends_a_waiting_graph_only_for_room(room: int, *, used: bool) -> None:
+    """With room for two graphs, a fresh run leaves the waiting graph. With room for one, that graph ends first."""
+    runs = Runs(GraphPool(1, room))
+    asyncio.run(runs.one(may_reuse=True))
+    (first,) = runs.there
+    asyncio.run(runs.one(may_reuse=False))
+    assert (first in runs.there) == used
+
+
+def test_a_graph_that_heals_slowly_does_not_wait() -> None:
+    """A graph whose dead replica would take too long is closed at the end of its run."""
+    runs = Runs(GraphPool(1, 2))
+    asyncio.run(runs.one(may_reuse=True, heals=False))
+    assert not runs.there
+
+
+def test_a_closed_pool_keeps_nothing() -> None:
+    """A graph that comes back after the end of the runner ends at once."""
+
+    async def late() -> Runs:
+        runs = Runs(GraphPool(2, 4))
+        graph, keeps = await runs.begin(may_reuse=True)
+        await runs.one(may_reuse=True)
+        await runs.pool.close()
+        assert keeps
+        await runs.end(graph, keeps=keeps)
+        return runs
+
+    assert not asyncio.run(late()).there
+
+
+@given(
+    slots=st.integers(1, 4),
+    room=st.integers(1, 8),
+    kinds=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=40),
+)
+def test_there_is_always_room_for_the_next_run(
+    slots: int, room: int, kinds: list[tuple[bool, int]]
+) -> None:
+    """However runs begin and end, no more graphs are open than the machine holds, and none is lost."""
+
+    async def go() -> None:
+        pool = GraphPool(slots, slots)
+        pool.fit(slots, room)
+        runs, going = Runs(pool), list[tuple[Open, bool]]()
+        for may_reuse, which in kinds:
+            if len(going) == slots:
+                graph, keeps = going.pop(which % slots)
+                await runs.end(graph, keeps=keeps)
+            going.append(await runs.begin(may_reuse=may_reuse))
+        assert len(runs.there) <= max(slots, min(room, 2 * slots))
+        for graph, keeps in going:
+            await runs.end(graph, keeps=keeps)
+        assert len(runs.there) <= slots
+        await pool.close()
+        assert not runs.there
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("run", "machine", "others", "graphs"),
+    [
+        (Usage(1.0, GIB), Machine(2, 10 * GIB), 0, 7),
+        (Usage(1.0, GIB), Machine(2, 10 * GIB), 2, 9),
+        (Usage(1.0, 8 * GIB), Machine(2, 10 * GIB), 1, 1),
+        (Usage(1.0, GIB, gpus=2), Machine(16, 99 * GIB, gpus=8), 0, 4),
+    ],
+)
+def test_memory_and_gpus_limit_the_open_graphs(
+    run: Usage, machine: Machine, others: int, graphs: int
+) -> None:
+    """The free memory counts for graphs to come. GPUs count for all of them. Cores do not matter to a graph that waits."""
+    assert graphs_for(run, machine, others) == graphs
