@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import chain, combinations
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.spec.graph import built_in_graphs, load_graph
+from graphquake.harness.spec.plan import fault_verbs
 from graphquake.harness.spec.serves import parse_serves
 from graphquake.harness.spec.table import Table
 from graphquake.harness.spec.templates.environment import check_environment
@@ -22,6 +24,7 @@ from support.made import spec_of
 
 pytestmark = pytest.mark.simulated
 
+HEAD_DIM = 64
 ENTRY = "http://127.0.0.1:{port.http}"
 
 
@@ -76,10 +79,27 @@ def test_every_ready_made_graph_can_be_read(name: str) -> None:
     assert len(spec.path.read_text().splitlines()) <= 50
 
 
+@pytest.mark.parametrize("name", ["vllm-serve", "dynamo-vllm"])
+def test_graphs_of_vllm_draw_every_fault_and_need_no_download(name: str) -> None:
+    """A search draws every kind of fault. A kill may aim at the engine. The model folder has the shape that vLLM needs."""
+    spec = load_graph(name)
+    role = next(role for role in spec.roles if "engine" in role.children)
+    assert set(spec.faults_at(role.name)) == set(fault_verbs())
+    assert role.dies_with == ("engine",)
+    folder = spec.path.parent / "tiny"
+    assert "{graph_dir}/tiny" in role.command
+    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    words = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    # The weights are random, so every id of the vocabulary comes up.
+    assert set(words.values()) == set(range(shape["vocab_size"]))
+    # Kernels of attention are made for heads of this size. Smaller ones are not supported everywhere.
+    assert shape["head_dim"] == shape["hidden_size"] // shape["num_attention_heads"] == HEAD_DIM
+
+
 def test_there_are_ready_made_graphs() -> None:
-    """The ready-made graphs include the five for Dynamo."""
+    """The ready-made graphs include those for Dynamo and vLLM."""
     assert set(built_in_graphs()) >= {
-        "dynamo-agg", "dynamo-disagg", "dynamo-agg-mocker", "dynamo-disagg-mocker", "dynamo-disagg-bootstrap",
+        "dynamo-agg", "dynamo-disagg", "dynamo-agg-mocker", "dynamo-disagg-mocker", "dynamo-disagg-bootstrap", "dynamo-vllm", "vllm-serve",
     }  # fmt: skip
 
 

@@ -12,10 +12,11 @@ serving requests, delays, the transfer of KV, and failures.
 The model has one weakness: a wrong state gives the right letter by chance, once in 26 times. In a long answer, one wrong token makes the
 tokens after it wrong as well. So a long answer is strong evidence, and an answer of one token is weak evidence.
 
-The model folder `tiny/` beside this file has only the files that Dynamo needs to tokenize. A short script wrote them as plain JSON. The
-tokenizer is a byte-level BPE without merges. Ids 0 to 255 are GPT-2's byte alphabet: the token id is the byte value, and bytes that do not
-print are mapped to U+0100 onwards, in order. Ids 256 to 260 are special tokens with brackets that an ASCII prompt cannot spell. Ids 261 to
-2047 are three letters each ("aaa", "aab", …). No prompt tokenizes to these, but Dynamo's mocker draws its answers from 1000 to 1999.
+The model folder `tiny/` beside this file has no weights. It has the files that Dynamo needs to tokenize, and the shape of a small Llama, so
+vLLM can run it with random weights. A short script wrote the files as plain JSON. The tokenizer is a byte-level BPE without merges. Ids 0
+to 255 are GPT-2's byte alphabet: the token id is the byte value, and bytes that do not print are mapped to U+0100 onwards, in order. Ids
+256 to 260 are special tokens with brackets that an ASCII prompt cannot spell. Ids 261 to 2047 are three letters each ("aaa", "aab", …). No
+prompt tokenizes to these, but Dynamo's mocker draws its answers from 1000 to 1999.
 """
 
 from collections.abc import Iterable, Iterator
