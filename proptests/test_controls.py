@@ -7,7 +7,7 @@ import pytest
 from graphquake.harness.spec.plan import Plan, Stall
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
-from graphquake.machines.shrinking.trials import Trial
+from graphquake.machines.shrinking.trials import Count, Trial
 
 from support.made import plan_of
 from support.simulated import SPEC
@@ -26,7 +26,13 @@ def run(plan: Plan) -> Trial:
 
 def shrunk(kept: dict[Plan, int]) -> Shrunk:
     """Shrink a long stall. Earlier shrinks have made these controls."""
-    return shrink(SPEC, LONG, Trial("broken", last_step=0), run, kept=kept)
+    return shrink(
+        SPEC,
+        LONG,
+        Trial("broken", last_step=0),
+        run,
+        earlier={one: Count(kept=runs) for one, runs in kept.items()},
+    )
 
 
 def test_controls_of_earlier_findings_are_not_made_again() -> None:

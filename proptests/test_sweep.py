@@ -16,6 +16,7 @@ from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.findings.fault_coverage import drawable
 from graphquake.machines.plans.machine import PlanMachine
+from graphquake.machines.plans.novelty import waited_s
 from graphquake.machines.plans.pairs import pairs
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.plans.sweep import sweep
@@ -79,14 +80,17 @@ def test_only_the_harshest_bursts_are_swept() -> None:
 
 
 def test_what_tells_most_comes_first() -> None:
-    """The sweep begins with the kills of replicas that leave a path. No group comes twice before each came once."""
+    """The sweep begins with plans that leave a path, and goes from short ones to long ones. Other replicas come last."""
     plans = sweep(REFERENCE)
-    assert [plan.one_line() for plan in plans[:2]] == ["kill registry 0", "kill decode 0"]
-    first = [plan for plan in plans if len(plan.steps) == 1 and plan.steps[0].verb == "kill"][:5]
-    assert [serves_after(REFERENCE, plan) for plan in first] == [True, True, False, False, False]
-    assert plans.index(plan_of("kill decode 0 process")) > plans.index(
-        plan_of("stall prefill 0 for 4.00 s")
-    )
+    last = next(number for number, plan in enumerate(plans) if plan == plan_of("kill decode 1"))
+    leaves = [serves_after(REFERENCE, plan) for plan in plans[:last]]
+    assert leaves == sorted(leaves, reverse=True)
+    for some in (True, False):
+        waits_s = [
+            waited_s(plan) for plan, left in zip(plans, leaves, strict=False) if left is some
+        ]
+        assert waits_s == sorted(waits_s)
+    assert {one.index for plan in plans[:last] for step in plan.steps for one in step.aims} == {0}
 
 
 class Rolling(PlanMachine):

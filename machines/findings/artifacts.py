@@ -35,12 +35,12 @@ def draw(outcome: RunResult, links: Mapping[str, str] | None = None) -> None:
 
 
 def move(outcome: RunResult, to: Path) -> RunResult:
-    """Move the folder of a run. An older folder at that place is removed.
+    """Move the folder of a run, unless it is there already. An older folder at that place is removed.
 
     Returns:
         The run, with its new folder.
     """
-    if outcome.folder is None or not outcome.folder.is_dir():
+    if outcome.folder is None or not outcome.folder.is_dir() or outcome.folder == to:
         return outcome
     shutil.rmtree(to, ignore_errors=True)
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -67,8 +67,10 @@ def file_finding(shown: RunResult, first: RunResult, folder: Path) -> tuple[RunR
         Both runs, with their new folders.
     """
     same = shown is first
+    # A held finding has its first run in the place of the minimal plan's. So the first run makes room before the other one comes.
+    first = first if same else move(first, folder / ORIGINAL)
     shown = move(shown, folder / MINIMAL)
-    first = shown if same else move(first, folder / ORIGINAL)
+    first = shown if same else first
     tell(shown)
     others = {} if same else {"the run in which it was first seen": f"../{ORIGINAL}/{NAME}"}
     draw(shown, others)

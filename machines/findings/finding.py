@@ -10,11 +10,14 @@ from pathlib import Path
 from graphquake.harness.history.host import Host
 from graphquake.harness.promises.signature import SEPARATOR, Signature
 from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case, Observed, ShrinkCost, case_id, graph_digest
 from graphquake.machines.cases.conditions import bounds_of, load_of
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.wording import seen_text, title_of
 from graphquake.machines.findings.sightings import Sightings, status_of
+from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.shrinking.result import Control, Shrunk
 
@@ -38,6 +41,37 @@ class Finding:
     others: tuple[Signature, ...]
     counts: bool
     path: Path | None = None
+
+
+class CostMeter:
+    """Counts from the moment at which it is made.
+
+    Args:
+        log: the log of the search.
+        gpus: the number of GPUs of one run.
+    """
+
+    def __init__(self, log: RunLog, gpus: int) -> None:
+        self._log = log
+        self._gpus = gpus
+        self._runs = log.live.total()
+        self._live_s = log.live_s
+        self._unneeded = log.unneeded
+
+    def cost(self, drawn: Plan, minimal_plan: Plan) -> ShrinkCost:
+        """The cost so far of a shrink from the drawn plan to the minimal plan."""
+        log = self._log
+        live_s = log.live_s - self._live_s
+        return ShrinkCost(
+            steps=len(drawn.steps),
+            plainer=not embeds(minimal_plan, drawn),
+            live_runs=log.live.total() - self._runs,
+            live_s=round(live_s),
+            unneeded_runs=log.unneeded - self._unneeded,
+            gpu_s=round(live_s * self._gpus),
+            round=log.round,
+            draw=len(log.plans) + 1,
+        )
 
 
 def case_of(
@@ -108,6 +142,26 @@ def with_past(case: Case, corpus: Corpus) -> Case:
         # The budget ended before the violation was seen again, so the older case still holds.
         return past
     return replace(case, why=past.why, observed=(*past.observed, *case.observed))
+
+
+def in_place_of(held: Case, case: Case) -> Case:
+    """Return a case that takes the place of the held case from which it was shrunk, with the cost of both.
+
+    The earlier series of runs stay. A user may have marked the held case in the meantime. The mark stays, too.
+    """
+    before, cost = held.cost, case.cost
+    both = replace(
+        cost,
+        live_runs=before.live_runs + cost.live_runs,
+        live_s=before.live_s + cost.live_s,
+        unneeded_runs=before.unneeded_runs + cost.unneeded_runs,
+        gpu_s=before.gpu_s + cost.gpu_s,
+        round=before.round,
+        draw=before.draw,
+    )
+    observed = (*held.observed[:-1], *case.observed)
+    status = case.status if held.status == "open" else held.status
+    return replace(case, status=status, cost=both, why=held.why, observed=observed)
 
 
 def _observed(host: Host, shrunk: Shrunk) -> Observed:

@@ -1,11 +1,13 @@
 """From the first run that shows a new violation to a case on disk: shrink, gather evidence, save.
 
-`FindingPipeline.find` does all of it in one call. The known cases do not change during a shrink. So a violation that no case explains in
-the first run of a shrink is not explained in the last run either. `rounds` chooses the drawn plans that are run, and answers Hypothesis.
+`FindingPipeline.find` does all of it in one call. `hold` does it in two: it confirms and saves a plan at once, and shrinks it later.
+The known cases do not change during a shrink. So a violation that no case explains in the first run of a shrink is not explained in the
+last run either. `rounds` chooses the drawn plans that are run, and answers Hypothesis.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,9 +26,8 @@ from graphquake.machines.findings.artifacts import file_finding
 from graphquake.machines.findings.candidates import Candidates
 from graphquake.machines.findings.excuses import Excuses, ShowsWanted, excuses_of
 from graphquake.machines.findings.fault_localization import blame
-from graphquake.machines.findings.finding import Finding, case_of, with_past
+from graphquake.machines.findings.finding import CostMeter, Finding, case_of, in_place_of, with_past
 from graphquake.machines.findings.sightings import Sightings, last_step
-from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.runners.budget import UNLIMITED, BudgetSpent, Limit
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
@@ -34,7 +35,7 @@ from graphquake.machines.shrinking.repeats import repeats_of
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.speculation import shrink_ahead
-from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial
+from graphquake.machines.shrinking.trials import Count, OnTrial, RunPlan, Trial
 
 # The most full runs of the minimal plan, for the evidence. One that breaks is enough. Other runs end as soon as they have shown the
 # violation.
@@ -64,8 +65,10 @@ class FindingPipeline:
             signature that the first run of the shrink showed.
         shrink_limit: the budget of each shrink.
         plainest: plans of one step. A shrink tries them in place of a minimal plan of several steps.
-        on_finding: called with each finding as soon as it is saved.
+        on_finding: called with each finding as soon as it is saved and shrunk.
+        on_held: called with each finding that is saved before it is shrunk (see `hold`).
         findings: all findings so far.
+        controls: for each plan without disturbances, the number of its runs that kept every promise. They are controls of later findings.
     """
 
     runner: Runner
@@ -77,12 +80,12 @@ class FindingPipeline:
     shrink_limit: Limit = UNLIMITED
     plainest: Sequence[Plan] = ()
     on_finding: Callable[[Finding], None] = lambda _: None
+    on_held: Callable[[Finding], None] = lambda _: None
     findings: list[Finding] = field(default_factory=list)
+    controls: Counter[Plan] = field(default_factory=Counter)
     _reopened: set[str] = field(default_factory=set)
     # The latest broken run of each plan of the present shrink, on fresh graphs.
     _broke: dict[Plan, RunResult] = field(default_factory=dict)
-    # For each plan without disturbances, its runs that kept every promise. They are controls of each finding to come.
-    _controls: Counter[Plan] = field(default_factory=Counter)
 
     @property
     def spec(self) -> GraphSpec:
@@ -148,20 +151,34 @@ class FindingPipeline:
         finally:
             self._reopened.discard(case.id)
 
-    def find(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
+    def find(
+        self,
+        plan: Plan,
+        first: RunResult,
+        violation: Violation,
+        *,
+        earlier: Count | None = None,
+        held: Finding | None = None,
+    ) -> Finding | None:
         """Shrink a plan, gather evidence and save the case.
 
         Args:
             plan: the plan that broke a promise.
             first: the run in which the plan broke it.
             violation: the violation in that run. The shrink follows its signature.
+            earlier: the counts of other fresh runs of the plan, for the same signature.
+            held: the finding of this plan that counts already. The result takes its place (see `hold`).
 
         Returns:
-            The finding, or None if a case that another process saved in the meantime explains the violation.
+            The finding. It is `held` if the budget ended the shrink early. None if a case that another process saved in the meantime
+            explains the violation.
         """
         sightings = Sightings(violation.signature)
-        before = _Before.of(self.log)
-        shrunk = self._shrink(plan, first, sightings)
+        meter = CostMeter(self.log, self.runner.gpus)
+        shrunk = self._shrink(plan, first, sightings, earlier)
+        if held is not None and not (shrunk.complete and shrunk.confirmed):
+            self._discard_broke()
+            return held
         evidence = self._evidence(shrunk.plan, sightings) or self._run_of(shrunk.plan)
         self._discard_broke()
         self.corpus.refresh()
@@ -175,26 +192,25 @@ class FindingPipeline:
             sightings.signature = shown[0].signature
         else:
             sightings.adopt_signature(shrunk.plan)
-        cost = before.cost(self.log, plan, shrunk.plan, self.runner.gpus)
-        finding, failed = self._save(first, evidence, sightings, shrunk, cost)
-        self.findings.append(finding)
-        self.on_finding(finding)
-        if failed is not None:
-            raise failed
-        return finding
+        cost = meter.cost(plan, shrunk.plan)
+        return self.save(first, evidence, sightings, shrunk, cost, held=held, tell=self.on_finding)
 
-    def _shrink(self, plan: Plan, first: RunResult, sightings: Sightings) -> Shrunk:
-        trial = self._trial(first, sightings)
+    def _shrink(
+        self, plan: Plan, first: RunResult, sightings: Sightings, known: Count | None
+    ) -> Shrunk:
+        trial = self.trial(first, sightings)
         ready_s = max(READY_MIN_S, first.start_s)
         repeats = repeats_of(self.spec, sightings.signature.promise, ready_s)
         # At most as many as a finding needs. The shrinker asks its questions again and again, so they must not change meanwhile.
-        kept = {control: min(runs, CONTROLS) for control, runs in self._controls.items()}
+        earlier = {one: Count(kept=min(runs, CONTROLS)) for one, runs in self.controls.items()}
+        if known is not None:
+            earlier[plan] = known
 
         def shrinker(run: RunPlan, on_trial: OnTrial | None, reuse: RunPlan | None) -> Shrunk:
             return shrink(
                 self.spec, plan, trial, run, reuse=reuse, on_trial=on_trial,
                 plainest=self.plainest, confirmations=CONFIRMATIONS, controls=CONTROLS,
-                repeats=None if self.shrink_any else repeats, kept=kept,
+                repeats=None if self.shrink_any else repeats, earlier=earlier,
             )  # fmt: skip
 
         wanted = None if self.shrink_any else sightings.signature
@@ -209,9 +225,9 @@ class FindingPipeline:
 
     def _take_candidate(self, sightings: Sightings, pending: PendingRun) -> Trial:
         result = self.take(pending, "shrink")
-        trial = self._trial(result, sightings)
+        trial = self.trial(result, sightings)
         if not pending.plan.disturbs and result.verdict.kind == "kept" and not result.used:
-            self._controls[pending.plan] += 1
+            self.controls[pending.plan] += 1
         if trial.kind != "broken" or trial.used:
             self.runner.discard(result)
             return trial
@@ -228,7 +244,7 @@ class FindingPipeline:
         while self._broke:
             self.runner.discard(self._broke.popitem()[1])
 
-    def _trial(self, result: RunResult, sightings: Sightings) -> Trial:
+    def trial(self, result: RunResult, sightings: Sightings) -> Trial:
         """Tell whether a run showed the signature that the shrink follows, and note all its unexplained violations."""
         is_valid = result.verdict.kind != "invalid"
         unexplained = self.excuses.unexplained(result) if result.verdict.kind == "broken" else []
@@ -249,27 +265,43 @@ class FindingPipeline:
         with suppress(BudgetSpent):
             for _ in range(EVIDENCE_RUNS):
                 result = self.take(self.runner.start(watched, "evidence"), "evidence")
-                if self._trial(result, sightings).kind == "broken":
+                if self.trial(result, sightings).kind == "broken":
                     return [result]
                 self.runner.discard(result)
         return []
 
-    def _save(
+    def save(
         self,
         first: RunResult,
         evidence: list[RunResult],
         sightings: Sightings,
         shrunk: Shrunk,
         cost: ShrinkCost,
-    ) -> tuple[Finding, InputError | None]:
-        """Save the case, and move the folders of its runs into the finding's folder.
+        *,
+        held: Finding | None = None,
+        tell: Callable[[Finding], None],
+    ) -> Finding:
+        """Save the case, move the folders of its runs into the finding's folder, and add the finding.
 
-        Returns:
-            The finding, and the error if a folder could not be written. The finding is reported first, so that it is never lost.
+        Args:
+            first: the run in which the violation was first seen.
+            evidence: runs of the minimal plan that show it.
+            sightings: the signatures that the runs showed.
+            shrunk: the minimal plan, and the counts behind it.
+            cost: the cost of the shrink.
+            held: the finding in whose place this one comes.
+            tell: called with the new finding.
+
+        Raises:
+            InputError: if a folder can't be written. The finding is added first, so that it is never lost.
         """
         runs = [*evidence, first]
         case = case_of(self.spec, self.runner.host, sightings, shrunk, runs, cost)
-        case = with_past(case, self.corpus)
+        case = (
+            in_place_of(self.corpus.get(held.case.id), case)
+            if held
+            else with_past(case, self.corpus)
+        )
         shown = evidence[0] if evidence else first
         path, failed = None, None
         try:
@@ -278,6 +310,9 @@ class FindingPipeline:
             if case.status != "unconfirmed" or case.observed[-1].runs:
                 path = self.corpus.save(case)
             shown, first = file_finding(shown, first, self.results_dir / case.id)
+            if held is not None and held.case.id != case.id:
+                self.corpus.drop(held.case)
+                shutil.rmtree(self.results_dir / held.case.id, ignore_errors=True)
         except OSError as error:
             failed = InputError(
                 f"{error.filename or self.corpus.folder}: finding {case.id} could not be saved: {error.strerror or error}"
@@ -285,31 +320,16 @@ class FindingPipeline:
         for result in evidence[1:]:
             self.runner.discard(result)
         counts = case.status in ("open", "unshrunk") or self.strict
-        return Finding(case, shown, first, sightings.others(case), counts, path), failed
+        finding = Finding(case, shown, first, sightings.others(case), counts, path)
+        self._add(finding, held)
+        tell(finding)
+        if failed is not None:
+            raise failed
+        return finding
 
-
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """The counts of the log when a shrink began."""
-
-    live_runs: int
-    live_s: float
-    unneeded: int
-
-    @classmethod
-    def of(cls, log: RunLog) -> _Before:
-        return cls(log.live.total(), log.live_s, log.unneeded)
-
-    def cost(self, log: RunLog, drawn: Plan, minimal_plan: Plan, gpus: int) -> ShrinkCost:
-        """The cost of a shrink that ends now."""
-        live_s = log.live_s - self.live_s
-        return ShrinkCost(
-            steps=len(drawn.steps),
-            plainer=not embeds(minimal_plan, drawn),
-            live_runs=log.live.total() - self.live_runs,
-            live_s=round(live_s),
-            unneeded_runs=log.unneeded - self.unneeded,
-            gpu_s=round(live_s * gpus),
-            round=log.round,
-            draw=len(log.plans) + 1,
-        )
+    def _add(self, finding: Finding, held: Finding | None) -> None:
+        if held is None:
+            self.findings.append(finding)
+        else:
+            ids = [one.case.id for one in self.findings]
+            self.findings[ids.index(held.case.id)] = finding

@@ -1,5 +1,6 @@
 """Run the plans of a search: first those of the sweep, then drawn ones. A round of drawing ends at its first finding.
 
+A finding of the sweep is held after a few runs, and shrunk later, in turns with the drawn plans (see `hold`).
 After the sweep, each drawn plan that is run is followed by pairs of disturbances (`pairs`). A bug that two steps show is then found by a
 plan of two, and the long drawn plans still show what no pair does. `novelty` chooses among both.
 
@@ -28,6 +29,7 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.findings.awaited import AwaitedEvents
 from graphquake.machines.findings.fault_coverage import FaultCoverage
+from graphquake.machines.findings.hold import Holds
 from graphquake.machines.findings.more_runs import one_more_run
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.stop_drawing import StopDrawing
@@ -41,6 +43,8 @@ PAIRS: Final = 2
 PAIRS_LOOK: Final = 30
 # After this many runs of the search, a finding gets one more run (see `more_runs`).
 RUNS_BETWEEN: Final = 4
+# After the sweep, held findings are shrunk in at most this share of the live runs.
+SHRINK_SHARE: Final = 1 / 3
 # A plan whose run was invalid is run again at most this many times.
 LATER_MAX: Final = 2
 
@@ -52,6 +56,7 @@ class Rounds:
     Attributes:
         pipeline: turns violations that no case explains into findings.
         coverage: counts the faults that landed.
+        holds: the findings that are held and not shrunk yet.
         novelty: chooses the plans that are worth a run.
         pairs: yields plans of two disturbances.
         awaited: counts the events that plans waited for.
@@ -59,6 +64,7 @@ class Rounds:
 
     pipeline: FindingPipeline
     coverage: FaultCoverage = field(init=False)
+    holds: Holds = field(init=False)
     novelty: Novelty = field(init=False)
     pairs: Iterator[Plan] = field(default_factory=lambda: iter(()))
     awaited: AwaitedEvents = field(default_factory=AwaitedEvents)
@@ -66,6 +72,9 @@ class Rounds:
     _twice: set[Plan] = field(default_factory=set)
     _begun: deque[PendingRun] = field(default_factory=deque)
     _has_finding: bool = False
+    _sweeps: bool = False
+    # The number of live runs at the end of the sweep.
+    _swept: int = 0
     # The plans that are run next: those of the sweep, those with an invalid run, and those whose case did not explain all they showed.
     _next: deque[Plan] = field(default_factory=deque)
     _since: int = 0
@@ -75,6 +84,7 @@ class Rounds:
 
     def __post_init__(self) -> None:
         self.coverage = FaultCoverage(self.spec)
+        self.holds = Holds(self.pipeline)
         self.novelty = Novelty(self.spec)
 
     @property
@@ -98,14 +108,19 @@ class Rounds:
         self._has_finding = False
 
     def sweep(self, plans: Iterable[Plan], findings_max: int) -> None:
-        """Run the plans of the sweep in order, up to so many findings.
+        """Run the plans of the sweep in order, up to so many findings. Then shrink the failing plans that could not be held.
 
         Raises:
             BudgetSpent: if no run fits into the budget any more.
         """
         self._next.extend(plans)
+        self._sweeps = True
         while self._next and self.pipeline.found < findings_max:
             self._take_next()
+        self._sweeps = False
+        if self.pipeline.found < findings_max:
+            self.holds.find_postponed()
+        self._swept = self.log.live.total()
 
     def _take_next(self) -> None:
         plan = self._next.popleft()
@@ -118,6 +133,7 @@ class Rounds:
             StopDrawing: if the round has a finding.
             BudgetSpent: if no run fits into the budget any more.
         """
+        self._shrink_in_turn()
         while self._next and not self._has_finding:
             self._take_next()
         if not self._has_finding:
@@ -140,10 +156,21 @@ class Rounds:
             self._finish(self._begun.popleft())
 
     def confirm_findings(self) -> None:
-        """Give every finding all of its runs, as far as the budget allows."""
+        """Shrink the held findings, and give every finding all of its runs, as far as the budget allows."""
         with suppress(BudgetSpent):
+            while not self.holds.is_empty:
+                self.holds.shrink_next()
             while one_more_run(self.pipeline):
                 pass
+
+    def _shrink_in_turn(self) -> None:
+        """Shrink the next held finding, if the drawn plans have had their share of the runs."""
+        since = self.log.live.total() - self._swept
+        if self.holds.is_empty or self.holds.spent_runs > since * SHRINK_SHARE:
+            return
+        held = self.holds.shrink_next()
+        if held is not None:
+            self._run_rest(held.case.plan, held.original)
 
     def _take(self, plan: Plan, reason: str | None) -> None:
         """Begin to run a plan, unless there is a reason not to. If all slots are taken then, wait for the oldest run."""
@@ -162,7 +189,7 @@ class Rounds:
         if len(self._begun) >= self.runner.slots:
             self._finish(self._begun.popleft())
         self._since += 1
-        if self._since >= RUNS_BETWEEN:
+        if self._since >= RUNS_BETWEEN and not self._sweeps:
             self._since = 0
             one_more_run(self.pipeline)
 
@@ -181,17 +208,24 @@ class Rounds:
         self.log.idle += is_idle
         self.log.in_vain += not is_idle and any(waits_in_vain(result.history))
         self.log.unserved.update(str(one.replica) for one in unserved(result.history))
-        unexplained = self.pipeline.excuses.unexplained(result)
+        unexplained = self.holds.unexplained(result)
         self._learn_price(result)
         if not unexplained:
             self._sweep_again(plan, result)
             self.runner.discard(result)
             return
-        finding = self.pipeline.find(plan, result, unexplained[0])
-        is_known = finding is not None and finding.counts
-        self._has_finding |= is_known
-        if is_known and plan not in self._twice and self.pipeline.excuses.unexplained(result):
-            # The case explains only a part of what the plan has shown. The rest may be another bug.
+        if self._sweeps and len(plan.steps) == 1 and not self.pipeline.shrink_any:
+            finding = self.holds.hold(plan, result, unexplained[0])
+        else:
+            finding = self.pipeline.find(plan, result, unexplained[0])
+            self.holds.drop_explained()
+        if finding is not None and finding.counts:
+            self._has_finding = True
+            self._run_rest(plan, result)
+
+    def _run_rest(self, plan: Plan, result: RunResult) -> None:
+        """Run a plan once more, if the case of its finding explains only a part of what it has shown. The rest may be another bug."""
+        if plan not in self._twice and self.pipeline.excuses.unexplained(result):
             self._twice.add(plan)
             self._ran.discard(plan)
             self._next.appendleft(plan)

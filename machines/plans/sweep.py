@@ -38,8 +38,9 @@ def sweep(
 ) -> list[Plan]:
     """Return the plans of the sweep, in the order in which they are run.
 
-    The harshest plan of each group comes first, then the same at the last replica of its role, then the second plan of each group.
-    Within these, plans that leave a path come before others, and short ones before long.
+    The plans at the first replica of each role come before the same plans at the last one, and before variants of a burst. Within these,
+    plans that leave a path come before others, and short ones before long. So a fault that breaks a promise with a small number is met with
+    that number first.
 
     Args:
         spec: the graph.
@@ -53,17 +54,14 @@ def sweep(
     groups: dict[Group, list[Plan]] = {}
     for plan in [*ruled, *others]:
         groups.setdefault(_group(plan), []).append(plan)
-    ranked = [
-        (rank, plan) for plans in groups.values() for rank, plan in enumerate(_harshest(plans))
-    ]
-    # The second ones come after the harshest plans at other replicas.
-    ranked = [(2 * rank, plan) for rank, plan in ranked]
-    ranked += [(1, other) for rank, plan in ranked if not rank for other in _at_last(spec, plan)]
+    firsts, variants = zip(*map(_harshest, groups.values()), strict=True) if groups else ((), ())
 
-    def order(one: tuple[int, Plan]) -> tuple[int, bool, float]:
-        return one[0], not _leaves_a_path(spec, one[1]), waited_s(one[1])
+    def order(plan: Plan) -> tuple[bool, float]:
+        return not _leaves_a_path(spec, plan), waited_s(plan)
 
-    return [plan for _, plan in sorted(ranked, key=order)]
+    later = [other for plans in firsts for other in _at_last(spec, plans[0])]
+    later += itertools.chain(*variants)
+    return sorted(itertools.chain(*firsts), key=order) + sorted(later, key=order)
 
 
 def _at_last(spec: GraphSpec, plan: Plan) -> Iterator[Plan]:
@@ -86,8 +84,8 @@ def _group(plan: Plan) -> Group:
     return tuple((step.verb, *(one.role for one in step.aims)) for step in plan.steps)
 
 
-def _harshest(plans: Sequence[Plan]) -> list[Plan]:
-    """Return the plans of a group that are swept, the harshest first.
+def _harshest(plans: Sequence[Plan]) -> tuple[list[Plan], list[Plan]]:
+    """Return the plans of a group that are swept, the harshest first, and variants of the harshest one.
 
     Plans without numbers, such as the kills of a replica and of its children, are all swept. Of each of the others one is swept for each of
     the `LENGTHS` largest values of a length. Of a burst, the harshest is swept, and one more for each number that seldom matters.
@@ -96,8 +94,8 @@ def _harshest(plans: Sequence[Plan]) -> list[Plan]:
     ordered = sorted(plainest.values(), key=lambda plan: (_mildness(plan), _size(plan)))
     often, seldom = _mildness(ordered[0])
     if seldom:
-        return [ordered[0], *_with_one_other(ordered, often, seldom)]
-    return ordered[:LENGTHS] if often else sorted(ordered, key=list(plainest.values()).index)
+        return ordered[:1], list(_with_one_other(ordered, often, seldom))
+    return ordered[:LENGTHS] if often else sorted(ordered, key=list(plainest.values()).index), []
 
 
 def _with_one_other(

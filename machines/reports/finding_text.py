@@ -53,6 +53,13 @@ def finding_text(finding: Finding) -> str:
     return "\n".join(lines[: LINES_MAX - len(where)] + where)
 
 
+def held_line(finding: Finding) -> str:
+    """A line about a finding that counts already, and that is shrunk later."""
+    seen = finding.case.observed[-1]
+    counts = f"{seen.broke} of {seen.runs} runs"
+    return f"found {finding.case.id}: {finding.case.plan.one_line()}: {finding.case.signature}, {counts} (shrunk later)"
+
+
 def _where_rows(finding: Finding) -> Iterator[str]:
     """The last lines: where the case and the picture are, and what to do next."""
     if finding.path is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Final, Literal, TypeAlias
@@ -87,34 +87,38 @@ def search(
     """
     pipeline = rounds.pipeline
     pipeline.plainest = plainest(rounds.spec)
+
+    def draw(number: int) -> None:
+        rounds.begin(number)
+        machine = machine_for(rounds.spec, partial(_take, rounds), base)
+        seed(round_seed(session_seed, rounds.spec.name, number, shard))(machine)
+        _draw(machine, config)
+
     try:
         _go_on(pipeline, unshrunk, findings_max)
         if plain:
             _run_plain(rounds, session_seed, findings_max, base, shard)
+        ended = _rounds(rounds, draw, findings_max)
+        rounds.cancel_runs()
+        rounds.confirm_findings()
     except BudgetSpent:
         rounds.cancel_runs()
-        return "budget"
-    new_machine = partial(machine_for, rounds.spec, partial(_take, rounds), base)
+        ended = "budget"
+    rounds.holds.report()
+    return ended
+
+
+def _rounds(rounds: Rounds, draw: Callable[[int], None], findings_max: int) -> Ended:
+    """Draw round after round."""
     idle = 0
     for number in itertools.count():
-        if pipeline.found >= findings_max:
-            rounds.cancel_runs()
-            rounds.confirm_findings()
+        if rounds.pipeline.found >= findings_max:
             return "findings"
-        rounds.begin(number)
         runs_before = rounds.log.live.total()
-        machine = new_machine()
-        seed(round_seed(session_seed, rounds.spec.name, number, shard))(machine)
-        try:
-            _draw(machine, config)
-        except BudgetSpent:
-            rounds.cancel_runs()
-            return "budget"
+        draw(number)
         idle = idle + 1 if rounds.log.live.total() == runs_before else 0
         if idle >= IDLE_ROUNDS_MAX:
             rounds.finish_runs()
-            rounds.cancel_runs()
-            rounds.confirm_findings()
             return "exhausted"
     raise AssertionError("unreachable")
 

@@ -29,7 +29,7 @@ from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.machine import PlanMachine
-from graphquake.machines.reports.finding_text import counted, finding_text
+from graphquake.machines.reports.finding_text import counted, finding_text, held_line
 from graphquake.machines.reports.index_page import RUNS, part_folder, write_index
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.reports.summary import GraphSummary
@@ -164,6 +164,7 @@ class Session:
     base: type[PlanMachine] = PlanMachine
     summary: GraphSummary = field(init=False)
     corpus: Corpus = field(init=False)
+    _rounds: Rounds | None = None
 
     def __post_init__(self) -> None:
         # The user's promises, oracle and cases are loaded now, so that an error in them shows before a process is started.
@@ -192,7 +193,6 @@ class Session:
         If Ctrl-C or an error ends the session, `summary` still covers everything up to that moment.
         """
         log = RunLog(self.folder / "journal.jsonl")
-        rounds: Rounds | None = None
         with ExitStack() as stack:
             stack.callback(log.close)
             stack.callback(self.reporter.clear)
@@ -225,8 +225,9 @@ class Session:
                     shrink_any=self.options.shrink_any,
                     shrink_limit=self.options.shrink_limit,
                     on_finding=self._found,
+                    on_held=self._held,
                 )
-                rounds = Rounds(pipeline)
+                rounds = self._rounds = Rounds(pipeline)
                 self.summary.ended = search(
                     rounds,
                     self.options.seed,
@@ -239,7 +240,7 @@ class Session:
                 self.summary.error = _why_ended(error)
                 raise
             finally:
-                self._sum_up(log, gpus, rounds)
+                self._sum_up(log, gpus)
                 write_index(self.summary, self.folder)
         return self.summary
 
@@ -272,11 +273,19 @@ class Session:
         with self._runner(case.as_in(self.spec), budget, f"{REPLAYS}/{case.id}") as runner:
             return replay(case, runner, log, spec=self.spec)
 
+    def _held(self, finding: Finding) -> None:
+        self._count_findings()
+        self.reporter.line(held_line(finding))
+
     def _found(self, finding: Finding) -> None:
-        self.reporter.findings += finding.counts
+        self._count_findings()
         self.reporter.line(f"\n{finding_text(finding)}\n")
 
-    def _sum_up(self, log: RunLog, gpus: int, rounds: Rounds | None) -> None:
+    def _count_findings(self) -> None:
+        if self._rounds is not None:
+            self.reporter.findings = self._rounds.pipeline.found
+
+    def _sum_up(self, log: RunLog, gpus: int) -> None:
         summary = self.summary
         summary.spent_s = self.budget.spent_s
         summary.live = dict(log.live)
@@ -290,7 +299,7 @@ class Session:
         summary.unneeded = log.unneeded
         summary.hidden = dict(log.explained)
         summary.hidden_text = {case.id: _hides(case) for case in self.corpus}
-        if rounds is not None:
+        if (rounds := self._rounds) is not None:
             summary.tried, summary.not_tried = rounds.coverage.tried(), rounds.coverage.not_tried()
             summary.findings = list(rounds.pipeline.findings)
 

@@ -56,7 +56,7 @@ from graphquake.machines.shrinking.state import (
     REPRODUCE_MAX,
     ShrinkState,
 )
-from graphquake.machines.shrinking.trials import OnTrial, RunPlan, Trial, TrialLog
+from graphquake.machines.shrinking.trials import Count, OnTrial, RunPlan, Trial, TrialLog
 
 
 def shrink(
@@ -72,7 +72,7 @@ def shrink(
     enough: int = 3,
     controls: int = 3,
     repeats: Repeats | None = None,
-    kept: Mapping[Plan, int] = MappingProxyType({}),
+    earlier: Mapping[Plan, Count] = MappingProxyType({}),
 ) -> Shrunk:
     """Shrink a plan that was seen to fail.
 
@@ -88,14 +88,15 @@ def shrink(
         enough: the number of broken fresh runs after which the minimal plan is confirmed. The run that accepted it does not count.
         controls: the number of trials of the minimal plan without its faults.
         repeats: how plans may be repeated within one run if the failure rate is low. None means that each run makes one trial.
-        kept: for plans without disturbances, the number of earlier runs that kept every promise. They count as controls.
+        earlier: for some plans, the counts of their earlier runs on fresh graphs. If `plan` itself broke in such a run, it needs no other
+            run to reproduce the failure. The counts of plans without disturbances are controls.
 
     Returns:
         The minimal plan with its evidence. It embeds in `plan`, unless it is one of the plainest plans.
     """
     log = TrialLog(run, on_trial, reuse)
-    for control, runs in kept.items():
-        log.count(control).kept += runs
+    for known, count in earlier.items():
+        log.know(known, count, first)
     state = ShrinkState(spec, plan, log, plainest, confirmations, controls, enough, repeats)
     any_replica = None
     try:
@@ -109,8 +110,12 @@ def shrink(
 
 
 def _reproduce(state: ShrinkState, first: Trial) -> bool:
-    """Run the cut plan, then the whole plan, until a run breaks the promise. False if no run does."""
+    """Run the cut plan, then the whole plan, until a run breaks the promise. False if no run does. Earlier runs count."""
     whole = prior(state.spec, state.original, first.blame)
+    if state.log.has_broken(state.original):
+        state.accept(whole)
+        state.learn_rate()
+        return True
     cut, uncut = whole.until(first.last_step), whole.with_waits_joined()
     half = REPRODUCE_MAX // 2
     tries = [cut] * half + [uncut] * half if cut != uncut else [cut] * REPRODUCE_MAX

@@ -209,6 +209,14 @@ class TrialLog:
         """The counts of a plan."""
         return self._counts.setdefault(plan, Count())
 
+    def know(self, plan: Plan, earlier: Count, broken: Trial) -> None:
+        """Add the counts of earlier runs of a plan on fresh graphs. If any of them broke the promise, `broken` is such a trial."""
+        count = self.count(plan)
+        count.broke += earlier.broke
+        count.kept += earlier.kept
+        if earlier.broke:
+            self._last[plan] = broken
+
     def counts(self) -> list[tuple[Plan, Count]]:
         """The plans with at least one broken or kept run, with their counts."""
         return [

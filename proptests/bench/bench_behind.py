@@ -28,6 +28,7 @@ from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.sessions.search import search
+from graphquake.machines.shrinking.trials import Count
 
 from support.planted import planted, together
 
@@ -48,9 +49,17 @@ class Meeting(FindingPipeline):
     wanted: tuple[str, ...] = ()
     met: list[Violation] = field(default_factory=list)
 
-    def find(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
+    def find(
+        self,
+        plan: Plan,
+        first: RunResult,
+        violation: Violation,
+        *,
+        earlier: Count | None = None,
+        held: Finding | None = None,
+    ) -> Finding | None:
         """End the search if a run shows a wanted violation. Otherwise do not make a finding."""
-        del plan, violation
+        del plan, violation, earlier, held
         self.met += [one for one in self.excuses.unexplained(first) if one.promise in self.wanted]
         if self.met:
             raise BudgetSpent
@@ -63,7 +72,10 @@ def runs_until_met(
     """Search until a wanted promise is broken in a way that no case explains. Returns the live runs and the signature."""
     with LiveRunner(spec, folder / "runs", Budget(BUDGET_S)) as runner:
         cases = Corpus(folder / "cases")
-        meeting = Meeting(runner, cases, RunLog(), results_dir=folder, wanted=wanted)
+        # With `shrink_any`, no plan is held: each first failure goes to `find`.
+        meeting = Meeting(
+            runner, cases, RunLog(), results_dir=folder, shrink_any=True, wanted=wanted
+        )
         search(Rounds(meeting), seed, findings_max=1)
     return meeting.log.live.total(), str(meeting.met[0].signature) if meeting.met else "nothing"
 

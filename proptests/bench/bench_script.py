@@ -35,7 +35,7 @@ class Row:
     """The result of one way on one graph.
 
     Attributes:
-        found: the seconds since the start, the signature and the plan of each finding, and its broken and all fresh runs.
+        found: the seconds from the start until it counted, the signature and the plan of each finding, and its broken and all fresh runs.
         unshrunk: the plans of findings that were not confirmed in time.
         runs, live_s, invalid: the number of live runs, the sum of their seconds, and the number of those that were invalid.
         slots: the number of graphs side by side at the end.
@@ -70,11 +70,16 @@ def by_search(graph: str, budget_s: float, seed: int, folder: Path) -> Row:
     """Search with the default options."""
     begun_s, row = time.monotonic(), Row(graph, "search")
 
+    held_s: dict[int, float] = {}
+
+    def hold(finding: Finding) -> None:
+        held_s[id(finding.original.history)] = time.monotonic() - begun_s
+
     def note(finding: Finding) -> None:
         case = finding.case
         counts = f"{case.observed[-1].broke} of {case.observed[-1].runs}"
         if case.status == "open":
-            at_s = time.monotonic() - begun_s
+            at_s = held_s.get(id(finding.original.history), time.monotonic() - begun_s)
             row.found.append((at_s, counts, str(case.signature), case.plan.one_line()))
         else:
             row.unshrunk.append(f"{case.status}: {case.signature}: {case.plan.one_line()}")
@@ -83,7 +88,7 @@ def by_search(graph: str, budget_s: float, seed: int, folder: Path) -> Row:
     runner = LiveRunner(load_graph(graph), folder / "runs", Budget(budget_s), slots=None)
     with runner:
         pipeline = FindingPipeline(
-            runner, Corpus(folder / "cases"), log, results_dir=folder, on_finding=note
+            runner, Corpus(folder / "cases"), log, results_dir=folder, on_finding=note, on_held=hold
         )
         search(Rounds(pipeline), seed, findings_max=FINDINGS_MAX)
     return row.finish(log, runner)

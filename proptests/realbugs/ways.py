@@ -201,6 +201,7 @@ def by_search(job: Job, way: str = "search", choice: type[Novelty] | None = None
                 log,
                 results_dir=job.folder,
                 on_finding=lambda finding: state.note(finding, runner),
+                on_held=lambda finding: state.note(finding, runner),
             )
         )
         if choice is not None:

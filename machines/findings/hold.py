@@ -1,0 +1,245 @@
+"""Hold a finding of one step after a few runs, and shrink it later.
+
+The sweep finds bugs by plans of one step. Such a plan can't have fewer steps, so it counts as soon as it broke its promise in `HOLD_RUNS`
+of as many fresh runs, and a run without it kept every promise. To lower its numbers and to try other replicas takes about ten more runs.
+These runs wait until the sweep is over (`shrink_next`). So a short search holds more findings, and a long one shrinks them all.
+
+A plan that does not break in each of these runs is not held. After the sweep, it is shrunk like a drawn plan (`find_postponed`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple
+
+from graphquake.harness.promises.verdict import Violation
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.case import Case
+from graphquake.machines.findings.excuses import ShowsWanted
+from graphquake.machines.findings.finding import CostMeter, Finding
+from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.findings.sightings import Sightings
+from graphquake.machines.runners.budget import BudgetSpent
+from graphquake.machines.runners.runner import PendingRun, RunResult
+from graphquake.machines.shrinking.result import Needed, Shrunk
+from graphquake.machines.shrinking.trials import Count
+
+# A plan of the sweep is held if it breaks its promise in all of this many further runs.
+HOLD_RUNS: Final = 3
+WHY: Final = "confirm"
+
+
+class _Postponed(NamedTuple):
+    """A plan that was not held: its first run, the violation, and the counts of its other runs."""
+
+    plan: Plan
+    first: RunResult
+    violation: Violation
+    others: Count
+
+
+@dataclass(slots=True)
+class Holds:
+    """The findings of one search that are held, and the plans that could not be held.
+
+    Attributes:
+        pipeline: runs plans and saves cases.
+        spent_runs: the number of live runs that `shrink_next` has taken.
+    """
+
+    pipeline: FindingPipeline
+    spent_runs: int = 0
+    # The ids of the cases that were not shrunk yet.
+    _waiting: deque[str] = field(default_factory=deque)
+    _postponed: deque[_Postponed] = field(default_factory=deque)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if every held finding was shrunk."""
+        return not self._waiting
+
+    def hold(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
+        """Hold a finding, or postpone its plan.
+
+        Args:
+            plan: a plan of one step, which broke a promise.
+            first: the full run in which it did.
+            violation: the violation in that run.
+
+        Returns:
+            The finding, or None if the plan is postponed, or if a case that another process saved in the meantime explains the violation.
+
+        Raises:
+            BudgetSpent: if no run fits into the budget any more. The plan is postponed.
+        """
+        pipeline = self.pipeline
+        meter = CostMeter(pipeline.log, pipeline.runner.gpus)
+        sightings, count = Sightings(violation.signature), Count()
+        pipeline.trial(first, sightings)
+        try:
+            holds = self._breaks_again(plan, sightings, count) and self._is_kept_without(plan)
+        except BudgetSpent:
+            self._postponed.append(_Postponed(plan, first, violation, count))
+            raise
+        if not holds:
+            self._postponed.append(_Postponed(plan, first, violation, count))
+            return None
+        pipeline.corpus.refresh()
+        if not pipeline.excuses.unexplained(first):
+            pipeline.runner.discard(first)
+            return None
+        shrunk = self._as_shrunk(plan, count)
+        finding = pipeline.save(
+            first, [], sightings, shrunk, meter.cost(plan, plan), tell=pipeline.on_held
+        )
+        self._waiting.append(finding.case.id)
+        self.drop_explained()
+        return finding
+
+    def drop_explained(self) -> None:
+        """Drop the held findings that another case explains. A finding that came later may have a smaller plan."""
+        pipeline = self.pipeline
+        for id_ in tuple(self._waiting):
+            held, case = self._finding_of(id_), self._case_of(id_)
+            if case is None:
+                continue
+            with pipeline.reopened(case):
+                if not self._own(held, case):
+                    self._waiting.remove(id_)
+                    pipeline.corpus.drop(case)
+                    pipeline.findings.remove(held)
+
+    def _own(self, held: Finding, case: Case) -> list[Violation]:
+        """The violations of a held finding's first run that have its signature and that no case explains."""
+        unexplained = self.pipeline.excuses.unexplained(held.original)
+        return [one for one in unexplained if one.signature == case.signature]
+
+    def _finding_of(self, id_: str) -> Finding:
+        return next(one for one in self.pipeline.findings if one.case.id == id_)
+
+    def _breaks_again(self, plan: Plan, sightings: Sightings, count: Count) -> bool:
+        """Run a plan `HOLD_RUNS` times, as many at once as there are slots, until a run does not break the promise."""
+        pipeline, begun = self.pipeline, 0
+        wanted = ShowsWanted(pipeline.excuses, sightings.signature)
+        with self._cancelled_at_end() as pending:
+            while count.broke < HOLD_RUNS:
+                while begun < HOLD_RUNS and len(pending) < pipeline.runner.slots:
+                    pending.append(pipeline.runner.start(plan, WHY, enough=wanted))
+                    begun += 1
+                result = pipeline.take(pending.popleft(), WHY)
+                trial = pipeline.trial(result, sightings)
+                pipeline.runner.discard(result)
+                if trial.kind != "invalid":
+                    count.add(trial)
+                if trial.kind != "broken":
+                    return False
+        return True
+
+    @contextmanager
+    def _cancelled_at_end(self) -> Iterator[deque[PendingRun]]:
+        pending: deque[PendingRun] = deque()
+        try:
+            yield pending
+        finally:
+            for one in pending:
+                self.pipeline.log.unneeded += 1
+                self.pipeline.runner.cancel(one)
+
+    def _is_kept_without(self, plan: Plan) -> bool:
+        """True if a run without the plan's step kept every promise. An earlier one counts."""
+        pipeline, nothing = self.pipeline, replace(plan, steps=())
+        if not pipeline.controls[nothing]:
+            result = pipeline.take(pipeline.runner.start(nothing, WHY), WHY)
+            pipeline.controls[nothing] += result.verdict.kind == "kept"
+            pipeline.runner.discard(result)
+        return pipeline.controls[nothing] > 0
+
+    def _as_shrunk(self, plan: Plan, count: Count) -> Shrunk:
+        kept = self.pipeline.controls[replace(plan, steps=())]
+        return Shrunk(
+            plan=plan,
+            broke=count.broke,
+            runs=count.runs,
+            control_broke=0,
+            control_runs=kept if plan.faults else 0,
+            needed=tuple(Needed(step, 0, kept) for step in plan.steps),
+            thresholds=(),
+            any_replica=None,
+            live_runs=count.runs,
+            complete=True,
+            confirmed=True,
+            journal=(),
+        )
+
+    def unexplained(self, result: RunResult) -> list[Violation]:
+        """The violations of a run that no case explains.
+
+        If a held finding would explain one of them at another replica, this run shows that the replica does not matter.
+        """
+        unexplained = self.pipeline.excuses.unexplained(result)
+        for case in map(self._case_of, self._waiting):
+            if case is None or case.any_replica is not None:
+                continue
+            wider = replace(case, any_replica=True)
+            if any(wider.explains(one, result.history) for one in unexplained):
+                self._replace(case, wider)
+                unexplained = self.pipeline.excuses.unexplained(result)
+        return unexplained
+
+    def _case_of(self, id_: str) -> Case | None:
+        """The present case of a held finding, or None if a user has marked or removed it."""
+        return next((c for c in self.pipeline.corpus if c.id == id_ and c.status == "open"), None)
+
+    def _replace(self, case: Case, by: Case) -> None:
+        self.pipeline.corpus.save(by)
+        finding = self._finding_of(case.id)
+        self.pipeline.findings[self.pipeline.findings.index(finding)] = replace(finding, case=by)
+
+    def find_postponed(self) -> None:
+        """Shrink the plans that were not held, in their order. If the budget is spent, report what is known of them."""
+        while self._postponed:
+            plan, first, violation, others = self._postponed.popleft()
+            again = [
+                one
+                for one in self.pipeline.excuses.unexplained(first)
+                if one.signature == violation.signature
+            ]
+            if again:
+                self.pipeline.find(plan, first, again[0], earlier=others)
+                self.drop_explained()
+            else:
+                self.pipeline.runner.discard(first)
+
+    def shrink_next(self) -> Finding | None:
+        """Shrink the finding that was held first. The result takes its place, and is reported.
+
+        Returns:
+            The finding as it was held. None if there was none, or if a user has marked or removed its case.
+        """
+        if not self._waiting:
+            return None
+        pipeline, id_ = self.pipeline, self._waiting.popleft()
+        pipeline.corpus.refresh()
+        held, case = self._finding_of(id_), self._case_of(id_)
+        if case is None:
+            pipeline.on_finding(held)
+            return None
+        before, last = pipeline.log.live.total(), case.observed[-1]
+        earlier = Count(broke=last.broke, kept=last.runs - last.broke)
+        with pipeline.reopened(case):
+            violation = self._own(held, case)[0]
+            found = pipeline.find(case.plan, held.original, violation, earlier=earlier, held=held)
+        self.spent_runs += pipeline.log.live.total() - before
+        self.drop_explained()
+        if found is held:
+            pipeline.on_finding(held)
+        return held
+
+    def report(self) -> None:
+        """Report the findings that there was no time to shrink, as they were held."""
+        self.find_postponed()
+        while self._waiting:
+            self.pipeline.on_finding(self._finding_of(self._waiting.popleft()))

@@ -1,0 +1,120 @@
+"""Findings of the sweep are held after a few runs, and shrunk later."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphquake.harness.spec.plan import Plan
+from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.hold import HOLD_RUNS
+from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.runners.runner import RunResult
+
+from support.made import plan_of
+from support.searched import searched
+from support.sim_runner import Bug, SimRunner
+
+pytestmark = pytest.mark.simulated
+
+STALL = plan_of("stall decode 0 for 1.00 s")
+KILL = plan_of("kill prefill 0")
+
+
+def runs_of(journal: Path) -> Iterator[tuple[str, Plan]]:
+    """The purpose and the plan of each live run, in order."""
+    for line in journal.read_text(encoding="utf-8").splitlines():
+        entry: dict[str, Any] = json.loads(line)
+        if "run" in entry:
+            yield entry["why"], plan_of(*entry["plan"])
+
+
+def test_the_sweep_goes_on_after_a_few_runs(tmp_path: Path) -> None:
+    """A finding takes three runs of its plan and a control. It is shrunk after the sweep, and its smaller case replaces the first."""
+    runner = SimRunner([Bug(STALL, "wrong tokens"), Bug(KILL, "tokens lost")])
+    rounds, _ = searched(runner, tmp_path, findings_max=2, journal=tmp_path / "journal")
+    runs = list(runs_of(tmp_path / "journal"))
+    whys = [why for why, _ in runs]
+    begins = whys.index("shrink")
+    assert {*whys[:begins]} == {"search", "confirm"}
+    assert whys[:begins].count("confirm") == 2 * HOLD_RUNS + 1
+    cases = {str(one.case.signature): one.case for one in rounds.pipeline.findings}
+    held = next(plan for why, plan in runs if why == "confirm")
+    shrunk = cases["answers / wrong tokens"].plan
+    assert shrunk != held
+    assert embeds(shrunk, held)
+    assert cases["answers / tokens lost"].plan == KILL
+    assert {case.id for case in Corpus(tmp_path / "cases")} == {one.id for one in cases.values()}
+    assert all(case.control and case.control.kept >= 3 for case in cases.values())
+
+
+def test_a_held_finding_counts_if_the_budget_ends(tmp_path: Path) -> None:
+    """There was no time to shrink it. Its case is open, with the runs that it had, and it is reported."""
+    runner = SimRunner([Bug(STALL, "wrong tokens")], runs_max=18)
+    rounds, ended = searched(runner, tmp_path, findings_max=2, journal=tmp_path / "journal")
+    (finding,) = rounds.pipeline.findings
+    (case,) = Corpus(tmp_path / "cases")
+    assert "shrink" not in {why for why, _ in runs_of(tmp_path / "journal")}
+    assert ended == "budget"
+    assert case == finding.case
+    assert (case.status, case.observed[-1].broke, case.observed[-1].runs) == ("open", 3, 3)
+    assert [one.kept for one in case.needed] == [1]
+    assert finding.counts
+
+
+def test_a_plan_that_does_not_always_break_is_shrunk_after_the_sweep(tmp_path: Path) -> None:
+    """It is not held. Its confirming runs count all the same."""
+    postponed = 0
+    for seed in range(8):
+        runner = SimRunner([Bug(KILL, "wrong tokens", rate=0.5)], seed=seed)
+        folder = tmp_path / str(seed)
+        rounds, _ = searched(runner, folder, journal=folder / "journal")
+        whys = [why for why, plan in runs_of(folder / "journal") if plan.steps]
+        (finding,) = rounds.pipeline.findings
+        assert "kill prefill 0" in finding.case.plan.one_line()
+        if "confirm" in whys and whys[whys.index("shrink") - 1] == "search":
+            postponed += 1
+            assert finding.case.observed[-1].runs > whys.count("confirm")
+    assert postponed
+
+
+def test_another_replica_widens_a_held_case(tmp_path: Path) -> None:
+    """The sweep hits the last replica, too. That run shows that the replica does not matter, and is no finding of its own."""
+    bugs = [Bug(plan_of(f"kill decode {index}"), "wrong tokens") for index in (0, 1)]
+    runner = SimRunner(bugs, runs_max=80)
+    rounds, _ = searched(runner, tmp_path, findings_max=2, journal=tmp_path / "journal")
+    (finding,) = rounds.pipeline.findings
+    assert finding.case.any_replica
+    confirms = {plan for why, plan in runs_of(tmp_path / "journal") if why == "confirm"}
+    assert confirms == {plan_of(), plan_of("kill decode 0")}
+
+
+@pytest.mark.parametrize(("findings_max", "shrinks"), [(2, False), (1, True)])
+def test_the_mark_of_a_user_stays(tmp_path: Path, findings_max: int, *, shrinks: bool) -> None:
+    """A case that is marked during the sweep is not shrunk. If it is marked during its shrink, the smaller case has the mark."""
+    runner = _Marks(tmp_path / "cases", [Bug(STALL, "wrong tokens")], runs_max=80)
+    rounds, _ = searched(runner, tmp_path, findings_max=findings_max, journal=tmp_path / "journal")
+    (case,) = Corpus(tmp_path / "cases")
+    assert (case.status, case.why) == ("known", "URL")
+    assert shrinks == ("shrink" in {why for why, _ in runs_of(tmp_path / "journal")})
+    assert len(rounds.pipeline.findings) == 1
+
+
+class _Marks(SimRunner):
+    """A runner during whose runs a user marks the case. Its corpus is the one in `cases`."""
+
+    def __init__(self, cases: Path, bugs: list[Bug], runs_max: int) -> None:
+        super().__init__(bugs, runs_max=runs_max)
+        self._cases = cases
+
+    def _outcome(self, plan: Plan) -> RunResult:
+        corpus = Corpus(self._cases)
+        for case in corpus:
+            if case.status == "open":
+                corpus.save(replace(case, status="known", why="URL"))
+        return super()._outcome(plan)
