@@ -159,6 +159,13 @@ def test_there_is_always_room_for_the_next_run(
         (Usage(1.0, GIB), Machine(2, 10 * GIB), 2, 9),
         (Usage(1.0, 8 * GIB), Machine(2, 10 * GIB), 1, 1),
         (Usage(1.0, GIB, gpus=2), Machine(16, 99 * GIB, gpus=8), 0, 4),
+        (
+            Usage(1.0, GIB, gpu_memory_bytes=10 * GIB, shares_gpus=True),
+            Machine(16, 99 * GIB, gpus=1, gpu_memory_bytes=50 * GIB),
+            1,
+            4,
+        ),
+        (Usage(1.0, GIB, shares_gpus=True), Machine(16, 99 * GIB, gpus=1), 0, 1),
     ],
 )
 def test_memory_and_gpus_limit_the_open_graphs(

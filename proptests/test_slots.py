@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from graphquake.harness.history.events import Measured
@@ -28,6 +30,11 @@ GIB = 2**30
         (Usage(0.0, 0), Machine(64, 200 * GIB), AUTO_MAX),
         (Usage(0.5, GIB, gpus=2), Machine(64, 200 * GIB, gpus=8), 4),
         (Usage(0.5, GIB, gpus=2), Machine(64, 200 * GIB, gpus=1), 1),
+        (
+            Usage(0.5, GIB, gpu_memory_bytes=20 * GIB, shares_gpus=True),
+            Machine(64, 200 * GIB, gpus=1, gpu_memory_bytes=80 * GIB),
+            2,
+        ),
     ],
 )
 def test_as_many_runs_as_fit(run: Usage, machine: Machine, slots: int) -> None:
@@ -41,11 +48,25 @@ def test_the_reason_names_what_a_run_uses() -> None:
     assert why == "a run uses 0.5 of 2 cores and 1.0 of 20 GiB, and 1 of 4 GPUs"
 
 
+def test_the_reason_names_shared_gpu_memory() -> None:
+    """If graphs share GPUs, their memory is the resource."""
+    _, why = slots_for(
+        Usage(0.5, GIB, gpu_memory_bytes=4 * GIB, shares_gpus=True),
+        Machine(2, 20 * GIB, gpus=1, gpu_memory_bytes=80 * GIB),
+    )
+    assert why == "a run uses 0.5 of 2 cores and 1.0 of 20 GiB, and 4.0 of 80 GiB of GPU memory"
+
+
 def test_the_usage_of_a_run_is_read_from_its_history() -> None:
     """Memory is the largest sum over the replicas, cores the mean over the run."""
     made = Made()
     for at_s, each in ((1.0, (2, 3)), (2.0, (4, 5)), (3.0, (1, 7))):
         made.events += [
-            Measured(at_s, Replica("decode", index), 0.1, size) for index, size in enumerate(each)
+            Measured(at_s, Replica("decode", index), 0.1, size, 2 * size)
+            for index, size in enumerate(each)
         ]
-    assert Usage.of(made.history(), cpu_s=3.0, live_s=6.0, gpus=2) == Usage(0.5, 9, 2)
+    history = made.history()
+    assert Usage.of(history, cpu_s=3.0, live_s=6.0, gpus=2) == Usage(0.5, 9, 2, 18)
+    history.spec = replace(history.spec, share_gpus=True)
+    shared = Usage.of(history, cpu_s=3.0, live_s=6.0, gpus=2)
+    assert shared == Usage(0.5, 9, 0, 18, shares_gpus=True)

@@ -219,11 +219,7 @@ class LiveRunner:
     def _learn_usage(self, loop: _Loop, run: LiveRun, cpu_s: float) -> None:
         """Open as many slots as the first run leaves room for, if nobody chose a number. Learn how many graphs may be open at once."""
         self._knows_usage = True
-        share = self.gpus if not self.spec.share_gpus else 0
-        usage, machine = (
-            Usage.of(run.history, cpu_s, run.live_s, share),
-            Machine.here(len(visible_gpus())),
-        )
+        usage, machine = Usage.of(run.history, cpu_s, run.live_s, self.gpus), Machine.here()
         if self._measures:
             self.slots, why = slots_for(usage, machine)
             for _ in range(self.slots - 1):

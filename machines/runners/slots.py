@@ -16,6 +16,7 @@ import psutil
 
 from graphquake.harness.history.events import Measured
 from graphquake.harness.history.history import History
+from graphquake.harness.processes.resources.gpus import free_gpu_memory_bytes, visible_gpus
 
 # The shares of the cores and of the free memory that all runs together may use, by the mean of the first run. Much of its CPU time is the
 # start of the graph. Two runs of Dynamo on two cores, with 1.1 cores each, disturbed each other.
@@ -33,12 +34,16 @@ class Usage:
     Attributes:
         cores: the mean number of cores that the graph and its clients used.
         memory_bytes: the most resident memory of all replicas together.
-        gpus: the number of GPUs of the graph.
+        gpus: the number of GPUs that the graph has for itself.
+        gpu_memory_bytes: the most GPU memory of all replicas together, or 0 if it is not known.
+        shares_gpus: true if the graph shares its GPUs with other graphs.
     """
 
     cores: float
     memory_bytes: int
     gpus: int = 0
+    gpu_memory_bytes: int = 0
+    shares_gpus: bool = False
 
     @classmethod
     def of(cls, history: History, cpu_s: float, live_s: float, gpus: int) -> Self:
@@ -50,10 +55,18 @@ class Usage:
             live_s: the seconds that the run took.
             gpus: the number of GPUs of the graph.
         """
-        memory: defaultdict[float, int] = defaultdict(int)
+        memory, on_gpus = defaultdict[float, int](int), defaultdict[float, int](int)
         for one in history.of(Measured):
             memory[one.at_s] += one.rss_bytes
-        return cls(cpu_s / live_s, max(memory.values(), default=0), gpus)
+            on_gpus[one.at_s] += one.gpu_bytes
+        shares = history.spec.share_gpus and gpus > 0
+        return cls(
+            cpu_s / live_s,
+            max(memory.values(), default=0),
+            0 if shares else gpus,
+            max(on_gpus.values(), default=0),
+            shares,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +77,23 @@ class Machine:
         cores: the number of cores.
         memory_bytes: the memory that is free while no graph runs.
         gpus: the number of GPUs that may be used.
+        gpu_memory_bytes: the memory of these GPUs that is free while no graph runs, or 0 if it is not known.
     """
 
     cores: int
     memory_bytes: int
     gpus: int = 0
+    gpu_memory_bytes: int = 0
 
     @classmethod
-    def here(cls, gpus: int) -> Self:
-        """This machine, with so many GPUs."""
-        return cls(len(os.sched_getaffinity(0)), psutil.virtual_memory().available, gpus)
+    def here(cls) -> Self:
+        """This machine, as it is now."""
+        return cls(
+            len(os.sched_getaffinity(0)),
+            psutil.virtual_memory().available,
+            len(visible_gpus()),
+            free_gpu_memory_bytes(),
+        )
 
 
 def cpu_spent_s() -> float:
@@ -88,13 +108,23 @@ def slots_for(run: Usage, machine: Machine) -> tuple[int, str]:
         CORES_SHARE * machine.cores / max(run.cores, 0.01),
         MEMORY_SHARE * machine.memory_bytes / max(run.memory_bytes, 1),
         *([machine.gpus / run.gpus] if run.gpus else []),
+        *_fits_gpu_memory(run, machine),
         machine.cores,
         AUTO_MAX,
     ]
     slots = max(1, int(min(fits)))
     uses = f"a run uses {run.cores:.1f} of {machine.cores} cores and {run.memory_bytes / _GIB:.1f} of {machine.memory_bytes / _GIB:.0f} GiB"
     gpus = f", and {run.gpus} of {machine.gpus} GPUs" if run.gpus else ""
+    if run.shares_gpus and run.gpu_memory_bytes:
+        gpus = f", and {run.gpu_memory_bytes / _GIB:.1f} of {machine.gpu_memory_bytes / _GIB:.0f} GiB of GPU memory"
     return slots, uses + gpus
+
+
+def _fits_gpu_memory(run: Usage, machine: Machine) -> list[float]:
+    """The number of graphs that the free GPU memory carries, if graphs share GPUs. Empty if that does not matter or is not known."""
+    if not run.shares_gpus or not run.gpu_memory_bytes:
+        return []
+    return [MEMORY_SHARE * machine.gpu_memory_bytes / run.gpu_memory_bytes]
 
 
 def graphs_for(run: Usage, machine: Machine, others: int) -> int:
@@ -105,8 +135,9 @@ def graphs_for(run: Usage, machine: Machine, others: int) -> int:
         machine: the machine. Its memory is what the other graphs leave free.
         others: the number of graphs that are open now.
     """
-    fits = [
-        others + MEMORY_SHARE * machine.memory_bytes / max(run.memory_bytes, 1),
-        *([machine.gpus / run.gpus] if run.gpus else []),
-    ]
-    return int(min(fits))
+    if run.shares_gpus and not run.gpu_memory_bytes:
+        # Nobody knows whether the GPUs hold one graph more.
+        return 1
+    fits = [MEMORY_SHARE * machine.memory_bytes / max(run.memory_bytes, 1)]
+    more = min(fits + _fits_gpu_memory(run, machine))
+    return int(min([others + more, *([machine.gpus / run.gpus] if run.gpus else [])]))

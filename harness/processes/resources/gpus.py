@@ -48,3 +48,14 @@ def memory_by_pid() -> Counter[int]:
         for process in nvml.nvmlDeviceGetComputeRunningProcesses(device):
             found[process.pid] += process.usedGpuMemory or 0
     return found
+
+
+def free_gpu_memory_bytes() -> int:
+    """The free memory of the GPUs that this process may use, all together. 0 if it is not known."""
+    nvml, visible = _nvml(), visible_gpus()
+    if nvml is None:
+        return 0
+    numbers = [one for one in range(nvml.nvmlDeviceGetCount()) if str(one) in visible]
+    return sum(
+        nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(one)).free for one in numbers
+    )
