@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphquake.harness.errors import GraphError
 from graphquake.harness.run.reuse import USES_MAX, ReusableGraph
 from graphquake.machines.runners.graph_pool import GraphPool
 from graphquake.machines.runners.slots import Machine, Usage, graphs_for
@@ -53,20 +54,34 @@ class Runs:
     Attributes:
         there: all graphs that are open.
         used: for each run, whether its graph was a used one.
+        ahead: for each run, whether its graph was opened ahead.
     """
 
     pool: GraphPool
     there: set[Open] = field(default_factory=set)
     used: list[bool] = field(default_factory=list)
+    ahead: list[bool] = field(default_factory=list)
 
     async def begin(self, *, may_reuse: bool) -> tuple[Open, bool]:
         """Take a graph, or open one."""
         taken = await self.pool.take(may_reuse=may_reuse)
         keeps = self.pool.promise(taken)
-        self.used.append(taken is not None)
+        self.used.append(taken is not None and taken.uses > 0)
+        self.ahead.append(taken is not None and taken.uses == 0)
         graph = cast("Open", taken) if taken is not None else Open(self.there)
         assert len(self.there) <= self.pool.open_max
         return graph, keeps
+
+    async def opens(self) -> ReusableGraph:
+        """Open a graph ahead. It takes a moment."""
+        graph = Open(self.there)
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)
+        except BaseException:
+            await graph.close()
+            raise
+        return cast("ReusableGraph", graph)
 
     async def end(self, graph: Open, *, keeps: bool) -> None:
         """End a run."""
@@ -123,13 +138,87 @@ def test_a_closed_pool_keeps_nothing() -> None:
     assert not asyncio.run(late()).there
 
 
+def test_a_run_takes_the_graph_that_is_opened_ahead() -> None:
+    """It takes it while it still starts. A run that may take a used graph takes that one, and leaves the graph ahead for a fresh run."""
+
+    async def go() -> Runs:
+        runs = Runs(GraphPool(1, 3))
+        await runs.one(may_reuse=True)
+        runs.pool.open_ahead(runs.opens)
+        runs.pool.open_ahead(runs.opens)
+        await runs.one(may_reuse=True)
+        await runs.one(may_reuse=False)
+        await runs.pool.close()
+        return runs
+
+    runs = asyncio.run(go())
+    assert runs.used == [False, True, False]
+    assert runs.ahead == [False, False, True]
+    assert not runs.there
+
+
+def test_no_graph_is_opened_ahead_without_room() -> None:
+    """A used graph that waits does not end for a graph that is opened ahead."""
+
+    async def go() -> None:
+        runs = Runs(GraphPool(1, 1))
+        await runs.one(may_reuse=True)
+        runs.pool.open_ahead(runs.opens)
+        assert not runs.pool.is_ahead
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("ends", ["the runner", "the run"])
+def test_a_start_ahead_ends_with_the_runner_and_not_with_a_run(ends: str) -> None:
+    """A run that is cancelled while it waits for the start leaves it to the next run. The end of the runner ends it."""
+
+    async def go() -> Runs:
+        runs = Runs(GraphPool(1, 2))
+        runs.pool.open_ahead(runs.opens)
+        waits = asyncio.ensure_future(runs.begin(may_reuse=False))
+        await asyncio.sleep(0)
+        if ends == "the run":
+            waits.cancel()
+            await asyncio.wait([waits])
+            await runs.one(may_reuse=False)
+            assert runs.ahead == [True]
+        else:
+            await runs.pool.close()
+            graph, keeps = await waits
+            assert not keeps
+            await runs.end(graph, keeps=keeps)
+        await runs.pool.close()
+        return runs
+
+    assert not asyncio.run(go()).there
+
+
+def test_a_start_ahead_that_fails_is_not_missed() -> None:
+    """The run that would have taken the graph opens one itself."""
+
+    async def fails() -> ReusableGraph:
+        raise GraphError("no port is free")
+
+    async def go() -> Runs:
+        runs = Runs(GraphPool(1, 2))
+        runs.pool.open_ahead(fails)
+        await runs.one(may_reuse=False)
+        await runs.pool.close()
+        return runs
+
+    runs = asyncio.run(go())
+    assert runs.ahead == [False]
+    assert not runs.there
+
+
 @given(
     slots=st.integers(1, 4),
-    room=st.integers(1, 8),
-    kinds=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=40),
+    room=st.integers(1, 9),
+    kinds=st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.booleans()), max_size=40),
 )
 def test_there_is_always_room_for_the_next_run(
-    slots: int, room: int, kinds: list[tuple[bool, int]]
+    slots: int, room: int, kinds: list[tuple[bool, int, bool]]
 ) -> None:
     """However runs begin and end, no more graphs are open than the machine holds, and none is lost."""
 
@@ -137,15 +226,18 @@ def test_there_is_always_room_for_the_next_run(
         pool = GraphPool(slots, slots)
         pool.fit(slots, room)
         runs, going = Runs(pool), list[tuple[Open, bool]]()
-        for may_reuse, which in kinds:
+        for may_reuse, which, opens_ahead in kinds:
             if len(going) == slots:
                 graph, keeps = going.pop(which % slots)
                 await runs.end(graph, keeps=keeps)
             going.append(await runs.begin(may_reuse=may_reuse))
-        assert len(runs.there) <= max(slots, min(room, 2 * slots))
+            if opens_ahead:
+                pool.open_ahead(runs.opens)
+                await asyncio.sleep(0)
+            assert len(runs.there) <= max(slots, min(room, 2 * slots + 1))
         for graph, keeps in going:
             await runs.end(graph, keeps=keeps)
-        assert len(runs.there) <= slots
+        assert len(runs.there) <= slots + pool.is_ahead
         await pool.close()
         assert not runs.there
 

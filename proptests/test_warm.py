@@ -100,6 +100,23 @@ async def test_a_graph_that_is_slower_to_heal_than_to_start_is_closed(tmp_path: 
     assert left_of(os.getpid()) == []
 
 
+def test_a_graph_is_opened_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a run goes on, the next fresh graph starts. A run on it has a fresh graph, and takes less time. None is left at the end."""
+    monkeypatch.setattr(runners, "SLOW_START_S", 1.0)
+    spec = toy_spec(tmp_path, worker="--start-s 2")
+    with LiveRunner(spec, tmp_path / "runs", Budget(120.0)) as runner:
+        outcomes = [runner.run(Plan(()), "shrink") for _ in range(3)]
+        assert list((tmp_path / "runs").glob("ahead-*"))
+    first, _, last = outcomes
+    assert last.live_s < first.live_s - 1.0
+    assert min(runner.starts_s) > 2.0
+    assert [outcome.used for outcome in outcomes] == [False] * 3
+    assert all(outcome.verdict.kind == "kept" for outcome in outcomes)
+    assert all((tmp_path / "runs" / f"000{n}" / "logs").is_dir() for n in (1, 2, 3))
+    assert not list((tmp_path / "runs").glob("*-graph"))
+    assert left_of(os.getpid()) == []
+
+
 def test_a_runner_reuses_slow_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner reuses a slow graph only for runs that allow it, and at most `USES_MAX` times. It closes all graphs at its end."""
     monkeypatch.setattr(runners, "SLOW_START_S", 0.0)

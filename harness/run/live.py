@@ -47,6 +47,7 @@ class LiveRun:
         folder: the folder with the files of the run.
         live_s: seconds from opening or healing the graph to the end of its last process. If the graph stays open, to the end of the run.
         start_s: seconds from opening the graph to its first right answer.
+        start_cores: the mean number of cores that the graph used in that time.
         used: true if the graph had served another run before.
         reusable: the graph if it stays open for another run, otherwise None.
     """
@@ -56,6 +57,7 @@ class LiveRun:
     folder: Path
     live_s: float
     start_s: float
+    start_cores: float = 0.0
     used: bool = False
     reusable: ReusableGraph | None = None
 
@@ -82,7 +84,7 @@ async def run_live(
         folder: receives all files of the run. It is made if it does not exist, and emptied if it does.
         watch, enough, to_the_end, patient: as for `execute`.
         host: facts about the machine and the versions. They are saved with the history.
-        graph: a graph that has served another run. If it cannot be healed, a fresh one is opened.
+        graph: a graph that has served another run, or that was opened ahead. If it cannot be healed, a fresh one is opened.
         keep: if true, leave the graph open and return it as `LiveRun.reusable`. Otherwise end it.
         opener: opens a fresh graph.
 
@@ -93,8 +95,8 @@ async def run_live(
     begun_s = time.monotonic()
     if graph is not None and not await graph.heal_or_close():
         graph = None
-    used = graph is not None
-    fresh = _make_folders(folder, apart=keep, used=used)
+    used = graph is not None and graph.uses > 0
+    fresh = _make_folders(folder, apart=keep, is_open=graph is not None)
     work = graph.work if graph else fresh
     goes_on = False
     with _saved_if_own_promise_fails(folder):
@@ -116,7 +118,9 @@ async def run_live(
         verdict = await _judged(history, reusable)
     history.save(folder)
     (folder / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=1) + "\n")
-    return LiveRun(history, verdict, folder, live_s, graph.start_s, used, reusable)
+    return LiveRun(
+        history, verdict, folder, live_s, graph.start_s, graph.start_cores, used, reusable
+    )
 
 
 async def _judged(history: History, reusable: ReusableGraph | None) -> Verdict:
@@ -141,21 +145,21 @@ def _saved_if_own_promise_fails(folder: Path) -> Iterator[None]:
         raise OwnPromiseError(text, error.history) from None
 
 
-def _make_folders(folder: Path, *, apart: bool, used: bool) -> Path:
+def _make_folders(folder: Path, *, apart: bool, is_open: bool) -> Path:
     """Make the folder of a run and, for a fresh graph, the folder of the graph.
 
     Args:
         folder: the folder of the run. Old contents are removed.
         apart: true if the graph may outlive the run. Its folder is then beside the folder of the run, otherwise within it.
-        used: true if the graph has served another run, so that it already has its folder.
+        is_open: true if the graph is open already, so that it has its folder.
 
     Returns:
-        The folder of a fresh graph.
+        The folder of a graph that is to be opened.
     """
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(f"{folder.name}-graph") if apart else folder / "graph"
     folder.mkdir(parents=True)
-    if not used:
+    if not is_open:
         work.mkdir()
     return work
 

@@ -5,6 +5,8 @@ ones go on. It is used again only if no trace of the earlier run remains. That m
 right, no resource leaked, and an answer is right. A graph is closed instead if a dead replica took more than half of the graph's start time
 to become ready. A fresh graph is then nearly as fast.
 
+A graph can also be opened ahead, while another run goes on. The run that takes it finds a fresh graph: nothing was done to it but waiting.
+
 A `ReusableGraph` owns its target. Exactly one of these ends it: a run that does not keep it, an error, a failed heal, or `close`.
 """
 
@@ -22,6 +24,7 @@ from graphquake.harness.errors import GraphError
 from graphquake.harness.history.events import BecameReady, Spawned
 from graphquake.harness.run.first_answer import first_answer
 from graphquake.harness.run.healing import bring_back_all, replicas_down
+from graphquake.harness.run.noise.contention import cpu_time_s
 from graphquake.harness.run.open_target import OpenTarget
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
@@ -43,6 +46,7 @@ class ReusableGraph:
         target: the graph.
         work: the folder of the graph's own files.
         start_s: seconds from opening it to its first right answer.
+        start_cores: the mean number of cores that its processes used in that time. Processes that have ended do not count.
         uses: the number of runs that it has served.
     """
 
@@ -52,6 +56,7 @@ class ReusableGraph:
         self.target = target
         self.work = work
         self.start_s = 0.0
+        self.start_cores = 0.0
         self.uses = 0
         self._opened = opened
 
@@ -68,6 +73,7 @@ class ReusableGraph:
         async with graph._ended_on_error():
             await first_answer(graph.target)
         graph.start_s = time.monotonic() - begun_s
+        graph.start_cores = sum(map(cpu_time_s, graph.target.pids())) / graph.start_s
         return graph
 
     @asynccontextmanager
@@ -91,12 +97,15 @@ class ReusableGraph:
             shutil.rmtree(self.work, ignore_errors=True)
 
     async def heal_or_close(self) -> bool:
-        """Undo the changes that a run made to the graph. If that fails, end the graph and remove its folder. True if it was healed."""
+        """Undo the changes that a run made to the graph. If that fails, end the graph and remove its folder. True if it was healed.
+
+        A graph that was opened ahead needs no healing. It ends if one of its replicas died while it waited.
+        """
         healed = False
         try:
             with suppress(GraphError):
                 async with self._ended_on_error():
-                    healed = await self._heal()
+                    healed = await self._heal() if self.uses else self._is_untouched()
                 if not healed:
                     await self._end(None)
         finally:
@@ -148,6 +157,12 @@ class ReusableGraph:
         except GraphError:
             return False
         target.begin_run()
+        return True
+
+    def _is_untouched(self) -> bool:
+        if replicas_down(self.target):
+            return False
+        self.target.begin_run()
         return True
 
     async def _is_whole(self) -> bool:

@@ -1,13 +1,21 @@
 """The open graphs of a runner that no run has at the moment. They wait for the next run that may use them.
 
+There are two kinds: used graphs, and one graph at most that is opened ahead.
+
 A graph that starts slowly is left open after a run, one for each slot at most. The next run that may take a used graph takes one. A run
 that needs a fresh graph leaves the waiting graphs as they are, unless the machine has no room for one more. Then the graph that has waited
 for the longest time ends first. So a fresh graph never lacks GPUs that only a waiting graph holds.
+
+While runs go on, the pool opens one fresh graph ahead, if the caller asks for it and there is room. The next run that needs a fresh graph
+takes it, also if its start still goes on. A waiting used graph never ends for the sake of a graph that is opened ahead.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphquake.harness.run.reuse import USES_MAX, ReusableGraph
 
@@ -29,27 +37,71 @@ class GraphPool:
     _lent: int = 0
     # The number of the lent graphs that come back.
     _promised: int = 0
+    # The start of the graph that is opened ahead, and whether a run waits for it.
+    _ahead: asyncio.Task[ReusableGraph] | None = None
+    _is_claimed: bool = False
+
+    @property
+    def is_ahead(self) -> bool:
+        """True if a graph was opened ahead, or is being opened, and no run has taken it."""
+        return self._ahead is not None
 
     def fit(self, slots: int, graphs: int) -> None:
-        """Set the number of slots, and let up to `graphs` graphs be open at once. Each slot needs one, and may leave another one."""
+        """Set the number of slots, and let up to `graphs` graphs be open at once.
+
+        Each slot needs one, and may leave another one. One more may be opened ahead.
+        """
         self.slots = slots
-        self.open_max = max(slots, min(graphs, 2 * slots))
+        self.open_max = max(slots, min(graphs, 2 * slots + 1))
 
     async def take(self, *, may_reuse: bool) -> ReusableGraph | None:
-        """Return a used graph for a run, or None if the run has to open a fresh one. There is room for that graph then.
+        """Return a graph for a run, or None if the run has to open a fresh one. There is room for that graph then.
 
         Each call that returns is followed by one call of `give_back`.
+
+        Args:
+            may_reuse: if true, the graph may be a used one. Otherwise it was opened ahead, and no run has had it.
         """
         self._lent += 1
         if may_reuse and self._waiting:
             return self._waiting.pop()
         try:
-            while self._waiting and self._lent + len(self._waiting) > self.open_max:
+            if (ahead := await self._take_ahead()) is not None:
+                return ahead
+            while self._waiting and self._open() > self.open_max:
                 await self._waiting.pop(0).close()
         except BaseException:
             self._lent -= 1
             raise
         return None
+
+    def _open(self) -> int:
+        """The number of graphs that are open, with those that are being opened."""
+        return self._lent + len(self._waiting) + (self.is_ahead and not self._is_claimed)
+
+    def open_ahead(self, opens: Callable[[], Coroutine[Any, Any, ReusableGraph]]) -> None:
+        """Begin to open a fresh graph for a later run, unless there is one already, or no room.
+
+        Args:
+            opens: opens a graph. Its errors are dropped: the run that needed the graph opens another one, and reports what is wrong.
+        """
+        if not self.is_closed and not self.is_ahead and self._open() < self.open_max:
+            self._ahead = asyncio.ensure_future(opens())
+
+    async def _take_ahead(self) -> ReusableGraph | None:
+        """Wait for the graph that is opened ahead, and take it. None if there is none, if it did not start, or if another run has it."""
+        if self._ahead is None or self._is_claimed:
+            return None
+        start, self._is_claimed = self._ahead, True
+        try:
+            # If this run is cancelled, the start goes on.
+            await asyncio.wait([start])
+        finally:
+            self._is_claimed = False
+        if self._ahead is not start:
+            return None
+        self._ahead = None
+        return _opened(start)
 
     def promise(self, graph: ReusableGraph | None) -> bool:
         """Tell a run whether to leave its graph open, and remember that it comes back.
@@ -80,7 +132,22 @@ class GraphPool:
             self._waiting.append(graph)
 
     async def close(self) -> None:
-        """End all waiting graphs. Graphs that come back later end, too."""
+        """End all waiting graphs, and the start of one that is opened ahead. Graphs that come back later end, too."""
         self.is_closed = True
+        if (start := self._ahead) is not None:
+            start.cancel()
+            await asyncio.wait([start])
+            # A run may have waited for this start. Whichever comes first has the graph: the run, or this call.
+            if self._ahead is start:
+                self._ahead = None
+                if (graph := _opened(start)) is not None:
+                    await graph.close()
         while self._waiting:
             await self._waiting.pop().close()
+
+
+def _opened(start: asyncio.Task[ReusableGraph]) -> ReusableGraph | None:
+    """The graph that a start has opened, or None if the start has failed or was cancelled."""
+    if start.cancelled() or start.exception() is not None:
+        return None
+    return start.result()

@@ -7,6 +7,7 @@ begun only if it will probably end within the budget. When the runner ends, for 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import statistics
 import threading
@@ -25,7 +26,8 @@ from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.run.live import LiveRun, describe_host, run_live
 from graphquake.harness.run.noise.undisturbed import undisturbed
-from graphquake.harness.run.reuse import SLOW_START_S
+from graphquake.harness.run.open_target import open_target
+from graphquake.harness.run.reuse import SLOW_START_S, ReusableGraph
 from graphquake.harness.run.status import RunStatus
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
@@ -33,7 +35,15 @@ from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.runners.budget import Budget, BudgetSpent
 from graphquake.machines.runners.graph_pool import GraphPool
 from graphquake.machines.runners.runner import SEARCH, PendingRun, RunResult
-from graphquake.machines.runners.slots import Machine, Usage, cpu_spent_s, graphs_for, slots_for
+from graphquake.machines.runners.slots import (
+    CORES_SHARE,
+    Machine,
+    Usage,
+    cores_here,
+    cpu_spent_s,
+    graphs_for,
+    slots_for,
+)
 
 _T = TypeVar("_T")
 
@@ -92,8 +102,12 @@ class LiveRunner:
         self._say = say
         # True if nobody chose a number of slots.
         self._measures = slots is None
-        # True as soon as a first run has shown what a run uses.
-        self._knows_usage = False
+        # What the first run has used, and the start of the latest graph.
+        self._usage: Usage | None = None
+        self._start_cores = 0.0
+        # False as soon as a start may have disturbed a run.
+        self._opens_ahead = True
+        self._aheads = itertools.count(1)
         self._given_up: list[asyncio.Future[bool]] = []
         self._put_away = put_away or _remove
         self._took_s: list[float] = []
@@ -164,6 +178,7 @@ class LiveRunner:
 
         async def once() -> LiveRun:
             graph = await self._pool.take(may_reuse=may_reuse)
+            self._open_ahead()
             keep, left = self.reuses and self._pool.promise(graph), None
             try:
                 run = await run_live(
@@ -207,7 +222,8 @@ class LiveRunner:
 
         cpu_s = cpu_spent_s()
         run = await undisturbed(once, may_repeat)
-        if not self._knows_usage and not disturbed:
+        self._start_cores = run.start_cores
+        if self._usage is None and not disturbed:
             self._learn_usage(loop, run, cpu_spent_s() - cpu_s)
         return RunResult(
             plan, run.verdict, run.history, run.live_s, run.folder, run.used, run.start_s,
@@ -218,8 +234,8 @@ class LiveRunner:
 
     def _learn_usage(self, loop: _Loop, run: LiveRun, cpu_s: float) -> None:
         """Open as many slots as the first run leaves room for, if nobody chose a number. Learn how many graphs may be open at once."""
-        self._knows_usage = True
         usage, machine = Usage.of(run.history, cpu_s, run.live_s, self.gpus), Machine.here()
+        self._usage = usage
         if self._measures:
             self.slots, why = slots_for(usage, machine)
             for _ in range(self.slots - 1):
@@ -228,9 +244,32 @@ class LiveRunner:
         others = len(self._running) - 1
         self._pool.fit(self.slots, graphs_for(usage, machine, others))
 
+    def _open_ahead(self) -> None:
+        """Begin to open the graph of a later run, if graphs start slowly, and if the start leaves the runs in progress enough cores."""
+        if self._usage is None or not (self._opens_ahead and self.reuses):
+            return
+        cores = self._usage.cores * len(self._running) + self._start_cores
+        if cores <= CORES_SHARE * cores_here() and self.budget.has_room(self._likely_s()):
+            self._pool.open_ahead(self._fresh_graph)
+
+    async def _fresh_graph(self) -> ReusableGraph:
+        work = self._folder / f"ahead-{next(self._aheads)}-graph"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            return await ReusableGraph.open(self.spec, work, open_target)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+
     def _give_up_slot(self, loop: _Loop) -> None:
-        """Use one slot less, if this graph's runs may have disturbed each other. A number of slots that the user chose stays."""
-        if self._measures and self.slots > 1 and len(self._running) > 1:
+        """Use one slot less, if this graph's runs may have disturbed each other. A number of slots that the user chose stays.
+
+        If a graph was being opened ahead, that may be the reason. Then no graph is opened ahead any more.
+        """
+        if self._pool.is_ahead:
+            self._opens_ahead = False
+        elif self._measures and self.slots > 1 and len(self._running) > 1:
             self.slots -= 1
             self._pool.slots = self.slots
             self._given_up.append(asyncio.ensure_future(loop.free.acquire()))

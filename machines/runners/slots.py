@@ -89,11 +89,16 @@ class Machine:
     def here(cls) -> Self:
         """This machine, as it is now."""
         return cls(
-            len(os.sched_getaffinity(0)),
+            cores_here(),
             psutil.virtual_memory().available,
             len(visible_gpus()),
             free_gpu_memory_bytes(),
         )
+
+
+def cores_here() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def cpu_spent_s() -> float:

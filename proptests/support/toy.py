@@ -10,6 +10,7 @@
 `--shun`: the front never sends work to its last worker, but lists it.
 `--overlook`: after a worker was missing once, the list leaves the first worker out.
 `--deaf`: the worker never becomes ready.
+`--start-s S`: the process waits S seconds before it listens.
 `--detach`: the children of a worker leave its session and its process tree.
 """
 
@@ -214,6 +215,7 @@ def main() -> None:
     parser.add_argument("--children", type=int, default=0)
     parser.add_argument("--exit-after", type=float)
     parser.add_argument("--serve-for", type=float)
+    parser.add_argument("--start-s", type=float, default=0.0)
     parser.add_argument("--panic", type=float, default=0.0)
     parser.add_argument("--patience", type=float, default=1.0)
     for flag in ("--forget", "--shun", "--overlook", "--deaf", "--detach"):
@@ -222,6 +224,7 @@ def main() -> None:
     if arguments.role == "idle":
         idle(arguments.name)
     start_children(arguments.children, detach=arguments.detach)
+    time.sleep(arguments.start_s)
     if arguments.exit_after is not None:
         time.sleep(arguments.exit_after)
         sys.exit("toy: cannot go on: out of luck")
