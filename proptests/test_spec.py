@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphquake.harness.errors import InputError
+from graphquake.harness.errors import GraphError, InputError
+from graphquake.harness.processes.layout import Layout
+from graphquake.harness.processes.resources.reservations import Reservations
 from graphquake.harness.spec.graph import built_in_graphs, load_graph
 from graphquake.harness.spec.plan import fault_verbs
 from graphquake.harness.spec.serves import parse_serves
@@ -94,6 +97,27 @@ def test_graphs_of_vllm_draw_every_fault_and_need_no_download(name: str) -> None
     assert set(words.values()) == set(range(shape["vocab_size"]))
     # Kernels of attention are made for heads of this size. Smaller ones are not supported everywhere.
     assert shape["head_dim"] == shape["hidden_size"] // shape["num_attention_heads"] == HEAD_DIM
+
+
+def test_vllm_workers_share_a_gpu_if_they_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one GPU, both workers get it with `--share-gpus`. Their caches are in the home of the user, and nothing else is."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("HOME", "/of/the/user")
+    layout = Layout(load_graph("dynamo-vllm", share_gpus=True), tmp_path)
+    with closing(Reservations()) as reservations:
+        layout.reserve(reservations)
+        workers = list(layout.of_role("worker"))
+        found = [layout.environment(one) for one in workers]
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in found] == ["0", "0"]
+    in_home = {name for name, value in found[0].items() if value.startswith("/of/the/user")}
+    assert in_home == {"VLLM_CACHE_ROOT", "TRITON_CACHE_DIR"}
+    assert len({env["DYN_SYSTEM_PORT"] for env in found}) == len(workers)
+    alone = Layout(load_graph("dynamo-vllm"), tmp_path)
+    with closing(Reservations()) as reservations, pytest.raises(GraphError) as raised:
+        alone.reserve(reservations)
+    assert "--share-gpus" in str(raised.value)
 
 
 def test_there_are_ready_made_graphs() -> None:
