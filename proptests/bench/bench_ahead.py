@@ -1,14 +1,14 @@
 """What a graph that is opened ahead saves, beside one slot more: the toy graph with a start that mostly waits.
 
-    python -m bench.bench_ahead [SECONDS OF A START] [RUNS]
+    tox -e bench -- bench_ahead [--start S] [--runs N]
 
-Each row makes as many runs on fresh graphs as the last argument says. All of them are begun at once, as a search begins them.
+Each row makes N runs on fresh graphs. All of them are begun at once, as a search begins them.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -43,12 +43,14 @@ def row(slots: int, start_s: float, runs: int, *, ahead: bool) -> str:
 
 def main() -> None:
     """Print the table."""
-    start_s = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
-    runs = int(sys.argv[2]) if len(sys.argv) > 2 else 6
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--start", type=float, default=8.0, help="seconds of a start (8)")
+    parser.add_argument("--runs", type=int, default=12, help="runs of each row (12)")
+    options = parser.parse_args()
     print("| slots | ahead | wall time a run | a run | disturbed | invalid |")
     print("|--:|---|--:|--:|--:|--:|")
     for slots, ahead in ROWS:
-        print(row(slots, start_s, runs, ahead=ahead), flush=True)
+        print(row(slots, options.start, options.runs, ahead=ahead), flush=True)
 
 
 if __name__ == "__main__":
