@@ -83,10 +83,19 @@ def test_a_script_keeps_the_order_of_the_start() -> None:
     assert [module._step(step, spec) for step in case.plan.steps] == [["kill", "decode 0"]]
 
 
-def test_a_worker_of_our_own_is_warned_about() -> None:
-    """A maintainer has no graphquake, so a script with our worker is of little use to them."""
-    (warning,) = module._warnings(load_graph("dynamo-agg"))
-    assert warning.startswith("roles.worker starts a module of graphquake")
+def test_a_worker_of_our_own_comes_along(tmp_path: Path) -> None:
+    """A maintainer has no graphquake. So the script brings the modules of the worker, and these import nothing else of it."""
+    spec = load_graph("dynamo-agg")
+    assert export(case_with(spec, plan_of("kill worker 0")), spec, tmp_path) == []
+    assert "'PYTHONPATH': '@HERE@/files'" in (tmp_path / SCRIPT).read_text()
+    worker = "graphquake.harness.graphs.dynamo_worker"
+    asked = f"import sys, importlib; sys.path.insert(0, {str(tmp_path / 'files')!r}); importlib.import_module({worker!r});"
+    asked += "print(*(one.__file__ for name, one in sys.modules.items() if name.startswith('graphquake')))"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.split()
+    assert all(one.startswith(str(tmp_path)) for one in done.stdout.split())
 
 
 def test_a_script_shows_the_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from graphquake.harness.spec.plan import (
 from graphquake.harness.spec.steps.scope import TREE, Child
 from graphquake.machines.cases.case import Case
 from graphquake.machines.reports.finding_text import promised
+from graphquake.machines.reports.worker_modules import PROJECT, copy_modules
 
 SCRIPT: Final = "reproduce.py"
 EMPTY: Final = "CASE: dict[str, Any] = {}\n"
@@ -91,6 +92,7 @@ def export(case: Case, spec: GraphSpec, folder: Path) -> list[str]:
         code.replace(EMPTY, f"CASE: dict[str, Any] = {data}\n"), encoding="utf-8"
     )
     _copy_files(spec, repr(about), folder)
+    copy_modules(repr(about), folder / FILES)
     return list(_warnings(spec))
 
 
@@ -110,8 +112,6 @@ def _copy_files(spec: GraphSpec, text: str, folder: Path) -> None:
 
 def _warnings(spec: GraphSpec) -> Iterator[str]:
     for role in spec.roles:
-        if "graphquake" in role.command:
-            yield f"roles.{role.name} starts a module of graphquake, so the script needs this package."
         if role.gpus:
             yield f"roles.{role.name} needs {role.gpus} GPUs: set CUDA_VISIBLE_DEVICES in the script."
 
@@ -169,6 +169,9 @@ def _case(case: Case, spec: GraphSpec, layout: Layout) -> dict[str, Any]:
 def _replica(layout: Layout, state: ReplicaState) -> dict[str, Any]:
     ready = state.role.ready
     env = {**layout.spec.env, **state.role.env}
+    if PROJECT in state.role.command:
+        # The copy of this project's modules comes before an installed one.
+        env["PYTHONPATH"] = f"{HERE}/{FILES}"
     return {
         "command": shlex.join(layout.command(state)),
         "env": {name: layout.fill(state, template) for name, template in env.items()},
