@@ -157,6 +157,31 @@ def test_a_run_takes_the_graph_that_is_opened_ahead() -> None:
     assert not runs.there
 
 
+def test_the_next_graph_is_opened_while_a_run_waits_for_one() -> None:
+    """As soon as a run waits for the graph ahead, another one may be opened. So starts go on beside those of the runs."""
+
+    async def go() -> list[int]:
+        runs, counts = Runs(GraphPool(1, 3)), list[int]()
+
+        def decided() -> None:
+            runs.pool.open_ahead(runs.opens)
+            counts.append(len(runs.there))
+
+        for _ in range(3):
+            graph = await runs.pool.take(may_reuse=False, decided=decided)
+            await asyncio.sleep(0)
+            counts.append(len(runs.there))
+            if graph is not None:
+                await graph.close()
+            await runs.pool.give_back(None, promised=False)
+        await runs.pool.close()
+        assert not runs.there
+        return counts
+
+    # At the first run nothing is open but the graph ahead. Then the run has that graph, and the next one is being opened.
+    assert asyncio.run(go()) == [0, 1, 1, 2, 1, 2]
+
+
 def test_no_graph_is_opened_ahead_without_room() -> None:
     """A used graph that waits does not end for a graph that is opened ahead."""
 

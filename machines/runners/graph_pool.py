@@ -7,7 +7,8 @@ that needs a fresh graph leaves the waiting graphs as they are, unless the machi
 for the longest time ends first. So a fresh graph never lacks GPUs that only a waiting graph holds.
 
 While runs go on, the pool opens one fresh graph ahead, if the caller asks for it and there is room. The next run that needs a fresh graph
-takes it, also if its start still goes on. A waiting used graph never ends for the sake of a graph that is opened ahead.
+takes it, also if its start still goes on. Then another one may be opened ahead. A waiting used graph never ends for the sake of a graph
+that is opened ahead.
 """
 
 from __future__ import annotations
@@ -37,14 +38,15 @@ class GraphPool:
     _lent: int = 0
     # The number of the lent graphs that come back.
     _promised: int = 0
-    # The start of the graph that is opened ahead, and whether a run waits for it.
-    _ahead: asyncio.Task[ReusableGraph] | None = None
-    _is_claimed: bool = False
+    # The starts of graphs that are opened ahead, and those for which a run waits. There is more than one of the first kind only if a run
+    # was cancelled while it waited.
+    _ahead: list[asyncio.Task[ReusableGraph]] = field(default_factory=list)
+    _claimed: set[asyncio.Task[ReusableGraph]] = field(default_factory=set)
 
     @property
     def is_ahead(self) -> bool:
         """True if a graph was opened ahead, or is being opened, and no run has taken it."""
-        return self._ahead is not None
+        return bool(self._ahead)
 
     def fit(self, slots: int, graphs: int) -> None:
         """Set the number of slots, and let up to `graphs` graphs be open at once.
@@ -54,22 +56,28 @@ class GraphPool:
         self.slots = slots
         self.open_max = max(slots, min(graphs, 2 * slots + 1))
 
-    async def take(self, *, may_reuse: bool) -> ReusableGraph | None:
+    async def take(
+        self, *, may_reuse: bool, decided: Callable[[], None] = lambda: None
+    ) -> ReusableGraph | None:
         """Return a graph for a run, or None if the run has to open a fresh one. There is room for that graph then.
 
         Each call that returns is followed by one call of `give_back`.
 
         Args:
             may_reuse: if true, the graph may be a used one. Otherwise it was opened ahead, and no run has had it.
+            decided: called as soon as it is known where the graph comes from. The graph may still start then.
         """
         self._lent += 1
-        if may_reuse and self._waiting:
-            return self._waiting.pop()
         try:
-            if (ahead := await self._take_ahead()) is not None:
-                return ahead
+            if may_reuse and self._waiting:
+                graph = self._waiting.pop()
+                decided()
+                return graph
+            if self._ahead:
+                return await self._claim(self._ahead.pop(0), decided)
             while self._waiting and self._open() > self.open_max:
                 await self._waiting.pop(0).close()
+            decided()
         except BaseException:
             self._lent -= 1
             raise
@@ -77,7 +85,7 @@ class GraphPool:
 
     def _open(self) -> int:
         """The number of graphs that are open, with those that are being opened."""
-        return self._lent + len(self._waiting) + (self.is_ahead and not self._is_claimed)
+        return self._lent + len(self._waiting) + len(self._ahead)
 
     def open_ahead(self, opens: Callable[[], Coroutine[Any, Any, ReusableGraph]]) -> None:
         """Begin to open a fresh graph for a later run, unless there is one already, or no room.
@@ -86,21 +94,25 @@ class GraphPool:
             opens: opens a graph. Its errors are dropped: the run that needed the graph opens another one, and reports what is wrong.
         """
         if not self.is_closed and not self.is_ahead and self._open() < self.open_max:
-            self._ahead = asyncio.ensure_future(opens())
+            self._ahead.append(asyncio.ensure_future(opens()))
 
-    async def _take_ahead(self) -> ReusableGraph | None:
-        """Wait for the graph that is opened ahead, and take it. None if there is none, if it did not start, or if another run has it."""
-        if self._ahead is None or self._is_claimed:
-            return None
-        start, self._is_claimed = self._ahead, True
+    async def _claim(
+        self, start: asyncio.Task[ReusableGraph], decided: Callable[[], None]
+    ) -> ReusableGraph | None:
+        """Wait for a graph that is opened ahead. Return None if it did not start."""
+        self._claimed.add(start)
+        decided()
         try:
-            # If this run is cancelled, the start goes on.
             await asyncio.wait([start])
+        except asyncio.CancelledError:
+            # This run is not needed any more. The start goes on for another run, unless there is none to come.
+            if self.is_closed:
+                await _end(start)
+            else:
+                self._ahead.insert(0, start)
+            raise
         finally:
-            self._is_claimed = False
-        if self._ahead is not start:
-            return None
-        self._ahead = None
+            self._claimed.discard(start)
         return _opened(start)
 
     def promise(self, graph: ReusableGraph | None) -> bool:
@@ -132,16 +144,12 @@ class GraphPool:
             self._waiting.append(graph)
 
     async def close(self) -> None:
-        """End all waiting graphs, and the start of one that is opened ahead. Graphs that come back later end, too."""
+        """End all waiting graphs, and the starts of those that are opened ahead. Graphs that come back later end, too."""
         self.is_closed = True
-        if (start := self._ahead) is not None:
+        for start in self._claimed:
             start.cancel()
-            await asyncio.wait([start])
-            # A run may have waited for this start. Whichever comes first has the graph: the run, or this call.
-            if self._ahead is start:
-                self._ahead = None
-                if (graph := _opened(start)) is not None:
-                    await graph.close()
+        while self._ahead:
+            await _end(self._ahead.pop())
         while self._waiting:
             await self._waiting.pop().close()
 
@@ -151,3 +159,11 @@ def _opened(start: asyncio.Task[ReusableGraph]) -> ReusableGraph | None:
     if start.cancelled() or start.exception() is not None:
         return None
     return start.result()
+
+
+async def _end(start: asyncio.Task[ReusableGraph]) -> None:
+    """End a start, or the graph that it has opened."""
+    start.cancel()
+    await asyncio.wait([start])
+    if (graph := _opened(start)) is not None:
+        await graph.close()

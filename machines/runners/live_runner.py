@@ -177,8 +177,7 @@ class LiveRunner:
                 self._watch(plan, why, status)
 
         async def once() -> LiveRun:
-            graph = await self._pool.take(may_reuse=may_reuse)
-            self._open_ahead()
+            graph = await self._pool.take(may_reuse=may_reuse, decided=self._open_ahead)
             keep, left = self.reuses and self._pool.promise(graph), None
             try:
                 run = await run_live(
