@@ -11,7 +11,18 @@ from hypothesis.stateful import precondition, rule
 
 from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.graph import GraphSpec, load_graph
-from graphquake.harness.spec.plan import Burst, Plan, Respawn, Stall, Terminate, Wait, WaitReady
+from graphquake.harness.spec.plan import (
+    Burst,
+    Plan,
+    Respawn,
+    Stall,
+    Terminate,
+    Until,
+    UntilFirstToken,
+    UntilInFlight,
+    Wait,
+    WaitReady,
+)
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.findings.fault_coverage import drawable
@@ -26,6 +37,7 @@ from graphquake.machines.sessions.search import plans_of_sweep
 from support.made import plan_of
 from support.searched import searched
 from support.sim_runner import Bug, SimRunner
+from support.simulated import spec_with
 
 pytestmark = pytest.mark.simulated
 
@@ -112,7 +124,7 @@ def test_the_rules_of_a_users_class_are_swept() -> None:
 
 
 def test_pairs_differ_in_order_closeness_and_replica() -> None:
-    """Pairs are different and possible. Their second disturbance comes at once, later, or after the first one was repaired."""
+    """Pairs are different and possible. Their second disturbance comes at once, later, after a repair, within a start, or at an event."""
     singles = sweep(REFERENCE)
     found = list(islice(pairs(REFERENCE, singles, 1), 400))
     assert len(set(found)) == len(found)
@@ -120,11 +132,25 @@ def test_pairs_differ_in_order_closeness_and_replica() -> None:
         assert feasible(REFERENCE, plan)
         assert sum(map(disturbs, plan.steps)) == 2
     between = {tuple(type(step) for step in plan.steps[1:-1]) for plan in found}
-    assert between == {(), (Wait,), (Respawn, WaitReady), (WaitReady,)}
+    plain = {(), (Wait,), (Respawn, WaitReady), (WaitReady,), (Respawn,)}
+    assert between == plain | {(UntilInFlight,), (UntilFirstToken,)}
+    timed = [plan for plan in found if isinstance(plan.steps[1], Until)]
+    assert all(plan.steps[2].is_fault for plan in timed)
+    assert len(timed) < len(found) / 4
     assert found == list(islice(pairs(REFERENCE, singles, 1), 400))
     assert found != list(islice(pairs(REFERENCE, singles, 2), 400))
     indexes = {one.index for plan in found for one in plan.steps[-1].aims if one.role == "decode"}
     assert indexes == set(range(REFERENCE.role("decode").replicas))
+
+
+def test_a_second_fault_strikes_while_the_supervisor_restarts_the_first() -> None:
+    """If the supervisor restarts replicas, a pair waits for the start of the one that it has killed. Nothing else restarts it."""
+    restarting = spec_with(restart="always")
+    singles = [plan_of("kill decode 0"), plan_of("kill prefill 0")]
+    found = {plan.one_line() for plan in pairs(restarting, singles, 1)}
+    assert "kill decode 0; wait until decode 0 starts; kill decode 0" in found
+    assert "kill decode 0; wait until decode 0 starts; kill prefill 1" in found
+    assert not any("respawn" in line for line in found)
 
 
 def test_pairs_end(tmp_path: Path) -> None:
@@ -132,7 +158,8 @@ def test_pairs_end(tmp_path: Path) -> None:
     assert list(pairs(REFERENCE, [], 1)) == []
     single = [plan_of("kill frontend 0")]
     assert [plan.one_line() for plan in pairs(REFERENCE, single, 1)] == [
-        "kill frontend 0; respawn frontend 0; wait until ready; kill frontend 0"
+        "kill frontend 0; respawn frontend 0; kill frontend 0",
+        "kill frontend 0; respawn frontend 0; wait until ready; kill frontend 0",
     ]
     runner = SimRunner([], runs_max=80)
     searched(runner, tmp_path)

@@ -87,8 +87,8 @@ def number(text: str, least: float, most: float, what: str) -> float:
 # ------------------------------------------------------------------------------------------------------------ drawing
 
 
-class Draft(Protocol):
-    """A plan that is being drawn, with the properties that a rule may use.
+class Begun(Protocol):
+    """The first steps of a plan.
 
     Attributes:
         model: the state that the graph should have after the steps so far.
@@ -97,6 +97,10 @@ class Draft(Protocol):
 
     model: GraphModel
     steps: list[Step]
+
+
+class Draft(Begun, Protocol):
+    """A plan that is being drawn, with the properties that a rule may use."""
 
     @property
     def room(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphquake.harness.spec.steps.actions import Landed, Scene
-from graphquake.harness.spec.steps.kind import Draft, Step
+from graphquake.harness.spec.steps.kind import Begun, Step
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.harness.spec.steps.waits.in_flight import LOAD_EVENT_S
 from graphquake.harness.spec.steps.waits.until import Until
@@ -43,7 +43,7 @@ class UntilFirstToken(Until):
         return await scene.clients.until_first_token(LOAD_EVENT_S)
 
 
-def first_token_timings(draft: Draft) -> list[Step]:
+def first_token_timings(begun: Begun) -> list[Step]:
     """Return this wait if a first token can come now: clients ask for streams, and a path is up."""
     step = UntilFirstToken()
-    return [step] if draft.model.serves() and step.possible(draft.model) is None else []
+    return [step] if begun.model.serves() and step.possible(begun.model) is None else []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from graphquake.harness.spec.steps.actions import Landed, Scene
-from graphquake.harness.spec.steps.kind import Draft, Step, number
+from graphquake.harness.spec.steps.kind import Begun, Step, number
 from graphquake.harness.spec.steps.knob import Knob
 from graphquake.harness.spec.steps.load.burst import REQUESTS_MAX, Burst
 from graphquake.harness.spec.steps.model import GraphModel
@@ -61,15 +61,15 @@ class UntilInFlight(Until):
         return (Knob("requests", 1.0, 1.0),)
 
 
-def in_flight_timings(draft: Draft) -> list[Step]:
+def in_flight_timings(begun: Begun) -> list[Step]:
     """Return the waits of this kind that make sense before a fault now: as many requests as the load keeps in flight, or half of a burst.
 
     Without a path, requests fail at once, and few are in flight.
     """
-    if not draft.model.serves():
+    if not begun.model.serves():
         return []
-    load = draft.model.spec.load
+    load = begun.model.spec.load
     steady = load.clients or max(FEWEST, round(load.rate_per_s * LATENCY_S))
-    last = draft.steps[-1] if draft.steps else None
+    last = begun.steps[-1] if begun.steps else None
     half = [last.requests // 2] if isinstance(last, Burst) else []
     return [UntilInFlight(most) for most in dict.fromkeys([steady, *half]) if most >= FEWEST]

@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import Landed, Scene
-from graphquake.harness.spec.steps.kind import ROLE, Draft, Step
+from graphquake.harness.spec.steps.kind import ROLE, Begun, Step
 from graphquake.harness.spec.steps.model import Graph, GraphModel
 from graphquake.harness.spec.steps.waits.until import Until
 from graphquake.harness.spec.steps.waits.wait import ready_bound_s
@@ -84,9 +84,9 @@ class UntilStarts(Until):
         return type(self)(new.role, new.index)
 
 
-def starts_timings(draft: Draft) -> list[Step]:
+def starts_timings(begun: Begun) -> list[Step]:
     """Return a wait for each dead replica that the supervisor will restart.
 
     After a respawn this wait is not needed: the respawn ends when the replica has been spawned.
     """
-    return [UntilStarts(one.role, one.index) for one in sorted(draft.model.coming)]
+    return [UntilStarts(one.role, one.index) for one in sorted(begun.model.coming)]
