@@ -23,7 +23,7 @@ from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case, ShrinkCost
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.artifacts import file_finding
-from graphquake.machines.findings.candidates import Candidates
+from graphquake.machines.findings.candidates import Candidates, needs_patience
 from graphquake.machines.findings.excuses import Excuses, ShowsWanted, excuses_of
 from graphquake.machines.findings.fault_localization import blame
 from graphquake.machines.findings.finding import CostMeter, Finding, case_of, in_place_of, with_past
@@ -219,6 +219,7 @@ class FindingPipeline:
             self.log,
             self.shrink_limit.begin(),
             ShowsWanted(self.excuses, wanted),
+            wanted is None or needs_patience(first, wanted),
             partial(self._take_candidate, sightings),
         )
         return shrink_ahead(shrinker, candidates)

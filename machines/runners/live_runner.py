@@ -171,6 +171,7 @@ class LiveRunner:
         enough: Enough | None,
         *,
         may_reuse: bool,
+        patient: bool,
     ) -> RunResult:
         def tell(status: RunStatus) -> None:
             if self._watch is not None and number == min(self._running):
@@ -182,7 +183,7 @@ class LiveRunner:
             try:
                 run = await run_live(
                     self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep,
-                    patient=why != SEARCH or waits_for_lists(plan),
+                    patient=patient,
                 )  # fmt: skip
                 left = run.reusable
                 if left is not None and why == SEARCH and run.verdict.kind == "broken":
@@ -286,7 +287,13 @@ class LiveRunner:
         return bool(self.starts_s) and statistics.median(self.starts_s) > SLOW_START_S
 
     def start(
-        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+        self,
+        plan: Plan,
+        why: str,
+        *,
+        enough: Enough | None = None,
+        may_reuse: bool = False,
+        patient: bool = True,
     ) -> PendingRun:
         """See `Runner.start`."""
         if not self.budget.has_room(self._likely_s()):
@@ -294,7 +301,10 @@ class LiveRunner:
         self.budget.begin_run()
         self._number += 1
         folder = self._folder / f"{self._number:04}"
-        run = self._live(self._number, plan, why, folder, enough, may_reuse=may_reuse)
+        patient = patient and (why != SEARCH or waits_for_lists(plan))
+        run = self._live(
+            self._number, plan, why, folder, enough, may_reuse=may_reuse, patient=patient
+        )
         return PendingRun(plan, self._begin(run), folder)
 
     def result(self, pending: PendingRun) -> RunResult:

@@ -84,7 +84,13 @@ class Runner(Protocol):
         ...
 
     def start(
-        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+        self,
+        plan: Plan,
+        why: str,
+        *,
+        enough: Enough | None = None,
+        may_reuse: bool = False,
+        patient: bool = True,
     ) -> PendingRun:
         """Begin to run a plan, at once if a slot is free.
 
@@ -94,6 +100,8 @@ class Runner(Protocol):
             enough: called again and again with the history so far, in another thread. The run ends as soon as it returns true.
             may_reuse: if true, the run may take a graph that an earlier run used, provided that the runner `reuses` graphs.
                 If false, the graph is fresh.
+            patient: if true, the run goes on until every wrong list of the graph is decided, which may take a lease. A search (`SEARCH`)
+                waits for that with some plans only.
 
         Raises:
             BudgetSpent: if no run fits into the budget any more.

@@ -76,14 +76,20 @@ class CappedRunner(LiveRunner):
     searched = 0
 
     def start(
-        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+        self,
+        plan: Plan,
+        why: str,
+        *,
+        enough: Enough | None = None,
+        may_reuse: bool = False,
+        patient: bool = True,
     ) -> PendingRun:
         """See `Runner.start`."""
         if why == "search":
             if self.searched >= SEARCH_RUNS_MAX:
                 raise BudgetSpent
             self.searched += 1
-        return super().start(plan, why, enough=enough, may_reuse=may_reuse)
+        return super().start(plan, why, enough=enough, may_reuse=may_reuse, patient=patient)
 
 
 def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:

@@ -132,12 +132,18 @@ class EndingRunner(LiveRunner):
     ended = False
 
     def start(
-        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+        self,
+        plan: Plan,
+        why: str,
+        *,
+        enough: Enough | None = None,
+        may_reuse: bool = False,
+        patient: bool = True,
     ) -> PendingRun:
         """See `Runner.start`."""
         if self.ended:
             raise BudgetSpent
-        return super().start(plan, why, enough=enough, may_reuse=may_reuse)
+        return super().start(plan, why, enough=enough, may_reuse=may_reuse, patient=patient)
 
 
 @dataclass(slots=True)

@@ -53,6 +53,7 @@ class SimRunner:
         slots: how many runs are begun before the first of them is awaited.
         invalid: the share of invalid runs.
         reuses: whether a run that may reuse a graph is reported as a run on a used graph.
+        asked: the purpose of each run, and whether it should wait until every wrong list is decided.
     """
 
     bugs: list[Bug]
@@ -65,16 +66,24 @@ class SimRunner:
     spec: GraphSpec = field(default_factory=spec_of)
     host: Host = field(default_factory=lambda: Host(cores=2))
     runs: list[Plan] = field(default_factory=list)
+    asked: list[tuple[str, bool]] = field(default_factory=list)
     _random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
 
     def start(
-        self, plan: Plan, why: str, *, enough: Enough | None = None, may_reuse: bool = False
+        self,
+        plan: Plan,
+        why: str,
+        *,
+        enough: Enough | None = None,
+        may_reuse: bool = False,
+        patient: bool = True,
     ) -> PendingRun:
         """Make one simulated run. It has ended when this returns."""
-        del why, enough
+        del enough
+        self.asked.append((why, patient))
         done: Future[RunResult] = Future()
         done.set_result(replace(self._outcome(plan), used=may_reuse and self.reuses))
         return PendingRun(plan, done)
