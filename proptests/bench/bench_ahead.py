@@ -21,7 +21,7 @@ from graphquake.machines.runners.live_runner import LiveRunner
 from support.toys import toy_spec
 
 # The numbers of slots, and whether a graph may be opened ahead.
-ROWS: Final = ((1, False), (1, True), (2, False), (2, True), (3, False), (3, True), (4, False))
+ROWS: Final = ((1, False), (1, True), (2, False), (2, True), (3, False))
 
 
 def row(slots: int, start_s: float, runs: int, *, ahead: bool) -> str:
