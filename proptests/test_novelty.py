@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 from hypothesis import seed
 from hypothesis.stateful import run_state_machine_as_test
@@ -10,9 +11,12 @@ from hypothesis.stateful import run_state_machine_as_test
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.plans.machine import machine_for
 from graphquake.machines.plans.novelty import LOOK_MAX, Novelty, features
+from graphquake.machines.sessions.price import NAME, read_price, write_price
 from graphquake.machines.sessions.search import SETTINGS, round_seed
 
 from support.made import plan_of, spec_of
+from support.searched import searched
+from support.sim_runner import SimRunner
 
 SPEC = spec_of(lease_s=1.0)
 
@@ -100,3 +104,24 @@ def test_no_plan_is_ruled_out() -> None:
     novelty.ran(plan)
     novelty.has_turn(plan_of("kill prefill 0", "kill decode 0", "kill frontend 0"))
     assert any(novelty.has_turn(plan) for _ in range(LOOK_MAX))
+
+
+def test_the_price_of_a_run_is_kept_for_the_next_search(tmp_path: Path) -> None:
+    """The next search reads what the last one wrote. A search without a price leaves the older one, and a damaged file is no price."""
+    assert read_price(tmp_path) is None
+    write_price(tmp_path, 11.4)
+    write_price(tmp_path, None)
+    assert read_price(tmp_path) == 11.4
+    for damaged in ("", "[]", "{}", '{"run_s": "soon"}', '{"run_s": -1}', '{"run_s": NaN}'):
+        (tmp_path / NAME).write_text(damaged)
+        assert read_price(tmp_path) is None
+    write_price(tmp_path / "not there", 11.4)
+
+
+def test_a_search_learns_the_price_of_a_run(tmp_path: Path) -> None:
+    """The price is the median over the kept runs. Without a kept run there is none."""
+    rounds, _ = searched(SimRunner([], runs_max=3), tmp_path)
+    assert rounds.run_s is not None
+    assert rounds.run_s >= 0
+    rounds, _ = searched(SimRunner([], runs_max=0), tmp_path)
+    assert rounds.run_s is None

@@ -168,6 +168,8 @@ def test_a_correct_graph(project: Path) -> None:
     (graph,) = summary["graphs"]
     assert graph["runs"]["broken"] == 0
     assert graph["runs"]["kept"] >= 3
+    price = json.loads((project / ".graphquake" / "toy" / "price.json").read_text())
+    assert price["run_s"] > 0
     assert (project / ".graphquake" / ".gitignore").read_text() == "*\n"
 
 

@@ -245,6 +245,11 @@ class Rounds:
             self._beyond_s.append(max(0.0, result.live_s - waited_s(result.plan)))
             self.novelty.price(statistics.median(self._beyond_s))
 
+    @property
+    def run_s(self) -> float | None:
+        """The seconds of a run without the waits of its plan, or None if no run of this search tells."""
+        return statistics.median(self._beyond_s) if self._beyond_s else None
+
     def _sweep_again(self, plan: Plan, result: RunResult) -> None:
         """If a plan of one fault hit an idle replica, let the sweep hit the next replica of its role, too."""
         if idle_reason(result.history) is None or sum(map(disturbs, plan.steps)) > 1:

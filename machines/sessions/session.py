@@ -44,6 +44,7 @@ from graphquake.machines.sessions.folders import (
     results_folder,
     save_case,
 )
+from graphquake.machines.sessions.price import read_price, write_price
 from graphquake.machines.sessions.search import draw_plans, plans_of_sweep, search
 
 DRY_RUN_PLANS: Final = 5
@@ -227,7 +228,7 @@ class Session:
                     on_finding=self._found,
                     on_held=self._held,
                 )
-                rounds = self._rounds = Rounds(pipeline)
+                rounds = self._begin(pipeline)
                 self.summary.ended = search(
                     rounds,
                     self.options.seed,
@@ -243,6 +244,13 @@ class Session:
                 self._sum_up(log, gpus)
                 write_index(self.summary, self.folder)
         return self.summary
+
+    def _begin(self, pipeline: FindingPipeline) -> Rounds:
+        """Begin a search that knows what a run cost in the search before."""
+        rounds = self._rounds = Rounds(pipeline)
+        if (run_s := read_price(self.folder)) is not None:
+            rounds.novelty.price(run_s)
+        return rounds
 
     def _cases(self) -> list[Case]:
         """The cases that this process replays: all of them in the first shard, none in the others."""
@@ -302,6 +310,7 @@ class Session:
         if (rounds := self._rounds) is not None:
             summary.tried, summary.not_tried = rounds.coverage.tried(), rounds.coverage.not_tried()
             summary.findings = list(rounds.pipeline.findings)
+            write_price(self.folder, rounds.run_s)
 
 
 def _why_ended(error: BaseException) -> str:
