@@ -103,18 +103,24 @@ async def test_a_graph_that_is_slower_to_heal_than_to_start_is_closed(tmp_path: 
 def test_a_graph_is_opened_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a run goes on, the next fresh graph starts. A run on it has a fresh graph, and takes less time. None is left at the end."""
     monkeypatch.setattr(runners, "SLOW_START_S", 1.0)
-    spec = toy_spec(tmp_path, worker="--start-s 2")
-    with LiveRunner(spec, tmp_path / "runs", Budget(120.0)) as runner:
-        outcomes = [runner.run(Plan(()), "shrink") for _ in range(3)]
-        assert list((tmp_path / "runs").glob("ahead-*"))
+    spec = toy_spec(tmp_path, worker="--start-s 1.5")
+    # After a run that other work disturbed, no graph is opened ahead. Then all is made again.
+    for attempt in range(3):
+        folder = tmp_path / f"runs-{attempt}"
+        with LiveRunner(spec, folder, Budget(120.0)) as runner:
+            outcomes = [runner.run(Plan(()), "shrink") for _ in range(3)]
+            is_disturbed = any(outcome.disturbed for outcome in outcomes)
+            assert is_disturbed or list(folder.glob("ahead-*"))
+        assert not list(folder.glob("*-graph"))
+        assert left_of(os.getpid()) == []
+        if not is_disturbed:
+            break
     first, _, last = outcomes
     assert last.live_s < first.live_s - 1.0
-    assert min(runner.starts_s) > 2.0
+    assert min(runner.starts_s) > 1.5
     assert [outcome.used for outcome in outcomes] == [False] * 3
     assert all(outcome.verdict.kind == "kept" for outcome in outcomes)
-    assert all((tmp_path / "runs" / f"000{n}" / "logs").is_dir() for n in (1, 2, 3))
-    assert not list((tmp_path / "runs").glob("*-graph"))
-    assert left_of(os.getpid()) == []
+    assert all((folder / f"000{n}" / "logs").is_dir() for n in (1, 2, 3))
 
 
 def test_a_runner_reuses_slow_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
