@@ -310,6 +310,17 @@ def test_a_case_for_any_replica_explains_each_of_eight(worker: int) -> None:
     assert replace(case, any_replica=False).explains(seen, killed(worker)) == (worker == 0)
 
 
+@pytest.mark.parametrize(("seen_s", "explains"), [(6.4, True), (8.9, True), (9.1, False)])
+def test_a_longer_stall_may_be_seen_later(seen_s: float, *, explains: bool) -> None:
+    """A case of a stall for 4 s has a reach of 5 s. A stall for 6 s explains failures up to 2 s later."""
+    case = replace(NEW, plan=plan_of("stall worker 0 for 4.00 s"), reach_s=5.0)
+    made = Made(
+        spec_of(roles=EIGHT, serves="server and worker"), plan_of("stall worker 0 for 6.00 s")
+    )
+    history = made.step("stall worker 0 for 6.00 s", 2.0, number=0).history()
+    assert case.explains(Violation(SIGNATURE, seen_s, "failed"), history) == explains
+
+
 def test_a_pair_of_replicas_stays_a_pair() -> None:
     """Relabelled replicas stay different ones: a case of two workers does not explain a violation after two kills of one worker."""
     case = replace(NEW, plan=plan_of("kill worker 0", "kill worker 1"), any_replica=True)

@@ -14,6 +14,7 @@ from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.hold import HOLD_RUNS
 from graphquake.machines.plans.subplan import embeds
+from graphquake.machines.reports.finding_text import finding_text
 from graphquake.machines.runners.runner import RunResult
 
 from support.made import plan_of
@@ -44,7 +45,7 @@ def test_the_sweep_goes_on_after_a_few_runs(tmp_path: Path) -> None:
     assert {*whys[:begins]} == {"search", "confirm"}
     assert whys[:begins].count("confirm") == 2 * HOLD_RUNS + 1
     cases = {str(one.case.signature): one.case for one in rounds.pipeline.findings}
-    held = next(plan for why, plan in runs if why == "confirm")
+    held = next(plan for why, plan in runs if why == "confirm" and plan.steps)
     shrunk = cases["answers / wrong tokens"].plan
     assert shrunk != held
     assert embeds(shrunk, held)
@@ -81,6 +82,17 @@ def test_a_plan_that_does_not_always_break_is_shrunk_after_the_sweep(tmp_path: P
             postponed += 1
             assert finding.case.observed[-1].runs > whys.count("confirm")
     assert postponed
+
+
+def test_load_alone_is_a_finding_of_its_own(tmp_path: Path) -> None:
+    """If the run without the step breaks the promise, too, nothing is held. The finding has no step, and it explains what follows."""
+    runner = SimRunner([Bug(plan_of(), "wrong tokens"), Bug(KILL, "tokens lost")], runs_max=60)
+    rounds, _ = searched(runner, tmp_path, findings_max=3)
+    load, kill = (one.case for one in rounds.pipeline.findings)
+    assert (load.plan, str(load.signature)) == (plan_of(), "answers / wrong tokens")
+    assert load.title.startswith("answers broken by load alone")
+    assert "nothing: load alone is enough" in finding_text(rounds.pipeline.findings[0])
+    assert (kill.plan, str(kill.signature)) == (KILL, "answers / tokens lost")
 
 
 def test_another_replica_widens_a_held_case(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis.stateful import precondition, rule
 
 from graphquake.harness.spec.feasible import feasible
-from graphquake.harness.spec.graph import GraphSpec, load_graph
+from graphquake.harness.spec.graph import GraphSpec, load_graph, read_graph
 from graphquake.harness.spec.plan import (
     Burst,
+    Kill,
     Plan,
     Respawn,
     Stall,
@@ -30,7 +31,7 @@ from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.plans.novelty import waited_s
 from graphquake.machines.plans.pairs import pairs
 from graphquake.machines.plans.subplan import embeds
-from graphquake.machines.plans.sweep import sweep
+from graphquake.machines.plans.sweep import OUTAGE_S, sweep
 from graphquake.machines.runners.live_runner import waits_for_lists
 from graphquake.machines.sessions.search import plans_of_sweep
 
@@ -55,7 +56,7 @@ def serves_after(spec: GraphSpec, plan: Plan) -> bool:
 
 @pytest.mark.parametrize("graph", ["reference", "dynamo-disagg", "demo"])
 def test_every_kind_of_fault_is_swept_at_every_role(graph: str) -> None:
-    """The sweep has a plan for each kind of fault at each role, and each plan is possible and disturbs the graph once."""
+    """The sweep has a plan for each kind of fault at each role. Each plan disturbs the graph once, or kills a whole role."""
     spec = load_graph(graph)
     plans = sweep(spec)
     swept = {
@@ -65,8 +66,32 @@ def test_every_kind_of_fault_is_swept_at_every_role(graph: str) -> None:
     assert len(set(plans)) == len(plans)
     for plan in plans:
         assert feasible(spec, plan)
-        assert sum(map(disturbs, plan.steps)) == 1
+        assert sum(map(disturbs, plan.steps)) == 1 or plan in outages(spec)
     assert sweep(spec) == plans
+
+
+def outages(spec: GraphSpec) -> list[Plan]:
+    """For each role of several replicas, the plan that kills all of them."""
+    return [
+        Plan((*(Kill(role.name, index) for index in range(role.replicas)), Wait(OUTAGE_S)))
+        for role in spec.roles
+        if role.replicas > 1
+    ]
+
+
+@pytest.mark.parametrize("graph", ["reference", "sglang-router", "dynamo-disagg"])
+def test_a_role_of_several_replicas_is_killed_as_a_whole(graph: str) -> None:
+    """No single kill tells how a graph comes back from that."""
+    spec = load_graph(graph)
+    assert outages(spec)
+    assert set(outages(spec)) <= set(sweep(spec))
+
+
+def test_no_outage_is_swept_where_kills_are_not_drawn(tmp_path: Path) -> None:
+    """The key `faults` of the graph file holds for the sweep, too."""
+    document = {**load_graph("sglang-router").document, "faults": ["stall"]}
+    spec = read_graph("some.toml", document, tmp_path / "some.toml")
+    assert not set(outages(spec)) & set(sweep(spec))
 
 
 def test_a_stall_outlasts_a_clients_patience_and_a_lease() -> None:
@@ -94,7 +119,7 @@ def test_only_the_harshest_bursts_are_swept() -> None:
 def test_what_tells_most_comes_first() -> None:
     """The sweep begins with plans that leave a path, and goes from short ones to long ones. Other replicas come last."""
     plans = sweep(REFERENCE)
-    last = next(number for number, plan in enumerate(plans) if plan == plan_of("kill decode 1"))
+    last = plans.index(outages(REFERENCE)[0])
     leaves = [serves_after(REFERENCE, plan) for plan in plans[:last]]
     assert leaves == sorted(leaves, reverse=True)
     for some in (True, False):

@@ -19,7 +19,7 @@ from graphquake.harness.history.history import History
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.own.own_table import OwnStep
 from graphquake.machines.cases.conditions import Value, under
@@ -185,20 +185,34 @@ class Case:
         """True if a violation is this case again.
 
         The violation must have one of the case's signatures. The case's plan must embed in the plan of the history. The violation must
-        begin at most `reach_s` after the last act of the embedding began.
+        begin at most `reach_s` after the last act of the embedding began. If that act lasts longer than in the case's plan, such as a
+        longer stall, its failures may begin later by that much. A plan without any act explains failures at any time: load alone is enough.
         """
         if not self.names(violation.signature):
             return False
-        numbers = _last_acts(self.plan, history.plan, any_replica=bool(self.any_replica))
+        plan = history.plan
+        if all(step.is_wait for step in self.plan.steps):
+            return True
+        numbers = _last_acts(self.plan, plan, any_replica=bool(self.any_replica))
+        own = next((step for step in reversed(self.plan.steps) if not step.is_wait), None)
         return any(
-            0 <= violation.at_s - step.begun_s <= self.reach_s
-            for step in history.of(StepDone)
-            if step.number in numbers
+            0
+            <= violation.at_s - done.begun_s
+            <= self.reach_s + _longer_s(own, plan.steps[done.number])
+            for done in history.of(StepDone)
+            if done.number in numbers
         )
 
     def as_in(self, spec: GraphSpec) -> GraphSpec:
         """The graph under the case's own bounds and load."""
         return under(spec, self.bounds, self.load)
+
+
+def _longer_s(own: Step | None, other: Step) -> float:
+    """By how much a step lasts longer than the step of a case that it stands for, in seconds."""
+    names = [knob.name for knob in own.knobs() if knob.is_time] if own is not None else []
+    longer_s = (float(getattr(other, name)) - float(getattr(own, name)) for name in names)
+    return sum(max(0.0, one) for one in longer_s)
 
 
 @lru_cache(maxsize=4096)

@@ -19,7 +19,7 @@ TITLE_MAX = 84
 
 def title_of(promise: str, plan: Plan, history: History) -> str:
     """The headline of a case: the promise, the plan, and the number of requests that failed."""
-    steps = "; ".join(str(step) for step in plan.steps)
+    steps = "; ".join(str(step) for step in plan.steps) or "load alone"
     sent, failed = failed_of(history)
     came = f": {len(failed)} of {len(sent)} requests failed" if failed else ""
     return textwrap.shorten(f"{promise} broken by {steps}{came}", TITLE_MAX, placeholder=" …")

@@ -1,8 +1,9 @@
 """Hold a finding of one step after a few runs, and shrink it later.
 
-The sweep finds bugs by plans of one step. Such a plan can't have fewer steps, so it counts as soon as it broke its promise in `HOLD_RUNS`
-of as many fresh runs, and a run without it kept every promise. To lower its numbers and to try other replicas takes about ten more runs.
-These runs wait until the sweep is over (`shrink_next`). So a short search holds more findings, and a long one shrinks them all.
+The sweep finds bugs by plans of one step. Such a plan can't have fewer steps. So it counts as soon as it broke its promise in `HOLD_RUNS`
+of as many fresh runs, and a run without the step did not show the violation. To lower its numbers and to try other replicas takes about
+ten more runs. These runs wait until the sweep is over (`shrink_next`). So a short search holds more findings, and a long one shrinks
+them all.
 
 A plan that does not break in each of these runs is not held. After the sweep, it is shrunk like a drawn plan (`find_postponed`).
 """
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
+from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
@@ -80,10 +82,15 @@ class Holds:
         sightings, count = Sightings(violation.signature), Count()
         pipeline.trial(first, sightings)
         try:
-            holds = self._breaks_again(plan, sightings, count) and self._is_kept_without(plan)
+            without = self._shows_without(plan, sightings)
+            holds = without is None and self._breaks_again(plan, sightings, count)
         except BudgetSpent:
             self._postponed.append(_Postponed(plan, first, violation, count))
             raise
+        if without is not None:
+            # The load alone breaks the promise. That is the finding, and it explains what the plans of the sweep show.
+            pipeline.runner.discard(first)
+            return pipeline.find(without.plan, without, self._same(without, violation.signature)[0])
         if not holds:
             self._postponed.append(_Postponed(plan, first, violation, count))
             return None
@@ -107,15 +114,10 @@ class Holds:
             if case is None:
                 continue
             with pipeline.reopened(case):
-                if not self._own(held, case):
+                if not self._same(held.original, case.signature):
                     self._waiting.remove(id_)
                     pipeline.corpus.drop(case)
                     pipeline.findings.remove(held)
-
-    def _own(self, held: Finding, case: Case) -> list[Violation]:
-        """The violations of a held finding's first run that have its signature and that no case explains."""
-        unexplained = self.pipeline.excuses.unexplained(held.original)
-        return [one for one in unexplained if one.signature == case.signature]
 
     def _finding_of(self, id_: str) -> Finding:
         return next(one for one in self.pipeline.findings if one.case.id == id_)
@@ -148,17 +150,28 @@ class Holds:
                 self.pipeline.log.unneeded += 1
                 self.pipeline.runner.cancel(one)
 
-    def _is_kept_without(self, plan: Plan) -> bool:
-        """True if a run without the plan's step kept every promise. An earlier one counts."""
+    def _shows_without(self, plan: Plan, sightings: Sightings) -> RunResult | None:
+        """Run a plan without its step. Return the run if it shows the violation.
+
+        There is no run if one for an earlier finding kept every promise.
+        """
         pipeline, nothing = self.pipeline, replace(plan, steps=())
-        if not pipeline.controls[nothing]:
-            result = pipeline.take(pipeline.runner.start(nothing, WHY), WHY)
-            pipeline.controls[nothing] += result.verdict.kind == "kept"
-            pipeline.runner.discard(result)
-        return pipeline.controls[nothing] > 0
+        if pipeline.controls[nothing]:
+            return None
+        result = pipeline.take(pipeline.runner.start(nothing, WHY), WHY)
+        if pipeline.trial(result, sightings).kind == "broken":
+            return result
+        pipeline.controls[nothing] += result.verdict.kind == "kept"
+        pipeline.runner.discard(result)
+        return None
+
+    def _same(self, result: RunResult, signature: Signature) -> list[Violation]:
+        """The violations of a run that have a signature, and that no case explains."""
+        unexplained = self.pipeline.excuses.unexplained(result)
+        return [one for one in unexplained if one.signature == signature]
 
     def _as_shrunk(self, plan: Plan, count: Count) -> Shrunk:
-        kept = self.pipeline.controls[replace(plan, steps=())]
+        kept = max(1, self.pipeline.controls[replace(plan, steps=())])
         return Shrunk(
             plan=plan,
             broke=count.broke,
@@ -202,12 +215,7 @@ class Holds:
         """Shrink the plans that were not held, in their order. If the budget is spent, report what is known of them."""
         while self._postponed:
             plan, first, violation, others = self._postponed.popleft()
-            again = [
-                one
-                for one in self.pipeline.excuses.unexplained(first)
-                if one.signature == violation.signature
-            ]
-            if again:
+            if again := self._same(first, violation.signature):
                 self.pipeline.find(plan, first, again[0], earlier=others)
                 self.drop_explained()
             else:
@@ -230,7 +238,7 @@ class Holds:
         before, last = pipeline.log.live.total(), case.observed[-1]
         earlier = Count(broke=last.broke, kept=last.runs - last.broke)
         with pipeline.reopened(case):
-            violation = self._own(held, case)[0]
+            violation = self._same(held.original, case.signature)[0]
             found = pipeline.find(case.plan, held.original, violation, earlier=earlier, held=held)
         self.spent_runs += pipeline.log.live.total() - before
         self.drop_explained()

@@ -8,6 +8,8 @@ The plans follow from the rules of the kinds of steps: every choice of a rule is
 
 A **group** is a kind of step at a role, such as a stall of a worker. A group may have many plans, which differ in their numbers. Of these
 the sweep takes the harshest: the longest stalls, the largest bursts.
+
+One more plan kills all replicas of a role at once, for each role that has several. No single kill tells how a graph comes back from that.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, TypeVar
 
+from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import Plan, Step
+from graphquake.harness.spec.plan import Kill, Plan, Step, Wait
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.kind import FLAG, disturbs
 from graphquake.harness.spec.steps.model import GraphModel
@@ -29,6 +32,10 @@ T = TypeVar("T")
 # The verbs and roles of the steps of a plan.
 Group: TypeAlias = tuple[tuple[str, ...], ...]
 
+# A role of several replicas is away for this time, in seconds: long enough that clients and health checks notice.
+OUTAGE_S: Final = 3.0
+# A role with more replicas is not killed as a whole.
+OUTAGE_REPLICAS_MAX: Final = 4
 # The number of lengths of a fault that are swept. The longest stall exceeds the lease, the second one the time that a client waits.
 LENGTHS: Final = 2
 
@@ -38,7 +45,8 @@ def sweep(
 ) -> list[Plan]:
     """Return the plans of the sweep, in the order in which they are run.
 
-    The plans at the first replica of each role come before the same plans at the last one, and before variants of a burst. Within these,
+    The plans at the first replica of each role come before the same plans at the last one, and before variants of a burst. Between them,
+    each role of several replicas is killed as a whole. Within these,
     plans that leave a path come before others, and short ones before long. So a fault that breaks a promise with a small number is met with
     that number first.
 
@@ -61,7 +69,21 @@ def sweep(
 
     later = [other for plans in firsts for other in _at_last(spec, plans[0])]
     later += itertools.chain(*variants)
-    return sorted(itertools.chain(*firsts), key=order) + sorted(later, key=order)
+    plain = sorted(itertools.chain(*firsts), key=order)
+    return plain + list(_outages(spec, plain)) + sorted(later, key=order)
+
+
+def _outages(spec: GraphSpec, plans: Sequence[Plan]) -> Iterator[Plan]:
+    """Yield, for each role of several replicas that kills hit, the plan that kills all of them. Heal comes `OUTAGE_S` later."""
+    kills = {
+        step.role: step for plan in plans for step in reversed(plan.steps) if isinstance(step, Kill)
+    }
+    for role in spec.roles:
+        if role.name in kills and 1 < role.replicas <= OUTAGE_REPLICAS_MAX:
+            each = (replace(kills[role.name], index=index) for index in range(role.replicas))
+            plan = Plan((*each, Wait(OUTAGE_S)))
+            if feasible(spec, plan):
+                yield plan
 
 
 def _at_last(spec: GraphSpec, plan: Plan) -> Iterator[Plan]:

@@ -114,6 +114,8 @@ def _plan_rows(plan: Plan, history: History) -> Iterator[str]:
     done = {step.number: step for step in history.of(StepDone)} if own else {}
     width = max((len(str(step)) for step in plan.steps), default=0)
     label = "plan"
+    if not plan.steps:
+        yield from row(label, "nothing: load alone is enough")
     for number, step in enumerate(plan.steps):
         seen = done.get(number)
         proof = f"landed: {seen.proof}" if seen and seen.fault and seen.landed else ""

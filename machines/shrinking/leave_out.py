@@ -82,7 +82,7 @@ def try_plainer(state: ShrinkState) -> None:
     """
     for plan in state.plainest:
         plain = prior(state.spec, replace(plan, heal=state.original.heal))
-        if len(state.minimal_plan.steps) == 1 or embeds(plain.plan, state.minimal_plan):
+        if len(state.minimal_plan.steps) <= 1 or embeds(plain.plan, state.minimal_plan):
             continue
         if state.log.breaks(plain.plan, state.times(), "is a plainer plan enough", UNLIKELY):
             state.accept(plain)

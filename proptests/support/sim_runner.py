@@ -122,7 +122,7 @@ class SimRunner:
         for bug in self.bugs:
             last = complete_at(bug.needs, plan)
             if last is not None and self._random.random() < bug.rate:
-                sent_s = (done_s[last] if done_s else at_s) + bug.after_s
+                sent_s = done_s.get(last, at_s) + bug.after_s
                 made.ask(sent_s, outcome=bug.outcome, detail=bug.detail)
         if self._random.random() < self.invalid:
             made.events.append(Invalidated(0.0, "simulated"))
