@@ -8,7 +8,7 @@ import pytest
 
 from graphquake.harness.history.events import Measured
 from graphquake.harness.spec.replica import Replica
-from graphquake.machines.runners.slots import AUTO_MAX, Machine, Usage, slots_for
+from graphquake.machines.runners.slots import AUTO_MAX, Machine, SideBySide, Usage, slots_for
 
 from support.made import Made
 
@@ -70,3 +70,17 @@ def test_the_usage_of_a_run_is_read_from_its_history() -> None:
     history.spec = replace(history.spec, share_gpus=True)
     shared = Usage.of(history, cpu_s=3.0, live_s=6.0, gpus=2)
     assert shared == Usage(0.5, 9, 0, 18, shares_gpus=True)
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "kept", "too_many"),
+    [(2, 0, False), (3, 0, True), (3, 5, True), (3, 6, False), (8, 16, False)],
+)
+def test_a_slot_is_given_up_if_more_than_a_third_is_disturbed(
+    disturbed: int, kept: int, *, too_many: bool
+) -> None:
+    """A disturbed run now and then costs less than a slot."""
+    beside = SideBySide()
+    for one in [True] * disturbed + [False] * kept:
+        beside.add(disturbed=one)
+    assert beside.too_many == too_many

@@ -38,6 +38,7 @@ from graphquake.machines.runners.runner import SEARCH, PendingRun, RunResult
 from graphquake.machines.runners.slots import (
     CORES_SHARE,
     Machine,
+    SideBySide,
     Usage,
     cores_here,
     cpu_spent_s,
@@ -108,6 +109,7 @@ class LiveRunner:
         # False as soon as a start may have disturbed a run.
         self._opens_ahead = True
         self._aheads = itertools.count(1)
+        self._beside = SideBySide()
         self._given_up: list[asyncio.Future[bool]] = []
         self._put_away = put_away or _remove
         self._took_s: list[float] = []
@@ -212,7 +214,7 @@ class LiveRunner:
         disturbed: list[tuple[Verdict, float]] = []
 
         def may_repeat(run: LiveRun) -> bool:
-            self._give_up_slot(loop)
+            self._note_end(loop, disturbed=True)
             # A search goes on with another plan, and comes back to this one later.
             if why == SEARCH or loop.closing.is_set() or not self.budget.has_room(run.live_s):
                 return False
@@ -223,6 +225,8 @@ class LiveRunner:
         cpu_s = cpu_spent_s()
         run = await undisturbed(once, may_repeat)
         self._start_cores = run.start_cores
+        if run.verdict.kind != "invalid":
+            self._note_end(loop, disturbed=False)
         if self._usage is None and not disturbed:
             self._learn_usage(loop, run, cpu_spent_s() - cpu_s)
         return RunResult(
@@ -262,14 +266,17 @@ class LiveRunner:
             shutil.rmtree(work, ignore_errors=True)
             raise
 
-    def _give_up_slot(self, loop: _Loop) -> None:
-        """Use one slot less, if this graph's runs may have disturbed each other. A number of slots that the user chose stays.
+    def _note_end(self, loop: _Loop, *, disturbed: bool) -> None:
+        """Note that a run has ended. Use one slot less if too many runs disturb each other. A number of slots that the user chose stays.
 
         If a graph was being opened ahead, that may be the reason. Then no graph is opened ahead any more.
         """
-        if self._pool.is_ahead:
+        if disturbed and self._pool.is_ahead:
             self._opens_ahead = False
-        elif self._measures and self.slots > 1 and len(self._running) > 1:
+        elif self._measures and len(self._running) > 1:
+            self._beside.add(disturbed=disturbed)
+        if self.slots > 1 and self._beside.too_many:
+            self._beside = SideBySide()
             self.slots -= 1
             self._pool.slots = self.slots
             self._given_up.append(asyncio.ensure_future(loop.free.acquire()))

@@ -20,10 +20,13 @@ from graphquake.harness.processes.resources.gpus import free_gpu_memory_bytes, v
 
 # The shares of the cores and of the free memory that all runs together may use, by the mean of the first run. Much of its CPU time is the
 # start of the graph. Two runs of Dynamo on two cores, with 1.1 cores each, disturbed each other.
-CORES_SHARE: Final = 1.0
+CORES_SHARE: Final = 1.25
 MEMORY_SHARE: Final = 0.7
 # The most slots that are chosen without being asked for.
 AUTO_MAX: Final = 8
+# If more than this share of the runs is disturbed by the others, one slot less ends about as many runs.
+DISTURBED_SHARE: Final = 1 / 3
+DISTURBED_MIN: Final = 3
 _GIB: Final = 2**30
 
 
@@ -105,6 +108,31 @@ def cpu_spent_s() -> float:
     """The seconds of CPU time that this process and its ended descendants have used."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+@dataclass(slots=True)
+class SideBySide:
+    """Counts the runs that ended while others ran, and tells when there are too many slots.
+
+    Two runs side by side end nearly twice as many runs in the same time. So it pays to repeat a run that the others disturbed now and then.
+
+    Attributes:
+        runs: the number of runs.
+        disturbed: how many of them were invalid because the machine was too busy.
+    """
+
+    runs: int = 0
+    disturbed: int = 0
+
+    def add(self, *, disturbed: bool) -> None:
+        """Count a run."""
+        self.runs += 1
+        self.disturbed += disturbed
+
+    @property
+    def too_many(self) -> bool:
+        """True if more than `DISTURBED_SHARE` of the runs were disturbed, and at least `DISTURBED_MIN` of them."""
+        return self.disturbed >= DISTURBED_MIN and self.disturbed > DISTURBED_SHARE * self.runs
 
 
 def slots_for(run: Usage, machine: Machine) -> tuple[int, str]:
