@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -12,6 +18,7 @@ import pytest
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import Spawned
+from graphquake.harness.processes import zygote
 from graphquake.harness.processes.guard import children_of, stat_of
 from graphquake.harness.processes.procfs import marked, this_owner
 from graphquake.harness.processes.supervisor import Supervisor
@@ -24,6 +31,8 @@ from support.made import plan_of
 from support.planted import FOLDER, planted
 from support.toys import in_loop, left_of
 from support.undisturbed import run_live
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def preloading(*modules: str) -> GraphSpec:
@@ -113,3 +122,43 @@ async def test_a_script_is_run_as_python_would(tmp_path: Path) -> None:
     assert bug.spec.preload
     run = await run_live(bug.spec, bug.plan, tmp_path)
     assert {one.promise for one in run.verdict.violations} == {"answers"}
+
+
+def test_a_copy_can_name_its_children(tmp_path: Path) -> None:
+    """A child process is found by its title, as vLLM's engines are. So a forked copy must still be able to set titles."""
+    script = tmp_path / "titled.py"
+    script.write_text(
+        "import os, setproctitle\n"
+        "if not os.fork():\n"
+        "    setproctitle.setproctitle('some-engine')\n"
+        "    print(open('/proc/self/cmdline').read(), flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    env = {"PATH": os.environ["PATH"]}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    order = (
+        [sys.executable, str(script)],
+        env,
+        str(tmp_path),
+        str(tmp_path / "log"),
+    )
+    command = [sys.executable, zygote.__file__, str(theirs.fileno()), "json"]
+    reaper = ctypes.CDLL(None).prctl
+    reaper(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(command, env=env | {"OTHER": "1"}, pass_fds=[theirs.fileno()]) as process,
+    ):
+        assert ours.recv(100) == b"0"
+        ours.send(json.dumps(order).encode())
+        copy = int(ours.recv(100))
+        until_s = time.monotonic() + 10.0
+        while not (tmp_path / "log").exists() or not (tmp_path / "log").read_text():
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        process.kill()
+        os.waitpid(copy, 0)
+    reaper(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    assert (tmp_path / "log").read_text().startswith("some-engine")

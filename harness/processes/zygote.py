@@ -72,8 +72,13 @@ def _become(argv: list[str], env: dict[str, str], cwd: str, log: str) -> NoRetur
     for fd, standard in ((null_fd, 0), (log_fd, 1), (log_fd, 2)):
         os.dup2(fd, standard)
     os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(env)
+    # Variables that stay the same are not touched. setproctitle finds the memory of the title through the first of them, and a child that
+    # can't set its title is not found by its name.
+    for name in os.environ.keys() - env.keys():
+        del os.environ[name]
+    for name, value in env.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
     if argv[1] == "-m":
         sys.argv, sys.path[0] = argv[2:], cwd
         runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
