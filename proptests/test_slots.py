@@ -23,7 +23,7 @@ GIB = 2**30
         (Usage(0.8, GIB), Machine(2, 20 * GIB), 2),
         (Usage(0.4, GIB), Machine(2, 20 * GIB), 2),
         (Usage(1.0, GIB), Machine(2, 20 * GIB), 2),
-        (Usage(4.0, GIB), Machine(16, 200 * GIB), 4),
+        (Usage(4.0, GIB), Machine(16, 200 * GIB), 5),
         (Usage(1.9, GIB), Machine(2, 20 * GIB), 1),
         (Usage(0.1, GIB), Machine(2, 3 * GIB), 2),
         (Usage(0.1, 8 * GIB), Machine(2, 3 * GIB), 1),
