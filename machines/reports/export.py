@@ -41,6 +41,9 @@ EMPTY: Final = "CASE: dict[str, Any] = {}\n"
 BODIES: Final = 8
 # The first port that the script uses. It is below the range from which the kernel takes ports for clients.
 FIRST_PORT: Final = 18_100
+# The script lengthens each stall by this factor. A case has about the shortest one that breaks its promise, and another machine is not
+# exactly as fast.
+LONGER: Final = 1.25
 # A run goes on for at least this time after the last step, in seconds.
 STAY_S: Final = 8.0
 # Words that the script replaces when it starts.
@@ -160,6 +163,8 @@ def _case(case: Case, spec: GraphSpec, layout: Layout) -> dict[str, Any]:
             "url": layout.fill(entry, entry.role.entry).rstrip("/") + PATHS[load.api],
             "rate_per_s": load.rate_per_s,
             "deadline_s": load.deadline_s,
+            # Without an oracle, equal prompts may get different right answers.
+            "exact": spec.promises.oracle != "none",
             "one_stream_in": round(1 / load.stream) if load.stream else 0,
             "bodies": [body_of(load, number, stream=False) for number in range(BODIES)],
         },
@@ -224,7 +229,7 @@ def _step(step: Step, spec: GraphSpec) -> list[Any]:
         case Terminate() | Respawn():
             return [step.verb, str(step.aim)]
         case Stall():
-            return ["stall", str(step.aim), step.for_s]
+            return ["stall", str(step.aim), round(step.for_s * LONGER, 2)]
         case Burst():
             return ["burst", step.requests, step.over_s, step.leave]
         case Wait():
