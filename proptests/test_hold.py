@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from graphquake.harness.history.request import Outcome
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.hold import HOLD_RUNS
@@ -93,6 +94,43 @@ def test_load_alone_is_a_finding_of_its_own(tmp_path: Path) -> None:
     assert load.title.startswith("answers broken by load alone")
     assert "nothing: load alone is enough" in finding_text(rounds.pipeline.findings[0])
     assert (kill.plan, str(kill.signature)) == (KILL, "answers / tokens lost")
+
+
+@pytest.mark.parametrize(
+    ("bug", "counts"),
+    [
+        (Bug(KILL, "wrong tokens"), True),
+        (Bug(KILL, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0), False),
+    ],
+)
+def test_a_control_that_fails_by_chance_hides_no_bug(
+    tmp_path: Path, bug: Bug, *, counts: bool
+) -> None:
+    """The run without the step broke once, and no other run without it did. So the step is needed, and its plan is found, too.
+
+    One wrong answer counts although it was not seen again. It explains nothing else.
+    """
+    runner = _Once([bug], runs_max=80)
+    rounds, _ = searched(runner, tmp_path, findings_max=3)
+    assert runner.has_failed
+    found = {one.case.plan: one.counts for one in rounds.pipeline.findings}
+    assert found == {plan_of(): counts, KILL: True}
+
+
+@dataclass(slots=True)
+class _Once(SimRunner):
+    """A runner whose first run of the empty plan breaks the promise that its bug breaks."""
+
+    has_failed: bool = False
+
+    def _outcome(self, plan: Plan) -> RunResult:
+        if plan.steps or self.has_failed:
+            return SimRunner._outcome(self, plan)
+        self.has_failed = True
+        bugs, self.bugs = self.bugs, [replace(self.bugs[0], needs=plan_of())]
+        result = SimRunner._outcome(self, plan)
+        self.bugs = bugs
+        return result
 
 
 def test_another_replica_widens_a_held_case(tmp_path: Path) -> None:

@@ -186,15 +186,16 @@ class Case:
 
         The violation must have one of the case's signatures. The case's plan must embed in the plan of the history. The violation must
         begin at most `reach_s` after the last act of the embedding began. If that act lasts longer than in the case's plan, such as a
-        longer stall, its failures may begin later by that much. A plan without any act explains failures at any time: load alone is enough.
+        longer stall, its failures may begin later by that much. A plan without any act explains failures at any time, if load
+        alone has broken the promise in more than the run in which it was found.
         """
         if not self.names(violation.signature):
             return False
         plan = history.plan
-        if all(step.is_wait for step in self.plan.steps):
-            return True
-        numbers = _last_acts(self.plan, plan, any_replica=bool(self.any_replica))
         own = next((step for step in reversed(self.plan.steps) if not step.is_wait), None)
+        if own is None:
+            return any(one.broke for one in self.observed)
+        numbers = _last_acts(self.plan, plan, any_replica=bool(self.any_replica))
         return any(
             0
             <= violation.at_s - done.begun_s
@@ -208,9 +209,9 @@ class Case:
         return under(spec, self.bounds, self.load)
 
 
-def _longer_s(own: Step | None, other: Step) -> float:
-    """By how much a step lasts longer than the step of a case that it stands for, in seconds."""
-    names = [knob.name for knob in own.knobs() if knob.is_time] if own is not None else []
+def _longer_s(own: Step, other: Step) -> float:
+    """The seconds by which a step lasts longer than the step of a case that it stands for."""
+    names = [knob.name for knob in own.knobs() if knob.is_time]
     longer_s = (float(getattr(other, name)) - float(getattr(own, name)) for name in names)
     return sum(max(0.0, one) for one in longer_s)
 

@@ -67,10 +67,12 @@ def file_finding(shown: RunResult, first: RunResult, folder: Path) -> tuple[RunR
         Both runs, with their new folders.
     """
     same = shown is first
-    # A held finding has its first run in the place of the minimal plan's. So the first run makes room before the other one comes.
-    first = first if same else move(first, folder / ORIGINAL)
-    shown = move(shown, folder / MINIMAL)
-    first = shown if same else first
+    if same:
+        shown = first = move(shown, folder / MINIMAL)
+    else:
+        # The first run of a held finding lies in the place of the minimal plan's run. So it makes room first.
+        first = move(first, folder / ORIGINAL)
+        shown = move(shown, folder / MINIMAL)
     tell(shown)
     others = {} if same else {"the run in which it was first seen": f"../{ORIGINAL}/{NAME}"}
     draw(shown, others)

@@ -81,18 +81,20 @@ class Holds:
         meter = CostMeter(pipeline.log, pipeline.runner.gpus)
         sightings, count = Sightings(violation.signature), Count()
         pipeline.trial(first, sightings)
+        postponed = _Postponed(plan, first, violation, count)
         try:
-            without = self._shows_without(plan, sightings)
-            holds = without is None and self._breaks_again(plan, sightings, count)
+            without = self._run_without(plan)
+            if without is not None and self._same(without, violation.signature):
+                return self._load_alone(without, postponed)
+            is_control = without is None or without.verdict.kind != "invalid"
+            if without is not None:
+                pipeline.runner.discard(without)
+            holds = is_control and self._breaks_again(plan, sightings, count)
         except BudgetSpent:
-            self._postponed.append(_Postponed(plan, first, violation, count))
+            self._postponed.append(postponed)
             raise
-        if without is not None:
-            # The load alone breaks the promise. That is the finding, and it explains what the plans of the sweep show.
-            pipeline.runner.discard(first)
-            return pipeline.find(without.plan, without, self._same(without, violation.signature)[0])
         if not holds:
-            self._postponed.append(_Postponed(plan, first, violation, count))
+            self._postponed.append(postponed)
             return None
         pipeline.corpus.refresh()
         if not pipeline.excuses.unexplained(first):
@@ -116,8 +118,7 @@ class Holds:
             with pipeline.reopened(case):
                 if not self._same(held.original, case.signature):
                     self._waiting.remove(id_)
-                    pipeline.corpus.drop(case)
-                    pipeline.findings.remove(held)
+                    pipeline.drop(held)
 
     def _finding_of(self, id_: str) -> Finding:
         return next(one for one in self.pipeline.findings if one.case.id == id_)
@@ -150,19 +151,26 @@ class Holds:
                 self.pipeline.log.unneeded += 1
                 self.pipeline.runner.cancel(one)
 
-    def _shows_without(self, plan: Plan, sightings: Sightings) -> RunResult | None:
-        """Run a plan without its step. Return the run if it shows the violation.
-
-        There is no run if one for an earlier finding kept every promise.
-        """
+    def _run_without(self, plan: Plan) -> RunResult | None:
+        """Run a plan without its step. None if a run for an earlier finding kept every promise: then no other run is needed."""
         pipeline, nothing = self.pipeline, replace(plan, steps=())
         if pipeline.controls[nothing]:
             return None
         result = pipeline.take(pipeline.runner.start(nothing, WHY), WHY)
-        if pipeline.trial(result, sightings).kind == "broken":
-            return result
         pipeline.controls[nothing] += result.verdict.kind == "kept"
-        pipeline.runner.discard(result)
+        return result
+
+    def _load_alone(self, without: RunResult, postponed: _Postponed) -> Finding | None:
+        """Make the finding that the load alone breaks the promise. It explains what the plans of the sweep show.
+
+        If it does not show again, the plan with the step is postponed: it may break the promise for a reason of its own.
+        """
+        violation = self._same(without, postponed.violation.signature)[0]
+        finding = self.pipeline.find(without.plan, without, violation)
+        if finding is not None and finding.counts:
+            self.pipeline.runner.discard(postponed.first)
+            return finding
+        self._postponed.append(postponed)
         return None
 
     def _same(self, result: RunResult, signature: Signature) -> list[Violation]:
@@ -171,6 +179,7 @@ class Holds:
         return [one for one in unexplained if one.signature == signature]
 
     def _as_shrunk(self, plan: Plan, count: Count) -> Shrunk:
+        # A run without the step that showed other violations only is a control, too.
         kept = max(1, self.pipeline.controls[replace(plan, steps=())])
         return Shrunk(
             plan=plan,
@@ -241,9 +250,11 @@ class Holds:
             violation = self._same(held.original, case.signature)[0]
             found = pipeline.find(case.plan, held.original, violation, earlier=earlier, held=held)
         self.spent_runs += pipeline.log.live.total() - before
-        self.drop_explained()
-        if found is held:
+        if found is None:
+            pipeline.drop(held)
+        elif found is held:
             pipeline.on_finding(held)
+        self.drop_explained()
         return held
 
     def report(self) -> None:

@@ -312,8 +312,7 @@ class FindingPipeline:
                 path = self.corpus.save(case)
             shown, first = file_finding(shown, first, self.results_dir / case.id)
             if held is not None and held.case.id != case.id:
-                self.corpus.drop(held.case)
-                shutil.rmtree(self.results_dir / held.case.id, ignore_errors=True)
+                self._remove(held.case)
         except OSError as error:
             failed = InputError(
                 f"{error.filename or self.corpus.folder}: finding {case.id} could not be saved: {error.strerror or error}"
@@ -327,6 +326,15 @@ class FindingPipeline:
         if failed is not None:
             raise failed
         return finding
+
+    def drop(self, finding: Finding) -> None:
+        """Forget a finding that another case explains: its case, and its runs."""
+        self.findings.remove(finding)
+        self._remove(finding.case)
+
+    def _remove(self, case: Case) -> None:
+        self.corpus.drop(case)
+        shutil.rmtree(self.results_dir / case.id, ignore_errors=True)
 
     def _add(self, finding: Finding, held: Finding | None) -> None:
         if held is None:
