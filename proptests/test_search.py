@@ -18,9 +18,8 @@ from graphquake.machines.cases.case import Case, ShrinkCost, Status
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import case_of
 from graphquake.machines.findings.pipeline import FindingPipeline
-from graphquake.machines.findings.rounds import Rounds
+from graphquake.machines.findings.rounds import Rounds, StopDrawing
 from graphquake.machines.findings.sightings import Sightings
-from graphquake.machines.findings.stop_drawing import StopDrawing
 from graphquake.machines.plans import novelty
 from graphquake.machines.plans.plainest import plainest
 from graphquake.machines.plans.subplan import embeds

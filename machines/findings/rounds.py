@@ -32,7 +32,6 @@ from graphquake.machines.findings.fault_coverage import FaultCoverage
 from graphquake.machines.findings.hold import Holds
 from graphquake.machines.findings.more_runs import one_more_run
 from graphquake.machines.findings.pipeline import FindingPipeline
-from graphquake.machines.findings.stop_drawing import StopDrawing
 from graphquake.machines.plans.novelty import Novelty, waited_s
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
@@ -47,6 +46,18 @@ RUNS_BETWEEN: Final = 4
 SHRINK_SHARE: Final = 1 / 3
 # A plan whose run was invalid is run again at most this many times.
 LATER_MAX: Final = 2
+
+
+class StopDrawing(BaseException):
+    """Ends the drawing of plans. Hypothesis passes it on, and does not treat it as a failure of the plan that was just drawn.
+
+    Args:
+        error: the error that ends the drawing, or None if it ends without an error.
+    """
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
 
 
 @dataclass(slots=True)

@@ -20,8 +20,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
 from graphquake.machines.findings.pipeline import FindingPipeline
-from graphquake.machines.findings.rounds import Rounds
-from graphquake.machines.findings.stop_drawing import StopDrawing
+from graphquake.machines.findings.rounds import Rounds, StopDrawing
 from graphquake.machines.plans.constants import no_constants_from_source
 from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for
 from graphquake.machines.plans.pairs import pairs
