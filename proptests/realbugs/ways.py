@@ -165,10 +165,14 @@ class _Search:
     log: WatchedLog
     findings: list[Finding] = field(default_factory=list)
 
-    def note(self, finding: Finding, runner: EndingRunner) -> None:
-        """Enter a finding into the row. If it is the bug, the search is over."""
+    def note(self, finding: Finding, runner: EndingRunner, *, held: bool = False) -> None:
+        """Enter a finding into the row. If it is the bug, the search is over. Another finding is entered once it is no longer held."""
         case, row = finding.case, self.row
+        if row.found:
+            return
         if not finding.counts or not self.job.entry.is_case(case):
+            if held:
+                return
             row.others.append(f"{case.signature} ({case.status}): {case.plan.one_line()}")
             return
         row.found, row.status = True, case.status
@@ -207,7 +211,7 @@ def by_search(job: Job, way: str = "search", choice: type[Novelty] | None = None
                 log,
                 results_dir=job.folder,
                 on_finding=lambda finding: state.note(finding, runner),
-                on_held=lambda finding: state.note(finding, runner),
+                on_held=lambda finding: state.note(finding, runner, held=True),
             )
         )
         if choice is not None:
