@@ -18,15 +18,12 @@ PROJECT: Final = "graphquake"
 _MODULE: Final = re.compile(rf"-m ({PROJECT}[\w.]*)")
 
 
-def copy_modules(commands: str, folder: Path) -> bool:
+def copy_modules(commands: str, folder: Path) -> None:
     """Copy the modules that commands start with `-m`, and all modules of this project that these import.
 
     Args:
         commands: the commands.
         folder: the folder that gets the package. It must be on the path of the commands' Python.
-
-    Returns:
-        False if no command starts a module of this project.
     """
     found: dict[str, Path] = {}
     waiting = _MODULE.findall(commands)
@@ -38,18 +35,13 @@ def copy_modules(commands: str, folder: Path) -> bool:
         found[name] = path
         waiting += _imported(path)
     for name, path in found.items():
-        parts = name.split(".")
-        to = (
-            folder.joinpath(*parts, path.name)
-            if path.name == "__init__.py"
-            else folder.joinpath(*parts[:-1], path.name)
-        )
+        place = folder.joinpath(*name.split("."))
+        to = place / path.name if path.name == "__init__.py" else place.with_suffix(".py")
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, to)
     for one in [folder / PROJECT, *(folder / PROJECT).rglob("*/")] if found else []:
         # Without this file, an installed package would come before the copy.
         (one / "__init__.py").touch()
-    return bool(found)
 
 
 def _path_of(name: str) -> Path | None:

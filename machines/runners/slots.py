@@ -19,7 +19,8 @@ from graphquake.harness.history.history import History
 from graphquake.harness.processes.resources.gpus import free_gpu_memory_bytes, visible_gpus
 
 # The shares of the cores and of the free memory that all runs together may use, by the mean of the first run. Much of its CPU time is the
-# start of the graph. Two runs of Dynamo on two cores, with 1.1 cores each, disturbed each other.
+# start of the graph, so the cores are seldom all in use at once. If runs disturb each other all the same, a slot is given up (see
+# `SideBySide`).
 CORES_SHARE: Final = 1.25
 MEMORY_SHARE: Final = 0.7
 # The most slots that are chosen without being asked for.
