@@ -154,7 +154,7 @@ def _make_folders(folder: Path, *, apart: bool, is_open: bool) -> Path:
         is_open: true if the graph is open already, so that it has its folder.
 
     Returns:
-        The folder of a graph that is to be opened.
+        The folder for a new graph.
     """
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(f"{folder.name}-graph") if apart else folder / "graph"

@@ -148,7 +148,7 @@ class ReusableGraph:
         until_s = time.monotonic() + max(self.start_s, spec.promises.grace_s)
         if not await target.wait_ready(self.start_s):
             return False
-        # An orphan of a dead replica never ends by itself. So leaks get less time than lists, which may be wrong for as long as a lease.
+        # Lists may be wrong for as long as a lease. An orphan of a dead replica never ends by itself, so leaks get less time.
         leaks_until_s = time.monotonic() + spec.promises.grace_s
         while (leaks := await target.leaks()) or not await self._is_whole():
             if time.monotonic() >= (leaks_until_s if leaks else until_s):

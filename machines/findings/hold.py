@@ -258,7 +258,7 @@ class Holds:
         return held
 
     def report(self) -> None:
-        """Report the findings that there was no time to shrink, as they were held."""
+        """Report the findings that were held and not shrunk, because the time was over. First shrink the postponed plans."""
         self.find_postponed()
         while self._waiting:
             self.pipeline.on_finding(self._finding_of(self._waiting.popleft()))

@@ -57,7 +57,7 @@ def _runs(finding: Finding) -> int:
 
 
 def _put(pipeline: FindingPipeline, finding: Finding, observed: tuple[Observed, ...]) -> None:
-    """Save the new counts. If somebody has marked the case in the meantime, the mark stays. If they removed it, it stays removed."""
+    """Save the new counts. A case that a user has marked keeps its mark. A case that a user has removed stays removed."""
     pipeline.corpus.refresh()
     case = replace(finding.case, observed=observed)
     there = next((one for one in pipeline.corpus if one.id == case.id), None)

@@ -196,7 +196,7 @@ class Novelty:
         return False
 
     def best(self, plans: Iterable[Plan]) -> Plan | None:
-        """Return the plan whose run is worth most for each second. Of equal plans, return the first. None if there is no plan."""
+        """Return the plan whose run shows most for each second. Of equal plans, return the first. Without plans, return None."""
         return max(plans, key=self._worth_of, default=None)
 
     def _worth_of(self, plan: Plan) -> float:

@@ -101,9 +101,9 @@ class LiveRunner:
         self._folder = folder
         self._watch = watch
         self._say = say
-        # True if nobody chose a number of slots.
+        # True if the first run tells the number of slots.
         self._measures = slots is None
-        # What the first run has used, and the start of the latest graph.
+        # The resources that the first run used, and the cores that the latest start used.
         self._usage: Usage | None = None
         self._start_cores = 0.0
         # False as soon as a start may have disturbed a run.
@@ -237,7 +237,7 @@ class LiveRunner:
     # ---- slots
 
     def _learn_usage(self, loop: _Loop, run: LiveRun, cpu_s: float) -> None:
-        """Open as many slots as the first run leaves room for, if nobody chose a number. Learn how many graphs may be open at once."""
+        """If the user chose no number of slots, open as many as there is room for. Learn how many graphs may be open at once."""
         usage, machine = Usage.of(run.history, cpu_s, run.live_s, self.gpus), Machine.here()
         self._usage = usage
         if self._measures:

@@ -170,7 +170,7 @@ def graphs_for(run: Usage, machine: Machine, others: int) -> int:
         others: the number of graphs that are open now.
     """
     if run.shares_gpus and not run.gpu_memory_bytes:
-        # Nobody knows whether the GPUs hold one graph more.
+        # It is not known whether the GPUs hold one graph more.
         return 1
     fits = [MEMORY_SHARE * machine.memory_bytes / max(run.memory_bytes, 1)]
     more = min(fits + _fits_gpu_memory(run, machine))

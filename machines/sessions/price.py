@@ -1,4 +1,4 @@
-"""What a run of a graph costs, as the last search learned it: `price.json` in the folder of its results.
+"""The price of a run, as the last search of the graph learned it: `price.json` in the folder of its results.
 
 The price decides which drawn plans are worth a run (see `novelty`). A search learns it from its own runs. Until then it takes the price of
 the search before. The plans that a seed draws do not depend on it. The file is not needed: a damaged or missing one counts as no price.
