@@ -1,0 +1,1 @@
+"""The steps that disturb the network between replicas, for graphs with network namespaces."""
