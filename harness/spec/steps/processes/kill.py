@@ -97,7 +97,7 @@ class Kill(Aimed):
 
     def check(self, model: GraphModel) -> str | None:
         """Return None if the graph has the replica and the role has the child in the scope. Otherwise return the reason."""
-        if said := model.unknown(self.aim):
+        if said := Aimed.check(self, model):
             return said
         if isinstance(self.scope, Whole):
             return None

@@ -27,6 +27,7 @@ from graphquake.harness.spec.steps.kind import (
 )
 from graphquake.harness.spec.steps.knob import Knob
 from graphquake.harness.spec.steps.model import Graph
+from graphquake.harness.spec.steps.scope import TREE
 
 # The short lengths that a draw chooses among, in seconds.
 STALLS_S: Final = (0.2, 0.6, 1.2)
@@ -50,6 +51,7 @@ class Stall(Aimed):
     form: ClassVar[str] = "stall ROLE INDEX for T s"
     pattern: ClassVar[str] = rf"stall {ROLE} for (?P<for>{SECONDS}) s"
     is_fault: ClassVar[bool] = True
+    unready: ClassVar[bool] = True
     prior: ClassVar[float] = 0.40
 
     def __str__(self) -> str:
@@ -91,7 +93,7 @@ class Stall(Aimed):
 
     async def run(self, scene: Scene) -> Landed:
         """Stop all processes of the replica, and wait until each is stopped."""
-        return await scene.target.stall(self.aim)
+        return await scene.target.stall(self.aim, TREE)
 
     async def undo(self, scene: Scene) -> Landed:
         """Continue all processes of the replica, and wait until none is stopped."""
@@ -102,7 +104,7 @@ class Stall(Aimed):
         return (Knob("for_s", 0.01, 0.05, is_time=True),)
 
 
-def _lengths_s(graph: Graph) -> list[float]:
+def lengths_s(graph: Graph) -> list[float]:
     """The lengths that a draw chooses among, in seconds: `STALLS_S`, one longer than a client waits for a byte, one longer than a lease."""
     limits_s = [graph.promises.stall_s, *([graph.lease_s] if graph.lease_s else [])]
     return [*STALLS_S, *dict.fromkeys(round(limit_s + BEYOND_S, 2) for limit_s in limits_s)]
@@ -110,4 +112,4 @@ def _lengths_s(graph: Graph) -> list[float]:
 
 def _draw(draft: Draft, pick: Pick) -> Iterator[Step]:
     replica = pick.replica
-    yield Stall(replica.role, replica.index, pick.one_of(_lengths_s(draft.model.spec)))
+    yield Stall(replica.role, replica.index, pick.one_of(lengths_s(draft.model.spec)))

@@ -1,6 +1,6 @@
 """The step `wait until ROLE INDEX logs "TEXT"`: wait until a new line of a replica's log holds a text.
 
-Only lines count that are written after the step began. The step is never drawn, because only the user knows what a replica logs.
+Only lines count that are written after the step began. The step is never drawn, because only the user knows the lines that a replica logs.
 The text must be on one line of the log, up to the number of blanks between words.
 """
 
@@ -65,7 +65,7 @@ class UntilLogs(Until):
         return None
 
     async def awaited(self, scene: Scene) -> Landed:
-        """Wait until the text is in the log. The time limit is that of a start: most of what a replica logs, it logs when it starts."""
+        """Wait until the text is in the log. The time limit is that of a start: a replica logs most of its lines when it starts."""
         within_s = ready_bound_s(scene.target.spec)
         return await scene.target.moments.logged(self.replica, self.text, within_s)
 

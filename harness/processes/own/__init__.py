@@ -1,0 +1,1 @@
+"""The user's own steps: their signals and commands, and the commands that run if the harness dies."""

@@ -1,0 +1,1 @@
+"""Steps that take resources from a replica: CPU, memory, file descriptors, disk, GPU."""
