@@ -5,7 +5,7 @@ Each event has `at_s`, in seconds on the run's own clock (see `history`). The cl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
@@ -13,7 +13,7 @@ from graphquake.harness.spec.plan import Step
 from graphquake.harness.spec.replica import Replica
 
 Phase: TypeAlias = Literal["baseline", "plan", "heal", "recover", "steady", "drain"]
-ViewKind: TypeAlias = Literal["listing", "readiness"]
+ViewKind: TypeAlias = Literal["listing", "readiness", "pod", "endpoint"]
 TrafficMeans: TypeAlias = Literal["bytes", "cpu", "none"]
 LeakKind: TypeAlias = Literal["process", "socket", "gpu memory", "gauge"]
 
@@ -69,6 +69,37 @@ class Died:
 
 
 @dataclass(frozen=True, slots=True)
+class Panicked:
+    """A line in the log of an incarnation matched a pattern of the promise `no_panic`. It is recorded once for each pattern.
+
+    Attributes:
+        at_s: the time at which the line was read, at most 0.25 s after it was written.
+        pattern: the name of the pattern, or the user's own pattern in quotes.
+        line: the line, shortened.
+    """
+
+    at_s: float
+    replica: Replica
+    incarnation: int
+    pattern: str
+    line: str
+
+
+# What a target tells about its replicas by itself.
+ReplicaEvent: TypeAlias = Spawned | BecameReady | Died | Panicked
+
+
+def goes_on(event: ReplicaEvent, live: Collection[tuple[Replica, int]]) -> bool:
+    """True if an event of an earlier run on the same graph still tells about the graph, because its incarnation lives.
+
+    Args:
+        event: the event.
+        live: the replica and the number of each incarnation that lives.
+    """
+    return (event.replica, event.incarnation) in live and not isinstance(event, Panicked)
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseBegan:
     """The run entered a phase."""
 
@@ -88,6 +119,7 @@ class StepDone:
         landed: true if the step took effect. A step that did not land makes the run invalid.
         proof: the observation that shows whether the step took effect, in words.
         missed: true if the step waited for an event that did not come in its time.
+        told: the time at which each replica was told to end, if the step told several, one after the other (see `Landed`).
     """
 
     at_s: float
@@ -97,6 +129,7 @@ class StepDone:
     landed: bool
     proof: str
     missed: bool = False
+    told: tuple[tuple[float, Replica], ...] = ()
 
     @property
     def fault(self) -> bool:
@@ -129,7 +162,7 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """A step of the user's own was undone: when its time was over, at heal, or at an early end of the run.
+    """A step of the user's own, a network fault, a scale or a cordon was undone: in its time, at heal, or at an early end of the run.
 
     Attributes:
         number: the place of the step in the plan, from 0.
@@ -149,7 +182,8 @@ class Seen:
 
     Attributes:
         observer: the replica that was asked.
-        what: the question: `listing` (how many replicas are listed?) or `readiness` (is the observer ready? 1 or 0).
+        what: the question: `listing` (how many replicas are listed?) or `readiness` (is the observer ready? 1 or 0). A cluster answers
+            two questions about the observer: `pod` (is its pod ready?) and `endpoint` (does an EndpointSlice list it as ready?).
         says: the answer of the observer, or -1 if it gave none.
         holds: the right answer. `says` and `holds` are both 0 if the observer can't be asked any more.
     """
@@ -172,6 +206,8 @@ class Measured:
         in_flight: the number of requests in progress, or None if the replica's metrics do not contain it.
         waiting: the number of requests that wait, or None if the replica's metrics do not contain it.
         kv_usage: the used share of the replica's KV cache, 0 to 1, or None if the replica's metrics do not contain it.
+        threads: the number of threads of the replica's processes, or 0 if it was not measured.
+        files: the number of their open files and connections, or 0 if it was not measured.
     """
 
     at_s: float
@@ -182,6 +218,8 @@ class Measured:
     in_flight: float | None = None
     waiting: float | None = None
     kv_usage: float | None = None
+    threads: int = 0
+    files: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +230,7 @@ class Traffic:
 
     Attributes:
         at_s: the end of the interval.
-        since_s: the begin of the interval: the begin of the baseline, or the later moment at which the replica became ready.
+        since_s: the start of the interval: the start of the baseline, or the later moment at which the replica became ready.
         replica: the replica.
         number: the number of the fault's step, from 0, or -1 for the end of the baseline.
         means: the kind of the amounts: `bytes` received over TCP, `cpu` seconds, or `none` if neither tells anything.
@@ -227,14 +265,21 @@ class Leaked:
 
 @dataclass(frozen=True, slots=True)
 class Invalidated:
-    """The run is invalid from this time on. The cause is in words."""
+    """From this time on, violations prove nothing: something else may have caused them.
+
+    Attributes:
+        cause: the cause, in words.
+        spares_kept: true if the cause can only make promises harder to keep. Then a run without violations is kept, and weak. If it is
+            false, the run is invalid in any case.
+    """
 
     at_s: float
     cause: str
+    spares_kept: bool = False
 
 
 Event: TypeAlias = (
-    Spawned | BecameReady | Died | PhaseBegan | StepDone | Resumed | Undone | Seen | Measured | Traffic | Leaked | Invalidated
+    Spawned | BecameReady | Died | Panicked | PhaseBegan | StepDone | Resumed | Undone | Seen | Measured | Traffic | Leaked | Invalidated
 )  # fmt: skip
 EVENT_KINDS: Final[dict[str, Callable[..., Event]]] = {
     kind.__name__: kind for kind in get_args(Event)

@@ -7,6 +7,7 @@ events of the graph's start have negative times. On disk a run is one folder of 
     graph.json      the graph file as it was read, the machine and the versions
     events.jsonl    one event a line
     requests.csv    one request a line
+    notices.jsonl   the notices of a cluster about the graph, one a line; only if there are any
     logs/           a file for each incarnation of each replica; clients.jsonl has the exchanges of requests that did not end well
 
 `run.live` adds verdict.json, and `picture` adds run.html.
@@ -22,7 +23,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import (
@@ -36,11 +37,14 @@ from graphquake.harness.history.events import (
     Undone,
 )
 from graphquake.harness.history.host import Host
-from graphquake.harness.history.request import Group, Outcome, Request
+from graphquake.harness.history.notices import Notice, read_notices, write_notices
+from graphquake.harness.history.request import Group, MannerKind, Outcome, Request
 from graphquake.harness.spec.bounds import as_meant_then
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import Plan, parse_step, read_plan
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.network.fault import LinkFault
+from graphquake.harness.spec.table import one_of
 
 # The form of graph.json. Older folders have no `schema`, see `_as_meant_then`.
 _SCHEMA: Final = 2
@@ -60,6 +64,7 @@ class History:
         requests: the requests of the run, ended or still in flight.
         exchanges: a line of JSON for each of the first requests that did not end well (see `Exchange`). `load` does not read these lines.
         host: the time, the machine and the versions of the run. No promise uses them.
+        notices: the notices of a cluster about the graph. No promise uses them.
     """
 
     spec: GraphSpec
@@ -68,6 +73,7 @@ class History:
     requests: list[Request] = field(default_factory=list)
     exchanges: list[str] = field(default_factory=list)
     host: Host = field(default_factory=Host)
+    notices: list[Notice] = field(default_factory=list)
 
     def of(self, kind: type[E]) -> Iterator[E]:
         """Return the events of one kind, in the order in which they were recorded."""
@@ -81,21 +87,37 @@ class History:
         """Return the faults that landed, in the order in which they were recorded."""
         return [step for step in self.of(StepDone) if step.fault and step.landed]
 
+    def endings(self) -> Iterator[tuple[StepDone, Replica, float]]:
+        """Yield each time at which a fault told a replica to end: the fault, the replica, and the time in seconds. A roll tells several."""
+        for fault in self.faults():
+            if fault.told:
+                yield from ((fault, replica, at_s) for at_s, replica in fault.told)
+            elif fault.victim and fault.step.effect(self.spec) == "ends":
+                yield fault, fault.victim, fault.begun_s
+
     def undisturbed_s(self) -> float | None:
         """Return the end of the undisturbed period, in seconds, or None if the plan has not begun.
 
-        A step is recorded when it ends. This is the begin of the first recorded step that is not a wait. If none is recorded, it is the
-        begin of heal. If heal has not begun either, it is the begin of the plan.
+        A step is recorded when it ends. This is the start of the first recorded step that is not a wait. If none is recorded, it is the
+        start of heal. If heal has not begun either, it is the start of the plan.
         """
         begun = (s.begun_s for s in self.of(StepDone) if not s.waits)
         healed_s = self.phase_began_s("heal")
         return next(begun, self.phase_began_s("plan") if healed_s is None else healed_s)
 
     def disturbed(self) -> list[tuple[float, float]]:
-        """Return the begin and the end of each fault and of each end of a fault, in seconds, sorted. Such events may excuse failures."""
+        """Return the start and the end of each fault and of each end of a fault, in seconds, sorted. Such events may excuse failures."""
         ends = [(event.at_s, event.at_s) for event in self.of(Resumed)]
         ends += [(event.at_s, event.at_s) for event in self.of(Undone) if event.step.is_fault]
-        return sorted([*((fault.begun_s, fault.at_s) for fault in self.faults()), *ends])
+        undone_s = {event.number: event.at_s for event in self.of(Undone)}
+        for fault in self.faults():
+            if isinstance(fault.step, LinkFault):
+                until_s = undone_s.get(fault.number)
+                ends += fault.step.disturbs_s(fault.begun_s, fault.at_s, until_s, self.end_s)
+                continue
+            # A roll lasts long, and disturbs the graph at each of its terminations.
+            ends += [(at_s, at_s) for at_s, _ in fault.told] or [(fault.begun_s, fault.at_s)]
+        return sorted(ends)
 
     def ended(self) -> list[Request]:
         """Return the requests that have ended, in the order of their ends."""
@@ -127,6 +149,7 @@ class History:
             writer.writerow(names)
             for request in self.requests:
                 writer.writerow([_cell(getattr(request, name)) for name in names])
+        write_notices(folder, self.notices)
         (folder / "logs").mkdir(exist_ok=True)
         exchanges = "".join(f"{line}\n" for line in self.exchanges)
         (folder / "logs" / "clients.jsonl").write_text(exchanges, encoding="utf-8")
@@ -153,7 +176,8 @@ class History:
                 events = [_event(json.loads(line), spec) for line in lines]
             with (folder / "requests.csv").open(encoding="utf-8", newline="") as file:
                 requests = [_request(row) for row in csv.DictReader(file)]
-            return cls(spec, plan, events, requests, host=Host.from_json(graph["host"]))
+            host, notices = Host.from_json(graph["host"]), read_notices(folder)
+            return cls(spec, plan, events, requests, host=host, notices=notices)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder}: is damaged: {type(error).__name__}: {error}") from None
 
@@ -179,6 +203,7 @@ def _row(event: Event) -> dict[str, Any]:
     if isinstance(event, StepDone):
         # `fault` and `victim` follow from the step. They are written only for people who read the file.
         row |= {"fault": event.fault, "victim": event.victim or ""}
+        row["told"] = [(at_s, str(replica)) for at_s, replica in event.told]
     return {name: str(value) if name in _AS_TEXT else value for name, value in row.items()}
 
 
@@ -186,6 +211,8 @@ def _event(row: dict[str, Any], spec: GraphSpec) -> Event:
     kind = EVENT_KINDS[row.pop("event")]
     if kind is StepDone:
         del row["fault"], row["victim"]
+        told = row.pop("told", [])
+        row["told"] = tuple((at_s, Replica.parse(replica)) for at_s, replica in told)
     if "step" in row:
         row["step"] = parse_step(row["step"], spec.own_steps)
     for name in _REPLICAS & row.keys():
@@ -210,5 +237,14 @@ def _request(row: Mapping[str, str]) -> Request:
         message=row["message"],
         tokens=int(row["tokens"]),
         attempt=int(row.get("attempt", 0)),
-        too_long=row.get("too_long") == "True",
+        manner=_manner(row),
     )
+
+
+def _manner(row: Mapping[str, str]) -> MannerKind:
+    """The manner of a client. Older folders only say whether its prompt was too long."""
+    said = row.get("manner", "asks too much" if row.get("too_long") == "True" else "stays")
+    kinds: tuple[MannerKind, ...] = get_args(MannerKind)
+    if (found := one_of(said, kinds)) is None:
+        raise ValueError(f'found "{said}", expected one of {", ".join(kinds)}')
+    return found

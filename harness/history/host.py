@@ -28,6 +28,7 @@ class Host:
         python: the version of the Python that runs Graphquake.
         versions: the versions that the commands of `[versions]` in the graph file printed, by name.
         scenario: the name of the scenario of Dynamo's fault tolerance suite. Empty for every other run.
+        node: the node of a cluster that ran it. Empty if the run was made where the search is.
     """
 
     began: datetime | None = None
@@ -36,6 +37,7 @@ class Host:
     python: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     scenario: str = ""
+    node: str = ""
 
     @property
     def machine(self) -> str:
@@ -44,15 +46,22 @@ class Host:
             return "unknown machine"
         return f"{self.cores} cores, {f'{self.gpus} GPUs' if self.gpus else 'no GPU'}"
 
+    @property
+    def place(self) -> str:
+        """The node and its hardware in words, e.g. `gpu-7 (64 cores, 8 GPUs)`. Empty if the run was made where the search is."""
+        return f"{self.node} ({self.machine})" if self.node else ""
+
     def facts(self) -> list[str]:
-        """Return one text for the machine, and one for each version, e.g. `python 3.12.3`."""
+        """Return one text for the node, if it is known, one for the machine, and one for each version, e.g. `python 3.12.3`."""
         python = [f"python {self.python}"] if self.python else []
         versions = [f"{name} {version}" for name, version in self.versions.items()]
-        return [self.machine, *python, *versions]
+        node = [f"node {self.node}"] if self.node else []
+        return [*node, self.machine, *python, *versions]
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON table that `graph.json` holds under `host`."""
-        return {
+        node = {"node": self.node} if self.node else {}
+        return node | {
             "began": self.began.isoformat() if self.began else "",
             "cores": self.cores,
             "gpus": self.gpus,
@@ -72,7 +81,15 @@ class Host:
         python, scenario = table.get("python", ""), table.get("scenario", "")
         # In the old form every value is a text, also that of a version named "versions".
         if isinstance(table.get("versions"), dict):
-            return cls(began, table["cores"], table["gpus"], python, table["versions"], scenario)
+            return cls(
+                began,
+                table["cores"],
+                table["gpus"],
+                python,
+                table["versions"],
+                scenario,
+                table.get("node", ""),
+            )
         found = _OLD_MACHINE.match(table.get("host", ""))
         cores, gpus = (int(found[1]), int(found[2] or 0)) if found else (0, 0)
         versions = {name: text for name, text in table.items() if name not in _OLD_FACTS}

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias, get_args
 
+# The behaviour of a client: it waits for its answer, or it closes the connection, after a token or before the first one. Or its prompt is
+# too long, or its request is malformed.
+MannerKind: TypeAlias = Literal["stays", "leaves", "leaves at once", "asks too much", "malformed"]
 GroupKind: TypeAlias = Literal["steady", "client", "burst", "probe"]
 
 # The largest number of bytes of a request body or an answer body that an exchange keeps in the logs.
@@ -27,8 +30,8 @@ class Outcome(StrEnum):
         TRUNCATED: the answer ended before it was complete.
         WRONG: the answer is complete, but differs from the right answer.
         TIMED_OUT: the request did not end before the client's deadline.
-        LEFT: the client closed the connection itself, after the first token or before it, as its burst asks.
-        REJECTED: the graph answered a prompt that is longer than its context with an HTTP status 4xx, as it should.
+        LEFT: the client closed the connection itself, after a token or before the first one, as its burst asks.
+        REJECTED: the graph answered a prompt that is too long, or a malformed request, with an HTTP status 4xx, as it should.
     """
 
     OK = "ok"
@@ -53,7 +56,7 @@ class Outcome(StrEnum):
 # not failures.
 FAILED: Final = frozenset({Outcome.REFUSED, Outcome.ERROR, Outcome.TRUNCATED, Outcome.TIMED_OUT})
 
-# The outcomes of requests that ended as their client asked. They tell nothing about what the graph can do for others.
+# The outcomes of requests that ended as their client asked. They tell nothing about the service that other requests get.
 AS_ASKED: Final = frozenset({Outcome.LEFT, Outcome.REJECTED})
 
 
@@ -105,13 +108,13 @@ class Request:
         first_s: the time of the first token, or NaN if no token came.
         last_s: the time of the last byte, or `sent_s` if no byte came.
         ended_s: the time at which the request ended.
-        quiet_from_s, quiet_to_s: the begin and the end of the longest interval in which the client got no byte.
-        outcome: how the request ended. None while it is in flight.
+        quiet_from_s, quiet_to_s: the start and the end of the longest interval in which the client got no byte.
+        outcome: the outcome of the request. None while it is in flight.
         detail: the reason for the outcome, e.g. `HTTP 503`, `stream cut`, `error event 503`.
         message: the message of the server, shortened.
         tokens: the number of tokens that the client got.
         attempt: in a closed loop, the number of earlier attempts of the same request.
-        too_long: true if the prompt is longer than the model's context, so that the graph should reject it.
+        manner: the behaviour of the client. It decides whether the graph should reject the request.
     """
 
     number: int
@@ -129,12 +132,17 @@ class Request:
     message: str = ""
     tokens: int = 0
     attempt: int = 0
-    too_long: bool = False
+    manner: MannerKind = "stays"
 
     @property
     def steady(self) -> bool:
         """True if the request belongs to the load that goes on during the whole run, not to a burst."""
         return self.group.kind != "burst"
+
+    @property
+    def must_be_refused(self) -> bool:
+        """True if the graph should answer with a status 4xx: the prompt is too long, or the request is malformed."""
+        return self.manner in ("asks too much", "malformed")
 
     @property
     def failed(self) -> bool:
@@ -155,11 +163,14 @@ class Exchange:
         asked: the body of the request.
         entry: the URL that accepted the request. If none accepted it, the URL that refused it last.
         answer: the body of the answer.
+        bounded: true if the answer says where it ends, by its length or by chunks. Otherwise it ends with its connection, and such an
+            end looks like a lost connection.
     """
 
     asked: bytes = b""
     entry: str = ""
     answer: bytearray = field(default_factory=bytearray)
+    bounded: bool = True
 
     def line(self, request: Request) -> str:
         """Return one line of JSON with the request and its exchange. Long bodies are cut in the middle."""

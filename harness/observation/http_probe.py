@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
 from aiohttp.connector import Connection
@@ -34,16 +36,22 @@ class Answer(NamedTuple):
 class Prober:
     """Sends GET requests. Use it as an async context manager.
 
+    Args:
+        socket_factory: makes the sockets, if they must not be ordinary ones (see `Target.socket_factory`).
+
     Attributes:
         ports: the local TCP ports of the latest GETs, at most `PORTS_MAX`, the oldest first. The values have no meaning.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, socket_factory: Callable[[Any], socket.socket] | None = None) -> None:
         self.ports: dict[int, None] = {}
+        self._socket_factory = socket_factory
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, limit=0),
+            connector=aiohttp.TCPConnector(
+                force_close=True, limit=0, socket_factory=self._socket_factory
+            ),
             timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S),
             response_class=self._response_class(),
         )

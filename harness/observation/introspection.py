@@ -65,13 +65,15 @@ class Introspector:
         self.read: dict[Replica, str] = {}
 
     def beside_paths(self) -> list[ReplicaState]:
-        """Return replicas that no request passes through, e.g. a registry. While one of them is down, others may not learn of changes."""
+        """Return replicas that no request passes through, e.g. a registry. While one is down, other replicas may not learn of changes."""
         path = self._spec.serves.roles | {self._spec.entry_role.name}
         return [one for one in self._layout.replicas.values() if one.role.name not in path]
 
     async def views(self) -> list[View]:
         """See `Target.views`."""
         if not all(one.works for one in self.beside_paths()):
+            return []
+        if self._where(lambda one: one.is_partly_stalled):
             return []
         asked = self._where(lambda one: one.works)
         readiness = asyncio.gather(*map(self._readiness, asked))

@@ -1,6 +1,6 @@
-"""Sample the CPU and memory that each replica uses, and add the load that the replica reports. A run takes one sample a second.
+"""Sample the CPU, memory, threads and open files of each replica, and add the load that it reports. A run takes one sample a second.
 
-The samples are for pictures and tables, and too coarse for promises. The promise `no_leak` does not use them: see `Target.leaks`.
+The samples are for pictures, tables and the promise `no_growth`. The promise `no_leak` does not use them: see `Target.leaks`.
 """
 
 from __future__ import annotations
@@ -44,19 +44,24 @@ class Usage:
         past_s = at_s - self._at_s
         found = []
         for replica, family in pids.items():
-            ran_s, rss = 0.0, 0
+            ran_s, rss, threads, files = 0.0, 0, 0, 0
             for pid in family:
                 with suppress(psutil.Error):
                     process = psutil.Process(pid)
                     times = process.cpu_times()
                     rss += process.memory_info().rss
+                    threads += process.num_threads()
+                    files += process.num_fds()
                     cpu_s = times.user + times.system
                     ran_s += cpu_s - self._cpu_s.get(pid, cpu_s)
                     self._cpu_s[pid] = cpu_s
             gpu = sum(gpu_bytes.get(pid, 0) for pid in family)
             cores = ran_s / past_s if past_s > 0 else 0.0
+            load = said.get(replica, {})
             found.append(
-                Measured(at_s, replica, round(cores, 3), rss, gpu, **said.get(replica, {}))
+                Measured(
+                    at_s, replica, round(cores, 3), rss, gpu, threads=threads, files=files, **load
+                )
             )
         self._at_s = at_s
         return found

@@ -1,4 +1,4 @@
-"""Ask the kernel how many bytes each TCP socket of this network namespace has received. No privilege is needed.
+"""Ask the kernel how many bytes each TCP socket of a network namespace has received. No privilege is needed, except to end a connection.
 
 The kernel answers over netlink (`NETLINK_SOCK_DIAG`, see man 7 sock_diag). A dump lists the open sockets. The kernel also sends a notice
 of each socket that is closed, with its final count. So a connection of a few milliseconds counts, too.
@@ -19,9 +19,11 @@ from typing import Final, NamedTuple
 # Constants of <linux/netlink.h>, <linux/sock_diag.h> and <linux/inet_diag.h>.
 _NETLINK_SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
+_SOCK_DESTROY: Final = 21
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
 _REQUEST_DUMP: Final = 0x301
+_REQUEST_ACK: Final = 0x5
 _DESTROY_GROUPS: Final = 0b0101  # closed TCP sockets of IPv4 and of IPv6
 _INFO: Final = 2  # the attribute that holds a `struct tcp_info`
 _HEADER: Final = struct.Struct("=IHHII")
@@ -29,10 +31,12 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 # The place of `tcpi_bytes_received` in `struct tcp_info`. Linux has had it since 4.1.
 _RECEIVED: Final = struct.Struct("=Q")
 _RECEIVED_AT: Final = 128
-# The length of `struct inet_diag_msg`, and the places in it of the ports, the cookie and the inode.
+# The length of `struct inet_diag_msg`, and the places in it of the ports, the other end's address, the cookie and the inode.
 _MESSAGE_BYTES: Final = 72
 _PORTS: Final = struct.Struct(">HH")
-_PORTS_AT, _COOKIE_AT, _INODE_AT = 4, 44, 68
+_PORTS_AT, _REMOTE_AT, _COOKIE_AT, _INODE_AT = 4, 24, 44, 68
+# The start of an IPv4 address that a socket of IPv6 uses.
+_MAPPED: Final = bytes(10) + b"\xff\xff"
 # Sockets in these states carry no data of an application: TIME_WAIT, and SYN_SENT.
 _STATES: Final = 0xFFF & ~(1 << 6) & ~(1 << 2)
 _BUFFER_BYTES: Final = 1 << 20
@@ -47,6 +51,7 @@ class TcpSocket(NamedTuple):
         remote_port: the port of the other end, or 0 if the socket listens.
         inode: the inode of the socket, as /proc/PID/fd shows it, or 0 if the socket is closed.
         received_bytes: the number of bytes that this end has received.
+        remote: the address of the other end, in 4 bytes for IPv4, also if an IPv6 socket uses it.
     """
 
     cookie: bytes
@@ -54,22 +59,65 @@ class TcpSocket(NamedTuple):
     remote_port: int
     inode: int
     received_bytes: int
+    remote: bytes
 
 
 class SockDiag:
-    """Reads the TCP sockets of this network namespace. Close it after use.
+    """Reads the TCP sockets of the network namespace in which it was made. Close it after use.
+
+    Args:
+        fds: two netlink sockets that another process has detached from its `SockDiag`. By default, new ones are made.
 
     Raises:
         OSError: if the kernel does not offer this, e.g. in some sandboxes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fds: tuple[int, int] | None = None) -> None:
+        if fds is not None:
+            self._asks, self._hears = (socket.socket(fileno=fd) for fd in fds)
+            return
         self._asks = _netlink(0)
         try:
             self._hears = _netlink(_DESTROY_GROUPS)
         except OSError:
             self._asks.close()
             raise
+
+    def detach(self) -> tuple[int, int]:
+        """Return the file descriptors of both netlink sockets, for another process. This object can't be used any more."""
+        return self._asks.detach(), self._hears.detach()
+
+    def destroy(self, remote: bytes) -> int:
+        """End each open connection to an address: this end gets an error, and the other one gets RST. Return their number.
+
+        Args:
+            remote: the IPv4 address, in 4 bytes.
+
+        Raises:
+            OSError: if the kernel does not offer this, or the process may not do it.
+        """
+        found = [
+            body
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for body in self._bodies(family)
+            if socket_in(body).remote == remote and socket_in(body).remote_port
+        ]
+        return sum(self._destroy(body) for body in found)
+
+    def _destroy(self, body: bytes) -> bool:
+        """End the connection that a `struct inet_diag_msg` describes. False if it has ended meanwhile."""
+        request = struct.pack("=BBBxI", body[0], socket.IPPROTO_TCP, 0, 0xFFF)
+        request += body[_PORTS_AT : _COOKIE_AT + 8]
+        self._asks.send(
+            _HEADER.pack(_HEADER.size + len(request), _SOCK_DESTROY, _REQUEST_ACK, 1, 0) + request
+        )
+        for kind, answer in _messages(self._asks.recv(_BUFFER_BYTES)):
+            number = -struct.unpack_from("=i", answer)[0] if kind == _NLMSG_ERROR else 0
+            if number == errno.ENOENT:
+                return False
+            if number:
+                raise OSError(number, os.strerror(number))
+        return True
 
     def close(self) -> None:
         """Close both netlink sockets."""
@@ -97,6 +145,9 @@ class SockDiag:
             )
 
     def _dump(self, family: int) -> Iterator[TcpSocket]:
+        return map(socket_in, self._bodies(family))
+
+    def _bodies(self, family: int) -> Iterator[bytes]:
         request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), _STATES)
         request += bytes(48)  # an empty `struct inet_diag_sockid`: sockets with any address
         length = _HEADER.size + len(request)
@@ -108,7 +159,7 @@ class SockDiag:
                 if kind == _NLMSG_ERROR:
                     number = -struct.unpack_from("=i", body)[0]
                     raise OSError(number, os.strerror(number))
-                yield socket_in(body)
+                yield body
 
 
 def _netlink(groups: int) -> socket.socket:
@@ -139,7 +190,9 @@ def socket_in(body: bytes) -> TcpSocket:
     local, remote = _PORTS.unpack_from(body, _PORTS_AT)
     cookie = body[_COOKIE_AT : _COOKIE_AT + 8]
     inode = struct.unpack_from("=I", body, _INODE_AT)[0]
-    return TcpSocket(cookie, local, remote, inode, _received(body))
+    address = body[_REMOTE_AT : _REMOTE_AT + 16]
+    address = address[:4] if body[0] == socket.AF_INET else address.removeprefix(_MAPPED)
+    return TcpSocket(cookie, local, remote, inode, _received(body), address)
 
 
 def _received(body: bytes) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import Outcome, Request
 from graphquake.harness.promises.availability import Availability, Stretch
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Verdict, Violation, violation_in
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from graphquake.harness.history.events import BecameReady, Died, Resumed, StepDone
+from graphquake.harness.history.events import BecameReady, Died, Resumed, StepDone, Undone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.percentile import percentile
 from graphquake.harness.history.request import (
     Outcome,
     Request,
 )
+from graphquake.harness.promises.joined import is_joined
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.network.fault import LinkFault
 
 # The least value of `Availability.notice_s`, in seconds. An in-flight request may need this time until it fails after its worker is gone.
 NOTICE_MIN_S = 0.25
@@ -62,7 +64,7 @@ def union(stretches: Iterable[Stretch]) -> list[Stretch]:
 def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
     """Return the intervals in which each replica was up: for each incarnation, from ready to its end, without its stalls.
 
-    If a fault ended the incarnation, its end is the begin of the fault. A replica takes no new work after SIGTERM, though its process may
+    If a fault ended the incarnation, its end is the start of the fault. A replica takes no new work after SIGTERM, though its process may
     live for seconds. A killed process closes its sockets some milliseconds before it is seen to be gone.
     """
     end_s = history.end_s
@@ -77,6 +79,12 @@ def up_stretches(history: History) -> dict[Replica, list[Stretch]]:
             if fault.victim == event.replica
             and event.at_s <= fault.begun_s
             and _ends_its_victim(history.spec, fault, until_s)
+        ]
+        made_to_end_s += [
+            at_s
+            for fault in faults
+            for at_s, replica in fault.told
+            if replica == event.replica and event.at_s <= at_s
         ]
         until_s = min([end_s if until_s is None else until_s, *made_to_end_s])
         life = Stretch(event.at_s, max(event.at_s, until_s))
@@ -101,13 +109,27 @@ def _ends_its_victim(spec: GraphSpec, fault: StepDone, died_s: float | None) -> 
 
 
 def stalled_stretches(history: History) -> dict[Replica, list[Stretch]]:
-    """Return the intervals in which each replica was stalled: from the begin of a stall to the proof that the replica runs again."""
+    """Return the intervals in which each replica was stalled: from the start of a stall to the proof that the replica runs again."""
     found: dict[Replica, list[Stretch]] = {replica: [] for replica in history.spec.replicas()}
     for fault in history.faults():
         if fault.victim and fault.step.effect(history.spec) == "stops":
             ends_s = (e.at_s for e in history.of(Resumed) if e.replica == fault.victim)
             until_s = min((s for s in ends_s if s >= fault.at_s), default=history.end_s)
             found[fault.victim].append(Stretch(fault.begun_s, max(fault.at_s, until_s)))
+    return found
+
+
+def severed_stretches(history: History) -> list[tuple[Stretch, frozenset[frozenset[Replica]]]]:
+    """Return the intervals in which pairs of replicas could not talk to each other, and these pairs.
+
+    Such an interval ends when open connections have got over the fault.
+    """
+    undone_s = {event.number: event.at_s for event in history.of(Undone)}
+    found = []
+    for fault in history.faults():
+        if isinstance(fault.step, LinkFault) and (pairs := fault.step.severs(history.spec)):
+            until_s = undone_s.get(fault.number, history.end_s) + fault.step.settles_s
+            found.append((Stretch(fault.begun_s, max(fault.at_s, until_s)), pairs))
     return found
 
 
@@ -129,7 +151,7 @@ class Availability:
     Attributes:
         paths: the intervals in which a path was up: a replica of the entry role, and one replica of each role that a request needs.
         outages: the intervals after the first path in which no path was up.
-        disturbances: for each fault that landed, the interval from its begin to W seconds after its landing. For each end of a stall,
+        disturbances: for each fault that landed, the interval from its start to W seconds after its landing. For each end of a stall,
             the W seconds after it. W is `window_s` of `error_window`. Intervals that overlap are merged.
         excused: the intervals in which failures are excused: the disturbances, and each outage with R1 seconds after it. R1 is
             `first_ok_s` of `recovery`.
@@ -178,16 +200,41 @@ def availability(history: History) -> Availability:
     )
 
 
+def without_settling(history: History, up: Availability) -> Availability:
+    """Return the availability without the paths in times in which TCP itself may be late: after the end of each network fault."""
+    settling = [
+        Stretch(event.at_s, event.at_s + event.step.settles_s)
+        for event in history.of(Undone)
+        if isinstance(event.step, LinkFault) and event.step.settles_s
+    ]
+    return replace(up, paths=tuple(part for path in up.paths for part in _without(path, settling)))
+
+
+def whole_s(history: History) -> float | None:
+    """Return the time from which a graph must recover: heal is over, and connections have got over the faults of the network.
+
+    None if heal is not over.
+    """
+    healed_s = history.phase_began_s("recover")
+    if healed_s is None:
+        return None
+    ends = (
+        event.at_s + event.step.settles_s
+        for event in history.of(Undone)
+        if isinstance(event.step, LinkFault) and event.step.is_fault
+    )
+    return max([healed_s, *ends])
+
+
 def _paths(history: History) -> list[Stretch]:
-    up = up_stretches(history)
+    up, cuts = up_stretches(history), severed_stretches(history)
     by_role = {
         role.name: union(s for i in range(role.replicas) for s in up[Replica(role.name, i)])
         for role in history.spec.roles
     }
     # An edge is a time at which a replica comes up or goes down. Between two neighbouring edges nothing changes, so the middle is enough.
-    edges = sorted(
-        {e for stretches in by_role.values() for s in stretches for e in (s.begin_s, s.end_s)}
-    )
+    all_stretches = [*by_role.values(), [stretch for stretch, _ in cuts]]
+    edges = sorted({e for some in all_stretches for s in some for e in (s.begin_s, s.end_s)})
     entry = history.spec.entry_role.name
     paths = []
     for begin_s, end_s in itertools.pairwise(edges):
@@ -197,7 +244,16 @@ def _paths(history: History) -> list[Stretch]:
             for role, stretches in by_role.items()
             if any(s.holds_at(middle_s) for s in stretches)
         }
-        if entry in roles_up and history.spec.serves.holds(roles_up):
+        if not (entry in roles_up and history.spec.serves.holds(roles_up)):
+            continue
+        pairs = frozenset(
+            pair for stretch, some in cuts if stretch.holds_at(middle_s) for pair in some
+        )
+        if not pairs or is_joined(
+            history.spec,
+            {one for one, some in up.items() if any(s.holds_at(middle_s) for s in some)},
+            pairs,
+        ):
             paths.append(Stretch(begin_s, end_s))
     return union(paths)
 

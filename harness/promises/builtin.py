@@ -1,18 +1,20 @@
-"""The built-in promises of a graph, and `judge`, which applies them to a history.
+"""The built-in promises of a graph. `judgement` applies them to a history.
 
 Each promise is a pure function of a history and its availability. It yields one `Violation` for each place where it does not hold. One
 promise judges the outcome of a request, so that the same outcome is never two findings:
 
-- `answers` judges wrong answers, which include any answer to a prompt that is too long,
+- `honest` judges answers with status 200 that are cut short, empty or from another request,
+- `answers` judges all other wrong answers, which include any answer to a prompt that is too long,
 - `ends` judges requests that reached their deadline,
+- `drain` judges failures of requests that were in flight when a replica got SIGTERM, if the graph makes this promise,
+- `refusals_are_cheap` judges failures after requests that must be refused, if nothing else has happened,
 - `recovery` judges failures of requests that were sent after the time for recovery was over,
 - `error_window` judges all other failures.
 
 In addition, `ends` judges how long a request got no byte, whatever its outcome. If a graph does not promise `ends`, the last two judge
 requests that reached their deadline.
 
-`judge` combines the violations with the causes that make a run invalid. It may be called while a run still goes on (an early verdict). So
-a promise yields only violations that no later event can undo.
+A history may be judged while its run still goes on (an early verdict). So a promise yields only violations that no later event can undo.
 """
 
 from __future__ import annotations
@@ -21,33 +23,36 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
-from graphquake.harness.history.events import Died, Invalidated, Leaked, Phase, StepDone
+from graphquake.harness.history.events import Leaked, Phase, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import (
-    AS_ASKED,
     FAILED,
     Outcome,
     Request,
 )
-from graphquake.harness.promises.availability import Availability, Stretch, availability
-from graphquake.harness.promises.idle import idle_reason
-from graphquake.harness.promises.in_vain import waits_in_vain
+from graphquake.harness.promises.availability import (
+    Availability,
+    Stretch,
+    availability,
+    whole_s,
+    without_settling,
+)
+from graphquake.harness.promises.clients.collapse import collapse
+from graphquake.harness.promises.clients.drain import drain, lost_by_drains
+from graphquake.harness.promises.clients.honest import honest, is_dishonest
+from graphquake.harness.promises.clients.refusals import refusals_are_cheap, spoiled
 from graphquake.harness.promises.own import OwnPromise
+from graphquake.harness.promises.replicas.blast_radius import blast_radius
+from graphquake.harness.promises.replicas.no_growth import no_growth
+from graphquake.harness.promises.replicas.no_panic import no_panic
 from graphquake.harness.promises.signature import PathWord, Signature
 from graphquake.harness.promises.throughput import queueing, throughput
-from graphquake.harness.promises.verdict import Verdict, Violation, violation_in
+from graphquake.harness.promises.verdict import Violation, violation_in
 from graphquake.harness.promises.views import views_agree
 from graphquake.harness.spec.bounds import own_name
 from graphquake.harness.spec.graph import GraphSpec
 
 Promise: TypeAlias = Callable[[History, Availability], Iterable[Violation]]
-
-# A run is weak if less than this share of its requests could be judged.
-JUDGED_SHARE_MIN: Final = 0.25
-# A run is invalid if more than `LATE_SHARE_MAX` of its requests were sent more than `LATE_S` seconds after their intended time. On two
-# noisy cores, with 40 requests/s, the p99 of this delay stayed below 0.1 s while four processes started.
-LATE_S: Final = 0.25
-LATE_SHARE_MAX: Final = 0.02
 
 
 def _path_word(up: Availability, life: Stretch) -> PathWord:
@@ -56,6 +61,7 @@ def _path_word(up: Availability, life: Stretch) -> PathWord:
 
 def ends(history: History, up: Availability) -> Iterator[Violation]:
     """While a path is up, no request reaches its deadline, and none waits for its next byte for `stall_s` seconds or longer."""
+    up = without_settling(history, up)
     stall_s = history.spec.promises.stall_s
     for request in history.requests:
         if not request.outcome:
@@ -87,7 +93,7 @@ def answers(history: History, up: Availability) -> Iterator[Violation]:
     """Each complete answer is right: no token is lost, repeated, or from another request. No fault excuses a wrong answer."""
     del up
     for request in history.requests:
-        if request.outcome == Outcome.WRONG:
+        if request.outcome == Outcome.WRONG and not is_dishonest(history, request):
             yield violation_in(
                 history,
                 "answers",
@@ -101,7 +107,7 @@ def answers(history: History, up: Availability) -> Iterator[Violation]:
 def error_window(history: History, up: Availability) -> Iterator[Violation]:
     """Each failure is excused by a recent fault or by an outage, and each disturbance excuses only a limited number of failures."""
     excused: list[Request] = []
-    for request in _failed(history):
+    for request in _failed(history, up):
         if _is_for_recovery(history, request):
             continue
         life = Stretch(request.sent_s, request.ended_s)
@@ -125,19 +131,14 @@ def error_window(history: History, up: Availability) -> Iterator[Violation]:
 def _survived_by(history: History, up: Availability, life: Stretch) -> StepDone | None:
     """Return the fault that a request must survive: one that began during its life, while a path was up for all of its life.
 
-    None if the graph does not promise that, or if a fault ended or stalled a replica of the entry role in the same time. A client's
+    None if the graph does not promise that. Also None if a fault ended or stalled a replica of the entry role in that time. A client's
     connection ends with the entry that holds it, and no graph can save it.
     """
     if history.spec.promises.in_flight != "must survive" or not up.path_during(life):
         return None
     met = [one for one in history.faults() if life.begin_s < one.begun_s <= life.end_s]
     entry = history.spec.entry_role.name
-    if any(
-        one.victim is not None
-        and one.victim.role == entry
-        and one.step.effect(history.spec) != "nothing"
-        for one in met
-    ):
+    if any(entry in one.step.roles and one.step.effect(history.spec) != "nothing" for one in met):
         return None
     return met[0] if met else None
 
@@ -188,7 +189,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
     dead, the promise is judged only if a path was up, and `error_window` judges the failures.
     """
     promises = history.spec.promises
-    healed_s = history.phase_began_s("recover")
+    healed_s = whole_s(history)
     if healed_s is None or (history.plan.heal != "all" and not _path_left(history, up)):
         return
     first_s = min(
@@ -205,7 +206,7 @@ def recovery(history: History, up: Availability) -> Iterator[Violation]:
             late_s,
             f"no success within {promises.first_ok_s:g} s of heal: {seen}",
         )
-    for request in _failed(history):
+    for request in _failed(history, up):
         if _is_for_recovery(history, request):
             life = Stretch(request.sent_s, request.ended_s)
             yield violation_in(
@@ -224,7 +225,7 @@ def _instead_of_success(history: History, up: Availability, window: Stretch) -> 
 
     So a late first success and a late failure have equal signatures if both have the same class and path.
     """
-    failed = [r for r in _failed(history) if window.begin_s <= r.sent_s <= window.end_s]
+    failed = [r for r in _failed(history, up) if window.begin_s <= r.sent_s <= window.end_s]
     if not failed:
         return "no answer"
     classes = Counter(
@@ -240,7 +241,7 @@ def _path_left(history: History, up: Availability) -> bool:
 
     The path at heal alone is not enough, because a replica that dies with its killed child may die a little later.
     """
-    healed_s = history.phase_began_s("recover") or 0.0
+    healed_s = whole_s(history) or 0.0
     until_s = min(_first_ok_by_s(history, healed_s), history.end_s)
     return up.path_during(Stretch(healed_s, max(healed_s, until_s)))
 
@@ -251,37 +252,12 @@ def _first_ok_by_s(history: History, healed_s: float) -> float:
 
 def _is_for_recovery(history: History, request: Request) -> bool:
     """True if `recovery` judges this failure: the request was sent more than R2 (`all_ok_s`) seconds after heal."""
-    healed_s = history.phase_began_s("recover")
+    healed_s = whole_s(history)
     if healed_s is None or history.plan.heal != "all":
         return False
     return "recovery" in history.spec.promises.made and (
         request.sent_s > healed_s + history.spec.promises.all_ok_s
     )
-
-
-def blast_radius(history: History, up: Availability) -> Iterator[Violation]:
-    """A replica dies only if a step aims at its main process, or kills a child that the graph file names in `dies_with`."""
-    del up
-    for death in history.of(Died):
-        if death.aimed or _dies_with_a_child(history, death):
-            continue
-        yield violation_in(
-            history,
-            "blast_radius",
-            f"{death.replica.role} died / {death.how}",
-            death.at_s,
-            f"{death.replica} (pid {death.pid}) died by itself with {death.how}",
-        )
-
-
-def _dies_with_a_child(history: History, death: Died) -> bool:
-    for fault in history.faults():
-        # A kill of a child has landed when the child was seen to be gone. The replica may die before that, so the begin of the kill counts.
-        if fault.victim != death.replica or fault.begun_s > death.at_s:
-            continue
-        if fault.step.effect(history.spec) == "dooms":
-            return True
-    return False
 
 
 def no_leak(history: History, up: Availability) -> Iterator[Violation]:
@@ -294,19 +270,28 @@ def no_leak(history: History, up: Availability) -> Iterator[Violation]:
 BUILT_IN: Final[dict[str, Promise]] = {
     "ends": ends,
     "answers": answers,
+    "honest": honest,
+    "drain": drain,
     "error_window": error_window,
     "recovery": recovery,
     "throughput": throughput,
+    "collapse": collapse,
+    "refusals_are_cheap": refusals_are_cheap,
     "blast_radius": blast_radius,
+    "no_panic": no_panic,
+    "no_growth": no_growth,
     "views_agree": views_agree,
     "no_leak": no_leak,
 }
 
 
-def _failed(history: History) -> list[Request]:
-    """Return the failures that `error_window` and `recovery` judge. Requests that timed out are left out if the graph promises `ends`."""
+def _failed(history: History, up: Availability) -> list[Request]:
+    """Return the failures that `error_window` and `recovery` judge: those that no other promise judges."""
     judged_by_ends = {Outcome.TIMED_OUT} if "ends" in history.spec.promises.made else set()
-    return [r for r in history.ended() if r.outcome in FAILED - judged_by_ends]
+    failed = (r for r in history.ended() if r.outcome in FAILED - judged_by_ends)
+    others = {id(request) for request, _, _ in lost_by_drains(history, up)}
+    others |= set(map(id, spoiled(history, up)))
+    return [r for r in failed if not is_dishonest(history, r) and id(r) not in others]
 
 
 def promises_of(spec: GraphSpec) -> dict[str, Promise]:
@@ -332,68 +317,3 @@ def not_judged(history: History) -> dict[str, str]:
                 "the remaining replicas can do less, and the file does not say how much"
             )
     return {name: why for name, why in found.items() if name in history.spec.promises.made}
-
-
-def judge(history: History) -> Verdict:
-    """Return the verdict of one run.
-
-    Some causes make a run invalid from a certain time on, e.g. a step that did not land. Violations from the time of the first cause on do
-    not count. A violation before that time makes the run broken.
-
-    Raises:
-        InputError: if a promise of the user can't be imported, raises an exception or yields something that is not a violation.
-    """
-    up = availability(history)
-    violations = sorted(
-        (v for promise in promises_of(history.spec).values() for v in promise(history, up)),
-        key=lambda v: v.at_s,
-    )
-    causes = sorted(_causes(history))
-    if causes:
-        violations = [v for v in violations if v.at_s < causes[0][0]]
-    weak = tuple(_weak_because(history, up))
-    excused = _excused(history, violations)
-    if violations:
-        return Verdict("broken", tuple(violations), weak_because=weak, excused=excused)
-    if causes:
-        return Verdict("invalid", causes=tuple(cause for _, cause in causes))
-    return Verdict("kept", weak_because=weak, excused=excused)
-
-
-def _excused(history: History, violations: list[Violation]) -> int:
-    """Return the number of failed requests of which no violation tells."""
-    told = {violation.request for violation in violations}
-    return sum(request.failed and request.number not in told for request in history.requests)
-
-
-def _weak_because(history: History, up: Availability) -> Iterator[str]:
-    """Yield each reason why the run proves little, in words."""
-    ended = [r for r in history.requests if r.outcome and r.outcome not in AS_ASKED]
-    judged = sum(map(up.judgeable, ended))
-    if judged < JUDGED_SHARE_MIN * len(ended):
-        yield (
-            f"only {judged} of {len(ended)} requests could be judged, "
-            "because the others fell into excused intervals"
-        )
-    if (idle := idle_reason(history)) is not None:
-        yield idle
-    yield from waits_in_vain(history)
-
-
-def _causes(history: History) -> Iterator[tuple[float, str]]:
-    """Yield each cause that makes the run invalid, as (time, cause). From that time on, the run proves nothing."""
-    plan_s = history.phase_began_s("plan")
-    for request in history.requests:
-        if request.failed and (plan_s is None or request.ended_s < plan_s):
-            yield request.ended_s, f"baseline failed: {request.detail}"
-            break
-    for step in history.of(StepDone):
-        if not step.landed:
-            yield step.at_s, f'"{step.step}" did not land: {step.proof}'
-    for event in history.of(Invalidated):
-        yield event.at_s, event.cause
-    sent = [r for r in history.requests if r.outcome]
-    late = [r for r in sent if r.sent_s - r.intended_s > LATE_S]
-    if len(late) > LATE_SHARE_MAX * len(sent):
-        cause = f"client late: {len(late)} of {len(sent)} requests left over {LATE_S:g} s too late"
-        yield min(r.intended_s for r in late), cause

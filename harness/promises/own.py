@@ -66,7 +66,7 @@ class OwnPromise:
         return found
 
     def _mistake_in(self, one: object) -> str:
-        """Describe what is wrong with a value that the function yielded. Empty if nothing is."""
+        """Describe the mistake in a value that the function yielded. Empty if there is none."""
         if not isinstance(one, Violation) or not isinstance(one.signature, Signature):
             return f"yielded {shown(one)}, expected a Violation: use violation_in"
         if one.promise != self._name:

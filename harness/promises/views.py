@@ -4,6 +4,8 @@ During a run, a *look* asks each list and each readiness probe of the graph file
 answer for a short time is normal, because the graph learns of changes later than the supervisor. For example, a dead replica may stay
 listed for a lease. A wrong answer for a longer time is a bug, unless a replica comes or goes in that time, or a registry is down.
 For example, the graph says that it is ready without a path, or it does not list live workers.
+In a cluster, the readiness of pods and the EndpointSlices are such answers, too: each pod should be listed as ready if it serves, and only
+then.
 
 Looks are samples, so the answer may have been right for a moment between two looks. Only events show such a moment. So the time of a wrong
 answer is counted anew from each event that changes which replicas are up.
@@ -141,7 +143,7 @@ def _since_s(history: History, seen: Seen) -> float:
 
 
 def _too_long_since_s(history: History, first: Seen, until_s: float) -> float | None:
-    """Return the begin of the first interval in which an answer was wrong for too long, or None if there is none.
+    """Return the start of the first interval in which an answer was wrong for too long, or None if there is none.
 
     Args:
         history: the run.
@@ -160,11 +162,23 @@ def _bound_s(history: History, seen: Seen) -> float:
     return history.spec.promises.agree_s + more
 
 
+def _of_cluster(seen: Seen) -> tuple[str, str]:
+    """Return how a cluster is wrong about a pod, in a few words and in a sentence."""
+    said = "ready" if seen.says else "not ready"
+    does = "serves" if seen.holds else "does not serve"
+    if seen.what == "pod":
+        return f"pod {said} but {does}", f"the cluster says that the pod of {seen.observer} is {said}, and it {does}"  # fmt: skip
+    listed = "listed" if seen.says else "not listed"
+    return f"{listed} but {does}", f"the EndpointSlices say that {seen.observer} is {said}, and it {does}"  # fmt: skip
+
+
 def _violation(history: History, seen: Seen, since_s: float) -> Violation:
     role = seen.observer.role
     if seen.what == "listing":
         how = "lists too many" if seen.says > seen.holds else "lists too few"
         text = f"{seen.observer} lists {max(seen.says, 0)} where {seen.holds} are alive"
+    elif seen.what in ("pod", "endpoint"):
+        how, text = _of_cluster(seen)
     else:
         how = "ready without a path" if seen.says > seen.holds else "not ready"
         text = f"{seen.observer} says that it is {'ready' if seen.says else 'not ready'}"

@@ -1,0 +1,1 @@
+"""Promises about the replicas and their processes."""

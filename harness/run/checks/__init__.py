@@ -1,0 +1,1 @@
+"""The checks of the protocol of a target."""
