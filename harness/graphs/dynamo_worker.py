@@ -32,7 +32,8 @@ from dynamo.llm.exceptions import CannotConnect, ConnectionTimeout, Disconnected
 
 from graphquake.harness.graphs import engines
 
-LOOPBACK = "127.0.0.1"
+# The address on which it listens for other workers: the one that Dynamo's runtime listens on, too.
+HOST = os.environ.get("DYN_TCP_RPC_HOST", "127.0.0.1")
 ID_BYTES = 16
 
 # The limits of a KV fetch. A loopback connect takes well under 1 ms, and the KV of 64 tokens is one packet. Only a fetch from a worker that
@@ -63,7 +64,7 @@ class KvOutbox:
 
     async def open(self) -> None:
         """Listen on a free loopback port, and set `port` to its number."""
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
+        self._server = await asyncio.start_server(self._serve, HOST, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def close(self) -> None:
@@ -84,7 +85,7 @@ class KvOutbox:
         if len(self._held) > KV_KEEP_MAX:
             self._held.popitem(last=False)
         return {
-            "kv_host": LOOPBACK,
+            "kv_host": HOST,
             "kv_port": self.port,
             "kv_id": handle_id.hex(),
             "kv_bytes": len(kv),
@@ -168,7 +169,7 @@ class DynamoWorker(LLMEngine):
         return worker, config
 
     async def start(self, worker_id: int) -> EngineConfig:
-        """Start the engine. A prefill worker also opens its KV port. Returns what Dynamo needs to know of the model."""
+        """Start the engine. A prefill worker also opens its KV port. Returns the facts about the model that Dynamo needs."""
         del worker_id
         await self._engine.start()
         if self._mode is DisaggregationMode.PREFILL:

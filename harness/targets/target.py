@@ -8,23 +8,26 @@ All times are absolute `time.monotonic()` seconds. A run converts them to its ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from graphquake.harness.history.events import (
-    BecameReady,
-    Died,
     LeakKind,
     Measured,
-    Spawned,
+    ReplicaEvent,
     ViewKind,
 )
+from graphquake.harness.history.notices import Notice
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import Actions, Landed
 
-__all__ = ["Landed", "Leak", "Target", "View", "Work"]
+__all__ = ["Landed", "Leak", "SocketFactory", "Target", "View", "Work"]
+
+# Makes the sockets of an `aiohttp.TCPConnector`.
+SocketFactory: TypeAlias = Callable[[Any], socket.socket]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,10 @@ class View:
 
     Attributes:
         observer: the replica that was asked.
-        what: `listing` (how many replicas work) or `readiness` (whether the observer is ready).
+        what: `listing` (how many replicas work) or `readiness` (whether the observer is ready). A cluster answers two more questions about
+            the observer: `pod` (whether its pod is ready) and `endpoint` (whether an EndpointSlice lists it as ready).
         says: the answer. For `listing` the number of replicas that it lists, whatever its HTTP status, or -1 without an answer.
-            For `readiness` 1 or 0.
+            For the others 1 or 0.
         holds: the right answer, in the same form.
     """
 
@@ -71,12 +75,12 @@ class Work(NamedTuple):
 
 
 class Target(Actions, Protocol):
-    """A live graph, as a run reaches it. The things that steps do to a graph are in `Actions`.
+    """A live graph, as a run reaches it. The actions of steps are in `Actions`.
 
     To write a target, begin with the smallest one:
 
     1. A graph that other people run and that must not be changed. `entries` gives its base URLs, `alive` and `ready` are always true,
-       and `ending` is always false. `wait_ready` returns True. `log`, `pids`, `views`, `measures`, `work` and `leaks` are empty.
+       and `ending` is always false. `wait_ready` returns True. `log`, `notices`, `pids`, `views`, `measures`, `work` and `leaks` are empty.
        `begin_run` and `note_baseline_memory` have no effect. Each fault returns `Landed(ok=False, ...)`: a run with a fault is then
        invalid, never wrong.
     2. Add faults one by one. A fault returns when it has taken effect, with a proof that does not come from the graph itself.
@@ -97,11 +101,16 @@ class Target(Actions, Protocol):
     spec: GraphSpec
 
     @property
-    def log(self) -> Sequence[Spawned | BecameReady | Died]:
-        """The events of all incarnations that lived when the run began or were started later, in order of time.
+    def log(self) -> Sequence[ReplicaEvent]:
+        """The events of all incarnations that lived when the run began or were started later, those of each replica in order of time.
 
-        The events are the spawn of each incarnation, its first readiness, and its death.
+        The events are the spawn of each incarnation, its first readiness, its death, and forbidden lines that it logs during the run.
         """
+        ...
+
+    @property
+    def notices(self) -> Sequence[Notice]:
+        """The notices of a cluster about the graph since the run began. Empty for other targets. No promise uses them."""
         ...
 
     def begin_run(self) -> None:
@@ -119,12 +128,21 @@ class Target(Actions, Protocol):
         """The base URLs that clients talk to, one for each replica of the entry role."""
         ...
 
+    @property
+    def socket_factory(self) -> SocketFactory | None:
+        """Makes the clients' sockets, if the graph has a network of its own. None for ordinary sockets."""
+        ...
+
     def alive(self, replica: Replica) -> bool:
         """True while the replica's main process runs."""
         ...
 
     def ready(self, replica: Replica) -> bool:
         """True if the replica's present incarnation runs, has passed its readiness probe, and is not stalled."""
+        ...
+
+    def varied(self) -> Sequence[Replica]:
+        """The replicas that run, or will run, another command than that of their role (see `Actions.use`)."""
         ...
 
     def pids(self) -> Sequence[int]:
@@ -135,7 +153,8 @@ class Target(Actions, Protocol):
         """Ask working replicas about the graph: read each list and each readiness probe that the graph file names.
 
         The result is empty while a replica that no request passes through is down, e.g. a registry. The other replicas may then not learn
-        of changes, so wrong answers would not be bugs.
+        of changes, so wrong answers would not be bugs. It is empty, too, while only a part of a replica is stalled, or while a replica
+        is squeezed: both answers about such a replica can be defended.
         """
         ...
 
