@@ -2,7 +2,7 @@
 
 A prompt follows from the load's seed and the request's number alone, so it can be computed again. If the graph file names an oracle, the
 answer is compared with the right text, token by token. Without an oracle only the protocol can be checked: one id in a stream, a finish
-reason, `[DONE]`, and the number of tokens that the answer claims.
+reason, `[DONE]`, some text, and the number of tokens that the answer claims. `identity` checks whether it belongs to another request.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
+from graphquake.harness.clients.identity import Identities
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.request import (
     ERROR_EVENT,
     Outcome,
+    Request,
 )
 from graphquake.harness.spec.functions import described, import_function
 from graphquake.harness.spec.graph import GraphSpec
@@ -30,6 +32,8 @@ _ERROR_STATUSES: Final = range(400, 600)
 # The statuses that reject a request because of the request itself.
 REJECTING: Final = range(400, 500)
 _REJECTIONS: Final = frozenset(f"{ERROR_EVENT} {status}" for status in REJECTING)
+# The finish reasons by which an answer says that it failed. An oracle still compares what came, because the status was 200.
+_FAILED: Final = frozenset({"abort", "aborted", "cancelled", "canceled"})
 _HEX_TO_LETTERS: Final = str.maketrans("0123456789", "ghijklmnop")
 
 
@@ -40,7 +44,7 @@ class Got:
     Attributes:
         outcome: the outcome of the request.
         detail: the reason for the outcome, e.g. `wrong tokens`. Empty for a right answer.
-        message: what was found in the answer, shortened, for a reader.
+        message: a description of the mistake in the answer, shortened, for a reader.
         tokens: the number of tokens in the answer, or 0 if it is not known.
     """
 
@@ -98,12 +102,30 @@ def body_of(load: LoadSpec, number: int, *, stream: bool, too_long: bool = False
     return body | {"stream": True} if stream else body
 
 
+def bytes_of(load: LoadSpec, request: Request) -> bytes:
+    """Return the bytes of a request's body. If the request is malformed, its number decides in which of four ways."""
+    too_long = request.manner == "asks too much"
+    body = body_of(load, request.number, stream=request.stream, too_long=too_long)
+    prompt = "messages" if load.api == "chat" else "prompt"
+    text = json.dumps(body)
+    if request.manner == "malformed":
+        malformed = (
+            text[:-2],
+            json.dumps(body | {"max_tokens": "many"}),
+            json.dumps(body | {prompt: {"text": 1}}),
+            json.dumps({name: value for name, value in body.items() if name != prompt}),
+        )
+        text = malformed[request.number % len(malformed)]
+    return text.encode()
+
+
 class Checker:
     """Checks the answers of one graph, against the oracle if the graph file names one."""
 
     def __init__(self, spec: GraphSpec) -> None:
         self._load = spec.load
         self._oracle = find_oracle(spec)
+        self._identities = Identities(spec.load.model)
 
     def check_stream(self, number: int, body: bytes) -> Got:
         """Check a streamed answer whose connection did not break.
@@ -136,14 +158,21 @@ class Checker:
             return Got(Outcome.ERROR, "error body", _short(answer))
         return self._check(number, [answer])
 
-    def check_too_long(self, got: Got) -> Got:
-        """Check the answer to a prompt that is longer than the model's context. `got` is what the other checks say about the answer.
+    def check_refused(self, request: Request, got: Got) -> Got:
+        """Check the answer to a request that must be refused. `got` is the result of the other checks.
 
-        An error within a stream rejects the prompt, if it names a status 4xx. Every other complete answer is wrong.
+        An error within a stream refuses the request, if it names a status 4xx. Every other complete answer is wrong.
         """
         if got.outcome in (Outcome.OK, Outcome.WRONG):
-            said = f"a prompt of {self._load.too_long_tokens} tokens got an answer, expected a status 4xx"
-            return Got(Outcome.WRONG, "too long prompt answered", said, got.tokens)
+            if request.manner == "malformed":
+                what, detail = "a malformed request", "malformed request answered"
+            else:
+                what, detail = (
+                    f"a prompt of {self._load.too_long_tokens} tokens",
+                    "too long prompt answered",
+                )
+            said = f"{what} got an answer, expected a status 4xx"
+            return Got(Outcome.WRONG, detail, said, got.tokens)
         if got.outcome == Outcome.ERROR and got.detail in _REJECTIONS:
             return replace(got, outcome=Outcome.REJECTED)
         return got
@@ -157,15 +186,28 @@ class Checker:
             return Got(Outcome.TRUNCATED, "no finish reason", _short(text), tokens or 0)
         if finish == "error":
             return Got(Outcome.ERROR, "finish reason error", _short(text), tokens or 0)
+        if finish in _FAILED and self._oracle is None:
+            return Got(Outcome.ERROR, f"finish reason {finish}", _short(text), tokens or 0)
         ids = {chunk["id"] for chunk in chunks if chunk.get("id")}
         if len(ids) > 1:
             return Got(Outcome.WRONG, "mixed ids", f"one stream had {len(ids)} ids", tokens or 0)
+        if mistake := self._identities.mistake(number, chunks):
+            return Got(Outcome.WRONG, *mistake, tokens or 0)
         if self._oracle is not None:
             return self._against_oracle(self._oracle, number, text)
+        return self._by_length(choices, finish, text, tokens)
+
+    def _by_length(
+        self, choices: Sequence[dict[str, Any]], finish: str, text: str, tokens: int | None
+    ) -> Got:
+        """Check the length of an answer whose right text is not known. A model may end early by itself: `finish` is then `stop`."""
         most = self._load.max_tokens
         if tokens is not None and (tokens > most or (finish == "length" and tokens != most)):
             said = f"finish reason {finish} with {tokens} tokens, max_tokens {most}"
             return Got(Outcome.WRONG, "wrong length", said, tokens)
+        # Some tokens have no text. So an answer without text is wrong only if it had no room for tokens either.
+        if finish == "length" and not text and tokens is None and len(choices) <= 1:
+            return Got(Outcome.WRONG, "empty answer", f"finish reason {finish} without a token", 0)
         return Got(Outcome.OK, tokens=tokens if tokens is not None else len(choices))
 
     def _against_oracle(self, oracle: Oracle, number: int, text: str) -> Got:

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Final
 
+from graphquake.harness.history.request import MannerKind
 from graphquake.harness.spec.steps.actions import BurstLike
 
-# How a client behaves: it waits for its answer, it closes the connection after the first token or before it, or its prompt is too long.
-Manner: TypeAlias = Literal["stays", "leaves", "leaves at once", "asks too much"]
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a client behaves.
+
+    Attributes:
+        kind: the kind of behaviour, see `MannerKind`.
+        at_token: if it leaves, the number of tokens after which it does.
+    """
+
+    kind: MannerKind = "stays"
+    at_token: int = 1
+
+
+STAYS: Final = Manner()
 
 
 def burst_schedule(burst: BurstLike, draw: random.Random) -> Iterator[tuple[float, Manner]]:
-    """Yield for each request of a burst its time, in seconds from the begin of the burst, and the manner of its client."""
-    leave, at_once, refused = (
-        round(burst.requests * share) for share in (burst.leave, burst.leave_at_once, burst.refused)
+    """Yield for each request of a burst its time, in seconds from the start of the burst, and the manner of its client."""
+    shares = (
+        (Manner("leaves"), burst.leave),
+        (Manner("leaves at once"), burst.leave_at_once),
+        (Manner("asks too much"), burst.refused),
+        (Manner("leaves", burst.at_token), burst.leave_later),
+        (Manner("malformed"), burst.malformed),
     )
-    manners: list[Manner] = ["leaves"] * leave
-    manners += ["leaves at once"] * at_once
-    manners += ["asks too much"] * refused
-    manners += ["stays"] * (burst.requests - len(manners))
-    # Each share is rounded, so together they may be one or two more than there are requests.
+    manners = [one for one, share in shares for _ in range(round(burst.requests * share))]
+    manners += [STAYS] * (burst.requests - len(manners))
+    # Each share is rounded, so together they may be some more than there are requests.
     del manners[burst.requests :]
     draw.shuffle(manners)
     times = sorted(draw.uniform(0.0, burst.over_s) for _ in manners)

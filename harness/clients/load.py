@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import random
 import time
 from http import HTTPStatus
@@ -24,8 +23,8 @@ from typing import Final, Self
 
 import aiohttp
 
-from graphquake.harness.clients.answers import MESSAGE_MAX, REJECTING, Checker, body_of
-from graphquake.harness.clients.burst_schedule import Manner, burst_schedule
+from graphquake.harness.clients.answers import MESSAGE_MAX, REJECTING, Checker, bytes_of
+from graphquake.harness.clients.burst_schedule import STAYS, Manner, burst_schedule
 from graphquake.harness.clients.milestones import Milestones
 from graphquake.harness.history.request import (
     AS_ASKED,
@@ -39,6 +38,7 @@ from graphquake.harness.history.request import (
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.load import RETRY_AFTER_S
 from graphquake.harness.spec.steps.actions import BurstLike, Landed
+from graphquake.harness.targets.target import SocketFactory
 
 # The time within which an answer "too busy" must come to count as shed. After a longer time, the request counts as failed.
 SHED_WITHIN_S: Final = 1.0
@@ -52,6 +52,8 @@ PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"
 # A client that leaves before the first token closes its connection this long after it has sent its request, or at the first byte of the
 # answer. Then the graph has begun to work on the request, and most graphs have not made a token yet.
 LEAVES_AFTER_S: Final = 0.01
+# The headers by which an answer says where it ends.
+_BOUNDS: Final = ("Content-Length", "Transfer-Encoding")
 _WELL: Final = AS_ASKED | {Outcome.OK}
 _HEADERS: Final = {"Content-Type": "application/json"}
 
@@ -66,6 +68,7 @@ class Load:
         requests: the list to which each request is added when it is about to be sent.
         exchanges: the list to which lines with a request and its answer are added. Requests that ended well are left out.
             Only the first `EXCHANGES_MAX` others are kept.
+        socket_factory: see `Target.socket_factory`.
     """
 
     def __init__(
@@ -75,12 +78,14 @@ class Load:
         zero_s: float,
         requests: list[Request],
         exchanges: list[str] | None = None,
+        socket_factory: SocketFactory | None = None,
     ) -> None:
         self._load = spec.load
         self._urls = [entry.rstrip("/") + PATHS[spec.load.api] for entry in entries]
         self._zero_s = zero_s
         self._requests = requests
         self._exchanges = [] if exchanges is None else exchanges
+        self._socket_factory = socket_factory
         self._checker = Checker(spec)
         self._checking = asyncio.Lock()
         # The requests of closed-loop clients have the first numbers. Bursts take the numbers after them.
@@ -95,7 +100,9 @@ class Load:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEPALIVE_S, socket_factory=self._socket_factory
+            ),
             timeout=aiohttp.ClientTimeout(),
             read_bufsize=READ_BUFFER_BYTES,
             skip_auto_headers=("Accept-Encoding", "User-Agent"),
@@ -214,17 +221,17 @@ class Load:
         draw = random.Random(f"{self._load.seed}/{step}")
         for at_s, manner in burst_schedule(burst, draw):
             # Only streams have a first token that a client can see.
-            stream = manner == "leaves" or draw.random() < self._load.stream
+            stream = manner.kind == "leaves" or draw.random() < self._load.stream
             await self._send_at(begin_s + at_s, Group("burst", step), stream=stream, manner=manner)
 
     async def _send_at(
-        self, at_s: float, group: Group, *, stream: bool, manner: Manner = "stays"
+        self, at_s: float, group: Group, *, stream: bool, manner: Manner = STAYS
     ) -> None:
         delay_s = at_s - self.now_s()
         if delay_s > 0:
             await asyncio.sleep(delay_s)
         request = Request(next(self._numbers), group, stream, intended_s=at_s)
-        request.too_long = manner == "asks too much"
+        request.manner = manner.kind
         self._requests.append(request)
         self._keep(self._tasks.create_task(self._attempt(request, manner)))
 
@@ -232,7 +239,7 @@ class Load:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _attempt(self, request: Request, manner: Manner = "stays") -> None:
+    async def _attempt(self, request: Request, manner: Manner = STAYS) -> None:
         """Send a request, read its answer and check it. A cancelled request has no outcome, and promises do not judge it."""
         self._open += 1
         request.sent_s = request.last_s = self.now_s()
@@ -240,7 +247,7 @@ class Load:
         exchange = Exchange()
         try:
             if await self._ask_in_time(request, exchange, manner):
-                await self._check(request, bytes(exchange.answer))
+                await self._check(request, exchange)
         finally:
             self._open -= 1
         if request.outcome not in _WELL and len(self._exchanges) < EXCHANGES_MAX:
@@ -261,20 +268,15 @@ class Load:
         except aiohttp.ClientConnectorError as error:
             self._end(request, Outcome.REFUSED, "connection refused", str(error.os_error))
         except (aiohttp.ClientError, OSError) as error:
-            cut = request.stream and request.tokens
-            outcome, detail = (
-                (Outcome.TRUNCATED, "stream cut") if cut else (Outcome.ERROR, "connection lost")
-            )
-            self._end(request, outcome, detail, f"{type(error).__name__}: {error}")
+            self._end(request, *_lost(request), f"{type(error).__name__}: {error}")
         finally:
             self._milestones.ended()
         return False
 
     async def _ask(self, request: Request, exchange: Exchange, manner: Manner) -> bool:
         """Send a request and read its answer, without a time limit. The result is that of `_ask_in_time`."""
-        body = body_of(self._load, request.number, stream=request.stream, too_long=request.too_long)
-        exchange.asked = json.dumps(body).encode()
-        leaves_at_once = manner == "leaves at once"
+        exchange.asked = bytes_of(self._load, request)
+        leaves_at_once = manner.kind == "leaves at once"
         try:
             async with asyncio.timeout(LEAVES_AFTER_S if leaves_at_once else None):
                 response = await self._post(request, exchange)
@@ -292,9 +294,11 @@ class Load:
                 response.close()
                 self._end(request, Outcome.LEFT, "left before the first token")
                 return False
-            leaves = manner == "leaves"
-            if await self._read(request, response, exchange.answer, leaves=leaves):
-                self._end(request, Outcome.LEFT, "left after the first token")
+            exchange.bounded = any(name in response.headers for name in _BOUNDS)
+            leaves_at = manner.at_token if manner.kind == "leaves" else 0
+            if await self._read(request, response, exchange.answer, leaves_at):
+                after = "the first token" if leaves_at == 1 else f"token {leaves_at}"
+                self._end(request, Outcome.LEFT, f"left after {after}")
                 response.close()
                 return False
         return True
@@ -303,19 +307,23 @@ class Load:
         """Return the outcome of a request that was answered with another status than 200."""
         if status in self._load.shed and self.now_s() - request.sent_s <= SHED_WITHIN_S:
             return Outcome.SHED
-        return Outcome.REJECTED if request.too_long and status in REJECTING else Outcome.ERROR
+        is_right = request.must_be_refused and status in REJECTING
+        return Outcome.REJECTED if is_right else Outcome.ERROR
 
-    async def _check(self, request: Request, received: bytes) -> None:
+    async def _check(self, request: Request, exchange: Exchange) -> None:
         ended_s = self.now_s()
         check = self._checker.check_stream if request.stream else self._checker.check_whole
         # After a stall a hundred answers come at once, and an oracle may take milliseconds for each. Each turn of the event loop makes only
         # one check, so that requests that are due leave between two checks. A free lock alone would not yield to other tasks.
         async with self._checking:
             await asyncio.sleep(0)
-            got = check(request.number, received)
-        if request.too_long:
-            got = self._checker.check_too_long(got)
+            got = check(request.number, bytes(exchange.answer))
+        if request.must_be_refused:
+            got = self._checker.check_refused(request, got)
         request.tokens = got.tokens
+        if got.outcome == Outcome.TRUNCATED and not exchange.bounded:
+            self._end(request, *_lost(request), got.detail, at_s=ended_s)
+            return
         self._end(request, got.outcome, got.detail, got.message, at_s=ended_s)
 
     async def _post(self, request: Request, exchange: Exchange) -> aiohttp.ClientResponse:
@@ -334,21 +342,20 @@ class Load:
         request: Request,
         response: aiohttp.ClientResponse,
         answer: bytearray,
-        *,
-        leaves: bool,
+        leaves_at: int,
     ) -> bool:
-        """Read the body of a response into `answer`. True if the client left after the first token, because `leaves` is true."""
+        """Read the body of a response into `answer`. True if the client left after the token `leaves_at`. 0 means that it stays."""
         async for part in response.content.iter_any():
             now_s = self.now_s()
             _heard(request, now_s)
             request.last_s = now_s
             answer += part
             if request.stream and b"data:" in part:
-                request.tokens += 1
+                request.tokens += part.count(b"data:")
                 if request.first_s != request.first_s:  # still NaN: this is the first token
                     request.first_s = now_s
                     self._milestones.first_token(request)
-                if leaves:
+                if 0 < leaves_at <= request.tokens:
                     return True
         return False
 
@@ -366,6 +373,13 @@ class Load:
         _heard(request, request.ended_s)
         if outcome == Outcome.OK and not request.stream:
             request.first_s = request.ended_s
+
+
+def _lost(request: Request) -> tuple[Outcome, str]:
+    """Return the outcome and the detail of a request whose connection broke before its answer was complete."""
+    if request.stream and request.tokens:
+        return Outcome.TRUNCATED, "stream cut"
+    return Outcome.ERROR, "connection lost"
 
 
 def _heard(request: Request, now_s: float) -> None:

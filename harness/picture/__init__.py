@@ -32,7 +32,8 @@ from graphquake.harness.history.request import (
     Request,
 )
 from graphquake.harness.promises.availability import Stretch, stalled_stretches
-from graphquake.harness.promises.builtin import judge, not_judged
+from graphquake.harness.promises.builtin import not_judged
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.impact import account
 from graphquake.harness.reports.story import story
@@ -45,6 +46,8 @@ BINS: Final = 200
 BIN_MIN_S: Final = 0.25
 # At most this many violations are drawn. A run with more of them usually shows the same bug many times.
 VIOLATIONS_MAX: Final = 200
+# The most notices of a cluster that the page shows.
+NOTICES_MAX: Final = 100
 NAME: Final = "run.html"
 
 
@@ -122,6 +125,8 @@ def _body(history: History, verdict: Verdict, links: Mapping[str, str]) -> Itera
     yield "<h2>promises</h2>" + _table(_promises(history, verdict))
     yield "<h2>numbers</h2>" + _table(_numbers(history))
     yield "</div></div>"
+    if history.notices:
+        yield "<h2>what the cluster said</h2>" + _table(_notices(history))
 
 
 def _pre(lines: Iterable[str]) -> str:
@@ -134,6 +139,14 @@ def _table(rows: Iterable[tuple[str, str, bool]]) -> str:
         for name, text, bad in rows
     )
     return f"<table>{''.join(cells)}</table>"
+
+
+def _notices(history: History) -> Iterator[tuple[str, str, bool]]:
+    """Yield the first notices of the cluster, each with its time. Warnings are marked."""
+    for one in history.notices[:NOTICES_MAX]:
+        yield f"{one.at_s:.1f} s", str(one), one.warns
+    if (left := len(history.notices) - NOTICES_MAX) > 0:
+        yield "", f"and {left} more in notices.jsonl", False
 
 
 def _promises(history: History, verdict: Verdict) -> Iterator[tuple[str, str, bool]]:
@@ -211,6 +224,11 @@ def content(history: History, verdict: Verdict) -> dict[str, Any]:
             {"at_s": _round(e.at_s), "step": str(e.step), "proof": e.proof}
             for e in history.of(StepDone)
             if isinstance(e.step, Until)
+        ]
+        + [
+            {"at_s": _round(one.at_s), "step": f"{one.about}: {one.reason}", "proof": one.said}
+            for one in history.notices[:NOTICES_MAX]
+            if one.warns
         ],
         "heal_s": history.phase_began_s("heal") if history.plan.heal == "all" else None,
         "violations": [

@@ -1,27 +1,28 @@
 """The guard: the parent of all processes of one launched graph. It ends them all when the harness is gone.
 
-The guard is a separate process in a separate session. It is started as a script without packages
-(`python -I -S guard.py FD`), so that it is up within about 20 ms. It is a child subreaper: orphans of
-replicas become its children. It takes orders from the harness through a socket pair. When the end of the
-harness closes, for any reason, the guard kills all its descendants until none is left, and exits.
+The guard is a separate process in a separate session. It is started as a script without packages (`python -I -S guard.py FD`), so that it
+is up within about 20 ms. It is a child subreaper: orphans of replicas become its children. It takes orders from the harness through a
+socket pair. When the end of the harness closes, for any reason, the guard kills all its descendants until none is left, and exits.
 
 Guarantees:
-- An order to spawn is answered with a pid and a pidfd, or with the reason why the process could not be started.
-  A command that does not exist is an error, not a process that died.
+- An order to spawn is answered with a pid and a pidfd, or with the reason why the process could not be started. A command that does not
+  exist is an error, not a process that died.
 - Every exit of a spawned process is reported once, with the time at which it was seen.
-- No descendant outlives the guard. If the guard itself is killed (SIGKILL), the processes that it
-  spawned die by their death signal. The supervisor kills their descendants (`_left_behind`).
+- A control group that the harness has reported (`owns`) is removed once every descendant has ended. Then the guard becomes the process
+  that runs the commands that undo steps (`cleanup`), unless the harness has dropped them.
+- No descendant outlives the guard. If the guard itself is killed (SIGKILL), the processes that it spawned die by their death signal. The
+  supervisor kills their descendants (`_left_behind`).
 
 One exception: the guard waits for a process that the kernel cannot end (in an uninterruptible wait).
 
 Each message is one JSON list in one packet (SOCK_SEQPACKET keeps packets apart):
 
-    to the guard      ["spawn", key, argv, env, cwd, log path, modules to preload]      ["end"]
+    to the guard      ["spawn", order (see `_Order`), modules to preload]      ["owns", folder]      ["end"]
+                      ["cleanup", key, command (see `cleanup`), or an empty list to drop it]
     from the guard    ["spawned", key, pid, at_ns] + pidfd          ["refused", key, why]
                       ["exit", key, pid, status, at_ns]
 
-Times are `time.monotonic_ns()`, one clock for all processes of a machine. A status is an exit code, or
-minus a signal's number.
+Times are `time.monotonic_ns()`, one clock for all processes of a machine. A status is an exit code, or minus a signal's number.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Final, NamedTuple, NoReturn
 
 # The longest packet that is read. The kernel's default socket buffer takes about 200 KiB. Arguments and a clean environment need a few KiB.
@@ -49,8 +51,7 @@ _KILL_AGAIN_S: Final = 0.002
 _KILL_AGAIN_MAX_S: Final = 0.1
 
 
-# ------------------------------------------------------------------------------------------- /proc
-# This section is not in `procfs`, because the guard runs without packages. `procfs` imports it from here.
+# ---- /proc. This section is not in `procfs`, because the guard runs without packages. `procfs` imports it from here.
 
 
 class Stat(NamedTuple):
@@ -115,11 +116,8 @@ def descendants_of(pid: int) -> list[int]:
     return found
 
 
-# ------------------------------------------------------------------------------------------- guard
-
-
-# An order to spawn: key, argv, env, cwd, log path.
-_Order = tuple[str, list[str], dict[str, str], str, str]
+# An order to spawn: key, argv, env, cwd, log path, paths of the namespaces to enter.
+_Order = tuple[str, list[str], dict[str, str], str, str, list[str]]
 
 
 class _Zygote:
@@ -140,13 +138,16 @@ class _Guard:
         self._control = control
         self._keys: dict[int, str] = {}
         self._is_heard = True
+        self._folders: list[str] = []
+        self._cleanups: dict[str, list[object]] = {}
         self._zygotes: dict[tuple[str, ...], _Zygote] = {}
         os.set_inheritable(control.fileno(), False)
         _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._wake_fd, wake_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write_fd, warn_on_full_buffer=False)
         for number in {signal.SIGCHLD, *_ENDING}:
-            signal.signal(number, _note)
+            # The handler does nothing. With a handler set, Python writes the signal's number to the wake-up pipe.
+            signal.signal(number, lambda _number, _frame: None)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_fd, selectors.EVENT_READ)
         self._selector.register(control, selectors.EVENT_READ)
@@ -181,6 +182,12 @@ class _Guard:
                 is_wanted = self._obey()
             self._hear_zygotes(ready)
         self._kill_all()
+        for folder in self._folders:
+            with suppress(OSError):  # mostly removed already
+                os.rmdir(folder)
+        if commands := [command for command in self._cleanups.values() if command]:
+            script = _beside("own/cleanup.py")
+            os.execv(sys.executable, [sys.executable, "-I", "-S", script, json.dumps(commands)])
 
     def _signals(self) -> set[int]:
         """Return the numbers of the signals that arrived since the last call."""
@@ -196,13 +203,18 @@ class _Guard:
         except ConnectionError:
             return False
         match json.loads(packet) if packet else ["end"]:
-            case ["spawn", str(key), list(argv), dict(env), str(cwd), str(log), list(preload)]:
+            case ["spawn", [*order], [*preload]]:
                 if preload:
-                    self._ask_zygote(tuple(preload), (key, argv, env, cwd, log))
+                    self._ask_zygote(tuple(preload), tuple(order))
                 else:
-                    self._spawn(key, argv, env, cwd, log)
-                return True
-        return False
+                    self._spawn(tuple(order))
+            case ["owns", str(folder)]:
+                self._folders.append(folder)
+            case ["cleanup", str(key), [*command]]:
+                self._cleanups[key] = command
+            case _:
+                return False
+        return True
 
     # A zygote (see `zygote`) has imported slow modules. Orders wait until their zygote is ready.
 
@@ -217,14 +229,14 @@ class _Guard:
             zygote.waiting.append(order)
 
     def _start_zygote(self, preload: tuple[str, ...], order: _Order) -> socket.socket:
-        _, argv, env, cwd, log = order
+        _, argv, env, cwd, log, _ = order
         # No mark: /proc shows this environment for all copies of the zygote, and they belong to several replicas.
         env = {name: value for name, value in env.items() if name != "GRAPHQUAKE_REPLICA"}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         os.set_inheritable(theirs.fileno(), True)
-        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "zygote.py")
+        argv = [argv[0], _beside("zygote.py"), str(theirs.fileno()), *preload]
         # The zygote's errors go to the log of the first replica.
-        self._spawn("", [argv[0], script, str(theirs.fileno()), *preload], env, cwd, log)
+        self._spawn(("", argv, env, cwd, log, []))
         theirs.close()
         return ours
 
@@ -251,7 +263,7 @@ class _Guard:
             self._spawned(key, int(answer), at_ns)
         else:
             # The zygote is dead. A start without it is slower, and the replica itself reports a failed import.
-            self._spawn(*order)
+            self._spawn(order)
 
     def _tell(self, *message: str | int, fds: tuple[int, ...] = ()) -> None:
         if not self._is_heard:
@@ -262,24 +274,24 @@ class _Guard:
             # The harness is gone. The next read of the socket meets its end of file.
             self._is_heard = False
 
-    def _spawn(self, key: str, argv: list[str], env: dict[str, str], cwd: str, log: str) -> None:
+    def _spawn(self, order: _Order) -> None:
         why_fd, why_write_fd = os.pipe2(os.O_CLOEXEC)
         # Signals are blocked, because a handler that runs in the child would write to the guard's wake-up pipe.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         at_ns = time.monotonic_ns()
         pid = os.fork()
         if pid == 0:
-            self._become(argv, env, cwd, log, why_write_fd)
+            self._become(order, why_write_fd)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.close(why_write_fd)
         with open(why_fd, "rb") as file:
             why = file.read()  # ends without text when exec closes the write end
         if why:
             os.waitpid(pid, 0)
-            if key:
-                self._tell("refused", key, why.decode("utf-8", "replace"))
+            if order[0]:
+                self._tell("refused", order[0], why.decode("utf-8", "replace"))
             return
-        self._spawned(key, pid, at_ns)
+        self._spawned(order[0], pid, at_ns)
 
     def _spawned(self, key: str, pid: int, at_ns: int) -> None:
         if not key:
@@ -289,12 +301,14 @@ class _Guard:
         self._tell("spawned", key, pid, at_ns, fds=(pidfd,))
         os.close(pidfd)
 
-    def _become(
-        self, argv: list[str], env: dict[str, str], cwd: str, log: str, why_fd: int
-    ) -> NoReturn:
+    def _become(self, order: _Order, why_fd: int) -> NoReturn:
         """Run in the forked child: execute the ordered program, or write to `why_fd` why that failed."""
-        doing = ""
+        _, argv, env, cwd, log, spaces = order
+        doing = "cannot enter its network namespace"
         try:
+            for path in spaces:
+                if _LIBC.setns(os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0):
+                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             os.setsid()
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != self._pid:  # the guard died before the death signal was set
@@ -346,33 +360,26 @@ class _Guard:
             pause_s = min(pause_s * 1.2, _KILL_AGAIN_MAX_S)
 
 
-def _note(_number: int, _frame: object) -> None:
-    """Handle a signal by doing nothing. With a handler set, Python writes the signal's number to the wake-up pipe."""
+def _beside(name: str) -> str:
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), name)
 
 
 def _kill(pid: int) -> None:
     """Send SIGKILL to a process if it is still a descendant of the guard."""
-    try:
+    with suppress(OSError):
         pidfd = os.pidfd_open(pid)
-    except OSError:
-        return
-    try:
-        # The process may have ended since /proc was read, and its pid may belong to another one by now.
-        if is_descendant(pid, os.getpid()):
-            # SIGKILL also ends a stopped process. After a SIGCONT, it would run once more before it ends.
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except OSError:
-        pass
-    finally:
-        os.close(pidfd)
+        try:
+            # The process may have ended since /proc was read, and its pid may belong to another one by now.
+            if is_descendant(pid, os.getpid()):
+                # SIGKILL also ends a stopped process. After a SIGCONT, it would run once more before it ends.
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
 
 
 def is_descendant(pid: int, ancestor: int) -> bool:
     """True if the process `pid` is a child of `ancestor`, or a child of a child, and so on."""
-    while pid > 1:
-        stat = stat_of(pid)
-        if stat is None:
-            return False
+    while pid > 1 and (stat := stat_of(pid)) is not None:
         if stat.ppid == ancestor:
             return True
         pid = stat.ppid

@@ -45,6 +45,11 @@ class Child:
     pidfd: int
     at_s: float
 
+    @property
+    def called(self) -> str:
+        """The process in words. A process in a cluster has no pid here."""
+        return f"pid {self.pid}" if self.pid else "a container"
+
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, before `close` only. If the process has ended, nothing happens: the guard reports its exit."""
         with suppress(ProcessLookupError):
@@ -99,6 +104,7 @@ class Guard:
         cwd: str,
         log: str,
         preload: Sequence[str] = (),
+        spaces: Sequence[str] = (),
     ) -> Child:
         """Order the guard to start a process, and wait until the process is started.
 
@@ -107,11 +113,13 @@ class Guard:
             argv, env, cwd: the command line, the whole environment, and the working directory of the process.
             log: the file to which the output of the process is appended.
             preload: names of modules. If there are any, the process is forked from one that has imported them. `argv` must then run Python.
+            spaces: the paths of the namespaces that the process enters. Without any, it stays in those of the harness.
 
         Raises:
             GraphError: if no process could be started.
         """
-        order = json.dumps(["spawn", key, list(argv), dict(env), cwd, log, list(preload)]).encode()
+        wanted = [key, list(argv), dict(env), cwd, log, list(spaces)]
+        order = json.dumps(["spawn", wanted, list(preload)]).encode()
         if len(order) > ORDER_MAX_BYTES:
             raise GraphError(
                 f"the command line and the environment take {len(order)} bytes; "
@@ -129,6 +137,72 @@ class Guard:
             else:
                 return await answer
 
+    async def begin(
+        self,
+        key: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        log: str,
+        spaces: Sequence[str] = (),
+    ) -> int:
+        """Order the guard to start a command, and return its pid. Its exit is not passed to `on_exit`.
+
+        Raises:
+            GraphError: if it could not be started.
+        """
+        self._commands[key] = self._loop.create_future()
+        try:
+            child = await self.spawn(key, argv, env, cwd, log, spaces=spaces)
+        except GraphError:
+            del self._commands[key]
+            raise
+        child.close()
+        return child.pid
+
+    def owns(self, folder: str) -> None:
+        """Tell the guard of a control group that it must remove at its end.
+
+        Raises:
+            GraphError: if the guard is gone.
+        """
+        self._say("owns", folder)
+
+    def add_cleanup(
+        self,
+        key: str,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        log: str,
+        within_s: float,
+    ) -> None:
+        """Let the guard run a command at its end, when all other processes have ended. It runs outside of the graph's namespaces.
+
+        Args:
+            key: a unique name, under which the command can be dropped.
+            argv, env, cwd, log: as for `spawn`.
+            within_s: the time limit in seconds.
+
+        Raises:
+            GraphError: if the guard is gone.
+        """
+        self._say("cleanup", key, [list(argv), dict(env), cwd, log, within_s])
+
+    def drop_cleanup(self, key: str) -> None:
+        """Let the guard no longer run a command at its end.
+
+        Raises:
+            GraphError: if the guard is gone.
+        """
+        self._say("cleanup", key, [])
+
+    def _say(self, *message: object) -> None:
+        try:
+            self._socket.send(json.dumps(message).encode())
+        except OSError:
+            raise GraphError(GONE) from None
+
     async def run(
         self,
         key: str,
@@ -138,11 +212,12 @@ class Guard:
         log: str,
         within_s: float,
         on_start: Callable[[int], None],
+        spaces: Sequence[str] = (),
     ) -> int | None:
         """Order the guard to run a command, and wait for its end. Its exit is not passed to `on_exit`.
 
         Args:
-            key, argv, env, cwd, log: as for `spawn`.
+            key, argv, env, cwd, log, spaces: as for `spawn`.
             within_s: the time limit in seconds.
             on_start: gets the pid of the command.
 
@@ -152,14 +227,8 @@ class Guard:
         Raises:
             GraphError: if it could not be started.
         """
-        exited = self._commands[key] = self._loop.create_future()
-        try:
-            child = await self.spawn(key, argv, env, cwd, log)
-        except GraphError:
-            del self._commands[key]
-            raise
-        child.close()
-        on_start(child.pid)
+        on_start(await self.begin(key, argv, env, cwd, log, spaces))
+        exited = self._commands[key]
         try:
             async with asyncio.timeout(within_s):
                 status: int = await exited

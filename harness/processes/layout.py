@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from graphquake.harness.errors import GraphError
+from graphquake.harness.processes.network.addresses import address_of
 from graphquake.harness.processes.replicas import ReplicaState
 from graphquake.harness.processes.resources.gpus import visible_gpus
 from graphquake.harness.processes.resources.reservations import Reservations
-from graphquake.harness.spec.graph import GraphSpec, RoleSpec
+from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.roles.role import RoleSpec
 from graphquake.harness.spec.templates.environment import check_environment, templates_of
 from graphquake.harness.spec.templates.files import render
 from graphquake.harness.spec.templates.words import (
@@ -30,6 +32,8 @@ from graphquake.harness.spec.templates.words import (
 PASSED_ON: Final = ("PATH", "CUDA_VISIBLE_DEVICES")
 # The subfolder of a graph's folder for the files that the graph file describes. A subfolder for each replica is in it.
 FILES: Final = "files"
+# The subfolder in which the private disks of replicas are mounted.
+DISKS: Final = "disks"
 
 
 class Resources(Protocol):
@@ -91,14 +95,16 @@ class Layout:
             path.write_text(text, encoding="utf-8")
 
     def assign(self, reservations: Resources) -> None:
-        """Give every replica its ports and GPUs.
+        """Give every replica its address, its ports and GPUs.
 
         Raises:
             GraphError: if there are not enough free ports or GPUs.
         """
         names = self._port_names()
-        for replica in self.replicas.values():
+        for place, replica in enumerate(self.replicas.values()):
             role = replica.role
+            if self.spec.network == "namespaces":
+                replica.host = address_of(place)
             try:
                 replica.ports = {name: reservations.port() for name in sorted(names[role.name])}
                 if role.gpus and not (role.cpu_ok and not visible_gpus()):
@@ -134,6 +140,10 @@ class Layout:
 
     def _file(self, replica: ReplicaState, name: str) -> Path:
         return self.run_dir / FILES / f"{replica.role.name}-{replica.index}" / name
+
+    def disk(self, replica: ReplicaState) -> Path:
+        """The folder at which the private disk of a replica is mounted, if it has one."""
+        return self.run_dir / DISKS / f"{replica.role.name}-{replica.index}"
 
     # ------------------------------------------------------------------------------------------------------ filling in
 
@@ -208,7 +218,8 @@ class Layout:
 
     def command(self, replica: ReplicaState) -> list[str]:
         """The command line of a replica. The template is split before it is filled in, because a folder may have a space in its name."""
-        split = shlex.split(replica.role.command)
+        role = replica.role
+        split = shlex.split(role.variants[replica.variant] if replica.variant else role.command)
         argv = [word for part in split for word in self._fill_each(replica, part)]
         if "/" in argv[0]:
             argv[0] = str(self.spec.path.parent / argv[0])
@@ -223,12 +234,23 @@ class Layout:
             argv[0] = str(self.spec.path.parent / argv[0])
         return argv
 
+    def preload(self, replica: ReplicaState) -> tuple[str, ...]:
+        """The modules to import beforehand. Those of the role are left out if it wants GPUs and the replica got none.
+
+        A replica with a private disk is not forked: its process has to enter a namespace before it runs its program.
+        """
+        role = replica.role
+        if replica.has_disk:
+            return ()
+        own = () if role.gpus and not replica.gpus else role.preload
+        return (*self.spec.preload, *own)
+
     def environment(self, replica: ReplicaState) -> dict[str, str]:
         """The whole environment of a replica, except the marks `OWNER` and `REPLICA`."""
         found = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         found |= {
-            "HOME": str(self.run_dir / "home"),
-            "TMPDIR": str(self.run_dir / "tmp"),
+            "HOME": str((self.disk(replica) if replica.has_disk else self.run_dir) / "home"),
+            "TMPDIR": str((self.disk(replica) if replica.has_disk else self.run_dir) / "tmp"),
             "LANG": "C.UTF-8",
         }
         if replica.role.gpus:

@@ -44,7 +44,7 @@ class ReplicaMoments:
         begun_s = time.monotonic()
         running = self.replicas[replica].running
         if running is not None and not running.ready.is_set():
-            return came(f"pid {running.child.pid} starts already", begun_s, begun_s)
+            return came(f"{running.child.called} starts already", begun_s, begun_s)
         start: asyncio.Future[Incarnation] = asyncio.get_running_loop().create_future()
         self._starts.append((replica, start))
         try:
@@ -54,7 +54,7 @@ class ReplicaMoments:
         if incarnation is None:
             return too_late(f"{replica} was not started within {within_s:g} s")
         child = incarnation.child
-        return came(f"pid {child.pid}", child.at_s, begun_s)
+        return came(child.called, child.at_s, begun_s)
 
     async def logged(self, replica: Replica, text: str, within_s: float) -> Landed:
         """See `Moments.logged`."""
@@ -76,7 +76,7 @@ class ReplicaMoments:
 
 @dataclass(slots=True)
 class LogTail:
-    """Reads what is added to a log.
+    """Reads the lines that are added to a log.
 
     Attributes:
         path: the file. It may not exist yet.
@@ -89,7 +89,7 @@ class LogTail:
 
     @classmethod
     def at_end(cls, path: Path) -> LogTail:
-        """Return a reader that skips what the log holds now."""
+        """Return a reader that skips the present contents of the log."""
         try:
             return cls(path, path.stat().st_size)
         except FileNotFoundError:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from graphquake.harness.processes.guard import children_of, descendants_of, stat_of
+from graphquake.harness.processes.network.hub import NAME as HUB
 from graphquake.harness.processes.procfs import REPLICA, command_of, marks_of, ports_of, runs
 from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.processes.resources.gpus import MIB, memory_by_pid
@@ -43,14 +44,17 @@ class ProcessTree:
         self._mains[pid] = key
 
     def pids(self) -> list[int]:
-        """The pids of all processes of the graph, including zygotes, which belong to no replica."""
+        """The pids of all processes of the graph, including zygotes and the hub, which belong to no replica."""
         return descendants_of(self._guard_pid)
 
     def keys(self) -> dict[int, str]:
-        """Every running process of the graph, except zygotes, with the key of its incarnation. The key is empty if that is not known."""
+        """Every running process of the graph, with the key of its incarnation, or an empty key if that is not known.
+
+        Zygotes and the hub are left out.
+        """
         found = {}
         for child in children_of(self._guard_pid):
-            if (stat := stat_of(child)) and stat.comm == ZYGOTE:
+            if (stat := stat_of(child)) and stat.comm in (ZYGOTE, HUB):
                 continue
             key = self._mains.get(child) or marks_of(child).get(REPLICA, "")
             if not key and (stat := stat_of(child)):

@@ -14,7 +14,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, NamedTuple
@@ -85,7 +85,7 @@ def command_of(pid: int) -> str:
 def is_called(pid: int, name: str) -> bool:
     """True if the process runs and has this name.
 
-    Three names count: the name in the kernel (at most 15 bytes), the file name of the program, and the begin of the command line.
+    Three names count: the name in the kernel (at most 15 bytes), the file name of the program, and the start of the command line.
     """
     stat = stat_of(pid)
     if stat is None or not stat.runs:
@@ -169,8 +169,19 @@ async def ended(pidfd: int, within_s: float) -> bool:
 
 
 async def kill_all(find: Callable[[], Collection[int]], within_s: float) -> tuple[int, bool]:
-    """Send SIGKILL to the processes that `find` returns, until none of them runs. The result is that of `signal_until`."""
-    return await signal_until(find, signal.SIGKILL, runs, within_s)
+    """Send SIGKILL to the processes that `find` returns, until none of them runs. The result is that of `signal_until`.
+
+    When `find` returns nothing, it is called once more: a process may have forked and ended during the first look.
+    """
+    until_s = time.monotonic() + within_s
+    killed, is_done = await signal_until(find, signal.SIGKILL, runs, within_s)
+    while is_done:
+        await asyncio.sleep(LOOK_AGAIN_S)
+        more, is_done = await signal_until(find, signal.SIGKILL, runs, until_s - time.monotonic())
+        if not more:
+            break
+        killed += more
+    return killed, is_done
 
 
 async def signal_until(
@@ -206,7 +217,7 @@ def _finds(find: Callable[[], Collection[int]], pid: int) -> bool:
     return pid in find()
 
 
-# ---------------------------------------------------------------------------------------------------------- what is left
+# ---------------------------------------------------------------------------------------------------------- leftovers
 
 
 def marked(owner: Owner) -> list[int]:
@@ -245,11 +256,12 @@ class Listener(NamedTuple):
     inode: str
 
 
-def listeners() -> list[Listener]:
-    """The listening TCP sockets of this network namespace."""
+def listeners(pid: int | None = None) -> list[Listener]:
+    """The listening TCP sockets of the network namespace of a process. By default, of this process. Empty if the process is gone."""
     found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(FileNotFoundError), open(table, encoding="ascii") as file:
+    where = f"/proc/{pid or 'self'}/net"
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError), open(f"{where}/{table}", encoding="ascii") as file:
             next(file)
             for line in file:
                 fields = line.split()
@@ -270,7 +282,8 @@ def sockets_of(pid: int) -> set[str]:
     return found
 
 
-def ports_of(processes: Iterable[int]) -> set[int]:
-    """The TCP ports on which any of these processes listens."""
+def ports_of(processes: Sequence[int]) -> set[int]:
+    """The TCP ports on which any of these processes listens. All of them are in one network namespace."""
     held = set[str]().union(*map(sockets_of, processes))
-    return {listener.port for listener in listeners() if listener.inode in held}
+    found = listeners(processes[0]) if processes else []
+    return {listener.port for listener in found if listener.inode in held}

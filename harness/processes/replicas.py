@@ -9,10 +9,10 @@ from typing import Final
 
 from graphquake.harness.history.events import exit_text
 from graphquake.harness.processes.guard_client import Child
-from graphquake.harness.spec.graph import RoleSpec
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.roles.role import RoleSpec
 
-# The address at which every replica listens, `{host}` in a graph file.
+# The address at which every replica listens, `{host}` in a graph file, unless each has a network namespace.
 HOST: Final = "127.0.0.1"
 
 
@@ -27,7 +27,9 @@ class Incarnation:
         child: the main process.
         aimed: true after a step, or heal, sent SIGKILL or SIGTERM to the main process.
         terminating: true after the main process got SIGTERM, or after a step killed a child that the replica depends on (`dies_with`).
-        stalled: true from SIGSTOP to SIGCONT.
+        deleted: true after its pod was seen as deleted.
+        stalled: true from SIGSTOP to SIGCONT, of all processes or of one.
+        partly: true while only one of its processes is stopped, or while it is squeezed. It may then count as ready or not.
         status: the exit code of the main process, or minus the number of the signal that ended it. None while it runs.
         ended_s: the monotonic time of the end of the main process.
         ready: set when the readiness probe has passed.
@@ -40,7 +42,9 @@ class Incarnation:
     child: Child
     aimed: bool = False
     terminating: bool = False
+    deleted: bool = False
     stalled: bool = False
+    partly: bool = False
     status: int | None = None
     ended_s: float = float("nan")
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,7 +69,10 @@ class ReplicaState:
     Attributes:
         ports: the reserved ports, by their names in the graph file.
         host: the address at which it listens.
+        spaces: the paths of the namespaces in which its processes run. Empty if they run in those of the harness.
         gpus: the GPUs of the replica, as CUDA_VISIBLE_DEVICES names them.
+        has_disk: true if its HOME and TMPDIR are on a private disk.
+        variant: the name of the command of the next incarnations. Empty for the command of the role.
         now: the latest incarnation, running or not, or None before the first.
         begun: the number of incarnations so far.
         spawning: a lock that is held while an incarnation is being started. Two incarnations at once would compete for one port.
@@ -75,7 +82,10 @@ class ReplicaState:
     index: int
     ports: dict[str, int] = field(default_factory=dict)
     host: str = HOST
+    spaces: tuple[str, ...] = ()
     gpus: list[str] = field(default_factory=list)
+    has_disk: bool = False
+    variant: str = ""
     now: Incarnation | None = None
     begun: int = 0
     spawning: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -95,6 +105,11 @@ class ReplicaState:
         """True if the replica runs, has passed its readiness probe, and is not stalled."""
         running = self.running
         return running is not None and running.ready.is_set() and not running.stalled
+
+    @property
+    def is_partly_stalled(self) -> bool:
+        """True while one process of the replica is stopped and the others are not, or while the replica is squeezed."""
+        return self.running is not None and self.running.partly
 
     @property
     def is_ending(self) -> bool:

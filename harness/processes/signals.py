@@ -1,4 +1,4 @@
-"""Send signals to the processes of one replica, and prove that each took effect. Run the commands of the user's own steps.
+"""Send signals to the processes of one replica, and prove that each took effect.
 
 A proof comes from the kernel, never from the behaviour of the graph.
 """
@@ -8,19 +8,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Mapping
 from typing import Final
 
-from graphquake.harness.errors import GraphError
-from graphquake.harness.history.events import exit_text
 from graphquake.harness.observation.http_probe import POLL_S
-from graphquake.harness.observation.introspection import SAID_MAX
 from graphquake.harness.processes.guard import stat_of
-from graphquake.harness.processes.guard_client import Guard
-from graphquake.harness.processes.layout import Layout
 from graphquake.harness.processes.process_tree import ProcessTree
 from graphquake.harness.processes.procfs import (
-    OWNER,
-    REPLICA,
     command_of,
     is_called,
     is_stopped,
@@ -48,17 +42,16 @@ class FaultInjector:
 
     Args:
         tree: finds the processes of a replica.
+        replicas: the state of each replica.
     """
 
-    def __init__(self, tree: ProcessTree) -> None:
+    def __init__(self, tree: ProcessTree, replicas: Mapping[Replica, ReplicaState]) -> None:
         self._tree = tree
+        self._replicas = replicas
 
-    def own(self, layout: Layout, guard: Guard, owner: str) -> OwnCommands:
-        """Return what the user's own steps can do to the same graph (see `OwnCommands`)."""
-        return OwnCommands(layout, guard, self._tree, owner)
-
-    async def kill(self, replica: ReplicaState, scope: Scope) -> Landed:
+    async def kill(self, name: Replica, scope: Scope) -> Landed:
         """Send SIGKILL to all processes of a replica, to its main process, or to a child, and wait until they are gone."""
+        replica = self._replicas[name]
         running = replica.running
         if running is None:
             return not_landed(f"{replica.name} was dead already")
@@ -98,9 +91,10 @@ class FaultInjector:
         ended_s = max(ended_s, running.ended_s)
         return Landed(ok=True, proof=_gone_after(pids, ended_s - begun_s), at_s=ended_s)
 
-    async def _kill_child(
+    async def _find_child(
         self, replica: ReplicaState, running: Incarnation, child: Child
-    ) -> Landed:
+    ) -> int | Landed:
+        """Return the pid of a child, or the result of a fault that does not find it."""
         name = replica.role.children[child.name]
         until_s = time.monotonic() + CHILD_WITHIN_S
         while True:
@@ -110,15 +104,23 @@ class FaultInjector:
                 for pid in family
                 if is_called(pid, name) and (stat := stat_of(pid))
             ]
-            if child.index < len(found) or not running.runs or time.monotonic() >= until_s:
+            if child.index < len(found):
+                return sorted(found)[child.index][1]
+            if not running.runs or time.monotonic() >= until_s:
                 break
             await asyncio.sleep(POLL_S)
-        if child.index >= len(found):
-            there = ", ".join(sorted({command_of(pid)[:40] for pid in family})) or "none"
-            return not_landed(
-                f"{replica.name} has {len(found)} child processes called {name}; its children: {there}"
-            )
-        _, pid = sorted(found)[child.index]
+        there = ", ".join(sorted({command_of(pid)[:40] for pid in family})) or "none"
+        return not_landed(
+            f"{replica.name} has {len(found)} child processes called {name}; its children: {there}"
+        )
+
+    async def _kill_child(
+        self, replica: ReplicaState, running: Incarnation, child: Child
+    ) -> Landed:
+        pid = await self._find_child(replica, running, child)
+        if isinstance(pid, Landed):
+            return pid
+        name = replica.role.children[child.name]
         begun_s = time.monotonic()
         running.terminating |= child.name in replica.role.dies_with
         gone = await signal_and_see(
@@ -130,39 +132,68 @@ class FaultInjector:
         proof = _gone_after(f"pid {pid} ({name})", ended_s - begun_s)
         return Landed(ok=True, proof=proof, at_s=ended_s)
 
-    def terminate(self, replica: ReplicaState) -> Landed:
-        """Send SIGTERM to the main process of a replica. Do not wait for the end of the process."""
+    async def terminate(self, name: Replica) -> Landed:
+        """Send SIGTERM to the main process of a replica."""
+        return self._end(self._replicas[name], signal.SIGTERM)
+
+    async def interrupt(self, name: Replica) -> Landed:
+        """Send SIGINT to the main process of a replica."""
+        return self._end(self._replicas[name], signal.SIGINT)
+
+    def _end(self, replica: ReplicaState, number: signal.Signals) -> Landed:
+        """Send SIGTERM or SIGINT to the main process of a replica. Do not wait for the end of the process."""
         running = replica.running
         if running is None:
             return not_landed(f"{replica.name} was dead already")
         running.aimed = running.terminating = True
         sent_s = time.monotonic()
-        running.child.send_signal(signal.SIGTERM)
-        return Landed(ok=True, proof=f"SIGTERM sent to pid {running.child.pid}", at_s=sent_s)
+        running.child.send_signal(number)
+        return Landed(ok=True, proof=f"{number.name} sent to pid {running.child.pid}", at_s=sent_s)
 
-    async def stall(self, replica: ReplicaState) -> Landed:
-        """Send SIGSTOP to all processes of a replica, and wait until they are stopped."""
+    async def stall(self, name: Replica, scope: Scope) -> Landed:
+        """Send SIGSTOP to the processes in the scope, and wait until they are stopped. Every other process of the replica must run on."""
+        replica = self._replicas[name]
         running = replica.running
         if running is None:
             return not_landed(f"{replica.name} was dead already")
-        running.stalled = True
-        return await self._switch(running, signal.SIGSTOP)
+        if scope == TREE:
+            running.stalled = True
+            return await self._switch(running, signal.SIGSTOP)
+        called = "the main process"
+        found: int | Landed = running.child.pid
+        if isinstance(scope, Child):
+            called = replica.role.children[scope.name]
+            found = await self._find_child(replica, running, scope)
+        if isinstance(found, Landed):
+            return found
+        pid: int = found
+        running.stalled = running.partly = True
+        landed = await self._switch(running, signal.SIGSTOP, pid)
+        if not landed.ok:
+            return landed
+        others = [one for one in self._tree.of(running) if one != pid]
+        if stopped := [one for one in others if is_stopped(one)]:
+            return not_landed(f"pid {stopped[0]} of {replica.name} is stopped, too")
+        rest = f"{len(others)} other processes of {replica.name} run"
+        proof = f"pid {pid} ({called}): {landed.proof}; {rest}"
+        return Landed(ok=True, proof=proof, at_s=landed.at_s)
 
-    async def resume(self, replica: ReplicaState) -> Landed:
+    async def resume(self, name: Replica) -> Landed:
         """Send SIGCONT to all processes of a replica, and wait until none is stopped. A replica that died meanwhile counts as resumed."""
-        running = replica.running
+        running = self._replicas[name].running
         if running is None or not running.stalled:
             return Landed(ok=True, proof="it had died", at_s=time.monotonic())
         landed = await self._switch(running, signal.SIGCONT)
         running.stalled = not landed.ok
+        running.partly &= running.stalled
         return landed
 
-    async def _switch(self, running: Incarnation, number: signal.Signals) -> Landed:
-        """Send SIGSTOP or SIGCONT to all processes of an incarnation, and wait until all are stopped, or none is."""
+    async def _switch(self, running: Incarnation, number: signal.Signals, one: int = 0) -> Landed:
+        """Send SIGSTOP or SIGCONT to all processes of an incarnation, or to one, and wait until all are stopped, or none is."""
         begun_s = time.monotonic()
         is_stop = number == signal.SIGSTOP
         count, done = await signal_until(
-            lambda: self._tree.of(running),
+            lambda: [pid for pid in self._tree.of(running) if one in (0, pid)],
             number,
             lambda pid: runs(pid) and is_stopped(pid) != is_stop,
             SWITCH_WITHIN_S,
@@ -170,77 +201,10 @@ class FaultInjector:
         at_s = time.monotonic()
         took = f"{(at_s - begun_s) * 1e3:.1f} ms after {number.name}"
         state = "stopped (state T)" if is_stop else "no longer stopped"
-        if not done:
+        if not done or not count:
             return not_landed(f"not all processes of {running.key} {state} {took}")
-        return Landed(ok=True, proof=f"{count} processes {state} {took}", at_s=at_s)
-
-
-class OwnCommands:
-    """Sends the signals and runs the commands of the user's own steps. `OwnActions` describes what each method does.
-
-    The guard is the parent of each command. So a command ends with the graph, however the harness ends.
-
-    Args:
-        layout: the replicas of the graph.
-        guard: starts the commands.
-        tree: finds the processes of a command.
-        owner: the mark of the graph's processes.
-    """
-
-    def __init__(self, layout: Layout, guard: Guard, tree: ProcessTree, owner: str) -> None:
-        self._layout = layout
-        self._guard = guard
-        self._tree = tree
-        self._owner = owner
-
-    async def signal(self, replica: Replica, name: str, *, is_fault: bool) -> Landed:
-        """Send a signal to the main process of a replica. Do not wait for its effect."""
-        running = self._layout.replicas[replica].running
-        if running is None:
-            return not_landed(f"{replica} was dead already")
-        running.aimed |= is_fault
-        sent_s = time.monotonic()
-        running.child.send_signal(signal.Signals[name])
-        return Landed(ok=True, proof=f"{name} sent to pid {running.child.pid}", at_s=sent_s)
-
-    async def command(self, key: str, part: str, aim: Replica | None) -> Landed:
-        """Run a command, and wait for its end. The end of its output is the proof."""
-        spec, name = self._layout.spec, key.rsplit(maxsplit=1)[-1]
-        step = spec.own_steps[name]
-        replica = self._layout.replicas[aim or Replica(spec.entry_role.name, 0)]
-        mark = f"{key}.{part}"
-        log = self._layout.run_dir / "logs" / f"{mark.replace(' ', '-')}.log"
-        log.unlink(missing_ok=True)
-        try:
-            env = self._layout.environment(replica) | {OWNER: self._owner, REPLICA: mark}
-            status = await self._guard.run(
-                mark,
-                self._layout.own_command(replica, step.commands()[part]),
-                env,
-                str(self._layout.run_dir),
-                str(log),
-                step.within_s,
-                lambda pid: self._tree.add(pid, mark),
-            )
-        except GraphError as error:
-            return not_landed(f"{part}: {error}")
-        if status is None:
-            await self._end(mark)
-            return not_landed(f"{part} did not end within {step.within_s:g} s, and was killed")
-        said = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-SAID_MAX:]
-        proof = f"{part}: {exit_text(status)}" + (f": {said}" if said else "")
-        return Landed(ok=status == 0, proof=proof, at_s=time.monotonic())
-
-    async def end_commands(self, key: str) -> None:
-        """Kill every process that the commands of a step have left."""
-        await self._end(key)
-
-    async def _end(self, mark: str) -> None:
-        def left() -> set[int]:
-            keys = self._tree.keys().items()
-            return {pid for pid, key in keys if key == mark or key.startswith(f"{mark}.")}
-
-        await kill_all(left, KILL_WITHIN_S)
+        counted = "1 process" if count == 1 else f"{count} processes"
+        return Landed(ok=True, proof=f"{counted} {state} {took}", at_s=at_s)
 
 
 async def seen(event: asyncio.Event, within_s: float) -> bool:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from graphquake.harness.errors import GraphError, single_error
-from graphquake.harness.observation.http_probe import POLL_S, Answer
+from graphquake.harness.observation.http_probe import POLL_S, Answer, Prober
 from graphquake.harness.observation.introspection import SAID_MAX
-from graphquake.harness.spec.graph import RoleSpec
+from graphquake.harness.processes.procfs import ports_of
+from graphquake.harness.processes.replicas import ReplicaState
+from graphquake.harness.processes.signals import KILL_WITHIN_S
+from graphquake.harness.spec.roles.role import RoleSpec
 
 LOG_LINES: Final = 5
 # The error texts of servers whose port another process has. The first comes from the C library, the second from Node.js.
@@ -53,6 +57,55 @@ async def start_in_order(
         async with asyncio.TaskGroup() as tasks:
             for role in roles:
                 tasks.create_task(start_one(role))
+
+
+async def until_answered(
+    prober: Prober,
+    url: str,
+    body: str,
+    own: Collection[int],
+    processes: Callable[[], Sequence[int]],
+) -> None:
+    """Wait until a replica's readiness probe passes.
+
+    Args:
+        prober: sends the probe.
+        url: the URL of the probe.
+        body: the expression that the answer must match.
+        own: the ports of the replica. If the URL has one of them, a process of the replica must listen on it. Otherwise another process
+            answers there, e.g. a child that outlived an earlier incarnation.
+        processes: returns the present processes of the replica.
+    """
+    await prober.until(url, body)
+    port = urlsplit(url).port
+    while port in own and port not in ports_of(processes()):
+        await asyncio.sleep(POLL_S)
+        await prober.until(url, body)
+
+
+async def not_ready(replica: ReplicaState, restart: str, url: str, prober: Prober) -> str:
+    """Wait until a replica that was just started is ready. Return an empty text, or the reason why it is not.
+
+    Args:
+        replica: the replica.
+        restart: `never` if the graph fails with a replica that dies before it is ready.
+        url: the URL of its readiness probe.
+        prober: asks this URL once more when the time is over.
+    """
+    probe = replica.role.ready
+    within_s = probe.within_s if probe else KILL_WITHIN_S
+
+    def settled() -> bool:
+        assert replica.now is not None
+        return replica.now.ready.is_set() or (not replica.now.runs and restart == "never")
+
+    in_time = await until(settled, within_s)
+    assert replica.now is not None
+    if replica.now.ready.is_set():
+        return ""
+    if in_time:
+        return f"{replica.now.how_it_ended} before it was ready"
+    return not_ready_text(within_s, url, await prober.get(url))
 
 
 async def until(holds: Callable[[], bool], within_s: float) -> bool:

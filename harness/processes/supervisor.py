@@ -17,16 +17,26 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 from graphquake.harness.errors import GraphError
-from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
+from graphquake.harness.history.events import (
+    BecameReady,
+    Died,
+    Measured,
+    ReplicaEvent,
+    Spawned,
+    goes_on,
+)
 from graphquake.harness.observation.http_probe import POLL_S, Prober
 from graphquake.harness.observation.introspection import Introspector, unlisted_text
+from graphquake.harness.observation.log_watch import watch_logs
 from graphquake.harness.observation.resource_usage import Usage
 from graphquake.harness.processes.guard_client import Guard
 from graphquake.harness.processes.layout import Layout
 from graphquake.harness.processes.moments import ReplicaMoments
+from graphquake.harness.processes.network.client import KEY as HUB_KEY
+from graphquake.harness.processes.network.network import Network
+from graphquake.harness.processes.own.own_commands import OwnCommands
 from graphquake.harness.processes.process_tree import ProcessTree
 from graphquake.harness.processes.procfs import (
     OWNER,
@@ -35,25 +45,31 @@ from graphquake.harness.processes.procfs import (
     marked,
     of_sessions,
     ownerless,
-    ports_of,
     this_owner,
 )
 from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.processes.resources.gpus import memory_by_pid
 from graphquake.harness.processes.resources.reservations import Reservations
-from graphquake.harness.processes.signals import KILL_WITHIN_S, FaultInjector, not_landed, seen
+from graphquake.harness.processes.signals import (
+    FaultInjector,
+    not_landed,
+    seen,
+)
+from graphquake.harness.processes.squeezes.disks import HOLDER, PrivateDisks
+from graphquake.harness.processes.squeezes.squeezer import Squeezer
 from graphquake.harness.processes.start import (
     last_lines,
-    not_ready_text,
+    not_ready,
     port_taken_text,
     start_in_order,
-    until,
+    until_answered,
 )
 from graphquake.harness.processes.traffic import TrafficMeter
-from graphquake.harness.spec.graph import GraphSpec, RoleSpec
+from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.steps.scope import Scope
-from graphquake.harness.targets.target import Landed, Leak, View, Work
+from graphquake.harness.spec.roles.role import RoleSpec
+from graphquake.harness.targets.no_pods import NoPods
+from graphquake.harness.targets.target import Landed, Leak, SocketFactory, View, Work
 
 # The time limit to kill processes that a guard which was killed has left behind.
 SWEEP_WITHIN_S: Final = 2.0
@@ -64,7 +80,7 @@ UNLISTED_S: Final = 2.0
 _graphs = itertools.count(1)
 
 
-class Supervisor:
+class Supervisor(NoPods):
     """A graph that was launched from its file: a `Target`. `launch` makes it. Use it only in the event loop in which `launch` was called.
 
     Attributes:
@@ -72,10 +88,11 @@ class Supervisor:
         log: see `Target`.
     """
 
-    def __init__(self, layout: Layout, prober: Prober) -> None:
+    def __init__(self, layout: Layout, prober: Prober, network: Network) -> None:
         """Start the guard. The replicas are started by `launch`."""
         self.spec = layout.spec
-        self.log: list[Spawned | BecameReady | Died] = []
+        self.log: list[ReplicaEvent] = []
+        self.network = network
         self._layout = layout
         self._replicas = layout.replicas
         self.moments = ReplicaMoments(layout.replicas)
@@ -90,10 +107,16 @@ class Supervisor:
         self._prober = prober
         self._ask = Introspector(layout, prober)
         self._traffic = TrafficMeter(prober)
-        self._guard = Guard(self._exited, self._lost)
+        lost = GraphError(f"{self.spec.name}: the guard of the graph was killed")
+        self._guard = Guard(self._exited, lambda: self._fail(lost))
         self._tree = ProcessTree(self._guard.pid)
-        self._inject = FaultInjector(self._tree)
-        self.own = self._inject.own(layout, self._guard, str(self._owner))
+        self.own = OwnCommands(layout, self._guard, self._tree, str(self._owner), network)
+        self._disks = PrivateDisks(layout, self._guard, self._tree, str(self._owner))
+        self.resources = Squeezer(layout, self._guard, self._tree, str(self._owner), self._disks)
+        # The signals of steps need nothing of the graph but its processes.
+        inject = FaultInjector(self._tree, layout.replicas)
+        self.kill, self.stall, self.resume = inject.kill, inject.stall, inject.resume
+        self.terminate, self.interrupt = inject.terminate, inject.interrupt
 
     # ------------------------------------------------------------------------------------------- launch and end
 
@@ -114,9 +137,11 @@ class Supervisor:
             reservations = Reservations()
             stack.callback(reservations.close)
             layout.reserve(reservations)
-            prober = await stack.enter_async_context(Prober())
+            network = Network(layout)
+            prober = await stack.enter_async_context(Prober(network.socket_factory))
+            stack.callback(network.close)
             await kill_all(ownerless, SWEEP_WITHIN_S)
-            self = cls(layout, prober)
+            self = cls(layout, prober, network)
             stack.push_async_callback(self._close)
             try:
                 await self._start()
@@ -132,9 +157,13 @@ class Supervisor:
             raise self._failure
         self._user = asyncio.current_task()
         live = {(one.name, one.running.number) for one in self._replicas.values() if one.running}
-        self.log[:] = [event for event in self.log if (event.replica, event.incarnation) in live]
+        self.log[:] = [event for event in self.log if goes_on(event, live)]
 
     async def _start(self) -> None:
+        await self._disks.start()
+        self._traffic.look_at(await self.network.open(self._guard, {OWNER: str(self._owner)}))
+        logs = watch_logs(self.spec.promises, self._incarnations, self.log.append)
+        self._watches["logs"] = self._in_background(logs)
         await start_in_order(self.spec.roles, self._start_role)
         if not await self.wait_ready(LISTED_WITHIN_S):
             lists = await self._ask.listings()
@@ -146,32 +175,11 @@ class Supervisor:
         await asyncio.gather(*map(self._first_ready, replicas))
 
     async def _first_ready(self, replica: ReplicaState) -> None:
-        """Wait until a replica that was just started is ready.
-
-        Raises:
-            GraphError: if it dies before that and is not restarted, or needs more than the time that the graph file allows.
-        """
-        probe = replica.role.ready
-        within_s = probe.within_s if probe else KILL_WITHIN_S
-
-        def settled() -> bool:
-            assert replica.now is not None
-            return replica.now.ready.is_set() or (
-                not replica.now.runs and self.spec.restart == "never"
-            )
-
-        in_time = await until(settled, within_s)
-        assert replica.now is not None
-        if replica.now.ready.is_set():
-            return
-        if in_time:
-            why = f"{replica.now.how_it_ended} before it was ready"
-        else:
-            assert probe is not None
-            url = self._layout.fill(replica, probe.get)
-            why = not_ready_text(within_s, url, await self._prober.get(url))
-        logs = [inc.log for owner, inc in self._incarnations.values() if owner is replica]
-        raise GraphError(f"{self._place(replica)}: {why}{last_lines(reversed(logs))}")
+        url = self._layout.fill(replica, replica.role.ready.get) if replica.role.ready else ""
+        why = await not_ready(replica, self.spec.restart, url, self._prober)
+        if why:
+            logs = [inc.log for owner, inc in self._incarnations.values() if owner is replica]
+            raise GraphError(f"{self._place(replica)}: {why}{last_lines(reversed(logs))}")
 
     def _place(self, replica: ReplicaState) -> str:
         return f"{self.spec.path.name}: roles.{replica.role.name}: {replica.name}"
@@ -191,14 +199,12 @@ class Supervisor:
         if not clean:
             # If the guard was killed, its children died with it, but not their descendants.
             await kill_all(self._left_behind, SWEEP_WITHIN_S)
+            self.resources.close()
 
     def _left_behind(self) -> set[int]:
         """The graph's processes that still run, found by their marks, or by their sessions if they have overwritten the marks."""
         sessions = {event.pid for event in self.log if isinstance(event, Spawned)}
         return {*marked(self._owner), *of_sessions(sessions, since=self._owner.start)}
-
-    def _lost(self) -> None:
-        self._fail(GraphError(f"{self.spec.name}: the guard of the graph was killed"))
 
     def _fail(self, error: BaseException) -> None:
         """Note that the graph can no longer be used, and cancel the task that uses it."""
@@ -218,26 +224,22 @@ class Supervisor:
         key = f"{replica.name}.{number}"
         log = self._layout.run_dir / "logs" / f"{replica.role.name}-{replica.index}.{number}.log"
         env = self._layout.environment(replica) | {OWNER: str(self._owner), REPLICA: key}
-        argv, cwd = self._layout.command(replica), str(self._layout.run_dir)
+        argv = self._disks.command(replica, self._layout.command(replica))
+        cwd = str(self._layout.run_dir)
+        preload = self._layout.preload(replica)
         try:
-            child = await self._guard.spawn(key, argv, env, cwd, str(log), self._preload(replica))
+            child = await self._guard.spawn(key, argv, env, cwd, str(log), preload, replica.spaces)
         except GraphError as error:
             raise GraphError(f"{self._place(replica)}: {error}") from None
         incarnation = replica.now = Incarnation(number, key, log, child)
         self._incarnations[key] = replica, incarnation
         self._tree.add(child.pid, key)
         self.log.append(Spawned(child.at_s, replica.name, number, child.pid))
-        self._watches[key] = self._go(self._watch(replica, incarnation))
+        self._watches[key] = self._in_background(self._watch(replica, incarnation))
         self.moments.spawned(replica.name, incarnation)
         return incarnation
 
-    def _preload(self, replica: ReplicaState) -> tuple[str, ...]:
-        """The modules to import beforehand. Those of the role are left out if it wants GPUs and the replica got none."""
-        role = replica.role
-        own = () if role.gpus and not replica.gpus else role.preload
-        return (*self.spec.preload, *own)
-
-    def _go(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _in_background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run a task in the background. If it fails, the graph can no longer be used."""
 
         def done(task: asyncio.Task[None]) -> None:
@@ -253,19 +255,18 @@ class Supervisor:
         """Wait until an incarnation is ready, and log that moment."""
         probe = replica.role.ready
         if probe is not None:
-            url = self._layout.fill(replica, probe.get)
-            await self._prober.until(url, probe.body)
-            port = urlsplit(url).port
-            is_own = port in replica.ports.values()
-            while is_own and port not in ports_of(self._tree.of(incarnation)):
-                # Another process answers at this port, e.g. a child that outlived an earlier incarnation.
-                await asyncio.sleep(POLL_S)
-                await self._prober.until(url, probe.body)
+            url, own = self._layout.fill(replica, probe.get), replica.ports.values()
+            await until_answered(
+                self._prober, url, probe.body, own, lambda: self._tree.of(incarnation)
+            )
         incarnation.ready.set()
         self.log.append(BecameReady(time.monotonic(), replica.name, incarnation.number))
 
     def _exited(self, key: str, pid: int, status: int, at_s: float) -> None:
         """Log the exit of a main process that the guard reports. Restart the replica if the graph file asks for it."""
+        if key == HUB_KEY:
+            self._fail(GraphError(f"{self.spec.name}: the network process has ended"))
+            return
         replica, incarnation = self._incarnations[key]
         incarnation.status, incarnation.ended_s = status, at_s
         incarnation.child.close()
@@ -278,7 +279,7 @@ class Supervisor:
         if started and (taken := port_taken_text(replica.role, incarnation.log)):
             self._fail(GraphError(f"{self._place(replica)}: {taken}"))
         if self.spec.restart == "always" and not self._is_closing:
-            self._restarts[replica.name] = self._go(self._restart(replica))
+            self._restarts[replica.name] = self._in_background(self._restart(replica))
 
     async def _restart(self, replica: ReplicaState) -> None:
         await asyncio.sleep(self.spec.restart_delay_s)
@@ -291,6 +292,11 @@ class Supervisor:
         """See `Target.entries`."""
         entry = self.spec.entry_role
         return [self._layout.fill(one, entry.entry) for one in self._layout.of_role(entry.name)]
+
+    @property
+    def socket_factory(self) -> SocketFactory | None:
+        """See `Target.socket_factory`."""
+        return self.network.socket_factory
 
     def alive(self, replica: Replica) -> bool:
         """See `Target.alive`."""
@@ -309,22 +315,6 @@ class Supervisor:
         running = self._replicas[replica].running
         return running is None or await seen(running.ended, within_s)
 
-    async def kill(self, replica: Replica, scope: Scope) -> Landed:
-        """See `Target.kill`."""
-        return await self._inject.kill(self._replicas[replica], scope)
-
-    async def terminate(self, replica: Replica) -> Landed:
-        """See `Target.terminate`."""
-        return self._inject.terminate(self._replicas[replica])
-
-    async def stall(self, replica: Replica) -> Landed:
-        """See `Target.stall`."""
-        return await self._inject.stall(self._replicas[replica])
-
-    async def resume(self, replica: Replica) -> Landed:
-        """See `Target.resume`."""
-        return await self._inject.resume(self._replicas[replica])
-
     async def respawn(self, replica: Replica) -> Landed:
         """See `Target.respawn`."""
         place = self._replicas[replica]
@@ -340,13 +330,21 @@ class Supervisor:
                 return not_landed(str(error))
         return Landed(ok=True, proof=f"pid {incarnation.child.pid}", at_s=incarnation.child.at_s)
 
+    def use(self, replica: Replica, variant: str) -> None:
+        """See `Target.use`."""
+        self._replicas[replica].variant = variant
+
+    def varied(self) -> list[Replica]:
+        """See `Target.varied`."""
+        return [name for name, one in self._replicas.items() if one.variant]
+
     async def wait_ready(self, within_s: float) -> bool:
         """See `Target.wait_ready`."""
         begun_s = time.monotonic()
 
         def all_ready() -> bool:
             coming = any(not task.done() for task in self._restarts.values())
-            return not coming and all(
+            return not (coming or self.network.is_disturbed) and all(
                 one.is_ready for one in self._replicas.values() if one.running
             )
 
@@ -363,8 +361,8 @@ class Supervisor:
         return False
 
     async def views(self) -> list[View]:
-        """See `Target.views`."""
-        return await self._ask.views()
+        """See `Target.views`. While the network is disturbed, some replicas may not learn of changes, as without a registry."""
+        return [] if self.network.is_disturbed else await self._ask.views()
 
     def pids(self) -> list[int]:
         """See `Target.pids`."""
@@ -387,9 +385,6 @@ class Supervisor:
         return await self._traffic.sample(self._tree.by_replica(self._replicas.values()))
 
     async def leaks(self) -> list[Leak]:
-        """See `Target.leaks`. Leaks are processes of no running replica, ports that they listen on, and GPU memory.
-
-        Gauges above 0 are leaks too, and so are ready replicas whose metrics can't be read.
-        """
-        live = {one.running.key for one in self._replicas.values() if one.running}
+        """See `Target.leaks`. Leaks are processes of no running replica, their ports, GPU memory, and gauges above 0 or unreadable."""
+        live = {one.running.key for one in self._replicas.values() if one.running} | {HOLDER}
         return [*self._tree.leaks(live), *await self._ask.raised_gauges()]

@@ -14,6 +14,8 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from graphquake.harness.observation.http_probe import Prober
@@ -26,6 +28,22 @@ from graphquake.harness.targets.target import Work
 SCAN_EVERY_S: Final = 0.5
 
 
+@dataclass(slots=True)
+class _Answer:
+    """The answer of one table.
+
+    Attributes:
+        closed, still_open: the sockets that were closed since the last answer, and those that are open.
+        replica: the replica to which all of them belong. None if several replicas share the network namespace.
+        owners: the owner of each socket of a shared namespace, by inode. None if it is not time to find them.
+    """
+
+    closed: list[TcpSocket]
+    still_open: list[TcpSocket]
+    replica: Replica | None
+    owners: dict[int, Replica] | None = None
+
+
 class TrafficMeter:
     """Adds up the work of each replica since the meter was made. Close it after use.
 
@@ -35,17 +53,17 @@ class TrafficMeter:
 
     def __init__(self, prober: Prober) -> None:
         self._prober = prober
-        try:
-            self._kernel: SockDiag | None = SockDiag()
-        except OSError:
-            self._kernel = None
+        # The tables of TCP sockets. Each belongs to one replica, or to all that have no network namespace of their own.
+        self._tables: list[tuple[SockDiag, Replica | None]] = []
+        with suppress(OSError):
+            self._tables.append((SockDiag(), None))
         # The kernel answers one question at a time. A cancelled sample leaves its thread running, so the threads have a lock, too.
         self._one_sample = asyncio.Lock()
         self._one_question = threading.Lock()
         self._listens: dict[int, Replica] = {}
         # The owner of each open socket, by its cookie. Sockets that are not in here were not there at the last scan.
         self._owner: dict[bytes, Replica | None] = {}
-        self._open_bytes: dict[bytes, int] = {}
+        self._open_bytes: dict[tuple[Replica | None, bytes], int] = {}
         self._bytes: Counter[Replica] = Counter()
         self._cpu_s: dict[int, float] = {}
         self._worked_s: defaultdict[Replica, float] = defaultdict(float)
@@ -53,9 +71,16 @@ class TrafficMeter:
 
     def close(self) -> None:
         """Close the connection to the kernel. The thread of a cancelled sample may still wait for an answer, at most some 10 ms."""
-        if self._kernel is not None:
-            with self._one_question:
-                self._kernel.close()
+        with self._one_question:
+            for table, _ in self._tables:
+                table.close()
+            self._tables = []
+
+    def look_at(self, tables: Mapping[Replica, SockDiag]) -> None:
+        """Read the sockets of each replica from a table of its own, if there are such tables. The meter closes them."""
+        if tables:
+            self.close()
+            self._tables = [(table, replica) for replica, table in tables.items()]
 
     async def sample(self, processes: Mapping[Replica, list[int]]) -> dict[Replica, Work]:
         """Return the work of each replica so far.
@@ -64,12 +89,10 @@ class TrafficMeter:
             processes: the pids of each live replica.
         """
         async with self._one_sample:
-            if self._kernel is not None:
-                # A thread asks the kernel: an answer takes 5 ms, since the kernel walks through a large table.
-                asked = await asyncio.to_thread(self._ask, self._kernel, processes)
-                closed, still_open, owners = asked
-                self._adopt(owners, still_open)
-                self._count(closed, still_open)
+            # A thread asks the kernel: an answer takes 5 ms, since the kernel walks through a large table.
+            for one in await asyncio.to_thread(self._ask, processes):
+                self._adopt(one)
+                self._count(one)
         for replica, family in processes.items():
             for pid in family:
                 cpu_s = cpu_s_of(pid)
@@ -77,14 +100,17 @@ class TrafficMeter:
                 self._cpu_s[pid] = cpu_s
         return {one: Work(self._bytes[one], self._worked_s[one]) for one in processes}
 
-    def _ask(
-        self, kernel: SockDiag, processes: Mapping[Replica, list[int]]
-    ) -> tuple[list[TcpSocket], list[TcpSocket], dict[int, Replica] | None]:
-        """Return the closed sockets, the open ones, and the owners by inode. The owners are None if it is not time to scan."""
-        # The notices are read first. A socket that is closed between the two reads is counted as open now, and gets its notice later.
+    def _ask(self, processes: Mapping[Replica, list[int]]) -> list[_Answer]:
+        """Ask the kernel for each table. It is time to find the owners of the sockets if an answer has such owners."""
+        found = []
         with self._one_question:
-            closed, still_open = kernel.closed_sockets(), kernel.open_sockets()
-        return closed, still_open, _owners(processes) if self._is_due(still_open) else None
+            for table, replica in self._tables:
+                # The notices are read first. A socket that is closed between the two reads counts as open now, and gets its notice later.
+                one = _Answer(table.closed_sockets(), table.open_sockets(), replica)
+                if replica is None and self._is_due(one.still_open):
+                    one.owners = _owners(processes)
+                found.append(one)
+        return found
 
     def _is_due(self, sockets: Iterable[TcpSocket]) -> bool:
         if time.monotonic() - self._scanned_s < SCAN_EVERY_S:
@@ -93,31 +119,32 @@ class TrafficMeter:
             one.cookie not in self._owner and one.local_port not in self._listens for one in sockets
         )
 
-    def _adopt(self, owners: Mapping[int, Replica] | None, sockets: Iterable[TcpSocket]) -> None:
-        if owners is None:
+    def _adopt(self, answer: _Answer) -> None:
+        if answer.owners is None:
             return
         self._scanned_s = time.monotonic()
-        for one in sockets:
-            replica = owners.get(one.inode)
+        for one in answer.still_open:
+            replica = answer.owners.get(one.inode)
             self._owner[one.cookie] = replica
             if replica is not None and not one.remote_port:
                 self._listens[one.local_port] = replica
 
-    def _count(self, closed: Iterable[TcpSocket], still_open: Iterable[TcpSocket]) -> None:
-        for one in closed:
-            self._add(one)
-            self._open_bytes.pop(one.cookie, None)
+    def _count(self, answer: _Answer) -> None:
+        for one in answer.closed:
+            self._add(one, answer.replica)
+            self._open_bytes.pop((answer.replica, one.cookie), None)
             self._owner.pop(one.cookie, None)
-        for one in still_open:
-            self._add(one)
+        for one in answer.still_open:
+            self._add(one, answer.replica)
 
-    def _add(self, one: TcpSocket) -> None:
+    def _add(self, one: TcpSocket, of: Replica | None) -> None:
         """Add the bytes that a socket has received since it was seen last. While its owner is not known, they wait."""
-        replica = self._listens.get(one.local_port) or self._owner.get(one.cookie)
+        replica = of or self._listens.get(one.local_port) or self._owner.get(one.cookie)
         if replica is None or one.remote_port in self._prober.ports:
             return
-        self._bytes[replica] += one.received_bytes - self._open_bytes.get(one.cookie, 0)
-        self._open_bytes[one.cookie] = one.received_bytes
+        key = of, one.cookie
+        self._bytes[replica] += one.received_bytes - self._open_bytes.get(key, 0)
+        self._open_bytes[key] = one.received_bytes
 
 
 def _owners(pids: Mapping[Replica, list[int]]) -> dict[int, Replica]:

@@ -5,8 +5,8 @@ with the pid of a new process. That process is a child of the guard, in a separa
 `python` would. The imported modules must not start threads or use a GPU, because neither survives a fork.
 
 Each message is one JSON value in one packet. The zygote sends `0` once, when everything is imported. An order is
-`[argv, env, cwd, log path]`, and its answer is the pid. /proc shows the zygote's environment for the new processes, too. So their sessions,
-not their marks, tell which replica they belong to.
+`[argv, env, cwd, log path, namespaces to enter]`, and its answer is the pid. /proc shows the zygote's environment for the new processes,
+too. So their sessions, not their marks, tell which replica they belong to.
 """
 
 from __future__ import annotations
@@ -64,13 +64,19 @@ def main() -> None:
         control.send(pid)
 
 
-def _become(argv: list[str], env: dict[str, str], cwd: str, log: str) -> NoReturn:
+def _become(
+    argv: list[str], env: dict[str, str], cwd: str, log: str, spaces: list[str]
+) -> NoReturn:
     """Run the ordered module or script in this process, and then end the process as `python` would."""
     os.setsid()
     null_fd = os.open(os.devnull, os.O_RDONLY)
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for fd, standard in ((null_fd, 0), (log_fd, 1), (log_fd, 2)):
         os.dup2(fd, standard)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for path in spaces:
+        if libc.setns(os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0):
+            sys.exit(f"cannot enter its network namespace: {os.strerror(ctypes.get_errno())}")
     os.chdir(cwd)
     # Variables that stay the same are not touched. setproctitle finds the memory of the title through the first of them, and a child that
     # can't set its title is not found by its name.

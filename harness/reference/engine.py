@@ -3,7 +3,8 @@
 Batching is continuous. A sequence joins the batch at the next step. It leaves the batch after its last token, or as soon as its client is
 gone. At most `max_seqs` sequences are in the batch, and at most `max_seqs` more wait for it. At most twice `max_seqs` prompts wait for
 their prefill. The engine refuses further requests. If a rank dies, the engine is lost, and all running and waiting requests fail at once.
-An idle engine uses no CPU.
+If the ranks do not answer for `STUCK_S`, e.g. because one is frozen, these requests fail as well, and new ones are refused until the ranks
+answer again. An idle engine uses no CPU.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from graphquake.harness.reference.wire import Call, Gone, Message
 
 START_MAX_S: Final = 60.0
 END_MAX_S: Final = 2.0
+# A step takes milliseconds. A busy host may take longer, but not as long as this, in seconds.
+STUCK_S: Final = 1.0
+STUCK: Final = "the engine does not answer"
+LOST: Final = "the engine lost a rank"
 RANK_PROGRAM: Final = ("-m", "graphquake.harness.reference.rank")
 
 
 class EngineError(Exception):
-    """The engine could not start, has lost a rank, has been closed, or got a KV of an impossible size."""
+    """The engine could not start, has lost a rank, is stuck, has been closed, or got a KV of an impossible size."""
 
 
 class EngineFull(Exception):
@@ -87,6 +92,9 @@ class Engine:
         self._batch: list[Decoding] = []
         self._free = list(range(max_seqs))
         self._work = asyncio.Event()
+        # The loop time at which the ranks were given their present work, or None while they have none.
+        self._asked_s: float | None = None
+        self._asked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.lost = asyncio.Event()
         self.pids: list[int] = []
@@ -136,7 +144,10 @@ class Engine:
             await self.close()
             raise
         self._tasks = [asyncio.ensure_future(self._watch(one)) for one in self._ranks]
-        self._tasks.append(asyncio.ensure_future(self._run()))
+        self._tasks += [
+            asyncio.ensure_future(self._run()),
+            asyncio.ensure_future(self._watch_time()),
+        ]
         return self
 
     async def _launch(self, tp: int, backend: str, devices: list[str], seed: int) -> None:
@@ -193,14 +204,32 @@ class Engine:
         await process.wait()
         self._lose()
 
+    async def _watch_time(self) -> None:
+        """Fail the requests of an engine that is stuck, until the ranks answer again."""
+        while True:
+            await self._asked.wait()
+            await asyncio.sleep(STUCK_S / 4)
+            if self.is_stuck:
+                self._fail(STUCK)
+
+    @property
+    def is_stuck(self) -> bool:
+        """True if the ranks have not done a piece of work within `STUCK_S`."""
+        now_s = asyncio.get_running_loop().time()
+        return self._asked_s is not None and now_s - self._asked_s > STUCK_S
+
+    def _fail(self, why: str) -> None:
+        """Let all running and waiting requests fail."""
+        for sequence in (*self._batch, *self._waiting):
+            sequence.out.put_nowait(EngineError(why))
+        for prompt in self._prompts:
+            if not prompt.done.done():
+                prompt.done.set_exception(EngineError(why))
+
     def _lose(self) -> None:
         self.lost.set()
         self._work.set()
-        for sequence in (*self._batch, *self._waiting):
-            sequence.out.put_nowait(EngineError("the engine lost a rank"))
-        for prompt in self._prompts:
-            if not prompt.done.done():
-                prompt.done.set_exception(EngineError("the engine lost a rank"))
+        self._fail(LOST)
         self._batch.clear()
         self._waiting.clear()
         self._prompts.clear()
@@ -221,7 +250,7 @@ class Engine:
         """Return the token that follows a prompt, and the KV of the prompt.
 
         Raises:
-            EngineError: if the engine is lost.
+            EngineError: if the engine is lost or stuck.
             EngineFull: if twice `max_seqs` prompts wait already.
         """
         self._check(len(self._prompts))
@@ -239,7 +268,7 @@ class Engine:
             count: the number of tokens to make.
 
         Raises:
-            EngineError: if the engine is lost, or `kv` is not a whole number of positions.
+            EngineError: if the engine is lost or stuck, or `kv` is not a whole number of positions.
             EngineFull: if twice `max_seqs` sequences run or wait already.
         """
         self._check(len(self._batch) + len(self._waiting))
@@ -260,7 +289,9 @@ class Engine:
 
     def _check(self, asked: int) -> None:
         if self.lost.is_set():
-            raise EngineError("the engine lost a rank")
+            raise EngineError(LOST)
+        if self.is_stuck:
+            raise EngineError(STUCK)
         if asked >= 2 * self._max_seqs:
             raise EngineFull
 
@@ -271,11 +302,16 @@ class Engine:
         try:
             while True:
                 self._work.clear()
-                begun_s = loop.time()
+                begun_s = self._asked_s = loop.time()
+                self._asked.set()
                 await self._prefill_next()
                 await self._admit()
-                if self._batch:
+                stepped = bool(self._batch)
+                if stepped:
                     await self._step()
+                self._asked_s = None
+                self._asked.clear()
+                if stepped:
                     # Requests that arrive during a step wait for the next step, as in a real engine.
                     await asyncio.sleep(max(0.0, begun_s + self._step_s - loop.time()))
                 elif not self._prompts and not self._waiting:

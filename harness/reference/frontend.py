@@ -76,7 +76,7 @@ class Frontend(Node):
             app, access_log=None, handler_cancellation=True, shutdown_timeout=self.finish_max_s
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=512).start()
+        await web.TCPSite(self._runner, self.host, self.port, backlog=512).start()
 
     def pages(self) -> list[web.RouteDef]:
         """Return the paths that the server answers, and their methods."""
@@ -251,7 +251,7 @@ class Frontend(Node):
         for number in range(len(processors)):
             try:
                 chosen = processors[(turn + number) % len(processors)]
-                return await call(chosen.port, message)
+                return await call(chosen.address, message)
             except Gone as error:
                 gone = error
         raise gone

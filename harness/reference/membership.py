@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
-from graphquake.harness.reference.wire import Gone, ask, call
+from graphquake.harness.reference.wire import LOOPBACK, Gone, ask, call
 
 # The lease: the time for which an instance stays listed after its last renewal, even if it is dead.
 LEASE_S: Final = 1.5
@@ -34,13 +34,20 @@ class Instance:
         id: a random text. Each incarnation of a replica has a different one.
         role: the role that it is listed under, such as `decode`.
         name: the name of the replica, such as `decode 0`.
-        port: the port on which it accepts calls, on loopback.
+        port: the port on which it accepts calls.
+        host: the address on which it accepts calls.
     """
 
     id: str
     role: str
     name: str
     port: int
+    host: str = LOOPBACK
+
+    @property
+    def address(self) -> str:
+        """Host and port, as `call` wants them."""
+        return f"{self.host}:{self.port}"
 
     @classmethod
     def of(cls, said: dict[str, Any]) -> Self:
@@ -58,10 +65,10 @@ class Member:
 
     Args:
         instance: the instance.
-        registries: the ports of the registries.
+        registries: `HOST:PORT` of each registry.
     """
 
-    def __init__(self, instance: Instance, registries: Sequence[int]) -> None:
+    def __init__(self, instance: Instance, registries: Sequence[str]) -> None:
         self.instance = instance
         self._registries = registries
         self._renewals: list[asyncio.Task[None]] = []
@@ -74,7 +81,7 @@ class Member:
 
     async def join(self) -> None:
         """Begin to renew the lease at all registries, and wait until one registry lists the instance."""
-        self._renewals = [asyncio.ensure_future(self._renew(port)) for port in self._registries]
+        self._renewals = [asyncio.ensure_future(self._renew(one)) for one in self._registries]
         await self._joined.wait()
 
     async def leave(self) -> None:
@@ -82,14 +89,14 @@ class Member:
         for renewal in self._renewals:
             renewal.cancel()
         leaving = {"do": "leave", "id": self.instance.id}
-        asked = (ask(port, leaving, ANSWER_MAX_S) for port in self._registries)
+        asked = (ask(one, leaving, ANSWER_MAX_S) for one in self._registries)
         await asyncio.gather(*asked, return_exceptions=True)
 
-    async def _renew(self, port: int) -> None:
+    async def _renew(self, registry: str) -> None:
         renewing = {"do": "renew", "instance": self.instance.said}
         while True:
             try:
-                await ask(port, renewing, ANSWER_MAX_S)
+                await ask(registry, renewing, ANSWER_MAX_S)
             except Gone:
                 await asyncio.sleep(RETRY_S)
             else:
@@ -141,16 +148,16 @@ class Directory:
     """Knows the instances that any registry lists.
 
     Args:
-        registries: the ports of the registries.
+        registries: `HOST:PORT` of each registry.
     """
 
-    def __init__(self, registries: Sequence[int]) -> None:
-        self._views = {port: _View() for port in registries}
+    def __init__(self, registries: Sequence[str]) -> None:
+        self._views = {one: _View() for one in registries}
         self._watches: list[asyncio.Task[None]] = []
 
     def open(self) -> None:
         """Start watching the registries."""
-        self._watches = [asyncio.ensure_future(self._watch(port)) for port in self._views]
+        self._watches = [asyncio.ensure_future(self._watch(one)) for one in self._views]
 
     def close(self) -> None:
         """Stop watching the registries."""
@@ -167,14 +174,14 @@ class Directory:
         }
         return sorted(found.values(), key=lambda one: (one.name, one.id))
 
-    async def _watch(self, port: int) -> None:
+    async def _watch(self, registry: str) -> None:
         while True:
             try:
-                watched = await call(port, {"do": "watch"})
+                watched = await call(registry, {"do": "watch"})
             except Gone:
                 await asyncio.sleep(RETRY_S)
                 continue
-            view = self._views[port]
+            view = self._views[registry]
             view.opened()
             try:
                 while True:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from graphquake.harness.reference.membership import Directory, Instance, Member
-from graphquake.harness.reference.wire import Call, Message, Server
+from graphquake.harness.reference.wire import LOOPBACK, Call, Message, Server
 
 DRAIN_MAX_S: Final = 5.0
 DRAIN_POLL_S: Final = 0.01
@@ -34,7 +34,8 @@ class Node:
 
     Attributes:
         role: the role that the process is listed under.
-        port: the port on which the process accepts calls.
+        member_kind: the class that keeps it listed. Planted bugs replace it.
+        host, port: the address and the port on which the process accepts calls.
         directory: the instances that the registries list.
         draining: true after SIGTERM.
         in_flight: the number of requests that the process works on.
@@ -42,16 +43,22 @@ class Node:
     """
 
     role: ClassVar[str]
+    member_kind: ClassVar[type[Member]] = Member
 
     def __init__(self, arguments: argparse.Namespace) -> None:
+        self.host: str = arguments.host
         self.port: int = arguments.port
         self.directory = Directory(arguments.registries)
         self.draining = False
         self.in_flight = 0
         self.instance = Instance(
-            secrets.token_hex(8), self.listed_as(arguments), arguments.name, arguments.port
+            secrets.token_hex(8),
+            self.listed_as(arguments),
+            arguments.name,
+            arguments.port,
+            arguments.host,
         )
-        self._member = Member(self.instance, arguments.registries)
+        self._member = self.member_kind(self.instance, arguments.registries)
 
     @classmethod
     def listed_as(cls, arguments: argparse.Namespace) -> str:
@@ -104,7 +111,7 @@ class Node:
     async def listen(self) -> None:
         """Start to accept calls."""
         self._server = Server(self.on_call, {"/health": self._health, "/metrics": self._metrics})
-        await self._server.open(self.port)
+        await self._server.open(self.host, self.port)
 
     def deafen(self) -> None:
         """Stop accepting calls."""
@@ -165,13 +172,14 @@ def main(kind: type[Node], argv: Sequence[str] | None = None) -> None:
         argv: the command line without the program, or None for that of this process.
     """
     parser = argparse.ArgumentParser(description=kind.__doc__)
+    parser.add_argument("--host", default=LOOPBACK, help="the address to listen on")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--name", default=kind.__name__.lower(), help="of the replica")
     parser.add_argument(
         "--registries",
-        type=lambda text: [int(port) for port in text.split(",") if port],
+        type=_addresses,
         default=[],
-        help="ports of the registries, with commas between them",
+        help="HOST:PORT of the registries, with commas between them; a port alone is on loopback",
     )
     kind.options(parser)
     try:
@@ -179,6 +187,10 @@ def main(kind: type[Node], argv: Sequence[str] | None = None) -> None:
     except Lost as lost:
         print(f"{kind.__name__.lower()}: {lost}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
+
+
+def _addresses(text: str) -> list[str]:
+    return [one if ":" in one else f"{LOOPBACK}:{one}" for one in text.split(",") if one]
 
 
 def _run(node: Node) -> None:

@@ -27,7 +27,7 @@ from graphquake.harness.reference.membership import LEASE_S, Instance
 from graphquake.harness.reference.node import Node, main
 from graphquake.harness.reference.wire import Call, Gone, Message, call
 
-# A worker that sends nothing for this time counts as dead. It is the time of four beats, and shorter than the deadline of a client.
+# A worker that sends nothing for this time counts as dead. It is the time of four heartbeats, and shorter than the deadline of a client.
 SILENCE_MAX_S: Final = 1.0
 # The pause between two attempts. It doubles with each failed attempt, up to the maximum. The deadline of the request ends the attempts.
 BACKOFF_S: Final = 0.01
@@ -159,7 +159,7 @@ class Processor(Node):
                 async for said in answers:
                     yield said["token"]
         except KvLost:
-            self.avoid_port(first["port"])
+            self.avoid_address(first["address"])
             raise
 
     async def asked(self, role: str, message: Message, answers: int) -> AsyncGenerator[Message]:
@@ -176,7 +176,7 @@ class Processor(Node):
         """
         async with self.chosen(role) as instance:
             try:
-                opened = await call(instance.port, message)
+                opened = await call(instance.address, message)
             except Gone as gone:
                 self.avoid(instance)
                 raise Failed(str(gone)) from None
@@ -247,10 +247,10 @@ class Processor(Node):
         """Avoid an instance that failed, for `AVOID_S`."""
         self._avoided[instance.id] = time.monotonic() + AVOID_S
 
-    def avoid_port(self, port: int) -> None:
-        """Avoid the prefill worker that is listed with this port, for `AVOID_S`."""
+    def avoid_address(self, address: str) -> None:
+        """Avoid the prefill worker that is listed with this address, for `AVOID_S`."""
         for one in self.directory.of_role("prefill"):
-            if one.port == port:
+            if one.address == address:
                 self.avoid(one)
 
     def is_avoided(self, instance: Instance) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,15 @@ from graphquake.harness.reference.wire import Call, Message
 
 # The interval at which the registry looks for leases that have ended.
 LOOK_EVERY_S: Final = LEASE_S / 10
+
+
+def may_open_files() -> bool:
+    """True if this process may open one more file."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(slots=True)
@@ -74,8 +84,8 @@ class Registry(Node):
         if over:
             self._tell_all()
 
-    def overslept(self, for_s: float) -> None:
-        """Extend all leases after this process was stalled for `for_s` seconds, because it could not receive renewals during that time.
+    def was_deaf(self, for_s: float) -> None:
+        """Extend all leases after this process could not receive renewals for `for_s` seconds.
 
         No lease then lasts longer than `LEASE_S` from now.
         """
@@ -96,12 +106,15 @@ class Registry(Node):
             waiting.cancel()
 
     async def work(self) -> None:
-        """See `Node.work`. Removes instances whose lease is over, and notices when this process was stalled."""
+        """See `Node.work`. Removes instances whose lease is over, and notices when this process could not receive their renewals.
+
+        It could not while it was stalled, or while it was not allowed to open a file: then it accepts no connection.
+        """
         while True:
             slept_s = -time.monotonic()
             await asyncio.sleep(LOOK_EVERY_S)
             slept_s += time.monotonic()
-            self.overslept(slept_s - LOOK_EVERY_S)
+            self.was_deaf(slept_s - (LOOK_EVERY_S if may_open_files() else 0.0))
             self.expire()
 
     def metrics(self) -> dict[str, float]:

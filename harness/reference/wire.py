@@ -2,8 +2,8 @@
 
 A call begins with one message of the caller. The server answers with one or more messages. A caller cancels a call by closing the
 connection. The handler of the call is then cancelled at once, so the server does not work for a client that left. If a process dies, its
-connections close, so the other side notices at once. While a server handles a call, it sends beats. They show that the server is busy and
-does not hang. Without beats, callers would give up on busy servers and repeat their calls, so an overload would never end.
+connections close, so the other side notices at once. While a server handles a call, it sends heartbeats. They show that the server is busy
+and does not hang. Without heartbeats, callers would give up on busy servers and repeat their calls, so an overload would never end.
 
 The same port also answers HTTP `GET` requests for probes and metrics. A frame never begins with the letters `GET`, because its length would
 then exceed `FRAME_MAX_BYTES`.
@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 LOOPBACK: Final = "127.0.0.1"
-# A loopback connect takes well under 1 ms. It takes nearly as long as this limit only if the server is stopped or its backlog is full.
+# A local connect takes well under 1 ms. It takes nearly as long as this limit only if the server is stopped or its backlog is full.
 CONNECT_MAX_S: Final = 0.5
 # The largest frame, message and bytes together. It has room for the KV of the longest context.
 FRAME_MAX_BYTES: Final = 1 << 26
@@ -59,11 +59,11 @@ class Call:
             raise Gone(str(error)) from None
 
     async def receive(self, silence_s: float | None = None) -> tuple[Message, bytes]:
-        """Wait for the next message that is not a beat. Returns the message and the bytes after it.
+        """Wait for the next message that is not a heartbeat. Returns the message and the bytes after it.
 
         Args:
-            silence_s: the time in seconds for which the other side may send nothing, not even a beat. None means no limit. The answer
-                itself may take longer, because a server sends beats while it works.
+            silence_s: the time in seconds for which the other side may send nothing, not even a heartbeat. None means no limit. The answer
+                itself may take longer, because a server sends heartbeats while it works.
 
         Raises:
             Gone: if the other side sends nothing for that time, or closes the connection.
@@ -105,17 +105,23 @@ async def _read_frame(reader: asyncio.StreamReader, head: bytes) -> tuple[Messag
     return message, await reader.readexactly(body_bytes)
 
 
-async def call(port: int, message: Message, body: bytes = b"") -> Call:
+async def call(address: str, message: Message, body: bytes = b"") -> Call:
     """Open a connection to a server and send the first message. Returns the call, which the caller has to close.
+
+    Args:
+        address: `HOST:PORT` of the server.
+        message: the first message.
+        body: the bytes after it.
 
     Raises:
         Gone: if the server does not accept the call.
     """
+    host, _, port = address.rpartition(":")
     try:
         async with asyncio.timeout(CONNECT_MAX_S):
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            reader, writer = await asyncio.open_connection(host, int(port))
     except (OSError, TimeoutError) as error:
-        raise Gone(f"port {port}: {error or 'no answer'}") from None
+        raise Gone(f"{address}: {error or 'no answer'}") from None
     opened = Call(reader, writer)
     try:
         await opened.send(message, body)
@@ -125,18 +131,18 @@ async def call(port: int, message: Message, body: bytes = b"") -> Call:
     return opened
 
 
-async def ask(port: int, message: Message, within_s: float) -> tuple[Message, bytes]:
+async def ask(address: str, message: Message, within_s: float) -> tuple[Message, bytes]:
     """Call a server with one message, and return its first answer with the bytes after it.
 
     Raises:
         Gone: if the server does not accept the call, or does not answer within `within_s` seconds.
     """
-    opened = await call(port, message)
+    opened = await call(address, message)
     try:
         async with asyncio.timeout(within_s):
             return await opened.receive()
     except TimeoutError:
-        raise Gone(f"port {port}: no answer within {within_s:g} s") from None
+        raise Gone(f"{address}: no answer within {within_s:g} s") from None
     finally:
         opened.close()
 
@@ -158,9 +164,9 @@ class Server:
         self._pages = pages
         self._server: asyncio.Server
 
-    async def open(self, port: int) -> None:
-        """Start to listen on this port, on loopback."""
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, port, backlog=512)
+    async def open(self, host: str, port: int) -> None:
+        """Start to listen on this port of this address."""
+        self._server = await asyncio.start_server(self._serve, host, port, backlog=512)
 
     def close(self) -> None:
         """Accept no more calls. Running calls continue."""

@@ -18,9 +18,9 @@ import secrets
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from graphquake.harness.reference.engine import Engine, EngineError, EngineFull
+from graphquake.harness.reference.engine import LOST, STUCK, Engine, EngineError, EngineFull
 from graphquake.harness.reference.node import Lost, Node, main
 from graphquake.harness.reference.wire import Call, Gone, Message, ask
 
@@ -33,9 +33,14 @@ FETCH_MAX_S: Final = 0.5
 
 
 class Worker(Node):
-    """Prefill, decode, or both."""
+    """Prefill, decode, or both.
+
+    Attributes:
+        engine_kind: the class of its engine. Planted bugs replace it.
+    """
 
     role = "worker"
+    engine_kind: ClassVar[type[Engine]] = Engine
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
@@ -71,7 +76,7 @@ class Worker(Node):
         """See `Node.open`."""
         options = self._arguments
         try:
-            self.engine = await Engine.start(
+            self.engine = await self.engine_kind.start(
                 tp=options.tp,
                 backend=options.backend,
                 devices=[one for one in options.devices.split(",") if one] or None,
@@ -85,7 +90,7 @@ class Worker(Node):
     async def work(self) -> None:
         """See `Node.work`. Ends the worker when its engine loses a rank."""
         await self.engine.lost.wait()
-        raise Lost("the engine lost a rank")
+        raise Lost(LOST)
 
     async def close(self) -> None:
         """See `Node.close`."""
@@ -93,7 +98,9 @@ class Worker(Node):
 
     def health(self) -> str:
         """See `Node.health`."""
-        return "the engine lost a rank" if self.engine.lost.is_set() else ""
+        if self.engine.lost.is_set():
+            return LOST
+        return STUCK if self.engine.is_stuck else ""
 
     def is_drained(self) -> bool:
         """See `Node.is_drained`. A KV that may still be fetched counts as work that is left."""
@@ -136,9 +143,9 @@ class Worker(Node):
             self.leave()
 
     async def prefill(self, call: Call, message: Message) -> None:
-        """Compute the KV of a prompt. The answer has the first token, and the port and the id with which the KV can be fetched."""
+        """Compute the KV of a prompt. The answer has the first token, and the address and the id with which the KV can be fetched."""
         token, kv = await self.engine.prefill(message["tokens"])
-        await call.send({"token": token, "kv": self.hold(kv), "port": self.port})
+        await call.send({"token": token, "kv": self.hold(kv), "address": self.instance.address})
 
     async def decode(self, call: Call, message: Message) -> None:
         """Fetch the KV that the message names, and answer with the tokens that follow. A fetch that fails is answered with an error."""
@@ -188,13 +195,13 @@ class Worker(Node):
         """Fetch a KV from the prefill worker that holds it.
 
         Args:
-            message: the message of a `decode` call. `port` is the port of that prefill worker, `kv` is the id of the KV.
+            message: the message of a `decode` call. `address` is that of the prefill worker, `kv` is the id of the KV.
 
         Raises:
             Gone: if the prefill worker can't be reached, is too slow, or no longer has the KV.
         """
         said: dict[str, Any]
-        said, kv = await ask(message["port"], {"do": "fetch", "kv": message["kv"]}, FETCH_MAX_S)
+        said, kv = await ask(message["address"], {"do": "fetch", "kv": message["kv"]}, FETCH_MAX_S)
         if "error" in said:
             raise Gone(said["error"])
         return kv

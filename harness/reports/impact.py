@@ -81,11 +81,11 @@ class Impact:
     """The impact of one fault.
 
     A failure counts for the last fault that had begun when the failure was seen. The recovery from a fault may end after the next fault.
-    All times except `at_s` are seconds from the begin of the fault. A time of None means that its event never happened.
+    All times except `at_s` are seconds from the start of the fault. A time of None means that its event never happened.
 
     Attributes:
         step: the fault, in words.
-        at_s: the begin of the fault, in seconds on the run's clock.
+        at_s: the start of the fault, in seconds on the run's clock.
         failed: the number of attempts that failed or were wrong.
         window_s: the length of the error window. It ends halfway between two sendings: of the last failed request, and of the next
             request that got a right answer. 0 if no request failed.
@@ -258,9 +258,9 @@ def _ok_rate(sent: list[Request], until_s: float) -> float:
 
 
 def _peak_s(met: list[Request], begun_s: float, since_s: float, rate_per_s: float) -> float | None:
-    """Return the begin of the first interval after `since_s` in which right answers come about as often as before the first fault.
+    """Return the start of the first interval after `since_s` in which right answers come about as often as before the first fault.
 
-    The result is in seconds from the begin of the fault, `begun_s`. None if there is no such interval.
+    The result is in seconds from the start of the fault, `begun_s`. None if there is no such interval.
     """
     if rate_per_s <= 0:
         return None

@@ -2,7 +2,7 @@
 
 Lines are in order of time. They show the faults with their proofs, the events that the plan waited for, unexpected deaths, and the heal.
 They also show the first and the last failure of the two most common kinds, the number of each kind, leaks, and replicas that came back.
-Each line begins with its time in seconds since the first fault, or since the begin of the plan if no fault landed.
+Each line begins with its time in seconds since the first fault, or since the start of the plan if no fault landed.
 """
 
 from __future__ import annotations

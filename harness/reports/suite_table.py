@@ -2,7 +2,7 @@
 
 There is one row for each run. JSON and CSV have all runs in one list, with every number. The printed forms have one table for each graph,
 with the most important numbers. A column `b/a` shows two values: before and after the first fault. A dash means that the run has no such
-number. `never` means that what the column measures did not happen.
+number. `never` means that the event of the column did not happen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.history import History
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.reports.impact import SLOW_S, Account, Impact, Times, account
 

@@ -46,12 +46,12 @@ _MONTHS: Final = [
     "Nov",
     "Dec",
 ]
-# The names of tracing spans and modules, each with a colon, at the begin of a log line. They are cut to leave room for the message.
+# The names of tracing spans and modules, each with a colon, at the start of a log line. They are cut to leave room for the message.
 _SPANS: Final = re.compile(r"^(\w+ )(?:[\w.:{}\[\]-]+: )+")
 
 
 def since_s(history: History) -> float:
-    """Return the time that reports call 0 s, on the run's clock: the first fault that landed, or else the begin of the plan."""
+    """Return the time that reports call 0 s, on the run's clock: the first fault that landed, or else the start of the plan."""
     faults = history.faults()
     return faults[0].at_s if faults else (history.phase_began_s("plan") or 0.0)
 

@@ -1,8 +1,8 @@
 """Execute one plan against one live graph, and record the history of the run. No other module carries out plans.
 
 A run goes through its phases (baseline, plan, heal, recover, steady, drain) and records events and requests. It does not judge them.
-A run lasts only as long as the promises need. `recover` ends as soon as every replica is ready and the clients have been calm for a while,
-at the latest when the promise `recovery` is due. `steady` lasts until errors are no longer excused by the last fault.
+A run lasts only as long as the promises need. `recover` ends as soon as every replica is ready and the clients have been calm for a while.
+It ends at the latest when the promise `recovery` is due. `steady` lasts until errors are no longer excused by the last fault.
 
 If a run ends early (an early verdict, Ctrl-C, an error), its clients are stopped here. The caller ends the graph.
 """
@@ -27,32 +27,29 @@ from graphquake.harness.history.events import (
     PhaseBegan,
     StepDone,
 )
+from graphquake.harness.history.faults import Fault, FaultTrail
 from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Outcome, Request
+from graphquake.harness.promises.availability import whole_s
+from graphquake.harness.promises.clients.collapse import is_undecided
 from graphquake.harness.promises.views import Views
 from graphquake.harness.run.early_verdict import EarlyVerdict, Enough
 from graphquake.harness.run.healing import bring_back_all, replicas_down
 from graphquake.harness.run.noise.contention import ContentionMonitor
-from graphquake.harness.run.request_trail import RequestTrail
+from graphquake.harness.run.request_trail import CALM_S, RequestTrail
 from graphquake.harness.run.status import RunStatus, Watch
 from graphquake.harness.run.steps import carry_out, end_events, undone_on_error
 from graphquake.harness.run.traffic import TrafficWatch
 from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.steps.actions import Scene
+from graphquake.harness.spec.steps.actions import Landed, Scene
 from graphquake.harness.targets.target import Target
 
 # The least length of the phase `baseline`, in which the load runs before the plan begins: nine requests at 15/s. The first request already
 # shows a graph that does not work. Bounds that use a percentile of the baseline have a lower limit, so few requests are enough for them.
 # The baseline is longer if a replica has not served yet (see `traffic`).
 BASELINE_S: Final = 0.6
-# The time for which clients must have been calm, with every replica ready, before `recover` may end.
-CALM_S: Final = 0.5
-# The number of right answers that clients must have got in these `CALM_S` seconds. At a low rate, half of the requests due are enough.
-CALM_ANSWERS: Final = 5.0
-# Clients are not calm while a request hangs. It hangs if it had been in flight for this long when the last `CALM_S` seconds began.
-OVERDUE_S: Final = 0.5
 # The least length of `steady`, and the time by which `steady` outlasts the interval in which the last fault excuses errors.
 STEADY_S: Final = 0.5
 BEYOND_WINDOW_S: Final = 0.5
@@ -123,12 +120,19 @@ class _Run:
         self._phase: Phase = "baseline"
         self._phase_s = 0.0
         self._step = -1
-        self._landing = False
+        self._landing: Fault | None = None
         self._ongoing: dict[int, Step] = {}
+        # The end of each of them, if it is under way.
+        self._ends: dict[int, asyncio.Future[Landed]] = {}
         self._views = Views()
-        self._trail = RequestTrail(self._requests, recent_s=CALM_S)
+        self._trail = RequestTrail(self._requests)
         self._load = Load(
-            target.spec, target.entries(), self._zero_s, self._requests, self._exchanges
+            target.spec,
+            target.entries(),
+            self._zero_s,
+            self._requests,
+            self._exchanges,
+            target.socket_factory,
         )
 
         self.traffic = TrafficWatch(target, self._load.now_s, self._zero_s)
@@ -137,8 +141,9 @@ class _Run:
         """The history so far, as a snapshot. Later events and requests do not change it."""
         host = Host(began=self._began)
         requests, exchanges = self._trail.snapshot(), self._exchanges.copy()
+        notices = [replace(one, at_s=one.at_s - self._zero_s) for one in self._target.notices]
         return History(
-            self._target.spec, self._plan, self._sorted_events(), requests, exchanges, host
+            self._target.spec, self._plan, self._sorted_events(), requests, exchanges, host, notices
         )
 
     def _history_of_events(self) -> History:
@@ -177,11 +182,13 @@ class _Run:
 
     async def report(self, watch: Watch) -> None:
         """Report the state of the run several times a second."""
+        trail = FaultTrail(self._events)
         while True:
             await asyncio.sleep(TICK_S)
             self._trail.follow()
-            sent = len(self._requests)
-            watch(RunStatus(self._phase, self._load.now_s(), self._step, sent, self._trail.failed))
+            counts = (len(self._requests), self._trail.failed, self._trail.ok)
+            now_s, faults = self._load.now_s(), trail.faults(self._landing)
+            watch(RunStatus(self._phase, now_s, self._step, *counts, faults, self._began))
 
     async def end_early(self, body: asyncio.Task[None], verdict: EarlyVerdict) -> None:
         """End the run, which is the task `body`, as soon as the question of `verdict` is answered with true."""
@@ -222,13 +229,13 @@ class _Run:
         return until_s is not None and now_s >= until_s
 
     async def watch_contention(self) -> None:
-        """Measure CPU contention from other processes. The first contention makes the run invalid and ends the measurement."""
+        """Measure CPU contention from other processes. After the first contention, violations prove nothing, and the measurement ends."""
         monitor = ContentionMonitor()
         while True:
             await asyncio.sleep(CONTENTION_EVERY_S)
             since_s, cause = monitor.sample([os.getpid(), *self._target.pids()])
             if cause:
-                self._events.append(Invalidated(since_s - self._zero_s, cause))
+                self._events.append(Invalidated(since_s - self._zero_s, cause, spares_kept=True))
                 return
 
     async def measure(self) -> None:
@@ -248,7 +255,8 @@ class _Run:
 
     async def _do_steps(self, ends: asyncio.TaskGroup) -> None:
         for number, step in enumerate(self._plan.steps):
-            self._step, self._landing = number, step.is_fault
+            self._step, now_s = number, self._load.now_s()
+            self._landing = Fault(number, step, now_s) if step.is_fault else None
             if self._landing and self._load.is_over:
                 cause = f'the clients had ended before "{step}": they need more requests'
                 self._events.append(Invalidated(self._load.now_s(), cause))
@@ -256,7 +264,7 @@ class _Run:
             self._events += traffic
             done = await carry_out(number, step, self._target, self._load, traffic)
             self._events.append(done)
-            self._landing = False
+            self._landing = None
             if step.lasts_s and done.landed:
                 self._ongoing[number] = step
                 if step.lasts_s < math.inf:
@@ -271,9 +279,17 @@ class _Run:
         await self._end(number)
 
     async def _end(self, number: int) -> None:
-        """Undo a step that is still in effect, such as a stall. If that fails, the run is invalid."""
-        undone = await (step := self._ongoing[number]).undo(Scene(number, self._target, self._load))
-        del self._ongoing[number]
+        """Undo a step that is still in effect, such as a stall. If that fails, the run is invalid.
+
+        A step is undone once, also if a run ends early while its end is under way.
+        """
+        step = self._ongoing[number]
+        if number not in self._ends:
+            undo = step.undo(Scene(number, self._target, self._load))
+            self._ends[number] = asyncio.ensure_future(undo)
+        undone = await asyncio.shield(self._ends[number])
+        if self._ongoing.pop(number, None) is None:
+            return
         self._events += end_events(number, step, undone, self._zero_s)
         if not undone.ok:
             cause = f'the end of "{step}": {undone.proof}'
@@ -303,7 +319,8 @@ class _Run:
         return self._target.spec.serves.holds(living)
 
     async def _recover(self) -> None:
-        until_s = self._load.now_s() + self._target.spec.promises.all_ok_s
+        whole_at_s = whole_s(self._history_of_events()) or self._load.now_s()
+        until_s = whole_at_s + self._target.spec.promises.all_ok_s
         while self._can_serve() and self._load.now_s() < until_s and not self._is_calm():
             if self._load.is_over:
                 if not any(
@@ -320,22 +337,8 @@ class _Run:
         return (
             now_s - self._phase_s >= CALM_S
             and all(map(self._target.ready, self._live_replicas()))
-            and self._were_served_well(now_s - CALM_S)
+            and self._trail.is_calm(now_s, self._target.spec.load)
         )
-
-    def _were_served_well(self, since_s: float) -> bool:
-        """True if clients got enough right answers since `since_s`, and no request failed, was shed, or hangs.
-
-        A request hangs if it is in flight and was sent more than `OVERDUE_S` seconds before `since_s`.
-        """
-        ended = self._trail.ended_since(since_s)
-        if any(request.failed or request.outcome == Outcome.SHED for request in ended):
-            return False
-        if any(request.sent_s < since_s - OVERDUE_S for request in self._trail.in_flight()):
-            return False
-        load = self._target.spec.load
-        wanted = 1.0 if load.clients else min(CALM_ANSWERS, load.rate_per_s * CALM_S / 2)
-        return sum(request.outcome == Outcome.OK for request in ended) >= wanted
 
     def _live_replicas(self) -> list[Replica]:
         return [one for one in self._target.spec.replicas() if self._target.alive(one)]
@@ -364,6 +367,8 @@ class _Run:
             now_s + STEADY_S, max([last_s, *over_s]) + window_s, last_s + self._plan.stay_s
         )
         await asyncio.sleep(until_s - now_s)
+        while self._plan.adds_load and is_undecided(self.history(), self._load.now_s()):
+            await asyncio.sleep(TICK_S)
         while (
             self._patient and self._views.undecided_until_s(self._history_of_events()) is not None
         ):

@@ -23,7 +23,8 @@ async def first_answer(target: Target) -> None:
         GraphError: if the graph gives no right answer within `FIRST_ANSWER_S` seconds.
     """
     begun_s = time.monotonic()
-    async with Load(target.spec, target.entries(), begun_s, []) as load:
+    sockets = target.socket_factory
+    async with Load(target.spec, target.entries(), begun_s, [], socket_factory=sockets) as load:
         while (
             asked := await load.ask_once()
         ).outcome != Outcome.OK and load.now_s() <= FIRST_ANSWER_S:

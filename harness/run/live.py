@@ -22,7 +22,7 @@ from graphquake.harness.errors import single_error
 from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
 from graphquake.harness.processes.resources.gpus import visible_gpus
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.own import OwnPromiseError
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.suite_logs import bound_log

@@ -11,32 +11,36 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Final
 
-from graphquake.harness.history.request import (
-    AS_ASKED,
-    Outcome,
-    Request,
-)
+from graphquake.harness.history.request import AS_ASKED, Outcome, Request
+from graphquake.harness.spec.load import LoadSpec
+
+# Clients are calm if they were served well for this time, in seconds.
+CALM_S: Final = 0.5
+# The number of right answers that clients must have got in these `CALM_S` seconds. At a low rate, half of the requests due are enough.
+CALM_ANSWERS: Final = 5.0
+# Clients are not calm while a request hangs. It hangs if it had been in flight for this long when the last `CALM_S` seconds began.
+OVERDUE_S: Final = 0.5
 
 _VALUES: Final = attrgetter(*(field.name for field in fields(Request)))
 
 
 class RequestTrail:
-    """Follows the requests of one run: counts failures, and knows which requests are in flight.
+    """Follows the requests of one run: counts right answers and failures, and knows which requests are in flight.
 
     Args:
         requests: the list that the clients append to.
-        recent_s: the time for which `ended_since` remembers a request after its end, in seconds.
 
     Attributes:
         failed: the number of requests that failed.
+        ok: the number of requests that got a right answer.
         unwell: the number of requests that ended without a right answer, except those whose client left.
     """
 
-    def __init__(self, requests: list[Request], recent_s: float) -> None:
+    def __init__(self, requests: list[Request]) -> None:
         self.failed = 0
+        self.ok = 0
         self.unwell = 0
         self._requests = requests
-        self._recent_s = recent_s
         self._followed = 0
         self._in_flight: dict[int, Request] = {}
         self._recent = deque[Request]()
@@ -51,20 +55,28 @@ class RequestTrail:
 
     def _end(self, request: Request) -> None:
         self.failed += request.failed
+        self.ok += request.outcome == Outcome.OK
         self.unwell += request.outcome not in {Outcome.OK, *AS_ASKED}
         self._recent.append(request)
-        while self._recent[0].ended_s < request.ended_s - self._recent_s:
+        while self._recent[0].ended_s < request.ended_s - CALM_S:
             self._recent.popleft()
 
-    def ended_since(self, at_s: float) -> list[Request]:
-        """The requests that ended at `at_s` or later. `at_s` must not be longer ago than `recent_s`."""
-        self.follow()
-        return [one for one in self._recent if one.ended_s >= at_s]
+    def is_calm(self, now_s: float, load: LoadSpec) -> bool:
+        """True if, in the last `CALM_S` seconds, clients got enough right answers, and no request failed, was shed, or hung.
 
-    def in_flight(self) -> list[Request]:
-        """The requests that have not ended yet."""
+        Args:
+            now_s: the present time on the run's clock, in seconds.
+            load: the load of the graph.
+        """
         self.follow()
-        return list(self._in_flight.values())
+        since_s = now_s - CALM_S
+        ended = [one for one in self._recent if one.ended_s >= since_s]
+        if any(one.failed or one.outcome == Outcome.SHED for one in ended):
+            return False
+        if any(one.sent_s < since_s - OVERDUE_S for one in self._in_flight.values()):
+            return False
+        wanted = 1.0 if load.clients else min(CALM_ANSWERS, load.rate_per_s * CALM_S / 2)
+        return sum(one.outcome == Outcome.OK for one in ended) >= wanted
 
     def snapshot(self) -> list[Request]:
         """All requests so far, as they are now. Those in flight are copied, because the clients still change them."""

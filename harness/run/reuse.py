@@ -114,7 +114,9 @@ class ReusableGraph:
         return healed
 
     def is_worth_healing(self) -> bool:
-        """False if a replica is dead that takes so long to become ready that a fresh graph would be nearly as fast."""
+        """False if a replica runs another command than at first, or takes so long to come back that a fresh graph is nearly as fast."""
+        if self.target.varied():
+            return False
         limit_s = WORTH_HEALING * self.start_s
         return all(self._took_s(one) <= limit_s for one in replicas_down(self.target))
 

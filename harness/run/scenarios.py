@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from graphquake.harness.errors import InputError
 from graphquake.harness.run.execute import BASELINE_S
-from graphquake.harness.spec.graph import GraphSpec, RoleSpec, read_graph
+from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import TREE, Child, Heal, Kill, Plan, Scope, Wait
+from graphquake.harness.spec.roles.role import RoleSpec
 from graphquake.harness.spec.table import did_you_mean
 
 NONE: Final = "none"
@@ -32,7 +33,7 @@ SCENARIOS: Final = ("decode_worker", "prefill_worker", "frontend", "processor", 
 
 
 class NotThereError(Exception):
-    """The graph lacks a role, a replica or a setting that the scenario needs. The text of the error names what is missing."""
+    """The graph lacks a role, a replica or a setting that the scenario needs. The text of the error names it."""
 
 
 @dataclass(frozen=True, slots=True)

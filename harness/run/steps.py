@@ -2,7 +2,7 @@
 
 A step ends when it has taken effect, not when its consequences are over. So a kill can fall into a burst, or into the start of another
 replica. A `StepDone` records the proof. A fault that could not be shown to have landed makes its run invalid.
-Each kind of step knows how it is carried out, see `harness.spec.steps`.
+The class of each kind of step carries it out, see `harness.spec.steps`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from graphquake.harness.history.events import Resumed, StepDone, Traffic, Undone
 from graphquake.harness.promises.idle import is_idle, share_text
 from graphquake.harness.spec.plan import Step
 from graphquake.harness.spec.steps.actions import Landed, Scene
+from graphquake.harness.spec.steps.cluster.cordon import Cordon
+from graphquake.harness.spec.steps.cluster.scale import Scale
+from graphquake.harness.spec.steps.cluster.scale_up import ScaleUp
+from graphquake.harness.spec.steps.network.fault import LinkFault
 from graphquake.harness.targets.target import Target
 
 
@@ -45,8 +49,10 @@ async def carry_out(
                 f"idle: {share_text(one)}" if is_idle(one) else share_text(one) for one in traffic
             )
             proof += f"; {', '.join(shares)}"
-    at_s = landed.at_s - (time.monotonic() - load.now_s())
-    return StepDone(at_s, begun_s, number, step, landed.ok, proof, landed.missed)
+    zero_s = time.monotonic() - load.now_s()
+    told = tuple((at_s - zero_s, replica) for at_s, replica in landed.told)
+    at_s = landed.at_s - zero_s
+    return StepDone(at_s, begun_s, number, step, landed.ok, proof, landed.missed, told)
 
 
 def end_events(number: int, step: Step, undone: Landed, zero_s: float) -> list[Resumed | Undone]:
@@ -59,7 +65,7 @@ def end_events(number: int, step: Step, undone: Landed, zero_s: float) -> list[R
         zero_s: `time.monotonic()` at the run's time 0.
     """
     at_s = undone.at_s - zero_s
-    if step.is_own:
+    if step.is_own or isinstance(step, LinkFault | Scale | ScaleUp | Cordon):
         return [Undone(at_s, number, step, undone.proof)]
     return [Resumed(at_s, replica, undone.proof) for replica in step.aims]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
+from graphquake.harness.spec.panics import read_patterns
 from graphquake.harness.spec.table import Table
 
 # The least value of `within_s` of `views_agree`. The run samples the graph's lists and probes, so chance could break a smaller bound.
@@ -16,8 +18,11 @@ InFlight: TypeAlias = Literal["like others", "must survive", "may fail"]
 _OLD_WORD: Final = "must survive"
 
 BUILT_IN_PROMISES: Final = (
-    "ends", "answers", "error_window", "recovery", "throughput", "blast_radius", "views_agree", "no_leak",
+    "ends", "answers", "honest", "drain", "error_window", "recovery", "throughput", "collapse",
+    "refusals_are_cheap", "blast_radius", "no_panic", "no_growth", "views_agree", "no_leak",
 )  # fmt: skip
+# The promises that a graph makes only if its file names them. All others are made unless the file switches them off.
+ONLY_IF_NAMED: Final = frozenset({"drain"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,8 @@ class Promises:
         made: the names of the built-in promises that are judged.
         stall_s: `ends`: the time for which a request may get no byte while a path is up, in seconds.
         oracle: `answers`: `none`, or a function as `module:function`. The function gets (prompt, max_tokens) and returns the right answer.
+        drain_s: `drain`: the time after SIGTERM in which no admitted request may be lost, in seconds (`within_s` in the file). 0 means
+            `stop_s` of the role.
         window_s: `error_window`: W, the time after a fault in which failures are excused, in seconds.
         in_flight: `error_window`: the rule for requests that are in flight when a fault begins. `like others`: they are excused like all
             requests in the window, and count towards its limit. `must survive`: no fault of another role than the entry excuses them, if
@@ -40,6 +47,14 @@ class Promises:
         success: `throughput`: the graph may shed at most 1 minus this share of the requests in the steady phase, 0 to 1.
         goodput: `throughput`: the number of requests that must end for each one that begins in the steady phase, 0 to 1.
         slower: `throughput`: the largest ratio of the p90 latency in the steady phase to the p90 latency before the first disturbance.
+        well_s: `collapse`: the time after bursts, faults and heal in which the graph must become well, in seconds (`within_s` in the file).
+        well_slower: `collapse`: the largest ratio of the median latency at the end of the load to the largest latency before the plan
+            (`slower` in the file).
+        refusals_slower: `refusals_are_cheap`: the largest ratio of the median latency beside requests that must be refused to the largest
+            latency before them (`slower` in the file).
+        panics: `no_panic`: regular expressions of forbidden log lines (`patterns` in the file). If there are none, the default ones count.
+        not_panics: `no_panic`: regular expressions of log lines that do not count (`ignore` in the file).
+        growth_mib: `no_growth`: the memory that a replica may keep for each death of another one, in MiB (`memory_mib` in the file).
         agree_s: `views_agree`: the longest time for which a list or a readiness probe may be wrong, in seconds (`within_s` in the file).
         grace_s: `no_leak`: the time after the end of the load in which every leak must disappear, in seconds.
         gauges: `no_leak`: the names of Prometheus gauges that must be 0 after the load.
@@ -50,6 +65,7 @@ class Promises:
     made: tuple[str, ...]
     stall_s: float = 3.0
     oracle: str = "none"
+    drain_s: float = 0.0
     window_s: float = 2.0
     in_flight: InFlight = "like others"
     spare_failures: int = 2
@@ -58,6 +74,12 @@ class Promises:
     success: float = 0.99
     goodput: float = 0.9
     slower: float = 1.5
+    well_s: float = 5.0
+    well_slower: float = 2.0
+    refusals_slower: float = 2.0
+    panics: tuple[str, ...] = ()
+    not_panics: tuple[str, ...] = ()
+    growth_mib: float = 8.0
     agree_s: float = 5.0
     grace_s: float = 5.0
     gauges: tuple[str, ...] = ()
@@ -90,7 +112,11 @@ def read_promises(table: Table) -> Promises:
     Raises:
         InputError: if a value is wrong. It names the key, the value that was found and a correct one.
     """
-    made = tuple(name for name in BUILT_IN_PROMISES if not table.is_false(name))
+    made = tuple(
+        name
+        for name in BUILT_IN_PROMISES
+        if not table.is_false(name) and (name in table or name not in ONLY_IF_NAMED)
+    )
     parts = {name: table.table(name) for name in made}
     empty = Table(table.source, {})
 
@@ -106,6 +132,7 @@ def read_promises(table: Table) -> Promises:
         made=made,
         stall_s=seconds("ends", "stall_s", default.stall_s),
         oracle=part("answers").text("oracle", default.oracle),
+        drain_s=seconds("drain", "within_s", default.drain_s),
         window_s=seconds("error_window", "window_s", default.window_s),
         in_flight=window.choice("in_flight", get_args(InFlight), default.in_flight),
         spare_failures=window.whole("spare_failures", default.spare_failures),
@@ -114,6 +141,18 @@ def read_promises(table: Table) -> Promises:
         success=part("throughput").number("success", default.success, at_most=1.0),
         goodput=part("throughput").number("goodput", default.goodput, at_most=1.0),
         slower=part("throughput").number("slower", default.slower, at_least=1.0, at_most=1000.0),
+        well_s=seconds("collapse", "within_s", default.well_s),
+        well_slower=part("collapse").number(
+            "slower", default.well_slower, at_least=1.0, at_most=1000.0
+        ),
+        refusals_slower=part("refusals_are_cheap").number(
+            "slower", default.refusals_slower, at_least=1.0, at_most=1000.0
+        ),
+        panics=read_patterns(part("no_panic"), "patterns"),
+        not_panics=read_patterns(part("no_panic"), "ignore"),
+        growth_mib=part("no_growth").number(
+            "memory_mib", default.growth_mib, at_least=1.0, at_most=1e6
+        ),
         agree_s=part("views_agree").number(
             "within_s", default.agree_s, at_least=AGREE_MIN_S, at_most=3600
         ),
@@ -124,6 +163,13 @@ def read_promises(table: Table) -> Promises:
     )
     for sub in parts.values():
         sub.done()
+    _check(promises, table, part)
+    table.done()
+    return promises
+
+
+def _check(promises: Promises, table: Table, part: Callable[[str], Table]) -> None:
+    """Check the rules that concern several keys."""
     if promises.oracle != "none" and ":" not in promises.oracle:
         raise part("answers").error(
             "oracle", f'found "{promises.oracle}", expected "none" or "module:function"'
@@ -139,5 +185,3 @@ def read_promises(table: Table) -> Promises:
             "all_ok_s",
             f"found {promises.all_ok_s:g}, expected at least first_ok_s ({promises.first_ok_s:g})",
         )
-    table.done()
-    return promises

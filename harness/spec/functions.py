@@ -39,7 +39,7 @@ def import_function(
         sys.path.insert(0, str(folder))
     try:
         imported = importlib.import_module(module)
-        found = getattr(imported, function)
+        found: object = getattr(imported, function)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{where}: {error}; looked in {folder}, then in Python's path") from None
     except Exception as error:  # noqa: BLE001 - the user's module can raise anything
@@ -53,14 +53,14 @@ def import_function(
     try:
         signature = inspect.signature(found)
     except ValueError:  # A function written in C may not tell its arguments.
-        return found  # type: ignore[no-any-return]
+        return found
     try:
         signature.bind(*arguments)
     except TypeError:
         raise InputError(
             f"{where}: found the arguments {signature}, expected ({', '.join(arguments)})"
         ) from None
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def described(error: BaseException) -> str:

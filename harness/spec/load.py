@@ -32,6 +32,7 @@ class LoadSpec:
         prompt_tokens: the length of each prompt, in tokens.
         max_tokens: the length of each answer, in tokens.
         too_long_tokens: the length of a prompt that is longer than the model's context, in tokens. 0 if the file does not give one.
+        malformed: true if the graph refuses malformed requests with a status 4xx, so that a search may draw them.
         stream: the share of requests with a streamed answer, 0 to 1.
         deadline_s: the time from sending after which a client gives up a request, in seconds.
         shed: HTTP statuses that mean "too busy". A request with such a status is shed, not failed, if the status comes within a second.
@@ -47,6 +48,7 @@ class LoadSpec:
     prompt_tokens: int = 64
     max_tokens: int = 32
     too_long_tokens: int = 0
+    malformed: bool = False
     stream: float = 0.5
     deadline_s: float = 8.0
     shed: tuple[int, ...] = ()
@@ -89,6 +91,7 @@ def read_load(table: Table) -> LoadSpec:
         prompt_tokens=table.whole("prompt_tokens", 64, at_least=1, at_most=1_000_000),
         max_tokens=table.whole("max_tokens", 32, at_least=1, at_most=1_000_000),
         too_long_tokens=table.whole("too_long_tokens", 0, at_most=1_000_000),
+        malformed=table.flag("malformed", default=False),
         stream=table.number("stream", 0.5, at_most=1.0),
         deadline_s=table.number("deadline_s", 8.0, at_least=0.1, at_most=3600),
         shed=table.wholes("shed"),

@@ -1,4 +1,4 @@
-"""A plan: the steps of one run, and how the run ends after them.
+"""A plan: the steps of one run, and the end of the run after them.
 
 A plan is data. It is hashable, and has a JSON form and a text form. The text form is the same in every file, picture and diff.
 A plan holds numbers at the precision of its text form (10 ms, 1 %). So a plan that is written and read again is the same plan.
@@ -10,10 +10,24 @@ The text form has one step a line. A line that starts with # is a remark.
     kill decode 0 process                 SIGKILL to its main process only
     kill decode 0 engine 1                SIGKILL to the second of its child processes that the graph file calls "engine"
     terminate prefill 0                   SIGTERM to the main process. The step ends when the signal is sent
+    interrupt prefill 0                   SIGINT to the main process. The step ends when the signal is sent
     stall decode 0 for 2.00 s             SIGSTOP to all its processes, SIGCONT 2 s later. The step ends when all are stopped
+    stall decode 0 engine for 2.00 s      SIGSTOP to one child only, SIGCONT 2 s later. The other processes run on
+    bounce decode 0 after 10 ms           SIGKILL to all its processes, and a start 10 ms after their end
+    crash decode 0 3 times                a crash loop: it dies, and its next two incarnations die as soon as they run
+    roll decode                           SIGTERM, end, start, ready: one replica of the role after the other
+    roll decode as new                    the same, with another command of the graph file
+    squeeze decode 0 cpu to 20% for 4.00 s           its processes get a fifth of one core for 4 s
+    squeeze decode 0 memory to 64 MiB more for 4.00 s    they may allocate 64 MiB more
+    squeeze decode 0 disk for 4.00 s      its private disk, with HOME and TMPDIR, is full
+    hog decode 0 gpu compute for 4.00 s   a process beside it keeps its GPU busy
+    hog decode 0 gpu memory to 256 MiB free for 4.00 s    a process beside it takes the memory of its GPU
+    squeeze decode 0 files for 4.00 s     they may open no further file or socket
     respawn decode 0                      start the replica again. The step ends when the replica has a new pid
     burst 40 over 0.50 s, 25% leave       40 requests more. A quarter of the clients leave after the first token
     burst 9 over 1.00 s, 50% refused      9 requests more. The prompts of a half are too long, so the graph must refuse them
+    burst 20 over 0.00 s, 50% leave at token 8   half of the clients leave after the eighth token
+    burst 20 over 0.00 s, 25% malformed   a quarter of the requests are malformed, so the graph must refuse them
     wait 0.35 s                           let time pass
     wait until ready                      wait until every replica that lives is ready and listed
     wait until 8 in flight                wait until the clients have at least 8 requests in flight
@@ -44,7 +58,7 @@ from graphquake.harness.spec.steps.processes.respawn import Respawn
 from graphquake.harness.spec.steps.processes.stall import Stall
 from graphquake.harness.spec.steps.processes.terminate import Terminate
 from graphquake.harness.spec.steps.scope import PROCESS, TREE, Child, Scope
-from graphquake.harness.spec.steps.table import NO_OWN, fault_verbs, parse_step
+from graphquake.harness.spec.steps.table import NO_OWN, default_faults, parse_step
 from graphquake.harness.spec.steps.waits.first_token import UntilFirstToken
 from graphquake.harness.spec.steps.waits.in_flight import UntilInFlight
 from graphquake.harness.spec.steps.waits.logs import UntilLogs
@@ -75,7 +89,7 @@ __all__ = [
     "UntilStarts",
     "Wait",
     "WaitReady",
-    "fault_verbs",
+    "default_faults",
     "parse_plan",
     "parse_step",
     "plan_from_json",
@@ -94,7 +108,7 @@ _HEALS: Final[dict[str, Heal]] = {"all": "all", "release": "release", "none": "r
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A finite sequence of steps, and how the run ends after them.
+    """A finite sequence of steps, and the end of the run after them.
 
     Attributes:
         steps: the steps, in order.
@@ -145,6 +159,11 @@ class Plan:
     def disturbs(self) -> bool:
         """True if the plan has a fault or a burst."""
         return any(map(disturbs, self.steps))
+
+    @property
+    def adds_load(self) -> bool:
+        """True if the plan has a burst."""
+        return any(step.adds_load for step in self.steps)
 
     def without_faults(self) -> Plan:
         """Return the control plan: this plan without its faults, its respawns and the user's own steps. Its bursts and waits stay.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
-from graphquake.harness.spec.table import did_you_mean
+from graphquake.harness.spec.table import Table, did_you_mean
 
 _TOKEN: Final = re.compile(r"\s*(?:([()])|([A-Za-z_][\w-]*))")
 
@@ -50,7 +50,7 @@ def parse_serves(text: str, roles: Collection[str]) -> Serves:
         roles: the names of all roles.
 
     Raises:
-        ValueError: if the text is not a valid expression. The message says what was found and what would be right.
+        ValueError: if the text is not a valid expression. The message names the text that was found and a correct one.
     """
     tokens = _tokens(text)
     ways = _either(tokens, roles)
@@ -104,3 +104,15 @@ def _one(tokens: list[str], roles: Collection[str]) -> list[frozenset[str]]:
     if token not in roles:
         raise ValueError(f'names "{token}", which is not a role{did_you_mean(token, roles)}')
     return [frozenset([token])]
+
+
+def read_serves(top: Table, roles: Collection[str]) -> Serves:
+    """Read the key `serves` of a graph file. Without it, a request needs every role.
+
+    Raises:
+        InputError: if the expression is wrong.
+    """
+    try:
+        return parse_serves(top.text("serves", " and ".join(roles)), roles)
+    except ValueError as error:
+        raise top.error("serves", str(error)) from None

@@ -120,11 +120,15 @@ class Table:
         if default is not None and not self._has(key):
             return default
         value = self._take(key)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not at_least <= float(value) <= at_most:  # type: ignore[arg-type]
+        # In Python, true and false are numbers.
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not at_least <= value <= at_most
+        ):
             upper = "" if at_most == 1e9 else f" and at most {at_most:g}"  # noqa: PLR2004
             raise self._wrong(key, f"a number of at least {at_least:g}{upper}")
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
 
     def whole(
         self, key: str, default: int | None = None, *, at_least: int = 0, at_most: int = 10**9

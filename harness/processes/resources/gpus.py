@@ -59,3 +59,31 @@ def free_gpu_memory_bytes() -> int:
     return sum(
         nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(one)).free for one in numbers
     )
+
+
+def has_nvml() -> bool:
+    """True if NVML can be asked."""
+    return _nvml() is not None
+
+
+def free_bytes_of(gpu: str) -> int:
+    """The free memory of one GPU, as CUDA_VISIBLE_DEVICES names it. 0 if it is not known."""
+    nvml = _nvml()
+    return 0 if nvml is None else int(nvml.nvmlDeviceGetMemoryInfo(_device(gpu)).free)
+
+
+def utilization_of(gpu: str) -> int:
+    """The share of the last sample in which a GPU was busy, in percent. 0 if it is not known."""
+    nvml = _nvml()
+    return 0 if nvml is None else int(nvml.nvmlDeviceGetUtilizationRates(_device(gpu)).gpu)
+
+
+def _device(gpu: str) -> Any:
+    """The handle of a GPU: by its number, or by its UUID."""
+    nvml = _nvml()
+    by_number = gpu.isdigit()
+    return (
+        nvml.nvmlDeviceGetHandleByIndex(int(gpu))
+        if by_number
+        else nvml.nvmlDeviceGetHandleByUUID(gpu)
+    )

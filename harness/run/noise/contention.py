@@ -58,7 +58,7 @@ def contention(then: Sample, now: Sample, cores: int) -> str:
     """Describe the CPU contention in the interval between two samples, in words. The text is empty if there was none.
 
     Args:
-        then: the sample at the begin of the interval.
+        then: the sample at the start of the interval.
         now: the sample at its end.
         cores: the number of cores whose times the samples count.
     """
@@ -127,7 +127,11 @@ def _of_process(pid: int) -> tuple[float, float]:
 
 
 def cores_busy_s(cores: frozenset[int]) -> float:
-    """The seconds for which these cores were busy since boot, summed over the cores."""
+    """The seconds for which these cores were busy since boot, summed over the cores.
+
+    The work of processes with a lower priority (`nice`) counts, too. Linux schedules each session as a group of its own, and a low priority
+    only gives way to others of its group.
+    """
     wanted = {f"cpu{core}" for core in cores}
     busy = 0
     for line in Path("/proc/stat").read_text().splitlines():

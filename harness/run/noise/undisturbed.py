@@ -1,6 +1,7 @@
-"""Repeat runs that other work on the machine disturbed. Such a run proves nothing, about the graph or about the plan.
+"""Repeat runs that other work on the machine disturbed: they showed violations then, or their clients were late.
 
-Before a repeat, the machine gets time to become quiet. If it stays busy, the last run is returned as it is: invalid, with its cause.
+A repeat is alone: no other run of the search is in progress. Before it, the machine gets time to become quiet. If it stays busy, the last
+run is returned as it is: invalid, with its cause.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
 import psutil
 
+from graphquake.harness.promises.judgement import LATE
 from graphquake.harness.run.live import LiveRun
 from graphquake.harness.run.noise.contention import BUSY, OTHERS_MAX, cores_busy_s, cpu_time_s
 
@@ -26,29 +29,36 @@ QUIET: Final = OTHERS_MAX / 2
 
 
 def is_disturbed(run: LiveRun) -> bool:
-    """True if the run is invalid only because other work kept the graph and its clients from the CPU."""
+    """True if the run is invalid only because other work kept the graph or its clients from the CPU."""
     causes = run.verdict.causes
-    return bool(causes) and all(cause.startswith(BUSY) for cause in causes)
+    return bool(causes) and all(cause.startswith((BUSY, LATE)) for cause in causes)
 
 
 async def undisturbed(
-    run: Callable[[], Awaitable[LiveRun]], may_repeat: Callable[[LiveRun], bool] = lambda _: True
+    run: Callable[[], Awaitable[LiveRun]],
+    may_repeat: Callable[[LiveRun], bool] = lambda _: True,
+    alone: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> LiveRun:
     """Make a run, and make it again while other work disturbs it.
 
     Args:
         run: makes the run. Each repeat overwrites its folder.
         may_repeat: called with each disturbed run. If it returns false, that run is the result.
+        alone: the block of all repeats. It waits until no other run of the search is in progress.
 
     Returns:
         The first run that was not disturbed. If there is none among the first and `REPEATS_MAX` repeats, the last one.
     """
-    for _ in range(REPEATS_MAX):
-        result = await run()
-        if not is_disturbed(result) or not may_repeat(result):
-            return result
-        await _until_quiet(QUIET_WITHIN_S)
-    return await run()
+    result = await run()
+    if not is_disturbed(result) or not may_repeat(result):
+        return result
+    async with alone():
+        for repeats_left in reversed(range(REPEATS_MAX)):
+            await _until_quiet(QUIET_WITHIN_S)
+            result = await run()
+            if not repeats_left or not is_disturbed(result) or not may_repeat(result):
+                break
+    return result
 
 
 async def _until_quiet(within_s: float) -> None:

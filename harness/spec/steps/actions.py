@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.model import Graph
@@ -26,12 +26,15 @@ class Landed:
         proof: the observation that shows whether the action took effect, in words.
         at_s: the time at which the action took effect, in `time.monotonic()` seconds.
         missed: true if the action waited for an event that did not come in its time.
+        told: the time at which each replica was told to end, if the action told several, one after the other. Each of these times is then
+            a disturbance, in place of the whole time of the action.
     """
 
     ok: bool
     proof: str
     at_s: float
     missed: bool = False
+    told: tuple[tuple[float, Replica], ...] = ()
 
 
 def landed_now(proof: str) -> Landed:
@@ -90,6 +93,32 @@ class OwnActions(Protocol):
         ...
 
 
+# The resources that a squeeze can take from a replica.
+Squeezable: TypeAlias = Literal["cpu", "memory", "files", "disk", "gpu memory", "gpu compute"]
+
+
+class ResourceActions(Protocol):
+    """The actions on a live graph that take resources from a replica."""
+
+    async def squeeze(
+        self, replica: Replica, what: Squeezable, amount: int, for_s: float
+    ) -> Landed:
+        """Leave a replica only a little of a resource, and wait until that has an effect.
+
+        Args:
+            replica: the replica.
+            what: the resource.
+            amount: how much the replica still gets: of `cpu` the share of one core in percent, of `memory` MiB more than it has,
+                of `gpu memory` the MiB of its GPU that stay free.
+            for_s: the time after which `release` is called, in seconds. A process that takes the resource ends soon after that by itself.
+        """
+        ...
+
+    async def release(self, replica: Replica, what: Squeezable) -> Landed:
+        """Give the resource back. If the replica has died, the action is ok, too."""
+        ...
+
+
 class Moments(Protocol):
     """The events of a live graph's replicas that a step can wait for. Each method returns at the event, within milliseconds.
 
@@ -102,6 +131,75 @@ class Moments(Protocol):
 
     async def logged(self, replica: Replica, text: str, within_s: float) -> Landed:
         """Wait until a new line of the replica's log holds a text. Blanks between words count as one."""
+        ...
+
+
+FaultOfEdges: TypeAlias = Literal["cut", "reset", "lose", "slow", "delay"]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFault:
+    """One fault of the network.
+
+    Attributes:
+        kind: `cut` drops all packets, `reset` ends connections with RST, `lose` drops a share, `slow` limits the rate, `delay` adds a time.
+        value: the share (0 to 1) for `lose`, bytes per second for `slow`, seconds for `delay`. 0 for the others.
+        edges: the directions that it acts on: the sender and the receiver of each.
+    """
+
+    kind: FaultOfEdges
+    value: float
+    edges: tuple[tuple[Replica, Replica], ...]
+
+
+class NetworkActions(Protocol):
+    """The faults of the network between the replicas of a live graph. Clients and probes are not affected."""
+
+    async def begin(self, key: int, fault: NetworkFault, within_s: float) -> Landed:
+        """Begin a fault, and wait until the first packet meets it, or until connections have ended. It goes on until `end`.
+
+        Args:
+            key: a number for `end`. No other fault that acts now has it.
+            fault: the fault.
+            within_s: the time limit for the first packet. 0 for a reset that ends the open connections once, and needs no `end`.
+        """
+        ...
+
+    async def end(self, key: int, fault: NetworkFault, settles_s: float) -> Landed:
+        """End a fault. The proof tells the packets that met it. If it had no effect, the action is not ok.
+
+        Args:
+            key: the number of the fault.
+            fault: the fault.
+            settles_s: the time for which connections may suffer after it.
+        """
+        ...
+
+
+class ClusterActions(Protocol):
+    """The actions on the objects of a cluster that stand behind the replicas."""
+
+    async def scale(self, role: str, replicas: int) -> Landed:
+        """Give a role fewer or more replicas, and wait until its controller has deleted or created pods. It lasts until `unscale`."""
+        ...
+
+    async def unscale(self, role: str) -> Landed:
+        """Give a role its former number of replicas back. Wait until pods are deleted, but not until others are there.
+
+        If another user has changed it, this is not ok.
+        """
+        ...
+
+    async def rollout(self, role: str) -> Landed:
+        """Restart all replicas of a role by its controller, and wait until each has a new incarnation that is ready."""
+        ...
+
+    async def cordon(self, replica: Replica) -> Landed:
+        """Let the node of a replica take no new pods. It lasts until `uncordon`."""
+        ...
+
+    async def uncordon(self, replica: Replica) -> Landed:
+        """End the `cordon` that was begun at this replica. If another user has changed the node, this is not ok."""
         ...
 
 
@@ -129,8 +227,12 @@ class Actions(Protocol):
         """Send SIGTERM to the main process of a replica. Do not wait until the process ends."""
         ...
 
-    async def stall(self, replica: Replica) -> Landed:
-        """Send SIGSTOP to all processes of the replica, and wait until each is stopped."""
+    async def interrupt(self, replica: Replica) -> Landed:
+        """Send SIGINT to the main process of a replica. Do not wait until the process ends."""
+        ...
+
+    async def stall(self, replica: Replica, scope: Scope) -> Landed:
+        """Send SIGSTOP to every process in the scope, and wait until each is stopped. No other process of the replica may be stopped."""
         ...
 
     async def resume(self, replica: Replica) -> Landed:
@@ -141,9 +243,37 @@ class Actions(Protocol):
         """Start a dead replica again, and wait until it has a new pid. Do not wait until it is ready."""
         ...
 
+    async def delete(self, replica: Replica, grace_s: int | None) -> Landed:
+        """Delete the pod of a replica. Do not wait for the end of its processes.
+
+        Args:
+            replica: the replica.
+            grace_s: the time from SIGTERM to SIGKILL, in seconds. 0 for a forced delete, None for the time in the pod's own spec.
+        """
+        ...
+
+    def use(self, replica: Replica, variant: str) -> None:
+        """Let the next incarnations of a replica run another command of the graph file, the variant with this name of its role."""
+        ...
+
     @property
     def own(self) -> OwnActions:
         """What the user's own steps can do."""
+        ...
+
+    @property
+    def resources(self) -> ResourceActions:
+        """What squeezes can do."""
+        ...
+
+    @property
+    def network(self) -> NetworkActions:
+        """The faults of the network."""
+        ...
+
+    @property
+    def cluster(self) -> ClusterActions:
+        """What steps can do to the objects of a cluster."""
         ...
 
     @property
@@ -189,6 +319,21 @@ class BurstLike(Protocol):
     @property
     def refused(self) -> float:
         """The share of the clients whose prompts are longer than the model's context, 0 to 1."""
+        ...
+
+    @property
+    def leave_later(self) -> float:
+        """The share of the clients that close the connection after the token `at_token`, 0 to 1."""
+        ...
+
+    @property
+    def at_token(self) -> int:
+        """The number of tokens after which these clients leave."""
+        ...
+
+    @property
+    def malformed(self) -> float:
+        """The share of the clients whose requests are malformed, 0 to 1."""
         ...
 
 

@@ -1,18 +1,15 @@
 """The base class of all kinds of steps. Each kind is one subclass in its own file, and stands in the list `KINDS` of `table`.
 
-Many parts of Graphquake deal with steps: steps are read, drawn, checked against a model, carried out, undone, judged and shrunk. If
-each part had a branch for each kind, a new kind would change nine modules. So the class of a kind answers the questions of all parts. The
-price is that a kind knows a little of each part. It uses small protocols (`Graph`, `Actions`, `Draft`, `Pick`), so a kind needs neither
-Hypothesis nor a live graph.
+Steps are read, drawn, checked against a model, carried out, undone, judged and shrunk. If each part had a branch for each kind, a new kind
+would change nine modules. So the class of a kind answers the questions of all parts. It uses small protocols (`Graph`, `Actions`, `Draft`,
+`Pick`), so a kind needs neither Hypothesis nor a live graph.
 
 To add a kind, write a subclass of `Step` in a new file, and add it to `KINDS` in `table`. The smallest kind is a step without an effect.
 Such a kind needs a text form and an action:
 
     @dataclass(frozen=True, slots=True)
     class Rest(Step):
-        verb = "rest"
-        form = "rest"
-        pattern = "rest"
+        verb = form = pattern = "rest"
 
         def __str__(self) -> str:
             return "rest"
@@ -28,11 +25,9 @@ Then add, one at a time and only where the default is wrong:
 
 - `rules`, so that searches draw the step. With `Rule.timed`, a search also draws the fault right after a wait for an event;
 - `is_fault`, if the step takes something away from the graph. A fault must prove that it landed. `aims` gives all its target replicas;
-- `effect`, `check` and `possible`, so that the model knows when the step is possible, and the state of the graph after it;
+- `effect`, `fits`, `check` and `possible`, for the model;
 - `lasts_s` and `undo`, if the step acts on the graph after it has landed. Infinity means until heal;
-- `knobs` for the numbers of the step and `simpler` for other steps that do less, so that the step is shrunk;
-- `prior`, the share of failures that need a step of this kind.
-
+- `knobs` for the numbers of the step, `simpler` for other steps that do less, and `prior`, so that the step is shrunk.
 `test_steps` adds a new kind in this way, and tests that it is read, drawn, carried out and shrunk.
 """
 
@@ -47,11 +42,10 @@ from typing import Any, ClassVar, Final, Literal, Protocol, Self, TypeAlias, Typ
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import Landed, Scene, landed_now
 from graphquake.harness.spec.steps.knob import Knob
-from graphquake.harness.spec.steps.model import Graph, GraphModel, Ongoing
+from graphquake.harness.spec.steps.model import Graph, GraphModel, Ongoing, Role
 
 T = TypeVar("T")
-
-# The longest wait, stall, burst or stay that a plan may ask for, in seconds: a run takes minutes, not hours.
+# The longest wait, stall, burst or stay of a plan, in seconds: a run takes minutes, not hours.
 WAIT_MAX_S: Final = 600.0
 ROLE: Final = r"(?P<role>[A-Za-z_][\w-]*) (?P<index>\d{1,6})"
 SECONDS: Final = r"\d{1,9}(?:\.\d{1,9})?"
@@ -82,9 +76,6 @@ def number(text: str, least: float, most: float, what: str) -> float:
     if not least <= value <= most:
         raise ValueError(f"found {text}, expected {what} from {least:g} to {most:g}")
     return value
-
-
-# ------------------------------------------------------------------------------------------------------------ drawing
 
 
 class Begun(Protocol):
@@ -158,6 +149,8 @@ class Rule:
             the rule does not need a replica.
         ahead: for each name, the values among which one is chosen before `make` is called. Use `FLAG` for True or False.
         timed: true if `make` yields one fault, which a search may also draw right after a wait for an event.
+        seldom: true for unusual bursts, and for faults beyond kills, terminations and plain stalls. All such rules together are drawn as
+            often as one other rule, and their plans are swept later. So a bug that needs only kills is found as soon as without them.
         picks: must be true if `make` calls `one_of` or `flag` of its `Pick` and `at` is None. It has no effect if `at` is set.
     """
 
@@ -168,9 +161,7 @@ class Rule:
     ahead: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     picks: bool = False
     timed: bool = False
-
-
-# ------------------------------------------------------------------------------------------------------------- a kind
+    seldom: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,30 +170,43 @@ class Step(ABC):
 
     Attributes:
         verb: the first word of the text form. Two kinds may have the same verb.
+        title: the name of the kind in the lists `faults` of a graph file, if it is not the verb. Two kinds with one verb have two titles.
+        by_default: true if a search draws faults of this kind where the graph file has no list `faults`.
         form: the text form with words in capitals for its parts, for error messages, e.g. `stall ROLE INDEX for T s`.
         pattern: the text form as a regular expression.
         is_fault: true if the step takes something away from the graph. A fault that did not land makes the run invalid.
         repairs: true if the step undoes an earlier fault at the same replicas, as a respawn does.
         is_wait: true if the step only lets time pass.
+        unready: true if the replicas in `aims` are not ready until the step is undone.
         plain_s: the length of the plain wait that may stand in place of a wait for an event, in seconds. That wait takes about as long.
             0 for all other steps.
         adds_load: true if the step sends requests.
+        is_link: true if the step acts on links between replicas, of which a graph has many.
         is_own: true if the graph file defines the step (see `own`).
         prior: the share of failures that need a step of this kind, 0 to 1, counted over simulated failures.
     """
 
     verb: ClassVar[str]
+    title: ClassVar[str] = ""
     form: ClassVar[str]
     pattern: ClassVar[str]
     is_fault: ClassVar[bool] = False
     repairs: ClassVar[bool] = False
     is_wait: ClassVar[bool] = False
+    unready: ClassVar[bool] = False
     plain_s: ClassVar[float] = 0.0
     adds_load: ClassVar[bool] = False
+    is_link: ClassVar[bool] = False
     is_own: ClassVar[bool] = False
+    by_default: ClassVar[bool] = True
     prior: ClassVar[float] = 0.25
 
     # ---- text
+
+    @property
+    def called(self) -> str:
+        """The title of the step's kind. It is the verb, if the kind has no other title."""
+        return self.title or self.verb
 
     @abstractmethod
     def __str__(self) -> str:
@@ -224,8 +228,14 @@ class Step(ABC):
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """Return the rules by which steps of this kind are drawn. Empty if such steps are never drawn, only written by hand."""
+        """Return the rules by which steps of this kind are drawn. Empty if they are only written by hand."""
         return ()
+
+    @classmethod
+    def fits(cls, role: Role) -> bool:
+        """False if steps of this kind are never possible at a role, e.g. because it has no child processes."""
+        del role
+        return True
 
     def feature(self, graph: Graph) -> str:
         """Return the text of the step without its exact numbers. A search prefers plans whose steps have texts that few runs had."""
@@ -256,32 +266,34 @@ class Step(ABC):
         """The replicas that the step acts on."""
         return ()
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that the step acts on. The lists `faults` of these roles decide whether the step is drawn."""
+        return tuple(dict.fromkeys(one.role for one in self.aims))
+
     def effect(self, graph: Graph) -> Effect:
         """Return the effect of the step on the replicas in `aims` (see `Effect`)."""
         del graph
         return "nothing"
 
     def check(self, model: GraphModel) -> str | None:
-        """Return the reason why the step is impossible in every state of the graph, or None if some state allows it."""
+        """Return the reason why the step is impossible in every state of the graph or on this machine, or None if it is not."""
+        if lacks := model.spec.lacks.get(self.called):
+            return f"not possible here: {lacks}"
         return next((said for said in map(model.unknown, self.aims) if said), None)
 
     def possible(self, model: GraphModel) -> str | None:
         """Return the reason why the step is impossible in the present state of the model, or None if it is possible."""
         if said := self.check(model):
             return said
-        for replica in self.aims:
-            if not model.lives(replica):
-                return f"{replica} does not live any more"
-            if model.is_stopped(replica):
-                return f"{replica} is stalled"
-        return None
+        return next((said for said in map(model.out_of_reach, self.aims) if said), None)
 
     def after(self, model: GraphModel) -> GraphModel:
         """Return the model after this step."""
-        effect = self.effect(model.spec)
-        if self.lasts_s:
-            ongoing = Ongoing(self.verb, self.aims, self.lasts_s, stops=effect == "stops")
-            return model.with_ongoing(ongoing)
+        effect, left_s = self.effect(model.spec), self.lasts_s
+        if left_s:
+            stops = effect == "stops"
+            return model.with_ongoing(Ongoing(self.verb, self.aims, left_s, stops, self.unready))
         for replica in self.aims:
             if effect in ("kills", "dooms"):
                 model = model.with_ended(replica)
@@ -318,11 +330,12 @@ class Step(ABC):
         whole = isinstance(getattr(self, name), int)
         return replace(self, **{name: round(value) if whole else round(value, 2)})
 
-    def simpler(self) -> Iterator[Step]:
+    def simpler(self, graph: Graph) -> Iterator[Step]:
         """Yield other steps that do less than this step, the simplest first. This step must cover each of them (see `covers`).
 
         The shrinker tries them in place of this step. Steps that only have lower numbers do not belong here: `knobs` gives those.
         """
+        del graph
         yield from ()
 
     def covers(self, other: Step) -> bool:

@@ -44,8 +44,33 @@ class Role(Protocol):
         ...
 
     @property
+    def gpus(self) -> int:
+        """The number of GPUs that each replica gets for itself."""
+        ...
+
+    @property
+    def disk_mib(self) -> int:
+        """The size of the private disk of each replica, in MiB, or 0 if it has none."""
+        ...
+
+    @property
+    def variants(self) -> Mapping[str, str]:
+        """Other commands of the role: name in plans -> template of the command line."""
+        ...
+
+    @property
     def dies_with(self) -> tuple[str, ...]:
         """The names of the children whose death ends the replica by design."""
+        ...
+
+    @property
+    def in_pods(self) -> bool:
+        """True if the replicas are pods of a cluster."""
+        ...
+
+    @property
+    def scales_to(self) -> int:
+        """The largest number of replicas that a scale may give the role."""
         ...
 
     @property
@@ -70,6 +95,16 @@ class Load(Protocol):
     @property
     def stream(self) -> float:
         """The share of requests with a streamed answer, 0 to 1."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The length of each answer, in tokens."""
+        ...
+
+    @property
+    def malformed(self) -> bool:
+        """True if a search may draw malformed requests."""
         ...
 
     @property
@@ -132,12 +167,22 @@ class Graph(Protocol):
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """The verbs of the faults that a search may draw, e.g. `kill`."""
+        """The titles of the faults that a search may draw, e.g. `kill`."""
         ...
 
     @property
     def own_steps(self) -> Mapping[str, OwnStep]:
         """The definitions of the user's own steps, by their names."""
+        ...
+
+    @property
+    def network(self) -> str:
+        """`namespaces` if each replica has a network namespace, so that faults of the network are possible. Otherwise `host`."""
+        ...
+
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """The kinds of steps that the target can't do on this machine, by title, each with the reason. Empty if this was not checked."""
         ...
 
     @property
@@ -168,12 +213,16 @@ class Ongoing:
         aims: the replicas that the step acts on.
         left_s: the time until the step is undone, in seconds, or infinity if only heal undoes the step.
         stops: true if the replicas in `aims` do no work until the step is undone.
+        unready: true if these replicas are not ready until then, so that a wait until ready outlasts the step.
+        blurs: true if it is not known which of these replicas still live, so that no other step may aim at one of them.
     """
 
     verb: str
     aims: tuple[Replica, ...]
     left_s: float
     stops: bool
+    unready: bool = False
+    blurs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +258,18 @@ class GraphModel:
     def is_stopped(self, replica: Replica) -> bool:
         """True if an ongoing step, such as a stall, stops the replica."""
         return any(one.stops and replica in one.aims for one in self.ongoing)
+
+    def out_of_reach(self, replica: Replica) -> str | None:
+        """Return the reason why most steps can't aim at a replica now: it is dead, perhaps gone, or stalled. None if they can."""
+        if not self.lives(replica):
+            return f"{replica} does not live any more"
+        if any(one.blurs and replica in one.aims for one in self.ongoing):
+            return f"{replica} may be gone: its role has another number of replicas until heal"
+        return f"{replica} is stalled" if self.is_stopped(replica) else None
+
+    def acts(self, verb: str) -> bool:
+        """True if a step with this verb still acts on the graph."""
+        return any(one.verb == verb for one in self.ongoing)
 
     def works(self, replica: Replica) -> bool:
         """True if the replica lives and is not stopped."""
@@ -256,9 +317,14 @@ class GraphModel:
         return replace(
             self,
             dead=self.dead - {replica},
+            coming=self.coming - {replica},
             ending=self.ending - {replica},
             starting=self.starting | {replica},
         )
+
+    def with_lost(self, replica: Replica) -> Self:
+        """Return the model after the death of a replica that only heal brings back."""
+        return replace(self, dead=self.dead | {replica}, coming=self.coming - {replica})
 
     def with_restarted(self, replica: Replica) -> Self:
         """Return the model after the supervisor has restarted a replica. If it was not to be restarted, nothing changes."""
@@ -290,6 +356,11 @@ class GraphModel:
         )
 
     def settled(self) -> Self:
-        """Return the model after a wait until ready: restarts are done, and only the ongoing steps that need heal are left."""
-        lasting = frozenset(one for one in self.ongoing if one.left_s == float("inf"))
+        """Return the model after a wait until ready: restarts are done, and stalls are over, unless only heal ends them.
+
+        A replica is ready while it is squeezed or cut off. So such a step may go on.
+        """
+        lasting = frozenset(
+            one for one in self.ongoing if one.left_s == float("inf") or not one.unready
+        )
         return replace(self, coming=frozenset(), starting=frozenset(), ongoing=lasting)

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.spec.graph import GraphSpec, RoleSpec
+from graphquake.harness.spec.graph import GraphSpec
+from graphquake.harness.spec.roles.role import RoleSpec
 from graphquake.harness.spec.templates.words import environment_names
 
 
@@ -40,6 +41,7 @@ def templates_of(role: RoleSpec) -> Iterator[tuple[str, str]]:
     """Yield each template of a role, as (dotted key within the role, template). Files are left out: in them, `${NAME}` has no meaning."""
     yield from (("command", role.command), ("entry", role.entry), ("metrics", role.metrics))
     yield from ((f"env.{name}", text) for name, text in role.env.items())
+    yield from ((f"variants.{name}.command", text) for name, text in role.variants.items())
     if role.ready:
         yield "ready.get", role.ready.get
     if role.listed:

@@ -1,4 +1,4 @@
-"""The tables `ready` and `listed` of a role: how a replica is known to be ready, and how the graph lists its replicas."""
+"""The tables `ready` and `listed` of a role: its readiness probe, and the graph's list of its replicas."""
 
 from __future__ import annotations
 
