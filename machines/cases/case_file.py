@@ -15,7 +15,7 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.plan import Step, parse_step, plan_from_json
 from graphquake.harness.spec.steps.own.own_table import OwnStep, read_own_steps
-from graphquake.harness.spec.steps.table import verbs
+from graphquake.harness.spec.steps.table import RESERVED
 from graphquake.harness.spec.table import Table
 from graphquake.machines.cases import schema_1, schema_2
 from graphquake.machines.cases.case import (
@@ -111,7 +111,7 @@ def read_case(source: str, text: str) -> Case:
 
 def _read(table: Table) -> Case:
     signature = Signature.parse(table.text("signature"))
-    own = read_own_steps(table.name_tables("own_steps"), verbs(), None)
+    own = read_own_steps(table.name_tables("own_steps"), RESERVED, None)
     case = Case(
         id=table.text("id"),
         title=table.text("title"),

@@ -15,8 +15,10 @@ from typing import Final, Literal, TypeAlias
 
 from graphquake.harness.clients.answers import find_oracle
 from graphquake.harness.errors import InputError
+from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
 from graphquake.harness.promises.builtin import promises_of
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec
@@ -125,6 +127,7 @@ def replay(
     *,
     runs: int | None = None,
     spec: GraphSpec | None = None,
+    briefly: bool = False,
 ) -> Replay:
     """Run a case's plan until the result is clear.
 
@@ -135,6 +138,7 @@ def replay(
         runs: the number of valid runs. If None, the replay ends at the first run that shows the case's signature, and makes at most
             `runs_needed` valid runs.
         spec: the graph as its file describes it now. If None, the file is taken to agree with the case.
+        briefly: if true, a run ends as soon as it has shown the case's signature. What else it would have shown is not known then.
     """
     changed = changes(spec, case.bounds, case.load) if spec else ()
     today = spec is not None and runner.spec is spec
@@ -145,10 +149,11 @@ def replay(
     others: Counter[Signature] = Counter()
     shown: RunResult | None = None
     needed = runs or runs_needed(case)
+    enough = partial(_shows, case.signature) if briefly else None
     spent = False
     while broke + kept < needed and invalid < INVALID_MAX and (runs or not broke):
         try:
-            outcome = runner.run(case.plan, f"replay {case.id}")
+            outcome = runner.run(case.plan, f"replay {case.id}", enough=enough)
         except BudgetSpent:
             spent = True
             break
@@ -165,6 +170,11 @@ def replay(
             runner.discard(outcome)
     word = _word(broke, kept, needed, spent=spent)
     return done(word, broke, broke + kept, invalid, tuple(others), shown=shown)
+
+
+def _shows(signature: Signature, history: History) -> bool:
+    """True if the history so far shows this signature."""
+    return any(one.signature == signature for one in judge(history).violations)
 
 
 def _what(outcome: RunResult) -> str:
@@ -191,7 +201,8 @@ def _differs(case: Case, host: Host) -> tuple[str, ...]:
         for name in dict.fromkeys([*before, *now])
         if before.get(name) != now.get(name)
     ]
-    machine = [f"{last.host} -> {host.machine}"] if last.host != host.machine else []
+    same = host.machine == last.host or f"({host.machine})" in last.host
+    machine = [] if same else [f"{last.host} -> {host.machine}"]
     return (*changed, *machine)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from graphquake.harness.history.history import History
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.reports.text import failed_of, failures_text
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case, Difference
@@ -27,7 +27,7 @@ def title_of(promise: str, plan: Plan, history: History) -> str:
 
 def seen_text(promise: str, history: History) -> str:
     """The observation in a sentence: counts of requests if the promise is about requests, else the first violation."""
-    if promise in ("error_window", "recovery", "answers"):
+    if promise in ("error_window", "recovery", "answers", "honest", "drain", "refusals_are_cheap"):
         return failures_text(history)
     seen = [v.seen for v in judge(history).violations if v.promise == promise]
     if not seen:
@@ -44,7 +44,9 @@ def reproduced_text(case: Case) -> str:
         return "not run again with a valid result: one run is all the evidence"
     low, high = wilson(seen.broke, seen.runs)
     interval = f"({low:.0%} to {high:.0%}, 95% Wilson)"
-    return f"{seen.broke} of {seen.runs} runs {interval}, all on fresh graphs"
+    # Only nodes of a cluster have their hardware in parentheses (see `Host.place`).
+    where = f"; on {seen.host}" if "(" in seen.host else ""
+    return f"{seen.broke} of {seen.runs} runs {interval}, all on fresh graphs{where}"
 
 
 def needed_texts(case: Case) -> Iterator[str]:

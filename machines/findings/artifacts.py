@@ -23,7 +23,7 @@ MINIMAL: Final = "minimal"
 ORIGINAL: Final = "original"
 
 
-def draw(outcome: RunResult, links: Mapping[str, str] | None = None) -> None:
+def write_run_page(outcome: RunResult, links: Mapping[str, str] | None = None) -> None:
     """Write the page of a run, if the run has a folder.
 
     Args:
@@ -48,7 +48,7 @@ def move(outcome: RunResult, to: Path) -> RunResult:
     return replace(outcome, folder=to)
 
 
-def tell(outcome: RunResult) -> None:
+def write_story(outcome: RunResult) -> None:
     """Write the story of a run into its folder, in at most ten lines."""
     if outcome.folder is not None and outcome.folder.is_dir():
         text = "".join(f"{line}\n" for line in story(outcome.history))
@@ -73,11 +73,11 @@ def file_finding(shown: RunResult, first: RunResult, folder: Path) -> tuple[RunR
         # The first run of a held finding lies in the place of the minimal plan's run. So it makes room first.
         first = move(first, folder / ORIGINAL)
         shown = move(shown, folder / MINIMAL)
-    tell(shown)
+    write_story(shown)
     others = {} if same else {"the run in which it was first seen": f"../{ORIGINAL}/{NAME}"}
-    draw(shown, others)
+    write_run_page(shown, others)
     if not same:
-        draw(first, {"the minimal plan": f"../{MINIMAL}/{NAME}"})
+        write_run_page(first, {"the minimal plan": f"../{MINIMAL}/{NAME}"})
     return shown, first
 
 
@@ -101,7 +101,7 @@ class RunArchive:
         """
         if outcome.folder is None or not outcome.folder.is_dir():
             return
-        draw(outcome)
+        write_run_page(outcome)
         size = sum(path.stat().st_size for path in outcome.folder.rglob("*") if path.is_file())
         self._taken[outcome.folder] = size, outcome.verdict.kind == "kept"
         for kept in (True,) if self.spare_shown else (True, False):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from graphquake.harness.history.history import History
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.graph import GraphSpec

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from graphquake.harness.history.events import BecameReady, Died, Spawned, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.promises.idle import idle_faults
+from graphquake.harness.spec.feasible import drawn_at
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 
@@ -19,15 +20,12 @@ IDLE = " (idle)"
 
 def drawable(spec: GraphSpec) -> list[str]:
     """Every kind of fault that can be drawn for a graph, by role: `kill decode`."""
-    verbs = dict.fromkeys(verb for role in spec.roles for verb in spec.faults_at(role.name))
-    at_roles = [
-        f"{verb} {role.name}"
-        for verb in verbs
-        for role in spec.roles
-        if verb in spec.faults_at(role.name)
-    ]
+    drawn = {role.name: drawn_at(spec, role.name) for role in spec.roles}
+    titles = dict.fromkeys(title for of_role in drawn.values() for title in of_role)
+    at_roles = [f"{title} {role}" for title in titles for role in drawn if title in drawn[role]]
     # Steps of the user's own that aim at no replica.
-    return at_roles + [v for v in spec.faults if v in spec.own_steps and not spec.own_steps[v].role]
+    own = (spec.own_steps[one] for one in spec.faults if one in spec.own_steps)
+    return at_roles + [one.name for one in own if not one.role and one.name not in spec.lacks]
 
 
 class FaultCoverage:
@@ -46,7 +44,7 @@ class FaultCoverage:
         self.count.update(_kinds(history))
 
     def tried(self) -> dict[str, int]:
-        """Each kind of fault that landed -> how often it landed. The most frequent kind comes first."""
+        """Each kind of fault that landed -> the number of times. The most frequent kind comes first."""
         return dict(self.count.most_common())
 
     def not_tried(self) -> list[str]:
@@ -71,10 +69,10 @@ def _kinds(history: History) -> Iterator[str]:
         elif event.landed:
             step = event.step
             if step.is_fault and event.number in idle:
-                yield from dict.fromkeys(f"{step.verb} {one.role}{IDLE}" for one in step.aims)
+                yield from dict.fromkeys(f"{step.called} {role}{IDLE}" for role in step.roles)
             elif step.is_fault:
-                kinds = (f"{step.verb} {one.role}" for one in step.aims)
-                yield from dict.fromkeys(kinds if step.aims else [step.verb])
+                kinds = (f"{step.called} {role}" for role in step.roles)
+                yield from dict.fromkeys(kinds if step.roles else [step.called])
                 if down - {event.victim}:
                     yield OVERLAP
             elif step.adds_load and down:

@@ -116,7 +116,7 @@ def case_of(
         differs=sightings.differs(shrunk.plan),
         control=_control(shrunk),
         cost=cost,
-        observed=(_observed(host, shrunk),),
+        observed=(_observed(sightings.hosts(shrunk.plan) or host.machine, host, shrunk),),
     )
 
 
@@ -164,11 +164,11 @@ def in_place_of(held: Case, case: Case) -> Case:
     return replace(case, status=status, cost=both, why=held.why, observed=observed)
 
 
-def _observed(host: Host, shrunk: Shrunk) -> Observed:
+def _observed(machine: str, host: Host, shrunk: Shrunk) -> Observed:
     return Observed(
         on=dt.datetime.now(dt.UTC).date().isoformat(),
         versions=dict(host.versions),
-        host=host.machine,
+        host=machine,
         broke=shrunk.broke,
         runs=shrunk.runs,
     )

@@ -1,9 +1,10 @@
 """Hold a finding of one step after a few runs, and shrink it later.
 
-The sweep finds bugs by plans of one step. Such a plan can't have fewer steps. So it counts as soon as it broke its promise in `HOLD_RUNS`
-of as many fresh runs, and a run without the step did not show the violation. To lower its numbers and to try other replicas takes about
-ten more runs. These runs wait until the sweep is over (`shrink_next`). So a short search holds more findings, and a long one shrinks
-them all.
+The sweep finds bugs by plans of one step. Such a plan can't have fewer steps. So it counts as soon as it broke its promise in
+`HOLD_RUNS` of as many fresh runs. One run without the step must not show the violation.
+
+To lower its numbers and to try other replicas takes about ten more runs. These runs wait until the sweep is over (`shrink_next`). So a
+short search holds more findings, and a long one shrinks them all.
 
 A plan that does not break in each of these runs is not held. After the sweep, it is shrunk like a drawn plan (`find_postponed`).
 """
@@ -161,7 +162,7 @@ class Holds:
         return result
 
     def _load_alone(self, without: RunResult, postponed: _Postponed) -> Finding | None:
-        """Make the finding that the load alone breaks the promise. It explains what the plans of the sweep show.
+        """Make the finding that the load alone breaks the promise. It explains the violations of the other plans of the sweep.
 
         If it does not show again, the plan with the step is postponed: it may break the promise for a reason of its own.
         """
@@ -220,15 +221,21 @@ class Holds:
         finding = self._finding_of(case.id)
         self.pipeline.findings[self.pipeline.findings.index(finding)] = replace(finding, case=by)
 
-    def find_postponed(self) -> None:
-        """Shrink the plans that were not held, in their order. If the budget is spent, report what is known of them."""
+    def find_postponed(self) -> Finding | None:
+        """Shrink the plans that were not held, in their order. If the budget is spent, report them unshrunk.
+
+        Returns:
+            The last finding, or None if there was none.
+        """
+        finding = None
         while self._postponed:
             plan, first, violation, others = self._postponed.popleft()
             if again := self._same(first, violation.signature):
-                self.pipeline.find(plan, first, again[0], earlier=others)
+                finding = self.pipeline.find(plan, first, again[0], earlier=others) or finding
                 self.drop_explained()
             else:
                 self.pipeline.runner.discard(first)
+        return finding
 
     def shrink_next(self) -> Finding | None:
         """Shrink the finding that was held first. The result takes its place, and is reported.

@@ -121,7 +121,16 @@ class FindingPipeline:
         shown = dict.fromkeys(str(violation.signature) for violation in sort.unexplained)
         what = verdict.causes[0] if verdict.causes else "; ".join(shown)
         folder = result.folder.name if result.folder else ""
-        self.log.run(plan, why, verdict, result.live_s, what, sort.explained_by, folder)
+        self.log.run(
+            plan,
+            why,
+            verdict,
+            result.live_s,
+            what,
+            sort.explained_by,
+            folder,
+            result.history.host.node,
+        )
         return result
 
     def go_on(self, case: Case) -> None:
@@ -249,10 +258,10 @@ class FindingPipeline:
         """Tell whether a run showed the signature that the shrink follows, and note all its unexplained violations."""
         is_valid = result.verdict.kind != "invalid"
         unexplained = self.excuses.unexplained(result) if result.verdict.kind == "broken" else []
-        sightings.saw(result.history, unexplained)
-        wanted = [one for one in unexplained if self.shrink_any or sightings.wants(one)]
+        sightings.note_signatures(result.history, unexplained)
+        wanted = [one for one in unexplained if self.shrink_any or sightings.follows(one)]
         if is_valid:
-            sightings.noted(result.history, broken=bool(wanted))
+            sightings.note_facts(result.history, broken=bool(wanted))
         if not wanted:
             return Trial("kept" if is_valid else "invalid", used=result.used)
         shown = wanted[0]
@@ -306,8 +315,8 @@ class FindingPipeline:
         shown = evidence[0] if evidence else first
         path, failed = None, None
         try:
-            # Saved before the folders move, so that no other process reports the same bug. A plan that there was no time to run again
-            # is no evidence that somebody should commit. It is only reported.
+            # Saved before the folders move, so that no other process reports the same bug. A plan without a second
+            # run, for lack of time, is not worth a case. It is only reported.
             if case.status != "unconfirmed" or case.observed[-1].runs:
                 path = self.corpus.save(case)
             shown, first = file_finding(shown, first, self.results_dir / case.id)

@@ -1,8 +1,9 @@
 """Run the plans of a search: first those of the sweep, then drawn ones. A round of drawing ends at its first finding.
 
 A finding of the sweep is held after a few runs, and shrunk later, in turns with the drawn plans (see `hold`).
-After the sweep, each drawn plan that is run is followed by pairs of disturbances (`pairs`). A bug that two steps show is then found by a
-plan of two, and the long drawn plans still show what no pair does. `novelty` chooses among both.
+After it, drawn plans take turns with pairs of disturbances (`pairs`) and with the plans of the second sweep: longer faults, other replicas,
+and rare kinds of faults. A bug that two steps show is then found by a plan of two, and long drawn plans find the bugs that need more.
+`novelty` chooses among both.
 
 `Rounds` is called once for each drawn plan, at the machine's teardown. Hypothesis never learns that a plan fails. It would ask for the plan
 again, and a live graph may answer in another way, so the search would end in a `Flaky` error. `pipeline` shrinks, confirms and saves a
@@ -22,13 +23,12 @@ from itertools import islice
 from typing import Final
 
 from graphquake.harness.promises.idle import idle_reason, unserved
-from graphquake.harness.promises.in_vain import waits_in_vain
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.kind import disturbs
-from graphquake.machines.findings.awaited import AwaitedEvents
 from graphquake.machines.findings.fault_coverage import FaultCoverage
+from graphquake.machines.findings.futile import FutileSteps
 from graphquake.machines.findings.hold import Holds
 from graphquake.machines.findings.more_runs import one_more_run
 from graphquake.machines.findings.pipeline import FindingPipeline
@@ -36,9 +36,13 @@ from graphquake.machines.plans.novelty import Novelty, waited_s
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import SEARCH, PendingRun, Runner, RunResult
+from graphquake.machines.runners.weakness import weakness
 
-# The number of pairs that are run for each drawn plan, and the number of pairs among which each of them is chosen.
+# While the second sweep goes on, each drawn plan is followed by one pair and by so many plans of the second sweep.
+SINGLES: Final = 2
+# After that, it is followed by so many pairs.
 PAIRS: Final = 2
+# The number of pairs among which each pair is chosen.
 PAIRS_LOOK: Final = 30
 # After this many runs of the search, a finding gets one more run (see `more_runs`).
 RUNS_BETWEEN: Final = 4
@@ -70,7 +74,9 @@ class Rounds:
         holds: the findings that are held and not shrunk yet.
         novelty: chooses the plans that are worth a run.
         pairs: yields plans of two disturbances.
-        awaited: counts the events that plans waited for.
+        plainest: the pairs that come first.
+        singles: the plans of the second sweep.
+        futile: counts the steps that came to nothing.
     """
 
     pipeline: FindingPipeline
@@ -78,7 +84,9 @@ class Rounds:
     holds: Holds = field(init=False)
     novelty: Novelty = field(init=False)
     pairs: Iterator[Plan] = field(default_factory=lambda: iter(()))
-    awaited: AwaitedEvents = field(default_factory=AwaitedEvents)
+    plainest: deque[Plan] = field(default_factory=deque)
+    singles: deque[Plan] = field(default_factory=deque)
+    futile: FutileSteps = field(default_factory=FutileSteps)
     _ran: set[Plan] = field(default_factory=set)
     _twice: set[Plan] = field(default_factory=set)
     _begun: deque[PendingRun] = field(default_factory=deque)
@@ -118,6 +126,12 @@ class Rounds:
         self.log.round = number
         self._has_finding = False
 
+    def pass_over(self, plans: Iterable[Plan]) -> None:
+        """Treat plans as if they had been run: a search that goes on does not run the plans again that were kept before."""
+        for plan in plans:
+            self._ran.add(plan)
+            self.novelty.ran(plan)
+
     def sweep(self, plans: Iterable[Plan], findings_max: int) -> None:
         """Run the plans of the sweep in order, up to so many findings. Then shrink the failing plans that could not be held.
 
@@ -152,6 +166,7 @@ class Rounds:
             self._take(plan, reason)
             if reason is None:
                 self._take_pairs()
+                self._take_singles()
         if self._has_finding:
             raise StopDrawing
 
@@ -207,17 +222,15 @@ class Rounds:
     def _finish(self, pending: PendingRun) -> None:
         """Wait for the run of a drawn plan, and pass the first unexplained violation on to the pipeline."""
         plan, result = pending.plan, self.pipeline.take(pending, SEARCH, refresh=True)
+        self.futile.add(result.history)
         if result.verdict.kind == "invalid":
             self._try_later(plan)
             self.runner.discard(result)
             return
         self.log.made_good += self._spoiled.pop(plan, 0)
         self.coverage.add(result.history)
-        self.awaited.add(result.history)
-        self.log.weak += result.verdict.weak
-        is_idle = idle_reason(result.history) is not None
-        self.log.idle += is_idle
-        self.log.in_vain += not is_idle and any(waits_in_vain(result.history))
+        if why := weakness(result.verdict, result.history):
+            self.log.weak[why] += 1
         self.log.unserved.update(str(one.replica) for one in unserved(result.history))
         unexplained = self.holds.unexplained(result)
         self._learn_price(result)
@@ -225,8 +238,10 @@ class Rounds:
             self._sweep_again(plan, result)
             self.runner.discard(result)
             return
-        if self._sweeps and len(plan.steps) == 1 and not self.pipeline.shrink_any:
+        if len(plan.steps) == 1 and not self.pipeline.shrink_any:
             finding = self.holds.hold(plan, result, unexplained[0])
+            if not self._sweeps:
+                finding = self.holds.find_postponed() or finding
         else:
             finding = self.pipeline.find(plan, result, unexplained[0])
             self.holds.drop_explained()
@@ -235,7 +250,7 @@ class Rounds:
             self._run_rest(plan, result)
 
     def _run_rest(self, plan: Plan, result: RunResult) -> None:
-        """Run a plan once more, if the case of its finding explains only a part of what it has shown. The rest may be another bug."""
+        """Run a plan once more, if the case of its finding explains only a part of its violations. The rest may be another bug."""
         if plan not in self._twice and self.pipeline.excuses.unexplained(result):
             self._twice.add(plan)
             self._ran.discard(plan)
@@ -279,10 +294,24 @@ class Rounds:
 
     def _take_pairs(self) -> None:
         """Choose and run pairs, up to the first finding."""
-        for _ in range(PAIRS):
-            look = (plan for plan in islice(self.pairs, PAIRS_LOOK) if not self._why_useless(plan))
-            if not self._has_finding and (best := self.novelty.best(look)) is not None:
-                self._take(best, None)
+        for _ in range(1 if self.singles else PAIRS):
+            if not self._has_finding and (pair := self._next_pair()) is not None:
+                self._take(pair, None)
+
+    def _next_pair(self) -> Plan | None:
+        while self.plainest:
+            if self._why_useless(pair := self.plainest.popleft()) is None:
+                return pair
+        useful = (plan for plan in islice(self.pairs, PAIRS_LOOK) if not self._why_useless(plan))
+        return self.novelty.best(useful)
+
+    def _take_singles(self) -> None:
+        """Run the next plans of the second sweep, up to the first finding."""
+        useful = (plan for plan in _drained(self.singles) if self._why_useless(plan) is None)
+        for plan in islice(useful, SINGLES):
+            self._take(plan, None)
+            if self._has_finding:
+                return
 
     def _why_useless(self, plan: Plan) -> str | None:
         """The reason why a run of a plan would show nothing new, or None."""
@@ -290,12 +319,17 @@ class Rounds:
             return "only waits"
         if plan in self._ran:
             return "seen before"
-        if self.awaited.is_in_vain(plan):
-            return "waits for what never came"
+        if self.futile.any_in(plan):
+            return "a step never took effect"
         for case in self.pipeline.excuses.cases:
             if any(_acts(one) == _acts(plan) for one in case.plans(plan)):
                 return f"only case {case.id} itself"
         return None
+
+
+def _drained(plans: deque[Plan]) -> Iterator[Plan]:
+    while plans:
+        yield plans.popleft()
 
 
 def _acts(plan: Plan) -> tuple[Step, ...]:

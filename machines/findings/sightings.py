@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
@@ -27,6 +28,9 @@ from graphquake.machines.findings.explain import Facts, facts_of, separating
 from graphquake.machines.runners.runner import RunResult
 from graphquake.machines.shrinking.result import Shrunk
 
+# The promises of which one broken run is enough: the history has the answer that proves it.
+PROVED_BY_ONE: Final = ("answers", "honest")
+
 
 @dataclass(slots=True)
 class Sightings:
@@ -39,8 +43,9 @@ class Sightings:
     signature: Signature
     _runs: dict[Plan, list[tuple[bool, Facts]]] = field(default_factory=dict)
     _late_s: dict[Plan, dict[Signature, float]] = field(default_factory=dict)
+    _hosts: dict[Plan, set[str]] = field(default_factory=dict)
 
-    def wants(self, violation: Violation) -> bool:
+    def follows(self, violation: Violation) -> bool:
         """True if a violation has the signature that the shrink follows."""
         return violation.signature == self.signature
 
@@ -49,14 +54,14 @@ class Sightings:
         shown = self._late_s.get(_key(minimal), {})
         self.signature = next((one for one in shown if one == self.signature), self.signature)
 
-    def saw(self, history: History, violations: Iterable[Violation]) -> None:
-        """Note the signatures of the violations of a run, and how long after the plan's last act the violations began."""
+    def note_signatures(self, history: History, violations: Iterable[Violation]) -> None:
+        """Note the signatures of the violations of a run, and the times from the plan's last act to the violations."""
         plan = _key(history.plan)
         late_s = _late_s(plan, history, violations)
         before = self._late_s.setdefault(plan, {})
         before |= {one: max(late, before.get(one, late)) for one, late in late_s.items()}
 
-    def noted(self, history: History, *, broken: bool) -> None:
+    def note_facts(self, history: History, *, broken: bool) -> None:
         """Note the facts of a valid run.
 
         Args:
@@ -65,6 +70,7 @@ class Sightings:
         """
         plan = _key(history.plan)
         self._runs.setdefault(plan, []).append((broken, facts_of(history)))
+        self._hosts.setdefault(plan, set()).add(history.host.place)
 
     def reach_s(self, minimal: Plan, runs: Iterable[RunResult]) -> float:
         """The reach of a case: the longest time from the last act of its plan to the start of a violation, with a margin, in seconds.
@@ -85,12 +91,17 @@ class Sightings:
         broken = [facts for was_broken, facts in runs if was_broken]
         return tuple(separating(broken, [facts for was_broken, facts in runs if not was_broken]))
 
+    def hosts(self, minimal: Plan) -> str:
+        """The nodes of a cluster on which the runs of the minimal plan were made, with their hardware. Empty if there is no cluster."""
+        return ", ".join(sorted(self._hosts.get(_key(minimal), set()) - {""}))
+
     def also(self, minimal: Plan) -> set[Signature]:
         """The signatures that runs of the minimal plan showed. They count as the same bug in other words.
 
-        A wrong answer is always a bug of its own, so signatures of the promise `answers` are left out.
+        A wrong answer is always a bug of its own, so signatures of the promises `answers` and `honest` are left out.
         """
-        return {one for one in self._late_s.get(_key(minimal), {}) if one.promise != "answers"}
+        late = self._late_s.get(_key(minimal), {})
+        return {one for one in late if one.promise not in PROVED_BY_ONE}
 
     def others(self, case: Case) -> tuple[Signature, ...]:
         """The signatures that runs of the shrink showed and the case does not name. They may be other bugs."""
@@ -106,10 +117,10 @@ def _key(plan: Plan) -> Plan:
 def status_of(promise: str, shrunk: Shrunk) -> Status:
     """The status of a new case: `unconfirmed`, `open` or `unshrunk`.
 
-    It is `unconfirmed` if no fresh run of the minimal plan showed the violation again. A case of the promise `answers` is never
-    `unconfirmed`. Otherwise it is `open` if the shrink tried everything, and `unshrunk` if the shrink ended early.
+    It is `unconfirmed` if no fresh run of the minimal plan showed the violation again. A case of the promises `answers` and `honest` is
+    never `unconfirmed`. Otherwise it is `open` if the shrink tried everything, and `unshrunk` if the shrink ended early.
     """
-    if not shrunk.confirmed and promise != "answers":
+    if not shrunk.confirmed and promise not in PROVED_BY_ONE:
         # One wrong answer is enough: the history proves it.
         return "unconfirmed"
     return "open" if shrunk.complete else "unshrunk"

@@ -1,4 +1,4 @@
-"""The `graphquake` command: demo, init, try, run, replay, mark, check, results.
+"""The `graphquake` command: demo, init, try, run, replay, mark, export, check, status, abort, sweep, results.
 
 Exit status: 0 kept, 1 broken, 2 input error, 3 proved nothing.
 """
@@ -28,19 +28,20 @@ from graphquake.harness.errors import (
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.picture import NAME, write_page
-from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.idle import unserved_texts
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.reports.impact import SLOW_S
 from graphquake.harness.reports.story import story
 from graphquake.harness.reports.suite_table import FORMATS, compare, read_records, render
 from graphquake.harness.reports.text import since_s
+from graphquake.harness.run.open_target import on_this_machine
 from graphquake.harness.spec.feasible import check_plan
-from graphquake.harness.spec.graph import GraphSpec, load_graph
+from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, read_plan
 from graphquake.harness.spec.steps.table import verbs
 from graphquake.harness.spec.table import did_you_mean
-from graphquake.machines.findings.artifacts import draw
+from graphquake.machines.findings.artifacts import write_run_page
 from graphquake.machines.frontends.cli_cases import (
     mark_case,
     mark_options,
@@ -50,22 +51,32 @@ from graphquake.machines.frontends.cli_cases import (
 from graphquake.machines.frontends.cli_options import (
     Once,
     add_budget,
+    add_machine,
     add_results_dir,
     budget_of,
+    graph_of,
+)
+from graphquake.machines.frontends.commands.export_command import export_case, export_options
+from graphquake.machines.frontends.commands.init_command import init, init_options
+from graphquake.machines.frontends.commands.try_command import trial
+from graphquake.machines.frontends.commands.watch_commands import (
+    abort,
+    abort_options,
+    status,
+    status_options,
+    sweep,
+    sweep_options,
 )
 from graphquake.machines.frontends.demo import add_options as add_demo_options
 from graphquake.machines.frontends.demo import demo
-from graphquake.machines.frontends.export_command import export_case, export_options
-from graphquake.machines.frontends.init_command import init, init_options
-from graphquake.machines.frontends.try_command import trial
 from graphquake.machines.reports.finding_text import counted
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
+from graphquake.machines.sessions.checks import check_functions, check_machine
 from graphquake.machines.sessions.folders import open_corpus, results_folder, runs_folder
-from graphquake.machines.sessions.session import check_functions, check_machine
 from graphquake.machines.shrinking.stats import wilson
 
 ABOUT: Final = (
@@ -80,14 +91,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, and return the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        status: int = arguments.command(arguments)
+        exit_status: int = arguments.command(arguments)
     except GraphquakeError as error:
         print(f"graphquake: {error}", file=sys.stderr)
         return EXIT_INPUT
     except KeyboardInterrupt:
         print("graphquake: interrupted; nothing is left running", file=sys.stderr)
         return EXIT_PROVED_NOTHING
-    return status
+    return exit_status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,13 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     for name, what, add_options, function in (
         ("demo", "find a planted bug in a small real graph, in less than a minute", add_demo_options, demo),
         ("init", "write a graph file to start from", init_options, init),
-        ("try", "start a graph without faults; show its promises, the possible steps and the cost of a run", _try_options, _try),
+        ("try", "start a graph without faults; print its promises, the possible steps and the cost of a run", _try_options, _try),
         ("run", "run a plan that you give", _run_options, _run),
-        ("replay", "run the plan of a case again, to see whether it still breaks its promise", replay_options, replay_cases),
+        ("replay", "run the plan of a case again, to see whether its bug is still there", replay_options, replay_cases),
         ("mark", "set the status of a case: open, known or fixed", mark_options, mark_case),
-        ("export", "write a script that shows a case without graphquake", export_options, export_case),
+        ("export", "write a script that shows the bug of a case without graphquake", export_options, export_case),
         ("check", "judge the history of an old run again", _check_options, _check),
-        ("results", "print the table of the runs in a folder, and draw their pictures", _results_options, _results),
+        ("status", "print the state of each search of a results folder", status_options, status),
+        ("abort", "end the searches that run, as Ctrl-C in their terminal does", abort_options, abort),
+        ("sweep", "remove the leftovers of killed runs from a cluster", sweep_options, sweep),
+        ("results", "print the table of the runs in a folder, and draw missing pictures", _results_options, _results),
     ):  # fmt: skip
         command = commands.add_parser(name, help=what, description=what)
         add_options(command)
@@ -113,30 +127,24 @@ def _parser() -> argparse.ArgumentParser:
 def _try_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("graph", metavar="NAME|FILE", help=GRAPH)
     add_results_dir(command)
-    _add_share_gpus(command)
+    add_machine(command)
 
 
 def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "plan",
         metavar="PLAN",
-        help="a file (JSON, or one step a line), or steps divided by semicolons, or - for standard input",
+        help="a file (one step a line, or JSON), the steps with semicolons between them, or - for standard input",
     )
     command.add_argument(
         "--graph", required=True, action=Once, metavar="NAME|FILE", help=f"{GRAPH} (required)"
     )
     command.add_argument("--runs", type=int, default=1, metavar="N", help="the number of runs (1)")
-    _add_share_gpus(command)
+    add_machine(command)
     command.add_argument("--json", action="store_true", help="verdicts and violations as JSON")
     command.add_argument("--dry-run", action="store_true", help="print the plan; start nothing")
     add_results_dir(command)
     add_budget(command)
-
-
-def _add_share_gpus(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--share-gpus", action="store_true", help="let replicas share GPUs if there are too few"
-    )
 
 
 def _check_options(command: argparse.ArgumentParser) -> None:
@@ -170,7 +178,7 @@ def _results_options(command: argparse.ArgumentParser) -> None:
 
 
 def _try(arguments: argparse.Namespace) -> int:
-    spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
+    spec = on_this_machine(graph_of(arguments))
     check_functions(spec)
     check_machine(spec)
     open_corpus(spec)
@@ -203,7 +211,7 @@ def _read_plan_argument(name: str, spec: GraphSpec) -> tuple[str, Plan]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    spec = load_graph(arguments.graph, share_gpus=arguments.share_gpus)
+    spec = on_this_machine(graph_of(arguments))
     source, plan = _read_plan_argument(arguments.plan, spec)
     check_plan(spec, plan, source)
     if arguments.runs < 1:
@@ -228,7 +236,7 @@ def _run(arguments: argparse.Namespace) -> int:
             outcome = runner.run(plan, f"run {number + 1}")
             journal.run(plan, "run", outcome.verdict, outcome.live_s, "")
             outcomes.append(outcome)
-            draw(outcome)
+            write_run_page(outcome)
             reporter.clear()
             if not arguments.json:
                 print(_run_text(number + 1, outcome), flush=True)

@@ -1,4 +1,4 @@
-"""The commands about cases: `replay` and `mark`."""
+"""The commands for cases: `replay` and `mark`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from graphquake.harness.errors import (
     InputError,
 )
 from graphquake.harness.history.host import Host
-from graphquake.harness.spec.graph import GraphSpec, built_in_graphs, load_graph
+from graphquake.harness.run.open_target import on_this_machine
+from graphquake.harness.spec.graph import GraphSpec, built_in_graphs, load_graph, read_graph
+from graphquake.harness.spec.plan import Plan
+from graphquake.harness.spec.steps.network.fault import LinkFault
 from graphquake.harness.spec.table import one_of
 from graphquake.machines.cases.case import Case, Status
 from graphquake.machines.cases.corpus import Corpus
@@ -35,6 +38,7 @@ from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
+from graphquake.machines.sessions.checks import check_machine
 from graphquake.machines.sessions.folders import (
     check_writable,
     corpus_folder,
@@ -42,7 +46,7 @@ from graphquake.machines.sessions.folders import (
     runs_folder,
     save_case,
 )
-from graphquake.machines.sessions.session import check_machine, record
+from graphquake.machines.sessions.session import record
 
 RECORD_RUNS_MIN: Final = 5
 MARKS: Final[tuple[Status, ...]] = ("open", "known", "fixed")
@@ -203,7 +207,8 @@ def replay_cases(arguments: argparse.Namespace) -> int:
             )
     found = _all_cases(arguments) if arguments.all else _distinct(named)
     if not found:
-        print("no cases")
+        folders = ", ".join(str(corpus.folder) for corpus, _ in _corpora(arguments))
+        print(f"no cases of these graphs in {folders}")
         return EXIT_KEPT
     done = _replay_found(found, arguments)
     alone = not arguments.all and len(found) == 1
@@ -239,12 +244,20 @@ def _replay_found(found: list[_Found], arguments: argparse.Namespace) -> list[Re
     return done
 
 
+def with_network_for(spec: GraphSpec, plan: Plan) -> GraphSpec:
+    """Return the graph with network namespaces if the plan needs them. The search that found the case may have had them by an option."""
+    if spec.network != "host" or not any(isinstance(step, LinkFault) for step in plan.steps):
+        return spec
+    return read_graph(spec.path.name, {**spec.document, "network": "namespaces"}, spec.path)
+
+
 def _replay_one(
     found: _Found, arguments: argparse.Namespace, budget: Budget, reporter: Reporter
 ) -> tuple[Replay, Host]:
     """Replay one case, and return the result and the machine."""
     _, case, spec = found
     assert spec is not None
+    spec = on_this_machine(with_network_for(spec, case.plan))
     check_machine(spec)
     journal = RunLog()
     reporter.begin(spec.name, journal, budget)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from graphquake.harness.errors import InputError
+from graphquake.harness.spec.graph import GraphSpec, load_graph
+from graphquake.harness.spec.templates.network import NETWORKS
 from graphquake.machines.runners.budget import UNLIMITED, Budget, parse_limit
 
 
@@ -20,6 +22,25 @@ class Once(Action):
         if getattr(namespace, self.dest) != self.default:
             parser.error(f"argument {option}: found it twice, expected it once")
         setattr(namespace, self.dest, values)
+
+
+def add_machine(command: ArgumentParser) -> None:
+    """Add `--share-gpus` and `--network`, which decide how a graph uses this machine. `graph_of` reads them."""
+    command.add_argument(
+        "--share-gpus", action="store_true", help="let replicas share GPUs if there are too few"
+    )
+    command.add_argument(
+        "--network",
+        default="",
+        choices=NETWORKS,
+        help="host: replicas share the network of this machine; namespaces: each has a network namespace of its own "
+        "(as the graph file says)",
+    )
+
+
+def graph_of(arguments: Namespace) -> GraphSpec:
+    """The graph that the command names, with the options of `add_machine`."""
+    return load_graph(arguments.graph, share_gpus=arguments.share_gpus, network=arguments.network)
 
 
 def add_results_dir(command: ArgumentParser) -> None:
@@ -43,13 +64,13 @@ def add_budget(command: ArgumentParser) -> None:
 
 
 def add_cases(command: ArgumentParser) -> None:
-    """Add `--graph` and `--chaos-corpus`, which say where a command looks for cases."""
+    """Add `--graph` and `--chaos-corpus`, which decide where a command looks for cases."""
     command.add_argument(
         "--graph",
         action="append",
         default=[],
         metavar="NAME|FILE",
-        help="the graph of the case, if it is not found here; may be given more than once (the ready-made graphs, and *.toml here)",
+        help="the graph of the case, if it is not found; may be given more than once (the ready-made graphs, and *.toml in this folder)",
     )
     command.add_argument(
         "--chaos-corpus",

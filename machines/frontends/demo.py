@@ -24,7 +24,8 @@ from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.sessions.folders import results_folder
-from graphquake.machines.sessions.session import Options, Session
+from graphquake.machines.sessions.session import Session
+from graphquake.machines.sessions.session_options import Options
 
 GRAPH: Final = "demo"
 SEED: Final = 2
@@ -57,7 +58,7 @@ def demo(arguments: argparse.Namespace) -> int:
     folder = _empty_folder(arguments.results_dir)
     options = Options(arguments.seed, folder, findings_max=1, corpus=folder / "cases", slots=SLOTS)
     print(BEGIN.format(seed=arguments.seed), flush=True)
-    summary = Session(spec, options, Budget(BUDGET_S), Reporter(sys.stdout)).go()
+    summary = Session(spec, options, Budget(BUDGET_S), Reporter(sys.stdout)).run()
     print(f"{result_text(summary)}\n\n{NEXT}")
     return EXIT_KEPT if _is_confirmed(summary) else EXIT_PROVED_NOTHING
 

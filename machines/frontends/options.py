@@ -14,15 +14,20 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from graphquake.machines.runners.budget import UNLIMITED, Limit, parse_limit
+from graphquake.machines.runners.on_ray.option import OnRay, is_on_ray, read_on_ray
 
 if TYPE_CHECKING:
-    from graphquake.machines.sessions.session import Options
+    from graphquake.machines.sessions.session_options import Options
 
 BUDGET: Final = "10m"
 # The highest allowed number of graphs side by side. No machine can run more, so a larger number must be a mistake.
 SLOTS_MAX: Final = 64
+# The most cores of one slot on Ray. No machine has more, so a larger number must be a mistake.
+CORES_MAX: Final = 4096
 # The value of --chaos-slots for as many as this machine carries.
 AUTO: Final = "auto"
+METRICS: Final = "--chaos-metrics"
+TRACES: Final = "--chaos-traces"
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -45,17 +50,66 @@ def add_options(group: pytest.OptionGroup) -> None:
         action="append",
         default=[],
         metavar="NAME|FILE",
-        help="graph to test, a ready-made one or a TOML file; implies --chaos; "
+        help="graph to test: the name of a ready-made one, or a graph file; implies --chaos; "
         "may be given more than once (reference and dynamo-disagg)",
     )
     _add_limits(add)
+    _add_slots(add)
+    _add_folders(add)
+    flag(
+        "--chaos-shrink-any",
+        "let a shrink accept a plan that breaks any promise, not only the one of the finding",
+    )
+    flag(
+        "--chaos-keep-failed",
+        "never delete a broken or invalid run; otherwise the oldest are deleted beyond 2 GiB",
+    )
+    flag("--chaos-share-gpus", "let replicas share GPUs if there are too few")
+    flag(
+        "--chaos-resume",
+        "continue a search that was killed: with its seed, its runs and the rest of its budget",
+    )
+    add(
+        "--chaos-network",
+        default="",
+        choices=("host", "namespaces"),
+        help="host: replicas share the network of this machine; namespaces: each has a network namespace of its own "
+        "(as the graph file says)",
+    )
+    add(
+        METRICS,
+        default="",
+        metavar="[HOST:]PORT",
+        help="while the search runs, serve its metrics for Prometheus at http://127.0.0.1:PORT/metrics",
+    )
+    flag(
+        TRACES,
+        "send each run as an OpenTelemetry trace, to the collector that the variables OTEL_EXPORTER_OTLP_* name "
+        "(http://localhost:4318)",
+    )
+    flag("--chaos-dry-run", "print the first plans; start nothing")
+    flag("--chaos-strict", "fail if a finding could not be confirmed")
+    flag("--chaos-strict-known", "fail if a known case no longer breaks its promise")
+
+
+def _add_slots(add: Callable[..., None]) -> None:
     add(
         "--chaos-slots",
         default=AUTO,
         metavar="K",
-        help="graphs that run side by side, in the search and in shrinking; with GPUs, each needs its own "
-        "(auto: as many as this machine carries)",
+        help="the number of graphs that run side by side; each needs its own GPUs; auto: as many as this machine can run; "
+        "ray:K or ray:K@ADDRESS: on the nodes of a Ray cluster (auto)",
     )
+    add(
+        "--chaos-slot-cores",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="the cores that Ray reserves for each slot (1)",
+    )
+
+
+def _add_folders(add: Callable[..., None]) -> None:
     add("--chaos-corpus", metavar="DIR", help="folder of the cases (regressions, beside the graph file)")  # fmt: skip
     add(
         "--chaos-results-dir",
@@ -66,17 +120,8 @@ def add_options(group: pytest.OptionGroup) -> None:
     add(
         "--chaos-report-dir",
         metavar="DIR",
-        help="folder for a copy of summaries, tables and pages that CI can keep",
+        help="folder for a copy of summaries, tables and pages, for CI to keep",
     )
-    flag("--chaos-shrink-any", "while shrinking, accept a plan that breaks any promise in any way")
-    flag(
-        "--chaos-keep-failed",
-        "never delete a broken or invalid run; without it, the oldest go beyond 2 GiB",
-    )
-    flag("--chaos-share-gpus", "let replicas share GPUs if there are too few")
-    flag("--chaos-dry-run", "print the first plans; start nothing")
-    flag("--chaos-strict", "fail if a finding could not be confirmed")
-    flag("--chaos-strict-known", "fail if a known case no longer breaks its promise")
 
 
 def _add_limits(add: Callable[..., None]) -> None:
@@ -90,13 +135,14 @@ def _add_limits(add: Callable[..., None]) -> None:
         "--chaos-shrink-budget",
         default="",
         metavar="T",
-        help="limit for each shrink; a plan that is not minimal by then is saved as unshrunk, and the next search continues (no limit)",
+        help="limit for each shrink; a plan that is not minimal by then is saved as unshrunk, "
+        "and the next search continues the shrink (no limit)",
     )
     add(
         "--chaos-replay-budget",
         default="",
         metavar="T",
-        help="limit for the replay of each case (half of the remaining budget)",
+        help="limit for the replay of each case (half of the remaining budget; a fifth for all known cases together)",
     )
     add(
         "--chaos-max-findings",
@@ -150,13 +196,44 @@ def slots_of(config: pytest.Config) -> int | None:
     """
     from graphquake.harness.errors import InputError  # noqa: PLC0415
 
+    if (asked := on_ray_of(config)) is not None:
+        return asked.slots
     found = str(config.getoption("--chaos-slots"))
     if found == AUTO:
         # Processes that divide a search share the machine, and each of them would measure only its own graphs.
         return None if shards_of(config) == 1 else 1
     if not found.isdecimal() or not 1 <= int(found) <= SLOTS_MAX:
-        raise InputError(f'--chaos-slots: found "{found}", expected {AUTO} or 1 to {SLOTS_MAX}')
+        raise InputError(
+            f'--chaos-slots: found "{found}", expected {AUTO}, 1 to {SLOTS_MAX}, or ray:K'
+        )
     return int(found)
+
+
+def on_ray_of(config: pytest.Config) -> OnRay | None:
+    """The slots on a Ray cluster that the user asked for, or None.
+
+    Raises:
+        InputError: if the value does not have the right form, or several processes would use the cluster.
+    """
+    from graphquake.harness.errors import InputError  # noqa: PLC0415
+
+    found, cores = str(config.getoption("--chaos-slots")), config.getoption("--chaos-slot-cores")
+    if not is_on_ray(found):
+        return None
+    if not 0 < cores <= CORES_MAX:
+        raise InputError(
+            f"--chaos-slot-cores: found {cores:g}, expected more than 0, at most {CORES_MAX}"
+        )
+    if hasattr(config, "workerinput") or getattr(config.option, "tx", None):
+        raise InputError(f"pytest -n: found with --chaos-slots {found}, expected one process")
+    if config.getoption("--chaos-share-gpus"):
+        raise InputError(
+            f"--chaos-share-gpus: found with --chaos-slots {found}, expected one of them"
+        )
+    try:
+        return read_on_ray(found, cores)
+    except ValueError as error:
+        raise InputError(f"--chaos-slots: {error}") from None
 
 
 def shards_of(config: pytest.Config) -> int:
@@ -181,7 +258,7 @@ def options(config: pytest.Config, shard: int = 0) -> Options:
         InputError: if an option has a value that is not allowed.
     """
     from graphquake.harness.errors import InputError  # noqa: PLC0415
-    from graphquake.machines.sessions.session import Options  # noqa: PLC0415
+    from graphquake.machines.sessions.session_options import Options  # noqa: PLC0415
 
     findings_max = config.getoption("--chaos-max-findings")
     if findings_max < 1:
@@ -200,6 +277,9 @@ def options(config: pytest.Config, shard: int = 0) -> Options:
         strict=config.getoption("--chaos-strict"),
         strict_known=config.getoption("--chaos-strict-known"),
         slots=slots_of(config),
+        on_ray=on_ray_of(config),
         shrink_any=config.getoption("--chaos-shrink-any"),
         shard=shard,
+        resume=config.getoption("--chaos-resume"),
+        seed_is_given=seed is not None,
     )

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import pytest
 
 from graphquake.machines.frontends.options import (
+    METRICS,
+    TRACES,
     add_options,
     asks_for_chaos,
     limit_of,
@@ -38,6 +40,7 @@ from graphquake.machines.frontends.searches import (
     ChaosCollector,
     is_search,
 )
+from graphquake.machines.frontends.tracing import open_traces
 from graphquake.machines.runners.budget import Budgets, Limit
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 # The graphs that are searched if none is named.
 OWN_GRAPH: Final = "reference"
 DYNAMO_GRAPH: Final = "dynamo-disagg"
+# The line of the header that names the address of the metrics.
+METRICS_LINES: Final = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,6 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker of searches."""
     config.addinivalue_line("markers", "chaos: a search on a live graph (graphquake)")
     config.stash[SUMMARIES] = []
+    config.stash[METRICS_LINES] = []
 
 
 def _graph_names(config: pytest.Config) -> list[str]:
@@ -72,11 +78,40 @@ def _has_dynamo() -> bool:
     return True
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
-    """Say that the default graph `dynamo-disagg` is left out, if Dynamo is not installed and no graph was named."""
-    if asks_for_chaos(config) and not config.getoption("--chaos-graph") and not _has_dynamo():
-        return f"{DYNAMO_GRAPH} is left out; to search it: pip install 'graphquake[dynamo]'"
-    return None
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Serve the metrics of the searches until pytest ends, and check that traces can be sent, if that was asked for."""
+    config = session.config
+    # A worker of pytest-xdist leaves this to its controller.
+    if not asks_for_chaos(config) or hasattr(config, "workerinput"):
+        return
+    from graphquake.harness.errors import InputError  # noqa: PLC0415
+
+    try:
+        if config.getoption(TRACES):
+            open_traces().close()
+        if asked := config.getoption(METRICS):
+            _serve_metrics(config, asked)
+    except InputError as error:
+        end_session(error)
+
+
+def _serve_metrics(config: pytest.Config, asked: str) -> None:
+    from graphquake.machines.frontends.metrics_server import MetricsServer  # noqa: PLC0415
+
+    server = MetricsServer(asked, Path(config.getoption("--chaos-results-dir")))
+    config.add_cleanup(server.close)
+    config.stash[METRICS_LINES].append(f"metrics: {server.url}")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Name the address of the metrics. Say that the default graph `dynamo-disagg` is left out, if Dynamo is not installed."""
+    if not asks_for_chaos(config):
+        return []
+    lines = []
+    if not config.getoption("--chaos-graph") and not _has_dynamo():
+        lines = [f"{DYNAMO_GRAPH} is left out; to search it: pip install 'graphquake[dynamo]'"]
+    return [*lines, *config.stash[METRICS_LINES]]
 
 
 # ---------------------------------------------------------------------------------------------------------- collection
@@ -107,12 +142,15 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
     """Read the graph files, check the options and this machine, and set up the budget of the session."""
     from graphquake.harness.errors import InputError  # noqa: PLC0415
     from graphquake.harness.spec.graph import load_graph  # noqa: PLC0415
+    from graphquake.machines.sessions.checks import check_room_of  # noqa: PLC0415
     from graphquake.machines.sessions.folders import check_writable  # noqa: PLC0415
-    from graphquake.machines.sessions.session import check_machine  # noqa: PLC0415
 
     try:
         share = config.getoption("--chaos-share-gpus")
-        specs = [load_graph(name, share_gpus=share) for name in _graph_names(config)]
+        network = config.getoption("--chaos-network")
+        specs = [
+            load_graph(name, share_gpus=share, network=network) for name in _graph_names(config)
+        ]
         twice = [name for name, n in Counter(spec.name for spec in specs).items() if n > 1]
         if twice:
             raise InputError(
@@ -125,7 +163,7 @@ def _specs(config: pytest.Config) -> list[GraphSpec]:
             check_writable(Path(config.getoption("--chaos-report-dir")), "--chaos-report-dir")
         if not config.getoption("--chaos-dry-run"):
             for spec in specs:
-                check_machine(spec, graphs=(asked.slots or 1) * _processes(config))
+                check_room_of(spec, asked.on_ray, (asked.slots or 1) * _processes(config))
     except InputError as error:
         end_session(error)
     shards = shards_of(config)

@@ -33,6 +33,7 @@ from graphquake.harness.reports.suite_table import (
     render,
 )
 from graphquake.harness.run.live import LiveRun, describe_host, run_live
+from graphquake.harness.run.open_target import on_this_machine
 from graphquake.harness.run.scenarios import (
     SCENARIOS,
     Clients,
@@ -50,7 +51,7 @@ from graphquake.machines.frontends.options import seed_of
 from graphquake.machines.frontends.outcomes import ProvedNothing, end_session, lift_timeout
 from graphquake.machines.reports.ci_folder import report_scenarios
 from graphquake.machines.reports.reporter import Reporter
-from graphquake.machines.runners.live_runner import new_loop
+from graphquake.machines.runners.event_loop import new_loop
 from graphquake.machines.sessions.folders import results_folder
 
 # The graphs if none is named: the suite's deployments, and Dynamo itself.
@@ -71,22 +72,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     number(
         "--clients",
         known.clients,
-        "clients that run at once, each with one request after the other",
+        "number of clients; each sends one request after the other",
     )
-    number("--requests-per-client", known.requests_per_client, "requests of each client")
-    number("--input-token-length", known.input_token_length, "tokens of a prompt")
-    number("--output-token-length", known.output_token_length, "tokens of an answer")
+    number("--requests-per-client", known.requests_per_client, "number of requests of each client")
+    number("--input-token-length", known.input_token_length, "length of each prompt, in tokens")
+    number("--output-token-length", known.output_token_length, "length of each answer, in tokens")
     number(
         "--max-retries",
         known.max_retries,
-        "attempts of a request, the first one included, 1 s apart",
+        "attempts of each request, the first one included, 1 s apart",
     )
     group.addoption(
         "--max-num-seqs",
         type=int,
         default=None,
         metavar="N",
-        help="requests that a worker serves at once (from the graph file)",
+        help="number of requests that a worker serves at once (from the graph file)",
     )
     group.addoption(
         "--respawn",
@@ -96,7 +97,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--separate-process-logs",
         action="store_true",
-        help="write a log for each process; otherwise one for all",
+        help="write one log for each process; otherwise one for all",
     )
     group.addoption(
         "--fault-after",
@@ -116,7 +117,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--victim",
         default="0",
         metavar="INDEX|random",
-        help="index of the first replica that the fault hits (0), or random, drawn from --hypothesis-seed",
+        help="index of the first replica that the fault hits, or random: drawn from --hypothesis-seed (0)",
     )
 
 
@@ -139,11 +140,9 @@ def _add_common_options(group: pytest.OptionGroup) -> None:
         help="folder for the runs (.graphquake)",
     )
     group.addoption(
-        "--report-dir", metavar="DIR", help="folder for a copy of tables and pages that CI can keep"
+        "--report-dir", metavar="DIR", help="folder for a copy of tables and pages, for CI to keep"
     )
-    group.addoption(
-        "--dry-run", action="store_true", help="say which plan would run; start nothing"
-    )
+    group.addoption("--dry-run", action="store_true", help="print the plans; start nothing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +236,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name in asked.graphs:
             own: Sequence[str] = SCENARIOS
             if name not in GRAPHS:
-                spec = load_graph(name)
+                spec = on_this_machine(load_graph(name))
                 own = scenario_names(spec)
                 for one, plan in spec.scenarios.items():
                     check_plan(spec, plan, f"{spec.path.name}: scenarios.{one}")

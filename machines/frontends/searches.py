@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from graphquake.machines.frontends.options import asks_for_chaos, limit_of, options, slots_of
+from graphquake.machines.frontends.options import (
+    asks_for_chaos,
+    limit_of,
+    on_ray_of,
+    options,
+    slots_of,
+)
 from graphquake.machines.frontends.outcomes import Findings, ProvedNothing, end_session
+from graphquake.machines.frontends.tracing import traced
 from graphquake.machines.runners.budget import Budgets
 
 if TYPE_CHECKING:
@@ -106,12 +113,13 @@ def run_graph(
             dry_run(spec, asked, reporter.line, base or PlanMachine)
             return
         budget = config.stash[BUDGETS].next()
-        session = Session(spec, asked, budget, reporter, base or PlanMachine)
-        config.stash[SUMMARIES].append(session.summary)
-        try:
-            session.go()
-        finally:
-            item.user_properties += properties(session.summary)
+        with traced(config, folder or spec.name, shard, reporter.line) as observers:
+            session = Session(spec, asked, budget, reporter, base or PlanMachine, observers)
+            config.stash[SUMMARIES].append(session.summary)
+            try:
+                session.run()
+            finally:
+                item.user_properties += properties(session.summary)
     except GraphquakeError as error:
         # A finding fails the search, also if an error ended it afterwards. The verdict's line tells of both.
         if session is None or session.summary.exit_status != EXIT_BROKEN:
@@ -171,13 +179,14 @@ def _spec_of_class(request: pytest.FixtureRequest, graph: str) -> GraphSpec:
     """The graph of a chaos class. The first class of a session sets up the budget."""
     from graphquake.harness.errors import InputError  # noqa: PLC0415
     from graphquake.harness.spec.graph import load_graph  # noqa: PLC0415
-    from graphquake.machines.sessions.session import check_machine  # noqa: PLC0415
+    from graphquake.machines.sessions.checks import check_room_of  # noqa: PLC0415
 
     config = request.config
     try:
-        spec = load_graph(graph, share_gpus=config.getoption("--chaos-share-gpus"))
+        share = config.getoption("--chaos-share-gpus")
+        spec = load_graph(graph, share_gpus=share, network=config.getoption("--chaos-network"))
         if not config.getoption("--chaos-dry-run"):
-            check_machine(spec, graphs=slots_of(config) or 1)
+            check_room_of(spec, on_ray_of(config), slots_of(config) or 1)
         if BUDGETS not in config.stash:
             searches = sum(map(is_search, request.session.items))
             config.stash[BUDGETS] = Budgets(limit_of(config, "--chaos-budget"), searches)

@@ -1,7 +1,7 @@
 """Estimate the share of a run in which failures are judged, before the plan is run.
 
 A run excuses failures for `window_s` after each fault and after the end of each stall. It excuses them while no path is up, and for
-`first_ok_s` after that. The rest of the run is judged: its baseline, its end, and what lies between faults that are far apart. So a plan of
+`first_ok_s` after that. The rest of the run is judged: its baseline, its end, and the time between faults that are far apart. So a plan of
 many faults, or one that takes away the last path, judges little. Its run is probably weak (see `harness.promises.builtin`).
 
 The estimate knows the times of the plan and those of the phases. It assumes that a replica starts in `START_S` seconds, and that each other
@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from graphquake.harness.promises.availability import Stretch, union
-from graphquake.harness.run.execute import BASELINE_S, BEYOND_WINDOW_S, CALM_S, STEADY_S
+from graphquake.harness.run.execute import BASELINE_S, BEYOND_WINDOW_S, STEADY_S
+from graphquake.harness.run.request_trail import CALM_S
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step, WaitReady
 from graphquake.harness.spec.steps.model import GraphModel
@@ -34,7 +35,7 @@ def judged_share(spec: GraphSpec, plan: Plan) -> float:
 
 @dataclass(slots=True)
 class _Clock:
-    """The predicted times of a run. All are seconds since its begin.
+    """The predicted times of a run. All are seconds since its start.
 
     Attributes:
         spec: the graph.

@@ -13,7 +13,7 @@ the same name.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -24,18 +24,13 @@ from graphquake.harness.errors import InputError
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.steps.kind import FLAG, Rule
+from graphquake.harness.spec.steps.kind import Rule
 from graphquake.harness.spec.steps.load.burst import may_burst
 from graphquake.harness.spec.steps.model import GraphModel
-from graphquake.harness.spec.steps.own.own import own_rules
-from graphquake.harness.spec.steps.table import rules
-from graphquake.harness.spec.steps.waits.timings import timings
 
 # Longer plans are mostly outage: with 24 steps, no request could be judged in 59% of the plan's time.
 STEPS_MAX: Final = 10
 FAULTS_MAX: Final = 6
-# A fault that is timed by an event takes two steps: the wait for the event, and the fault.
-TIMED_STEPS: Final = 2
 # A role that leaves a path without one of its replicas is drawn this many times as often as a role that does not.
 PATH_LEFT: Final = 3
 # A bug with a stale lease shows when the lease ends. So one plan in five lets its run go on for the lease and this time more.
@@ -46,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Pick:
+class DrawnPick:
     """The choices of one draw, made by Hypothesis (see `Pick`).
 
     Attributes:
@@ -104,7 +99,7 @@ class PlanMachine(RuleBasedStateMachine):
         model: the state of the graph after the steps so far, as predicted.
         steps: the steps so far.
         length: the number of steps at which the plan is full.
-        stay_s: how long the run goes on after the last step, in seconds.
+        stay_s: the time for which the run goes on after the last step, in seconds.
         keeps_path: if true, no fault may take away the last path.
         focus: the only role that faults and respawns may hit, or empty for every role.
     """
@@ -120,6 +115,8 @@ class PlanMachine(RuleBasedStateMachine):
         self.stay_s = 0.0
         self.keeps_path = False
         self.focus = ""
+        # What the rules have asked about the present state. Hypothesis asks each of them several times before each step.
+        self._asked: dict[object, Any] = {}
 
     # ---- the steps that may be drawn now, by the model
 
@@ -141,16 +138,18 @@ class PlanMachine(RuleBasedStateMachine):
         """The sum of the waits that the plan has so far, in seconds."""
         return sum(step.waits_s for step in self.steps)
 
-    def may(self, verb: str, one: Rule, *, is_fault: bool) -> bool:
-        """True if a rule may add steps now. That needs room, an allowed kind of step, a possible target, and the rule's own condition."""
-        if is_fault and not (self.may_fault() and self.is_drawn(verb)):
-            return False
-        return self.has_room and one.may(self) and (one.at is None or bool(self.targets(one.at)))
+    def asked(self, question: object, answer: Callable[[], T]) -> T:
+        """Return the answer to a question about the present state, and remember it until the next step is added."""
+        if question not in self._asked:
+            self._asked[question] = answer()
+        known: T = self._asked[question]
+        return known
 
-    def is_drawn(self, verb: str) -> bool:
-        """True if the graph file lets this kind of fault be drawn at some role."""
-        at_roles = any(verb in self.spec.faults_at(role.name) for role in self.spec.roles)
-        return at_roles or verb in self.spec.faults
+    def may(self, one: Rule, *, is_fault: bool) -> bool:
+        """True if a rule may add steps now. That needs room, a possible target, and the rule's own condition."""
+        if not (self.may_fault() if is_fault else self.has_room):
+            return False
+        return one.may(self) and (one.at is None or bool(self.targets(one.at)))
 
     def targets(self, at: Callable[[Replica], Step]) -> list[Replica]:
         """The replicas that a step may hit now.
@@ -161,13 +160,14 @@ class PlanMachine(RuleBasedStateMachine):
         Args:
             at: makes the step that hits a given replica.
         """
-        found = []
-        for replica in self.spec.replicas():
-            step = at(replica)
-            aimed = self.focus in ("", replica.role) and self.can(step)
-            if aimed and (not self.keeps_path or step.after(self.model).serves()):
-                found.append(replica)
-        return found
+        return self.asked(
+            at, lambda: [one for one in self.spec.replicas() if self._may_hit(one, at)]
+        )
+
+    def _may_hit(self, replica: Replica, at: Callable[[Replica], Step]) -> bool:
+        if self.focus not in ("", replica.role) or not self.can(step := at(replica)):
+            return False
+        return not self.keeps_path or step.after(self.model).serves()
 
     def can(self, step: Step) -> bool:
         """True if a step may be added now: the model says that it is possible, and the graph file lets it be drawn (see `faults`)."""
@@ -200,6 +200,7 @@ class PlanMachine(RuleBasedStateMachine):
             )
         self.steps.append(step)
         self.model = step.after(self.model)
+        self._asked.clear()
 
     def follow(self, steps: Iterable[Step]) -> None:
         """Add the steps of a rule, up to the first one that may not be drawn now."""
@@ -211,7 +212,7 @@ class PlanMachine(RuleBasedStateMachine):
 
     def pick(self, data: st.DataObject, targets: Sequence[Replica]) -> Replica:
         """Draw one of the targets. The role is drawn first: the number of its replicas does not matter (see `weighed`)."""
-        return _Pick(data, self.weighed(targets), targets, {}).replica
+        return DrawnPick(data, self.weighed(targets), targets, {}).replica
 
     def weighed(self, targets: Iterable[Replica]) -> list[str]:
         """The roles of some replicas, to draw one of them. Those that leave a path without a replica occur `PATH_LEFT` times, others once.
@@ -255,6 +256,7 @@ class PlanMachine(RuleBasedStateMachine):
         if data.draw(st.booleans()) and hit:
             among = spared if self.keeps_path else hit
             self.focus = data.draw(st.sampled_from(self.weighed(among)))
+        self._asked.clear()
         self.stay_s = self.spec.lease_s + BEYOND_LEASE_S if stays and self.spec.lease_s else 0.0
 
     def can_spare(self, replica: Replica) -> bool:
@@ -276,71 +278,3 @@ class PlanMachine(RuleBasedStateMachine):
         """Pass the plan to `on_plan`, unless an error ended the drawing early."""
         if sys.exc_info()[0] is None:
             type(self).on_plan(self.plan())
-
-
-def _rule_of(verb: str, one: Rule, *, is_fault: bool) -> Any:
-    """Turn a `Rule` of a kind of steps into a rule of Hypothesis."""
-
-    def draw(self: PlanMachine, data: st.DataObject | None = None, **ahead: object) -> None:
-        targets = self.targets(one.at) if one.at else []
-        self.follow(one.make(self, _Pick(data, self.weighed(targets), targets, ahead)))
-
-    draw.__name__ = draw.__qualname__ = one.name
-    # Hypothesis orders rules by the number of their arguments, so a rule without choices gets no data.
-    arguments: dict[str, Any] = {"data": st.data()} if one.at or one.picks else {}
-    for name, values in one.ahead.items():
-        arguments[name] = st.booleans() if values is FLAG else st.sampled_from(values)
-    may = precondition(lambda self: self.may(verb, one, is_fault=is_fault))
-    return may(rule(**arguments)(draw))  # type: ignore[no-untyped-call]  # Hypothesis's rule() is not typed
-
-
-def _timed_fault(timed: Sequence[tuple[str, Rule]]) -> Any:
-    """Make the rule that draws a wait for an event, and a fault right after it. `timed` has the verb and the rule of each such fault."""
-
-    def possible(machine: PlanMachine) -> list[Rule]:
-        return [one for verb, one in timed if machine.may(verb, one, is_fault=True)]
-
-    def timed_fault(self: PlanMachine, data: st.DataObject) -> None:
-        self.add(data.draw(st.sampled_from(timings(self))))
-        one = data.draw(st.sampled_from(possible(self)))
-        targets = self.targets(one.at) if one.at else []
-        self.follow(one.make(self, _Pick(data, self.weighed(targets), targets, {})))
-
-    may = precondition(
-        lambda self: self.room >= TIMED_STEPS and bool(timings(self)) and bool(possible(self))
-    )
-    return may(rule(data=st.data())(timed_fault))
-
-
-def rules_of(spec: GraphSpec, base: type[PlanMachine]) -> Iterator[tuple[str, Rule, bool]]:
-    """Yield each rule of the kinds of steps, with the verb of its kind and whether that is a fault.
-
-    Args:
-        spec: the graph, which may define steps of the user's own.
-        base: the machine's class. A rule whose name it has is left out: the class has its own rule instead.
-    """
-    for kind, one in rules():
-        if not hasattr(base, one.name):
-            yield kind.verb, one, kind.is_fault
-    for own, one in own_rules(spec.own_steps):
-        yield own.name, one, own.fault
-
-
-def machine_for(
-    spec: GraphSpec, on_plan: OnPlan, base: type[PlanMachine] = PlanMachine
-) -> type[PlanMachine]:
-    """Make the state machine class that draws plans for a graph, with a rule for each `Rule` of the kinds of steps.
-
-    Args:
-        spec: the graph.
-        on_plan: called with each drawn plan. It raises an error if the plan breaks a promise.
-        base: `PlanMachine`, or a subclass with further rules.
-    """
-    members: dict[str, Any] = {"spec": spec, "on_plan": staticmethod(on_plan)}
-    timed = []
-    for verb, one, is_fault in rules_of(spec, base):
-        members[one.name] = _rule_of(verb, one, is_fault=is_fault)
-        timed += [(verb, one)] if one.timed else []
-    if timed and not hasattr(base, "timed_fault"):
-        members["timed_fault"] = _timed_fault(timed)
-    return type(base.__name__, (base,), members)

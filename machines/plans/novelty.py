@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from graphquake.harness.promises.builtin import JUDGED_SHARE_MIN
+from graphquake.harness.promises.judgement import JUDGED_SHARE_MIN
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step, WaitReady
 from graphquake.harness.spec.replica import Replica

@@ -3,10 +3,13 @@
 The disturbances are those of the sweep. The second one hits the same replica as the first, or another one of its role, where both are of
 one role. It comes at once, a little later, after the first one was repaired, or at an event: at a number of requests in flight, at a first
 token, or while a replica of the first one starts. `novelty` chooses among the pairs.
+
+The plainest pairs come first: two roles lose a replica at once, or a replica dies again in its second life (`plainest_pairs`).
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +17,7 @@ from typing import Final
 
 from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.plan import Plan, Respawn, Step, Wait, WaitReady
+from graphquake.harness.spec.plan import Kill, Plan, Respawn, Step, Wait, WaitReady
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.harness.spec.steps.model import GraphModel
@@ -22,24 +25,34 @@ from graphquake.harness.spec.steps.waits.timings import timings
 
 # The wait between two disturbances that are not at once, in seconds.
 LATER_S: Final = 0.6
-# The search ends to look for a new pair after this many that it has had already.
+# The search for a new pair ends after this many pairs that were yielded before.
 STALE_MAX: Final = 1_000
+# The share of pairs that have a rare fault. The plain faults still meet each other in most pairs.
+SELDOM_SHARE: Final = 0.25
+HALF: Final = 0.5
 
 
-def pairs(spec: GraphSpec, singles: Sequence[Plan], seed: int) -> Iterator[Plan]:
+def pairs(
+    spec: GraphSpec, singles: Sequence[Plan], seed: int, seldom: Sequence[Plan] = ()
+) -> Iterator[Plan]:
     """Yield different plans of two disturbances, in the order that a seed gives, until hardly any new one is left.
 
     Args:
         spec: the graph. Plans that its model does not allow are left out.
         singles: plans of one disturbance. Their waits are not used.
         seed: decides the order.
+        seldom: plans of one disturbance that is rarely a part of a pair (see `SELDOM_SHARE`).
     """
     rng = random.Random(seed)
-    steps = list(dict.fromkeys(step for plan in singles for step in plan.steps if disturbs(step)))
+    steps, others = _acts(singles), _acts(seldom)
     known: set[Plan] = set()
     stale = 0
     while steps and stale < STALE_MAX:
-        first, second = rng.choice(steps), _elsewhere(spec, rng.choice(steps), rng)
+        first, second = rng.choice(steps), rng.choice(steps)
+        if others and rng.random() < SELDOM_SHARE:
+            other = rng.choice(others)
+            first, second = (first, other) if rng.random() < HALF else (other, second)
+        second = _elsewhere(spec, second, rng)
         plan = Plan((first, *_between(spec, first, second, rng), second))
         if plan in known or not feasible(spec, plan):
             stale += 1
@@ -47,6 +60,29 @@ def pairs(spec: GraphSpec, singles: Sequence[Plan], seed: int) -> Iterator[Plan]
         stale = 0
         known.add(plan)
         yield plan
+
+
+def plainest_pairs(spec: GraphSpec, singles: Sequence[Plan], seed: int) -> list[Plan]:
+    """Return the pairs of kills with which a search begins its pairs, in the order that a seed gives.
+
+    For each two roles, one plan kills a replica of both at once. For each role, one plan kills a replica, and kills it again in its second
+    life.
+
+    Args:
+        spec: the graph. Plans that its model does not allow are left out.
+        singles: plans of one disturbance. Only roles whose kills are among them count.
+        seed: decides the order.
+    """
+    kills = [one for one in _acts(singles) if isinstance(one, Kill) and one == Kill(one.role, 0)]
+    plans = [Plan(both) for both in itertools.combinations(kills, 2)]
+    plans += [Plan((one, Respawn(one.role, 0), WaitReady(), one)) for one in kills]
+    random.Random(seed).shuffle(plans)
+    return [plan for plan in plans if feasible(spec, plan)]
+
+
+def _acts(plans: Sequence[Plan]) -> list[Step]:
+    """The different disturbances of some plans."""
+    return list(dict.fromkeys(step for plan in plans for step in plan.steps if disturbs(step)))
 
 
 def _elsewhere(spec: GraphSpec, step: Step, rng: random.Random) -> Step:

@@ -9,15 +9,17 @@ The plans follow from the rules of the kinds of steps: every choice of a rule is
 A **group** is a kind of step at a role, such as a stall of a worker. A group may have many plans, which differ in their numbers. Of these
 the sweep takes the harshest: the longest stalls, the largest bursts.
 
-One more plan kills all replicas of a role at once, for each role that has several. No single kill tells how a graph comes back from that.
+Of the rare plans, the last ones kill one replica many times, for the promise `no_growth`.
+
+One more plan kills all replicas of a role at once, for each role that has several. No single kill shows the recovery from that.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.graph import GraphSpec
@@ -25,11 +27,18 @@ from graphquake.harness.spec.plan import Kill, Plan, Step, Wait
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.kind import FLAG, disturbs
 from graphquake.harness.spec.steps.model import GraphModel
-from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for, rules_of
+from graphquake.harness.spec.steps.processes.crash import Crash
+from graphquake.harness.spec.steps.scope import TREE
+from graphquake.machines.plans.drawn_rules import machine_for, rules_of
+from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine
 from graphquake.machines.plans.novelty import waited_s
 
 T = TypeVar("T")
-# The verbs and roles of the steps of a plan.
+# The deaths that `no_growth` is judged by: their number, the time from a start to the next death, and the time after the last death.
+CHURN_DEATHS: Final = 8
+CHURN_LIFE_MS: Final = 2000
+CHURN_STAY_S: Final = 5.0
+# The titles and roles of the steps of a plan.
 Group: TypeAlias = tuple[tuple[str, ...], ...]
 
 # A role of several replicas is away for this time, in seconds: long enough that clients and health checks notice.
@@ -40,15 +49,38 @@ OUTAGE_REPLICAS_MAX: Final = 4
 LENGTHS: Final = 2
 
 
+class Sweep(NamedTuple):
+    """The plans of one disturbance.
+
+    Attributes:
+        first: the plans with which a search begins: each fault at the first replica of each role, or at its link to each other role, with
+            the shortest length, and the bursts.
+        later: the same faults with longer lengths or at the last replica, outages, and roles that are killed as a whole.
+        seldom: the plans of the rare rules (see `Rule.seldom`), and the other faults of links. The kinds of faults take turns.
+    """
+
+    first: list[Plan]
+    later: list[Plan]
+    seldom: list[Plan]
+
+    @property
+    def plain(self) -> list[Plan]:
+        """The plans without those of the rare rules."""
+        return [*self.first, *self.later]
+
+    @property
+    def second(self) -> list[Plan]:
+        """The plans that come between drawn ones: by turns one of `later` and two of `seldom`, of which there are more."""
+        return _by_turns([self.later, self.seldom[::2], self.seldom[1::2]])
+
+
 def sweep(
     spec: GraphSpec, base: type[PlanMachine] = PlanMachine, drawn: Iterable[Plan] = ()
-) -> list[Plan]:
-    """Return the plans of the sweep, in the order in which they are run.
+) -> Sweep:
+    """Return the plans of one disturbance, in the order in which they are run.
 
-    The plans at the first replica of each role come before the same plans at the last one, and before variants of a burst. Between them,
-    each role of several replicas is killed as a whole. Within these,
-    plans that leave a path come before others, and short ones before long. So a fault that breaks a promise with a small number is met with
-    that number first.
+    In each part, plans that leave a path come before others, and short ones before long. So a fault that breaks a promise with a small
+    number is met with that number first.
 
     Args:
         spec: the graph.
@@ -56,34 +88,118 @@ def sweep(
         drawn: plans that this machine draws. Of those with one disturbance, the groups that the rules of the kinds do not have join the
             sweep.
     """
-    ruled = list(_ruled(spec, base))
-    known = set(map(_group, ruled))
+    ruled, seldom = (list(_ruled(spec, base, seldom=seldom)) for seldom in (False, True))
+    known = {_group(plan) for plan in (*ruled, *seldom)}
     others = [plan for plan in drawn if len(_acts(plan)) == 1 and _group(plan) not in known]
-    groups: dict[Group, list[Plan]] = {}
-    for plan in [*ruled, *others]:
-        groups.setdefault(_group(plan), []).append(plan)
-    firsts, variants = zip(*map(_harshest, groups.values()), strict=True) if groups else ((), ())
 
     def order(plan: Plan) -> tuple[bool, float]:
         return not _leaves_a_path(spec, plan), waited_s(plan)
 
-    later = [other for plans in firsts for other in _at_last(spec, plans[0])]
-    later += itertools.chain(*variants)
-    plain = sorted(itertools.chain(*firsts), key=order)
-    return plain + list(_outages(spec, plain)) + sorted(later, key=order)
+    first: list[Plan] = []
+    later: list[Plan] = []
+    last: list[Plan] = []
+    rare: dict[str, list[Sequence[Plan]]] = {}
+    for plans, variants in _groups([*ruled, *others]):
+        # A plan of a kind that waits is an outage. Of several lengths, the shortest is the last of its group.
+        is_late = bool(waited_s(plans[0])) and plans[0] not in others and not _lasts(plans[0])
+        shortest = len(plans) - 1 if _lasts(plans[0]) else 0
+        act = _acts(plans[0])[0]
+        if act.is_link:
+            # A graph has many links. Only those between two roles come early: a replica that has no link at all leaves little to judge.
+            is_late = len(act.roles) == 1
+            rest = (*plans[: None if is_late else shortest], *_at_last(spec, plans[0]))
+            rare.setdefault(act.called, []).append(rest)
+        else:
+            later += plans if is_late else plans[:shortest]
+            last += _at_last(spec, plans[0])
+        first += () if is_late else (*plans[shortest:], *variants)
+    for plans, variants in _groups(seldom):
+        kind = rare.setdefault(_acts(plans[0])[0].called, [])
+        kind.append((*plans, *variants, *_at_last(spec, plans[0])))
+    return Sweep(
+        sorted(first, key=order),
+        [*sorted(later, key=order), *_outages(spec, first), *sorted(last, key=order)],
+        _rare_by_turns(spec, rare, order),
+    )
+
+
+def _rare_by_turns(
+    spec: GraphSpec,
+    groups: Mapping[str, Sequence[Sequence[Plan]]],
+    order: Callable[[Plan], tuple[bool, float]],
+) -> list[Plan]:
+    """The rare plans, one of each kind after the other.
+
+    A kind strikes at every role before it strikes one again in another way. Roles with several replicas come first, because a path is left.
+
+    Args:
+        spec: the graph.
+        groups: for each kind, the plans of its groups.
+        order: tells which plans come first.
+    """
+
+    def tells_most(plan: Plan) -> tuple[tuple[bool, float], int]:
+        replicas = [spec.role(name).replicas for step in plan.steps for name in step.roles]
+        return order(plan), -max(replicas, default=0)
+
+    kinds = [
+        list(itertools.chain(*(sorted(rank, key=tells_most) for rank in _ranks(of_kind))))
+        for of_kind in groups.values()
+    ]
+    # Bursts come first: they are short, and any of their failures is judged.
+    return _by_turns([*sorted(kinds, key=_is_quiet), [*_churns(spec)]])
+
+
+def _ranks(groups: Sequence[Sequence[T]]) -> Iterator[list[T]]:
+    """Yield the first items of all groups, then the second ones, and so on."""
+    for rank in itertools.zip_longest(*groups):
+        yield [one for one in rank if one is not None]
+
+
+def _is_quiet(plans: Sequence[Plan]) -> bool:
+    return not plans[0].adds_load
+
+
+def _by_turns(lists: Sequence[Sequence[T]]) -> list[T]:
+    """One item of each list after the other, until all lists have ended."""
+    return list(itertools.chain(*_ranks(lists)))
+
+
+def _groups(plans: Iterable[Plan]) -> Iterator[tuple[list[Plan], list[Plan]]]:
+    """Yield, for each group, the plans that are swept, the harshest first, and variants of it."""
+    groups: dict[Group, list[Plan]] = {}
+    for plan in plans:
+        groups.setdefault(_group(plan), []).append(plan)
+    return map(_harshest, groups.values())
+
+
+def _lasts(plan: Plan) -> bool:
+    """True if a step of a plan acts on the graph for a time that the step gives."""
+    return any(step.lasts_s for step in plan.steps)
 
 
 def _outages(spec: GraphSpec, plans: Sequence[Plan]) -> Iterator[Plan]:
     """Yield, for each role of several replicas that kills hit, the plan that kills all of them. Heal comes `OUTAGE_S` later."""
-    kills = {
-        step.role: step for plan in plans for step in reversed(plan.steps) if isinstance(step, Kill)
-    }
+    kills: dict[str, Kill] = {}
+    for step in itertools.chain(*(plan.steps for plan in plans)):
+        if isinstance(step, Kill) and step.scope == TREE:
+            kills.setdefault(step.role, step)
     for role in spec.roles:
         if role.name in kills and 1 < role.replicas <= OUTAGE_REPLICAS_MAX:
             each = (replace(kills[role.name], index=index) for index in range(role.replicas))
             plan = Plan((*each, Wait(OUTAGE_S)))
             if feasible(spec, plan):
                 yield plan
+
+
+def _churns(spec: GraphSpec) -> Iterator[Plan]:
+    """Yield, for each role of several replicas, a plan with as many deaths of its last replica as `no_growth` needs."""
+    for role in spec.roles:
+        step = Crash(role.name, role.replicas - 1, CHURN_DEATHS, CHURN_LIFE_MS)
+        plan = Plan((step,), stay_s=CHURN_STAY_S)
+        wanted = "no_growth" in spec.promises.made and step.called in spec.faults_at(role.name)
+        if wanted and role.replicas > 1 and feasible(spec, plan):
+            yield plan
 
 
 def _at_last(spec: GraphSpec, plan: Plan) -> Iterator[Plan]:
@@ -102,8 +218,8 @@ def _acts(plan: Plan) -> tuple[Step, ...]:
 
 
 def _group(plan: Plan) -> Group:
-    """The verbs and roles of the steps. A plan with a wait is of another group: the graph stays disturbed for longer."""
-    return tuple((step.verb, *(one.role for one in step.aims)) for step in plan.steps)
+    """The titles and roles of the steps. A plan with a wait is of another group: the graph stays disturbed for longer."""
+    return tuple((step.called, *step.roles) for step in plan.steps)
 
 
 def _harshest(plans: Sequence[Plan]) -> tuple[list[Plan], list[Plan]]:
@@ -166,13 +282,14 @@ def _leaves_a_path(spec: GraphSpec, plan: Plan) -> bool:
 # ------------------------------------------------------------------------------------------ every choice of each rule
 
 
-def _ruled(spec: GraphSpec, base: type[PlanMachine]) -> Iterator[Plan]:
+def _ruled(spec: GraphSpec, base: type[PlanMachine], *, seldom: bool) -> Iterator[Plan]:
     """Yield the plans with one disturbance that the rules of the kinds make, at the first replica of each role.
 
-    A plan that repairs what it has disturbed is left out. Heal does that as well.
+    A plan that repairs its own disturbance is left out. Heal does that as well.
     """
     machine = machine_for(spec, _ignore, base)
-    for verb, one, is_fault in rules_of(spec, base):
+    used = [one for one in rules_of(spec, base) if one[0].seldom == seldom]
+    for one, is_fault in used:
         for role in spec.roles if one.at else (None,):
             aim = Replica(role.name, 0) if role else None
             for values in itertools.product(*one.ahead.values()):
@@ -181,7 +298,7 @@ def _ruled(spec: GraphSpec, base: type[PlanMachine]) -> Iterator[Plan]:
                     draft = machine()
                     draft.length = STEPS_MAX
                     aims = draft.targets(one.at) if one.at else [None]
-                    if not draft.may(verb, one, is_fault=is_fault) or aim not in aims:
+                    if not draft.may(one, is_fault=is_fault) or aim not in aims:
                         break
                     draft.follow(one.make(draft, each))
                     repairs = any(step.repairs for step in draft.steps)

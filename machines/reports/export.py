@@ -1,4 +1,4 @@
-"""Write a script that shows a case without this project: its processes, its requests, its steps, and what to look for.
+"""Write a script that shows a case without this project: its processes, its requests, its steps, and the sign of the bug.
 
 The script is the file `reproduce.py` beside this one, with the case filled in. A maintainer who has never heard of Graphquake can read it.
 """
@@ -17,6 +17,7 @@ from graphquake.harness.clients.answers import body_of
 from graphquake.harness.clients.load import PATHS
 from graphquake.harness.errors import InputError
 from graphquake.harness.processes.layout import FILES, Layout
+from graphquake.harness.processes.network.addresses import HUB
 from graphquake.harness.processes.replicas import ReplicaState
 from graphquake.harness.spec.bounds import Promises
 from graphquake.harness.spec.graph import GraphSpec
@@ -30,14 +31,17 @@ from graphquake.harness.spec.plan import (
     Wait,
     WaitReady,
 )
+from graphquake.harness.spec.steps.network.cut import Cut, Partition
+from graphquake.harness.spec.steps.network.reset import Reset
 from graphquake.harness.spec.steps.scope import TREE, Child
 from graphquake.machines.cases.case import Case
-from graphquake.machines.reports.finding_text import promised
+from graphquake.machines.reports.finding_text import promise_text
 from graphquake.machines.reports.worker_modules import PROJECT, copy_modules
 
 SCRIPT: Final = "reproduce.py"
+NETWORK: Final = "reproduce_network.py"
 EMPTY: Final = "CASE: dict[str, Any] = {}\n"
-# The number of different prompts. The first answer to each is what later ones are compared with.
+# The number of different prompts. Later answers to a prompt are compared with the first one.
 BODIES: Final = 8
 # The first port that the script uses. It is below the range from which the kernel takes ports for clients.
 FIRST_PORT: Final = 18_100
@@ -78,7 +82,7 @@ def export(case: Case, spec: GraphSpec, folder: Path) -> list[str]:
         folder: the folder. It is made if it does not exist.
 
     Returns:
-        Warnings about what the script can't do, in words.
+        Warnings about the limits of the script, in words.
 
     Raises:
         InputError: if the case has a step or a promise that a script can't show.
@@ -94,6 +98,8 @@ def export(case: Case, spec: GraphSpec, folder: Path) -> list[str]:
     (folder / SCRIPT).write_text(
         code.replace(EMPTY, f"CASE: dict[str, Any] = {data}\n"), encoding="utf-8"
     )
+    if spec.network == "namespaces":
+        shutil.copy2(Path(__file__).with_name(NETWORK), folder)
     _copy_files(spec, repr(about), folder)
     copy_modules(repr(about), folder / FILES)
     return list(_warnings(spec))
@@ -105,7 +111,7 @@ def _as_exported(spec: GraphSpec) -> GraphSpec:
 
 
 def _copy_files(spec: GraphSpec, text: str, folder: Path) -> None:
-    """Copy what the commands name in the folder of the graph file."""
+    """Copy the files that the commands name from the folder of the graph file."""
     for one in sorted(spec.path.parent.iterdir()):
         if f"{HERE}/{FILES}/{one.name}" in text:
             (folder / FILES).mkdir(exist_ok=True)
@@ -131,7 +137,7 @@ def _case(case: Case, spec: GraphSpec, layout: Layout) -> dict[str, Any]:
         "about": "\n".join(
             [
                 f"{case.title}",
-                f"promised: {promised(spec, case.promise)}",
+                f"promised: {promise_text(spec, case.promise)}",
                 f"seen: {case.seen}; {seen}{f'; {versions}' if versions else ''}",
                 f"ports: {FIRST_PORT} and following",
             ]
@@ -142,6 +148,7 @@ def _case(case: Case, spec: GraphSpec, layout: Layout) -> dict[str, Any]:
         "heal": case.plan.heal == "all",
         "stay_s": max(STAY_S, case.plan.stay_s, spec.lease_s + spec.promises.agree_s + 1.0),
         "restart": spec.restart == "always",
+        "network": HUB if spec.network == "namespaces" else "",
         "ready_within_s": max(
             (role.ready.within_s for role in spec.roles if role.ready), default=60.0
         ),
@@ -178,6 +185,7 @@ def _replica(layout: Layout, state: ReplicaState) -> dict[str, Any]:
         # The copy of this project's modules comes before an installed one.
         env["PYTHONPATH"] = f"{HERE}/{FILES}"
     return {
+        "address": state.host,
         "command": shlex.join(layout.command(state)),
         "env": {name: layout.fill(state, template) for name, template in env.items()},
         "ready": {"get": layout.fill(state, ready.get), "body": ready.body} if ready else None,
@@ -230,8 +238,15 @@ def _step(step: Step, spec: GraphSpec) -> list[Any]:
             return [step.verb, str(step.aim)]
         case Stall():
             return ["stall", str(step.aim), round(step.for_s * LONGER, 2)]
-        case Burst():
+        case Burst() if not (step.refused or step.malformed or step.leave_later):
             return ["burst", step.requests, step.over_s, step.leave]
+        case Cut() | Partition() | Reset():
+            edges = [[str(source), str(to)] for source, to in step.edges(spec)]
+            return [
+                "reset" if isinstance(step, Reset) else "cut",
+                edges,
+                round(step.for_s * LONGER, 2),
+            ]
         case Wait():
             return ["wait", step.for_s]
         case WaitReady():

@@ -15,6 +15,7 @@ from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.picture import NAME
 from graphquake.harness.promises.builtin import promises_of
+from graphquake.harness.promises.bursts import burst_text
 from graphquake.harness.promises.signature import family_of
 from graphquake.harness.reports.text import failed_of, since_s, telling_lines, timeline
 from graphquake.harness.spec.graph import GraphSpec
@@ -41,7 +42,7 @@ def finding_text(finding: Finding) -> str:
     lines = [_fit(f"{word} {case.id}  {case.title}")]
     lines += row("graph", _graph_line(case))
     lines += _plan_rows(case.plan, history)
-    lines += row("promised", promised(history.spec, case.promise))
+    lines += row("promised", promise_text(history.spec, case.promise))
     lines += row("seen", case.seen)
     lines += [" " * (LABEL + 2) + row for row in timeline(history)]
     lines += _first_rows(history, case)
@@ -120,6 +121,7 @@ def _plan_rows(plan: Plan, history: History) -> Iterator[str]:
         seen = done.get(number)
         proof = f"landed: {seen.proof}" if seen and seen.fault and seen.landed else ""
         proof = proof or (seen.proof if seen else "")
+        proof = burst_text(history, number) if seen and step.adds_load else proof
         text = f"{number + 1}  {step!s:{width}}  {proof}".rstrip()
         first, *rest = textwrap.wrap(
             text, WIDTH - LABEL - 2, break_on_hyphens=False, drop_whitespace=False,
@@ -132,7 +134,7 @@ def _plan_rows(plan: Plan, history: History) -> Iterator[str]:
         yield f"  {label:{LABEL}}   {line}"
 
 
-def promised(spec: GraphSpec, promise: str) -> str:
+def promise_text(spec: GraphSpec, promise: str) -> str:
     """A promise in a sentence, with its bounds and where they come from."""
     p = spec.promises
 
@@ -143,6 +145,10 @@ def promised(spec: GraphSpec, promise: str) -> str:
         "ends": f"while a path is up, no request goes without a byte for {p.stall_s:g} s "
         f"{bound('stall', p.stall_s, 'stall_s')} or reaches its deadline",
         "answers": f"every completed answer is exact (oracle: {p.oracle})",
+        "honest": "no answer with status 200 is empty, cut short, or from another request",
+        "drain": "no request in flight when a replica gets SIGTERM is lost within "
+        + (f"{p.drain_s:g} s" if p.drain_s else "the stop_s of its role")
+        + ", while other replicas serve",
         "error_window": _error_window(spec),
         "recovery": f"after heal: a success within {p.first_ok_s:g} s "
         f"{bound('R1', p.first_ok_s, 'first_ok_s')}, no failure after {p.all_ok_s:g} s "
@@ -152,7 +158,13 @@ def promised(spec: GraphSpec, promise: str) -> str:
         "views_agree": f"no list and no readiness probe of the graph is wrong for {p.agree_s:g} s "
         f"{bound('within', p.agree_s, 'within_s')}"
         + (f"; a dead replica may stay listed for {spec.lease_s:g} s more" if spec.lease_s else ""),
-        "blast_radius": "no process dies that no fault was aimed at",
+        "blast_radius": "no process dies, except those at which a fault aims",
+        "collapse": f"{p.well_s:g} s after the last burst, and after everything was healed, the median latency is at most "
+        f"{p.well_slower:g} × the largest before the plan",
+        "refusals_are_cheap": "requests that must be refused make no other request fail, and slow none "
+        f"by more than {p.refusals_slower:g} ×",
+        "no_growth": "no living replica holds more threads, open files or memory after each death of another one",
+        "no_panic": "no replica logs a line that a broken program logs, except for one that a fault ends",
         "no_leak": f"{p.grace_s:g} s after the load ended, nothing is left: no orphan process, no LISTEN socket of a dead replica, "
         "no gauge above 0",
     }

@@ -14,6 +14,7 @@ from typing import Final, TextIO
 
 from graphquake.harness.run.status import RunStatus
 from graphquake.harness.spec.plan import Plan
+from graphquake.machines.reports.finding_text import counted
 from graphquake.machines.runners.budget import Budget, duration_text
 from graphquake.machines.runners.run_log import RunLog
 
@@ -72,7 +73,8 @@ class Reporter:
             if math.isfinite(self.budget.total_s):
                 parts.append(f"{duration_text(int(self.budget.left_s))} left")
             cost = f", {self.journal.live_s * self.gpus:.0f} GPU-seconds" if self.gpus else ""
-            parts.append(f"{self.journal.live.total()} runs{cost}, {self.findings} findings")
+            runs = counted(self.journal.live.total(), "run")
+            parts.append(f"{runs}{cost}, {counted(self.findings, 'finding')}")
         step = f" {status.step + 1}/{len(plan.steps)}" if status.step >= 0 else ""
         rate = status.sent / status.now_s if status.now_s > 0 else 0.0
         parts += [

@@ -2,10 +2,13 @@
 
 `graphquake export` writes this file for one case, with `CASE` filled in. It needs Python 3.9 and Linux, and nothing else but the programs
 that it starts. It exits with 1 if the bug shows, and with 0 if it does not.
+
+If a step disturbs the network, the file `reproduce_network.py` lies beside this one, and tells what it needs.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -66,7 +69,7 @@ class Replica:
         env.update({key: filled(value) for key, value in self.about["env"].items()})
         with (WORK / f"{self.name.replace(' ', '-')}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                shlex.split(filled(self.about["command"])),
+                [*NETWORK.inside(self.name), *shlex.split(filled(self.about["command"]))],
                 env=env, stdout=log, stderr=log, cwd=WORK, start_new_session=True,
             )  # fmt: skip
 
@@ -104,9 +107,36 @@ class Replica:
         return text is not None and bool(re.search(probe["body"], text))
 
 
+class NoNetwork:
+    """All processes use the network of the machine. Its counterpart is `Network` in `reproduce_network.py`."""
+
+    def enter(self, work: Path) -> None:
+        """Stay where the script is."""
+
+    def connect(self) -> None:
+        """Connect nothing."""
+
+    def inside(self, name: str) -> list[str]:  # noqa: ARG002 - see Network
+        """No words before the command of a replica."""
+        return []
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+
+def network() -> Any:
+    """The network namespaces of the graph, or none."""
+    if not CASE.get("network"):
+        return NoNetwork()
+    addresses = {name: about["address"] for name, about in CASE["replicas"].items()}
+    # The file lies beside this one only if it is needed.
+    return importlib.import_module("reproduce_network").Network(CASE["network"], addresses)
+
+
+NETWORK = network()
 REPLICAS = {name: Replica(name, about) for name, about in CASE.get("replicas", {}).items()}
 ZERO_S = time.monotonic()
-# Each finished request: when it was sent, how long it took, the longest time without a byte, and what went wrong.
+# Each finished request: the time at which it was sent, its duration, the longest time without a byte, and its mistake.
 DONE: list[tuple[float, float, float, str]] = []
 # The first answer to each body. Later ones must be equal.
 RIGHT: dict[int, str] = {}
@@ -151,7 +181,7 @@ def ask(number: int, leaves: bool = False) -> None:  # noqa: FBT001, FBT002 - a 
 
 
 def check(place: int, raw: bytes, stream: bool) -> str:  # noqa: FBT001 - a plain script
-    """Say what is wrong with an answer. Where answers are known to be exact, each must be as the first one to this body."""
+    """Return the mistake in an answer, in words. If answers are known to be exact, each must equal the first one to this body."""
     try:
         if stream:
             lines = [line[5:].strip() for line in raw.split(b"\n") if line.startswith(b"data:")]
@@ -194,7 +224,7 @@ def send_load() -> None:
 
 
 def bring_back() -> None:
-    """Restart what has died, if the graph's supervisor would."""
+    """Restart dead replicas, if the graph's supervisor would."""
     while CASE["restart"] and not OVER.wait(0.05):
         for replica in REPLICAS.values():
             if not replica.alive:
@@ -230,6 +260,8 @@ def do(step: list[Any]) -> None:
         replica = REPLICAS[rest[0]]
         replica.send(signal.SIGSTOP)
         threading.Timer(rest[1], replica.send, (signal.SIGCONT,)).start()
+    elif verb in ("cut", "reset"):
+        threading.Thread(target=getattr(NETWORK, verb), args=rest, daemon=True).start()
     else:
         number = signal.SIGTERM if verb == "terminate" else signal.SIGKILL
         REPLICAS[rest[0]].send(number, rest[1] if len(rest) > 1 else "")
@@ -286,7 +318,7 @@ def do_plan() -> float:
     for step in CASE["steps"]:
         do(step)
         if step[0] not in ("wait", "ready"):
-            fault_s = now_s() + (step[2] if step[0] == "stall" else 0.0)
+            fault_s = now_s() + (step[2] if step[0] in ("stall", "cut", "reset") else 0.0)
     time.sleep(max(0.0, fault_s - now_s()))
     for replica in REPLICAS.values():
         if CASE["heal"] and not replica.alive:
@@ -297,8 +329,10 @@ def do_plan() -> float:
 
 def main() -> int:
     """Start the graph, do the steps under load, and say whether the bug shows."""
+    NETWORK.enter(WORK)
     print(CASE["about"], f"\nlogs: {WORK}", flush=True)
     try:
+        NETWORK.connect()
         start()
         for work in (send_load, bring_back):
             threading.Thread(target=work, daemon=True).start()
@@ -312,6 +346,7 @@ def main() -> int:
         OVER.set()
         for replica in REPLICAS.values():
             replica.send(signal.SIGKILL)
+        NETWORK.close()
     failed = sum(bool(wrong) for *_, wrong in DONE)
     say(f"{len(DONE)} requests, {failed} failed")
     found += shows(fault_s)

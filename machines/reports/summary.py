@@ -20,6 +20,7 @@ from graphquake.machines.cases.replay import Replay, meaning_of
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.reports.finding_text import counted, finding_text, row, short
 from graphquake.machines.runners.budget import duration_text
+from graphquake.machines.runners.weakness import AT_IDLE, IN_VAIN, ON_BUSY
 
 SCHEMA: Final = 1
 WORDS: Final = ("kept", "broken", "invalid")
@@ -49,14 +50,13 @@ class GraphSummary:
         not_tried: kinds of fault that can be drawn for the graph, and that never landed.
         hidden: case id -> number of runs in which the case explained a violation.
         hidden_text: case id -> description of the case.
-        weak: number of valid runs of drawn plans that proved little (see `Verdict.weak_because`).
-        idle: number of these in which each fault hit an idle replica.
-        in_vain: number of the other weak runs in which a step waited in vain for an event.
+        weak: reason -> number of valid runs of drawn plans that proved little, each counted once (see `Verdict.weak_because`).
         made_good: number of invalid runs that were repeated at once, with a valid result in the end.
         unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
         excused: number of failed requests that kept runs excused.
         excused_runs: number of kept runs that excused a failed request.
         unneeded: number of speculative runs that were ended because their result was not needed.
+        nodes: node of a cluster -> number of live runs that it made. Empty if all runs were made on this machine.
         gpu_s: the sum of `run_s` times the number of GPUs of one run, in GPU-seconds.
         run_s: the duration of each live run, in seconds.
         replays: the replays of the graph's cases.
@@ -81,14 +81,13 @@ class GraphSummary:
     not_tried: list[str] = field(default_factory=list)
     hidden: dict[str, int] = field(default_factory=dict)
     hidden_text: dict[str, str] = field(default_factory=dict)
-    weak: int = 0
-    idle: int = 0
-    in_vain: int = 0
+    weak: dict[str, int] = field(default_factory=dict)
     made_good: int = 0
     unserved: dict[str, int] = field(default_factory=dict)
     excused: int = 0
     excused_runs: int = 0
     unneeded: int = 0
+    nodes: dict[str, int] = field(default_factory=dict)
     gpu_s: float = 0.0
     run_s: list[float] = field(default_factory=list)
     replays: list[Replay] = field(default_factory=list)
@@ -184,6 +183,9 @@ class GraphSummary:
         spent = f"{duration_text(self.spent_s)}{total}"
         lines = [f"{self.folder} · seed {self.seed}{shards} · {spent}{versions}"]
         lines += row("runs", self._runs_line())
+        if self.nodes:
+            nodes = (f"{count} on {node}" for node, count in sorted(self.nodes.items()))
+            lines += row("nodes", ", ".join(nodes))
         if self.drawn:
             lines += row("plans", self._plans_line())
         if self.tried:
@@ -214,14 +216,8 @@ class GraphSummary:
         causes += (
             f"; {self.made_good} of them repeated with a valid result" if self.made_good else ""
         )
-        outage = self.weak - self.idle - self.in_vain
-        causes_of_weak = {
-            "mostly outage": outage,
-            "at idle replicas": self.idle,
-            "waited in vain for an event": self.in_vain,
-        }
-        reasons = [f"{count} {why}" for why, count in causes_of_weak.items() if count > 0]
-        weak = f", {self.weak} weak ({', '.join(reasons)})" if self.weak else ""
+        reasons = ", ".join(f"{count} {why}" for why, count in self.weak.items())
+        weak = f", {sum(self.weak.values())} weak ({reasons})" if self.weak else ""
         excused = f", {self.excused_text}" if self.excused else ""
         beforehand = f", {self.unneeded} speculative ones not needed" if self.unneeded else ""
         return f"{self.runs} live: {counts}{f' ({causes})' if causes else ''}{weak}{excused}{beforehand}{self._took()}"
@@ -255,14 +251,16 @@ class GraphSummary:
             "tried": self.tried,
             "not_tried": self.not_tried,
             "hidden": self.hidden,
-            "weak": self.weak,
-            "weak_idle": self.idle,
-            "weak_in_vain": self.in_vain,
+            "weak": sum(self.weak.values()),
+            "weak_idle": self.weak.get(AT_IDLE, 0),
+            "weak_in_vain": self.weak.get(IN_VAIN, 0),
+            "weak_busy": self.weak.get(ON_BUSY, 0),
             "made_good": self.made_good,
             "unserved": self.unserved,
             "excused": self.excused,
             "excused_runs": self.excused_runs,
             "unneeded_runs": self.unneeded,
+            "nodes": self.nodes,
             "gpu_s": round(self.gpu_s),
             "ended": self.ended,
             "error": self.error,

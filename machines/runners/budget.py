@@ -113,11 +113,11 @@ class Budget:
         return max(0.0, self.total_runs - self.begun_runs)
 
     def share(self, of: float) -> Budget:
-        """A budget with a share (0 to 1) of what is left of this budget. Its runs count in this budget, too."""
+        """A budget with a share (0 to 1) of the rest of this budget. Its runs count in this budget, too."""
         return Budget(self.left_s * of, self.left_runs * of, whole=self)
 
     def has_room(self, run_s: float) -> bool:
-        """True if one more run that takes `run_s` seconds fits into what is left."""
+        """True if one more run that takes `run_s` seconds fits into the rest of the budget."""
         return self.left_s > 0 and self.left_s >= run_s and self.left_runs >= 1
 
     def begin_run(self) -> None:

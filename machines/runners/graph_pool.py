@@ -36,8 +36,8 @@ class GraphPool:
     is_closed: bool = False
     _waiting: list[ReusableGraph] = field(default_factory=list)
     _lent: int = 0
-    # The number of the lent graphs that come back.
-    _promised: int = 0
+    # The number of lent graphs that stay open after their runs.
+    _kept: int = 0
     # The starts of graphs that are opened ahead, and those for which a run waits. There is more than one of the first kind only if a run
     # was cancelled while it waited.
     _ahead: list[asyncio.Task[ReusableGraph]] = field(default_factory=list)
@@ -91,7 +91,7 @@ class GraphPool:
         """Begin to open a fresh graph for a later run, unless there is one already, or no room.
 
         Args:
-            opens: opens a graph. Its errors are dropped: the run that needed the graph opens another one, and reports what is wrong.
+            opens: opens a graph. Its errors are dropped: the run that needed the graph opens another one, and reports the error.
         """
         if not self.is_closed and not self.is_ahead and self._open() < self.open_max:
             self._ahead.append(asyncio.ensure_future(opens()))
@@ -115,27 +115,27 @@ class GraphPool:
             self._claimed.discard(start)
         return _opened(start)
 
-    def promise(self, graph: ReusableGraph | None) -> bool:
+    def decide_to_keep(self, graph: ReusableGraph | None) -> bool:
         """Tell a run whether to leave its graph open, and remember that it comes back.
 
         Args:
             graph: the used graph of the run, or None if the run opens a fresh one.
         """
-        has_place = len(self._waiting) + self._promised < self.slots
+        has_place = len(self._waiting) + self._kept < self.slots
         has_uses = graph is None or graph.uses + 1 < USES_MAX
         keeps = has_place and has_uses and not self.is_closed
-        self._promised += keeps
+        self._kept += keeps
         return keeps
 
-    async def give_back(self, graph: ReusableGraph | None, *, promised: bool) -> None:
+    async def give_back(self, graph: ReusableGraph | None, *, kept: bool) -> None:
         """Note that a run is over, and keep its graph if it is worth that.
 
         Args:
             graph: the graph of the run if it was left open, otherwise None.
-            promised: the answer of `promise` for this run.
+            kept: the answer of `decide_to_keep` for this run.
         """
         self._lent -= 1
-        self._promised -= promised
+        self._kept -= kept
         if graph is None:
             return
         if self.is_closed or not graph.is_worth_healing():

@@ -12,8 +12,9 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -28,13 +29,23 @@ from graphquake.harness.run.live import LiveRun, describe_host, run_live
 from graphquake.harness.run.noise.undisturbed import undisturbed
 from graphquake.harness.run.open_target import open_target
 from graphquake.harness.run.reuse import SLOW_START_S, ReusableGraph
-from graphquake.harness.run.status import RunStatus
+from graphquake.harness.run.status import RunStatus, Watch
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.runners.budget import Budget, BudgetSpent
+from graphquake.machines.runners.event_loop import new_loop
 from graphquake.machines.runners.graph_pool import GraphPool
-from graphquake.machines.runners.runner import SEARCH, PendingRun, RunResult
+from graphquake.machines.runners.run_observer import Observation, RunObserver, observed
+from graphquake.machines.runners.runner import (
+    SEARCH,
+    DisturbedRun,
+    PendingRun,
+    RunOrder,
+    RunResult,
+    last_number,
+)
+from graphquake.machines.runners.slot_queue import SlotQueue
 from graphquake.machines.runners.slots import (
     CORES_SHARE,
     Machine,
@@ -55,12 +66,12 @@ class _Loop(NamedTuple):
     Attributes:
         loop: the loop.
         closing: set when the runner ends.
-        free: the free slots.
+        slots: the slots of the runs.
     """
 
     loop: asyncio.AbstractEventLoop
     closing: asyncio.Event
-    free: asyncio.Semaphore
+    slots: SlotQueue
 
 
 class LiveRunner:
@@ -71,9 +82,11 @@ class LiveRunner:
         folder: the parent of the runs' folders. The numbers of the runs follow the highest number that is there.
         budget: the budget of all runs together.
         watch: called several times a second, in the thread of the runs, with the plan, the purpose and the status of the oldest run.
+        observers: observe each run, also those that are repeated.
         put_away: called with every run that is discarded. If None, the folder of such a run is removed.
         slots: the number of graphs that may run side by side. None means as many as this machine carries, which the first run shows.
         say: receives a line of text about the number of slots, if that was measured.
+        ahead: if true, a graph may be opened ahead of the run that needs it.
 
     Attributes:
         spec, host, slots, gpus: as in `Runner`.
@@ -88,29 +101,31 @@ class LiveRunner:
         budget: Budget,
         *,
         watch: Callable[[Plan, str, RunStatus], None] | None = None,
+        observers: Sequence[RunObserver] = (),
         put_away: Callable[[RunResult], None] | None = None,
         slots: int | None = 1,
         say: Callable[[str], None] = lambda _: None,
+        ahead: bool = True,
     ) -> None:
         self.spec = spec
         self.budget = budget
-        self.slots = slots or 1
+        self.slots = 1 if spec.is_shared else slots or 1
         self.gpus = min(spec.gpus, len(visible_gpus()))
         self.host = Host()
         self.starts_s: list[float] = []
         self._folder = folder
         self._watch = watch
+        self._observers = observers
         self._say = say
         # True if the first run tells the number of slots.
-        self._measures = slots is None
+        self._measures = slots is None and not spec.is_shared
         # The resources that the first run used, and the cores that the latest start used.
         self._usage: Usage | None = None
         self._start_cores = 0.0
-        # False as soon as a start may have disturbed a run.
-        self._opens_ahead = True
+        # False as soon as a start may have disturbed a run, and if there is only one graph.
+        self._opens_ahead = ahead and not spec.is_shared
         self._aheads = itertools.count(1)
         self._beside = SideBySide()
-        self._given_up: list[asyncio.Future[bool]] = []
         self._put_away = put_away or _remove
         self._took_s: list[float] = []
         # Runs of an earlier command in the same folder keep their numbers, and stay.
@@ -124,7 +139,7 @@ class LiveRunner:
         self._thread.start()
         self._opened.result()
         try:
-            self.host = self._begin(describe_host(self.spec)).result()
+            self.host = self._begin(self._describe()).result()
         except BaseException:
             self._close()
             raise
@@ -140,6 +155,9 @@ class LiveRunner:
 
     # ---- the thread of the runs
 
+    async def _describe(self) -> Host:
+        return await describe_host(self.spec)
+
     def _serve(self) -> None:
         try:
             with asyncio.Runner(loop_factory=new_loop) as main:
@@ -150,7 +168,7 @@ class LiveRunner:
             raise
 
     async def _until_closed(self) -> None:
-        loop = _Loop(asyncio.get_running_loop(), asyncio.Event(), asyncio.Semaphore(self.slots))
+        loop = _Loop(asyncio.get_running_loop(), asyncio.Event(), SlotQueue(self.slots))
         self._opened.set_result(loop)
         # When this coroutine ends, `asyncio.Runner` cancels the runs in progress, and waits until they have ended.
         await loop.closing.wait()
@@ -164,75 +182,79 @@ class LiveRunner:
         loop.loop.call_soon_threadsafe(loop.closing.set)
         self._thread.join()
 
-    async def _live(
-        self,
-        number: int,
-        plan: Plan,
-        why: str,
-        folder: Path,
-        enough: Enough | None,
-        *,
-        may_reuse: bool,
-        patient: bool,
-    ) -> RunResult:
-        def tell(status: RunStatus) -> None:
+    async def _live(self, number: int, order: RunOrder, folder: Path) -> RunResult:
+        def tell(seen: Observation, status: RunStatus) -> None:
+            seen.show(status)
             if self._watch is not None and number == min(self._running):
-                self._watch(plan, why, status)
+                self._watch(order.plan, order.why, status)
 
         async def once() -> LiveRun:
-            graph = await self._pool.take(may_reuse=may_reuse, decided=self._open_ahead)
-            keep, left = self.reuses and self._pool.promise(graph), None
-            try:
-                run = await run_live(
-                    self.spec, plan, folder, watch=tell, enough=enough, host=self.host, graph=graph, keep=keep,
-                    patient=patient,
-                )  # fmt: skip
-                left = run.reusable
-                if left is not None and why == SEARCH and run.verdict.kind == "broken":
-                    # The cause of the violation may still be in this graph.
-                    await left.close()
-                    left = None
-            finally:
-                await self._pool.give_back(left, promised=keep)
-            return run
+            with observed(self._observers, order.plan, order.why) as seen:
+                seen.run = await self._make(order, folder, partial(tell, seen))
+                return seen.run
 
-        loop = self._opened.result()
-        async with loop.free:
+        async with self._opened.result().slots.one():
             self._running.append(number)
             try:
-                return await self._repeated(plan, why, once, loop)
+                run, disturbed = await self._undisturbed(order, once)
             except asyncio.CancelledError:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
             finally:
                 self._running.remove(number)
+        return RunResult(
+            order.plan, run.verdict, run.history, run.live_s, run.folder, run.used, run.start_s, disturbed
+        )  # fmt: skip
 
-    async def _repeated(
-        self, plan: Plan, why: str, once: Callable[[], Awaitable[LiveRun]], loop: _Loop
-    ) -> RunResult:
-        """Make a run, and repeat it while other work disturbs it. Learn the number of slots from the first run."""
-        disturbed: list[tuple[Verdict, float]] = []
+    async def _make(self, order: RunOrder, folder: Path, watch: Watch) -> LiveRun:
+        """Make one run, on a graph of the pool or on a fresh one."""
+        graph = await self._pool.take(may_reuse=order.may_reuse, decided=self._open_ahead)
+        keep, left = self.reuses and self._pool.decide_to_keep(graph), None
+        try:
+            run = await run_live(
+                self.spec, order.plan, folder, watch=watch, enough=order.enough, host=self.host, graph=graph,
+                keep=keep, patient=order.patient,
+            )  # fmt: skip
+            left = run.reusable
+            if left is not None and order.why == SEARCH and run.verdict.kind == "broken":
+                # The cause of the violation may still be in this graph.
+                await left.close()
+                left = None
+        finally:
+            await self._pool.give_back(left, kept=keep)
+        return run
+
+    async def _undisturbed(
+        self, order: RunOrder, once: Callable[[], Awaitable[LiveRun]]
+    ) -> tuple[LiveRun, tuple[DisturbedRun, ...]]:
+        """Make a run, and repeat it alone while other work disturbs it. Learn the number of slots from the first run.
+
+        Returns:
+            The last run, and the runs before it that were disturbed.
+        """
+        loop = self._opened.result()
+        disturbed: list[DisturbedRun] = []
 
         def may_repeat(run: LiveRun) -> bool:
             self._note_end(loop, disturbed=True)
-            # A search goes on with another plan, and comes back to this one later.
-            if why == SEARCH or loop.closing.is_set() or not self.budget.has_room(run.live_s):
+            # If a run of a search is disturbed on its own, the search goes on with another plan, and comes back to this one later.
+            was_alone = self.slots == 1 or disturbed
+            if order.why == SEARCH and was_alone:
                 return False
-            disturbed.append((run.verdict, run.live_s))
+            if loop.closing.is_set() or not self.budget.has_room(run.live_s):
+                return False
+            disturbed.append(DisturbedRun(run.verdict, run.live_s))
             self.budget.begin_run()
             return True
 
         cpu_s = cpu_spent_s()
-        run = await undisturbed(once, may_repeat)
+        run = await undisturbed(once, may_repeat, loop.slots.alone)
         self._start_cores = run.start_cores
         if run.verdict.kind != "invalid":
             self._note_end(loop, disturbed=False)
         if self._usage is None and not disturbed:
             self._learn_usage(loop, run, cpu_spent_s() - cpu_s)
-        return RunResult(
-            plan, run.verdict, run.history, run.live_s, run.folder, run.used, run.start_s,
-            disturbed=tuple(disturbed),
-        )  # fmt: skip
+        return run, tuple(disturbed)
 
     # ---- slots
 
@@ -242,8 +264,7 @@ class LiveRunner:
         self._usage = usage
         if self._measures:
             self.slots, why = slots_for(usage, machine)
-            for _ in range(self.slots - 1):
-                loop.free.release()
+            loop.slots.slots = self.slots
             self._say(f"slots: {self.slots} ({why})")
         others = len(self._running) - 1
         self._pool.fit(self.slots, graphs_for(usage, machine, others))
@@ -278,8 +299,7 @@ class LiveRunner:
         if self.slots > 1 and self._beside.too_many:
             self._beside = SideBySide()
             self.slots -= 1
-            self._pool.slots = self.slots
-            self._given_up.append(asyncio.ensure_future(loop.free.acquire()))
+            self._pool.slots = loop.slots.slots = self.slots
             self._say(f"slots: {self.slots} (runs disturbed each other)")
 
     # ---- the runner
@@ -309,10 +329,8 @@ class LiveRunner:
         self._number += 1
         folder = self._folder / f"{self._number:04}"
         patient = patient and (why != SEARCH or waits_for_lists(plan))
-        run = self._live(
-            self._number, plan, why, folder, enough, may_reuse=may_reuse, patient=patient
-        )
-        return PendingRun(plan, self._begin(run), folder)
+        order = RunOrder(plan, why, enough, may_reuse, patient)
+        return PendingRun(plan, self._begin(self._live(self._number, order, folder)), folder)
 
     def result(self, pending: PendingRun) -> RunResult:
         """See `Runner.result`.
@@ -357,20 +375,6 @@ def waits_for_lists(plan: Plan) -> bool:
     return plan.stay_s > 0 or sum(map(disturbs, plan.steps)) <= 1
 
 
-def last_number(folder: Path) -> int:
-    """The highest number of a run in the folder of runs, or 0."""
-    return max((int(one.name) for one in folder.glob("*") if one.name.isdecimal()), default=0)
-
-
 def _remove(result: RunResult) -> None:
     if result.folder is not None:
         shutil.rmtree(result.folder, ignore_errors=True)
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """A new uvloop, or an asyncio loop where uvloop is not installed. uvloop saves the clients a sixth of the CPU time of a request."""
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

@@ -1,14 +1,17 @@
 """The log of one search: every drawn plan and every live run, as JSON lines in `journal.jsonl` and as counts.
 
-The file shows that the same seed draws the same plans, why a plan was not run, and the purpose of every live run. The runs are counted
+The file shows that the same seed draws the same plans, why a plan was not run, and the purpose of every live run. Each run has its length
+(`live_s`) and the time of its end since the search began (`at_s`). The runs are counted
 only here: a summary, a progress line and the cost of a finding all read these counts.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ class RunLog:
     """Writes the log of one search, and counts its draws and runs.
 
     Args:
-        path: the file, which is overwritten. None means that nothing is written.
+        path: the file. None means that nothing is written.
+        goes_on: if true, the runs that the file has are counted, and the file is continued. Otherwise it is overwritten.
 
     Attributes:
         round: the number of the present round of drawing.
@@ -31,21 +35,18 @@ class RunLog:
         causes: cause of an invalid run -> number of runs.
         explained: id of a case -> number of runs in which the case explained a violation.
         run_s: the seconds that each live run took, replays included.
-        weak: the number of drawn plans whose run was weak.
-        idle: the number of these in which each fault hit an idle replica.
-        in_vain: the number of the other weak runs in which a step waited in vain for an event.
+        weak: reason -> the number of drawn plans whose run was weak for it (see `machines.findings.weakness`).
         made_good: the number of invalid runs that were repeated at once, with a valid result in the end.
         unserved: replica -> number of valid runs of drawn plans in which it had served nothing when the baseline ended.
         excused: the number of failed requests that kept runs excused.
         excused_runs: the number of kept runs that excused a failed request.
         unneeded: the number of runs that were begun early, and whose results were not needed.
+        nodes: node of a cluster -> number of live runs that it made. Empty if all runs were made on this machine.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, goes_on: bool = False) -> None:
         self._file = None
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", encoding="utf-8", buffering=1)
+        self._begun_s = time.monotonic()
         self.round = 0
         self.plans: list[Plan] = []
         self.drawn: Counter[str] = Counter()
@@ -53,14 +54,28 @@ class RunLog:
         self.causes: Counter[str] = Counter()
         self.explained: Counter[str] = Counter()
         self.run_s: list[float] = []
-        self.weak = 0
-        self.idle = 0
-        self.in_vain = 0
+        self.weak: Counter[str] = Counter()
         self.made_good = 0
         self.unserved: Counter[str] = Counter()
         self.excused = 0
         self.excused_runs = 0
         self.unneeded = 0
+        self.nodes: Counter[str] = Counter()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if goes_on:
+                self._count_again(path)
+            self._file = path.open("a" if goes_on else "w", encoding="utf-8", buffering=1)
+
+    def _count_again(self, path: Path) -> None:
+        for row in run_rows(path):
+            self._count(
+                row["says"],
+                row["live_s"],
+                row.get("what", ""),
+                row.get("explained by", ()),
+                row.get("node", ""),
+            )
 
     @property
     def live_s(self) -> float:
@@ -82,6 +97,7 @@ class RunLog:
         what: str,
         explained: Sequence[str] = (),
         folder: str = "",
+        node: str = "",
     ) -> None:
         """Log and count a live run that has ended.
 
@@ -93,24 +109,32 @@ class RunLog:
             what: the signatures that no case explains, or the cause of an invalid run.
             explained: the ids of the cases that explain the other violations.
             folder: the name of the run's folder, or empty if there is none.
+            node: the node of a cluster that made the run, or empty if it was made on this machine.
         """
         kind = verdict.kind
         excused = verdict.excused if kind == "kept" else 0
-        self.live[kind] += 1
         self.excused += excused
         self.excused_runs += excused > 0
-        self.run_s.append(live_s)
-        self.explained.update(explained)
-        if kind == "invalid":
-            # The text about contention has numbers, which differ from run to run.
-            self.causes[BUSY if what.startswith(BUSY) else what] += 1
+        self._count(kind, live_s, what, explained, node)
         row: dict[str, Any] = {"run": self.live.total(), "why": why, "says": kind}
-        row |= {"live_s": round(live_s, 2)}
+        row |= {"live_s": round(live_s, 2), "at_s": round(time.monotonic() - self._begun_s, 2)}
         row |= {"what": what} if what else {}
         row |= {"excused": excused} if excused else {}
         row |= {"explained by": list(explained)} if explained else {}
         row |= {"folder": folder} if folder else {}
+        row |= {"node": node} if node else {}
         self._write(row, plan)
+
+    def _count(
+        self, kind: str, live_s: float, what: str, explained: Iterable[str], node: str
+    ) -> None:
+        self.live[kind] += 1
+        self.run_s.append(live_s)
+        self.explained.update(explained)
+        self.nodes.update([node] if node else [])
+        if kind == "invalid":
+            # The text about contention has numbers, which differ from run to run.
+            self.causes[BUSY if what.startswith(BUSY) else what] += 1
 
     def _write(self, row: dict[str, Any], plan: Plan) -> None:
         if self._file is not None:
@@ -120,3 +144,17 @@ class RunLog:
         """Close the file, if there is one."""
         if self._file is not None:
             self._file.close()
+
+
+def run_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the live runs of a journal. The last line of a search that was killed may be cut off; it is passed over.
+
+    Args:
+        path: the file `journal.jsonl`. If it does not exist, there are no runs.
+    """
+    with suppress(FileNotFoundError):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError):
+                row = json.loads(line)
+                if "run" in row:
+                    yield row

@@ -9,7 +9,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
@@ -20,6 +20,29 @@ from graphquake.harness.spec.plan import Plan
 
 # The purpose of the runs of a search. Such a run need not be as thorough as others: a runner may end it before a lease has ended.
 SEARCH: Final = "search"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """A run that was asked for. The fields are the arguments of `Runner.start`."""
+
+    plan: Plan
+    why: str
+    enough: Enough | None
+    may_reuse: bool
+    patient: bool
+
+
+class DisturbedRun(NamedTuple):
+    """An earlier run of a plan that other work on the machine disturbed, so that the runner repeated it.
+
+    Attributes:
+        verdict: its invalid verdict.
+        live_s: the seconds that it took.
+    """
+
+    verdict: Verdict
+    live_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +57,7 @@ class RunResult:
         folder: the folder of the run's files, or None if there are none, as for a simulated run.
         used: true if an earlier run had used the graph.
         start_s: the seconds from the launch of the graph to its first right answer.
-        disturbed: the invalid verdict and the seconds of each earlier run of this plan that other work on the machine disturbed. The
-            runner repeated those runs.
+        disturbed: the runs of this plan that the runner repeated.
     """
 
     plan: Plan
@@ -45,7 +67,7 @@ class RunResult:
     folder: Path | None = None
     used: bool = False
     start_s: float = 0.0
-    disturbed: tuple[tuple[Verdict, float], ...] = ()
+    disturbed: tuple[DisturbedRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,3 +149,8 @@ class Runner(Protocol):
     def discard(self, result: RunResult) -> None:
         """Give up the files of a finished run: the runner may remove them, or keep them as long as there is room."""
         ...
+
+
+def last_number(folder: Path) -> int:
+    """The highest number of a run in the folder of runs, or 0."""
+    return max((int(one.name) for one in folder.glob("*") if one.name.isdecimal()), default=0)

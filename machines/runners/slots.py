@@ -23,7 +23,7 @@ from graphquake.harness.processes.resources.gpus import free_gpu_memory_bytes, v
 # `SideBySide`).
 CORES_SHARE: Final = 1.25
 MEMORY_SHARE: Final = 0.7
-# The most slots that are chosen without being asked for.
+# The most slots that are chosen if the user names no number.
 AUTO_MAX: Final = 8
 # If more than this share of the runs is disturbed by the others, one slot less ends about as many runs.
 DISTURBED_SHARE: Final = 1 / 3
@@ -166,7 +166,7 @@ def graphs_for(run: Usage, machine: Machine, others: int) -> int:
 
     Args:
         run: the usage of a run.
-        machine: the machine. Its memory is what the other graphs leave free.
+        machine: the machine. Its memory is the memory that the other graphs leave free.
         others: the number of graphs that are open now.
     """
     if run.shares_gpus and not run.gpu_memory_bytes:

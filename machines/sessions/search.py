@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
@@ -22,20 +21,21 @@ from graphquake.machines.cases.case import Case
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.findings.rounds import Rounds, StopDrawing
 from graphquake.machines.plans.constants import no_constants_from_source
-from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine, machine_for
-from graphquake.machines.plans.pairs import pairs
+from graphquake.machines.plans.drawn_rules import machine_for, own_rules_for
+from graphquake.machines.plans.machine import STEPS_MAX, PlanMachine
+from graphquake.machines.plans.pairs import pairs, plainest_pairs
 from graphquake.machines.plans.plainest import plainest
-from graphquake.machines.plans.sweep import sweep
+from graphquake.machines.plans.sweep import Sweep, sweep
 from graphquake.machines.runners.budget import BudgetSpent
 
 Ended: TypeAlias = Literal["budget", "findings", "exhausted"]
 
-# A draw costs about 7 ms and a run seconds, so the budget ends a round long before this bound.
+# A draw costs about 40 ms and a run seconds, so the budget ends a round long before this bound.
 PLANS_A_ROUND: Final = 2_000
 # After this many rounds in a row without a live run, the search ends. It assumes that all plans worth a run were drawn.
 IDLE_ROUNDS_MAX: Final = 3
-# If the user's own class draws the plans, this many draws show the sweep which disturbances its rules make.
-OWN_RULES_DRAWS: Final = 200
+# If the user's own class draws the plans, this many draws with its own rules alone show the sweep which disturbances they make.
+OWN_RULES_DRAWS: Final = 60
 
 SETTINGS: Final = settings(
     max_examples=PLANS_A_ROUND,
@@ -135,12 +135,14 @@ def _draw(machine: type[PlanMachine], config: settings) -> None:
 def _run_plain(
     rounds: Rounds, session_seed: int, findings_max: int, base: type[PlanMachine], shard: int
 ) -> None:
-    """Run the sweep, and let pairs follow the drawn plans. The first shard alone sweeps."""
+    """Run the first sweep, and let pairs and the second sweep follow the drawn plans. The first shard alone sweeps."""
     singles = plans_of_sweep(rounds.spec, session_seed, base)
     number = round_seed(session_seed, rounds.spec.name, 0, shard)
-    rounds.pairs = pairs(rounds.spec, singles, number)
+    rounds.plainest.extend(plainest_pairs(rounds.spec, singles.plain, number))
+    rounds.pairs = pairs(rounds.spec, singles.plain, number, singles.seldom)
     if not shard:
-        rounds.sweep(singles, findings_max)
+        rounds.singles.extend(singles.second)
+        rounds.sweep(singles.first, findings_max)
 
 
 def _go_on(pipeline: FindingPipeline, unshrunk: Iterable[Case], findings_max: int) -> None:
@@ -159,9 +161,17 @@ def _take(rounds: Rounds, plan: Plan) -> None:
 
 def plans_of_sweep(
     spec: GraphSpec, session_seed: int, base: type[PlanMachine] = PlanMachine
-) -> list[Plan]:
+) -> Sweep:
     """The plans of the sweep of a search with this seed, in order. None is run."""
-    drawn = [] if base is PlanMachine else draw_plans(spec, session_seed, OWN_RULES_DRAWS, base)
+    drawn: list[Plan] = []
+
+    def note(plan: Plan) -> None:
+        drawn.append(plan)
+        if len(drawn) >= OWN_RULES_DRAWS:
+            raise StopDrawing
+
+    if base is not PlanMachine:
+        _draw_alone(own_rules_for(spec, note, base), session_seed)
     return sweep(spec, base, drawn)
 
 
@@ -177,8 +187,11 @@ def draw_plans(
         if len(drawn) >= count:
             raise StopDrawing
 
-    machine = machine_for(spec, note, base)
-    seed(round_seed(session_seed, spec.name, 0))(machine)
-    with suppress(StopDrawing), no_constants_from_source():
-        run_state_machine_as_test(machine, settings=SETTINGS)
+    _draw_alone(machine_for(spec, note, base), session_seed)
     return drawn
+
+
+def _draw_alone(machine: type[PlanMachine], session_seed: int) -> None:
+    """Draw plans as the first round of a search does, until the machine's `on_plan` raises `StopDrawing`."""
+    seed(round_seed(session_seed, machine.spec.name, 0))(machine)
+    _draw(machine, SETTINGS)

@@ -6,24 +6,27 @@ The pytest plugin and the commands use this module. They differ only in where th
 from __future__ import annotations
 
 import datetime as dt
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.clients.answers import find_oracle
-from graphquake.harness.errors import GraphquakeError, InputError
+from graphquake.harness.errors import GraphquakeError
 from graphquake.harness.history.host import Host
-from graphquake.harness.processes.resources.gpus import visible_gpus
-from graphquake.harness.promises.builtin import promises_of
+from graphquake.harness.run.open_target import on_this_machine
+from graphquake.harness.run.status import RunStatus
+from graphquake.harness.spec.feasible import left_out_text
 from graphquake.harness.spec.functions import described
 from graphquake.harness.spec.graph import GraphSpec
-from graphquake.harness.spec.templates.environment import check_environment
+from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.cases.replay import Replay, impossible, recorded, replay
+from graphquake.machines.cases.replay_budgets import replay_budgets
 from graphquake.machines.findings.artifacts import RunArchive
 from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.pipeline import FindingPipeline
@@ -33,10 +36,15 @@ from graphquake.machines.reports.finding_text import counted, finding_text, held
 from graphquake.machines.reports.index_page import RUNS, part_folder, write_index
 from graphquake.machines.reports.reporter import Reporter
 from graphquake.machines.reports.summary import GraphSummary
-from graphquake.machines.runners.budget import UNLIMITED, Budget, Limit
+from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.live_runner import LiveRunner
+from graphquake.machines.runners.on_ray.cluster import ray_runner
+from graphquake.machines.runners.on_ray.ray_runner import RayRunner
 from graphquake.machines.runners.run_log import RunLog
+from graphquake.machines.runners.run_observer import RunObserver
+from graphquake.machines.runners.run_tally import RunTally
 from graphquake.machines.runners.runner import RunResult
+from graphquake.machines.sessions.checks import check_alone, check_functions
 from graphquake.machines.sessions.folders import (
     check_writable,
     corpus_folder,
@@ -44,101 +52,15 @@ from graphquake.machines.sessions.folders import (
     results_folder,
     save_case,
 )
+from graphquake.machines.sessions.live_state import LiveState, Sources, StateWriter
 from graphquake.machines.sessions.price import read_price, write_price
+from graphquake.machines.sessions.resume import Earlier, read_earlier
 from graphquake.machines.sessions.search import draw_plans, plans_of_sweep, search
+from graphquake.machines.sessions.session_options import Options
 
 DRY_RUN_PLANS: Final = 5
-# The number of findings after which a search ends, unless the user says otherwise.
-FINDINGS_MAX: Final = 10
 # The folder of the runs of replayed cases.
 REPLAYS: Final = "replays"
-# The share of the remaining budget that the replay of one case may take.
-REPLAY_SHARE: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """The options of a session.
-
-    Attributes:
-        seed: the seed from which the plans are drawn.
-        results_dir: the folder for journals, runs and summaries.
-        shrink_limit: the limit of each shrink.
-        replay_limit: the limit of each case's replay.
-        findings_max: the search ends after this many new findings.
-        corpus: the folder of the cases. None means the graph's own folder.
-        keep_failed: if true, the folder of a broken or invalid run is never removed.
-        strict: if true, an unconfirmed finding fails the session.
-        strict_known: if true, a known case that does not break its promise any more fails the session.
-        slots: the number of graphs that run side by side. None means as many as this machine carries.
-        shrink_any: if true, a shrink may end at a plan that breaks another promise (see `FindingPipeline`).
-        shard: the part of the search that this process does, from 0 (see `shards`).
-        folder: the name of the session's folder in the results folder. If it is empty, it is the graph's name.
-    """
-
-    seed: int
-    results_dir: Path
-    shrink_limit: Limit = UNLIMITED
-    replay_limit: Limit = UNLIMITED
-    findings_max: int = FINDINGS_MAX
-    corpus: Path | None = None
-    keep_failed: bool = False
-    strict: bool = False
-    strict_known: bool = False
-    slots: int | None = None
-    shrink_any: bool = False
-    shard: int = 0
-    folder: str = ""
-
-
-def check_machine(spec: GraphSpec, graphs: int = 1) -> None:
-    """Check that this machine has the environment variables and GPUs that a graph asks for.
-
-    Args:
-        spec: the graph.
-        graphs: how many of this graph run side by side.
-
-    Raises:
-        InputError: if a variable is not set, or there are too few GPUs. The message says what is missing.
-    """
-    check_environment(spec)
-    check_gpus(spec, graphs)
-
-
-def check_functions(spec: GraphSpec) -> None:
-    """Check that the user's own promises and oracle can be imported and called.
-
-    Raises:
-        InputError: if one of them can't be.
-    """
-    promises_of(spec)
-    find_oracle(spec)
-
-
-def check_gpus(spec: GraphSpec, graphs: int = 1) -> None:
-    """Check that this machine has the GPUs that a graph asks for.
-
-    Args:
-        spec: the graph. On a machine without GPUs, its roles with `cpu_ok` need none.
-        graphs: how many of this graph run side by side.
-
-    Raises:
-        InputError: if there are too few. The message says how many there are, how many are needed, and which option needs fewer.
-    """
-    there = len(visible_gpus())
-    roles = [role for role in spec.roles if role.gpus and not (role.cpu_ok and not there)]
-    shared = max((role.gpus for role in roles), default=0)
-    apart = graphs * sum(role.gpus * role.replicas for role in roles)
-    needed = shared if spec.share_gpus else apart
-    if needed <= there:
-        return
-    what = f"{spec.name} needs" if graphs == 1 else f"{graphs} of {spec.name} side by side need"
-    hint = ""
-    if not spec.share_gpus and shared <= there:
-        hint = " Use --share-gpus (pytest: --chaos-share-gpus) to share them."
-    raise InputError(
-        f"{what} {counted(needed, 'GPU')}, but CUDA_VISIBLE_DEVICES or /dev shows {there}.{hint}"
-    )
 
 
 @dataclass(slots=True)
@@ -151,6 +73,7 @@ class Session:
         budget: the budget of replays and search together.
         reporter: shows progress and findings.
         base: the class of the machine that draws the plans.
+        observers: observe each live run.
         summary: the result, filled in when the session ends.
         corpus: the graph's cases.
 
@@ -163,11 +86,17 @@ class Session:
     budget: Budget
     reporter: Reporter
     base: type[PlanMachine] = PlanMachine
+    observers: Sequence[RunObserver] = ()
     summary: GraphSummary = field(init=False)
     corpus: Corpus = field(init=False)
     _rounds: Rounds | None = None
+    _earlier: Earlier | None = None
+    _state: StateWriter | None = None
+    _tally: RunTally = field(default_factory=RunTally)
 
     def __post_init__(self) -> None:
+        self.spec = on_this_machine(self.spec)
+        check_alone(self.spec, self.options.slots, self.options.shard)
         # The user's promises, oracle and cases are loaded now, so that an error in them shows before a process is started.
         check_functions(self.spec)
         check_writable(self.options.results_dir, "--chaos-results-dir")
@@ -181,6 +110,27 @@ class Session:
             shard=self.options.shard,
             folder=self.options.folder or self.spec.name,
         )
+        if self.options.resume:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Take over the seed and the runs of the earlier part of this search, and take its cost from the budget."""
+        options = self.options
+        seed = options.seed if options.seed_is_given else None
+        self._earlier = read_earlier(self.folder, self._journal, self.spec, seed)
+        if self._earlier is None:
+            self.reporter.line(f"{self.spec.name}: no search began here, so it begins now")
+            return
+        self._earlier.spend(self.budget)
+        self.options = replace(options, seed=self._earlier.state.seed)
+        self.summary.seed = self.options.seed
+        self.reporter.line(
+            f"{self.spec.name}: goes on after {counted(self._earlier.runs, 'run')}, with seed {self.options.seed}"
+        )
+
+    @property
+    def _journal(self) -> Path:
+        return self.folder / "journal.jsonl"
 
     @property
     def folder(self) -> Path:
@@ -188,35 +138,34 @@ class Session:
         folder = results_folder(self.options.results_dir, self.summary.folder)
         return part_folder(folder, self.options.shard)
 
-    def go(self) -> GraphSummary:
+    def run(self) -> GraphSummary:
         """Replay the graph's cases, then search until the budget is spent.
 
         If Ctrl-C or an error ends the session, `summary` still covers everything up to that moment.
         """
-        log = RunLog(self.folder / "journal.jsonl")
+        log = RunLog(self._journal, goes_on=self._earlier is not None)
         with ExitStack() as stack:
             stack.callback(log.close)
             stack.callback(self.reporter.clear)
-            # Each search numbers its runs from 1, so the folders of an earlier search are removed first.
-            for old in (RUNS, REPLAYS):
-                shutil.rmtree(self.folder / old, ignore_errors=True)
+            if self._earlier is None:
+                # Each search numbers its runs from 1, so the folders of an earlier search are removed first.
+                for old in (RUNS, REPLAYS):
+                    shutil.rmtree(self.folder / old, ignore_errors=True)
+            sources = Sources(self.budget, log, self._tally)
+            self._state = StateWriter(self.folder, self._first_state(), sources)
+            # Also between two runs: a graph may take long to start.
+            self._tally.on_change = self._state.write
             archive = RunArchive(spare_shown=self.options.keep_failed)
             gpus = 0
             try:
                 runner = stack.enter_context(
                     self._runner(self.spec, self.budget, RUNS, archive.add, self.options.slots)
                 )
-                gpus = runner.gpus
+                gpus, sources.runner = runner.gpus, runner
                 self.reporter.begin(self.spec.name, log, self.budget, gpus)
+                self._say_left_out()
                 self.summary.versions = dict(runner.host.versions)
-                unshrunk = [
-                    case
-                    for case in self._cases()
-                    if case.status == "unshrunk" and not impossible(case, self.spec)
-                ]
-                for case in self._cases():
-                    if case not in unshrunk:
-                        self.summary.replays.append(self._replay(case, log))
+                unshrunk = self._replay_cases(runner, log)
                 pipeline = FindingPipeline(
                     runner,
                     self.corpus,
@@ -228,6 +177,7 @@ class Session:
                     on_finding=self._found,
                     on_held=self._held,
                 )
+                sources.findings = pipeline.findings
                 rounds = self._begin(pipeline)
                 self.summary.ended = search(
                     rounds,
@@ -242,14 +192,36 @@ class Session:
                 raise
             finally:
                 self._sum_up(log, gpus)
+                self._state.end(self.summary.error or self.summary.ended)
                 write_index(self.summary, self.folder)
         return self.summary
 
+    def _replay_cases(self, runner: LiveRunner, log: RunLog) -> list[Case]:
+        """Replay the cases. Return those whose shrink an earlier search did not finish: these are not replayed."""
+        cases = self._cases()
+        unshrunk = [
+            case for case in cases if case.status == "unshrunk" and not impossible(case, self.spec)
+        ]
+        replayed = [case for case in cases if case not in unshrunk]
+        for case, budget in replay_budgets(
+            replayed, self.budget, strict_known=self.options.strict_known
+        ):
+            self._make_room(runner)
+            self.summary.replays.append(self._replay(case, log, budget))
+        return unshrunk
+
+    def _say_left_out(self) -> None:
+        """Name the steps that are left out, once in a search: the other shards leave out the same."""
+        if (text := left_out_text(self.spec)) and not self.options.shard:
+            self.reporter.line(f"{self.spec.name}: left out: {text}")
+
     def _begin(self, pipeline: FindingPipeline) -> Rounds:
-        """Begin a search that knows what a run cost in the search before."""
+        """Begin a search that knows the cost of a run from the search before."""
         rounds = self._rounds = Rounds(pipeline)
         if (run_s := read_price(self.folder)) is not None:
             rounds.novelty.price(run_s)
+        if self._earlier is not None:
+            rounds.pass_over(self._earlier.kept)
         return rounds
 
     def _cases(self) -> list[Case]:
@@ -264,34 +236,62 @@ class Session:
         put_away: Callable[[RunResult], None] | None = None,
         slots: int | None = 1,
     ) -> LiveRunner:
-        return LiveRunner(
+        asked = self.options.on_ray
+        make: Callable[..., LiveRunner] = partial(ray_runner, asked) if asked else LiveRunner
+        return make(
             spec,
             self.folder / folder,
             budget,
-            watch=self.reporter,
+            watch=self._show,
+            observers=(self._tally, *self.observers),
             put_away=put_away,
             slots=slots,
             say=self.reporter.line,
         )
 
-    def _replay(self, case: Case, log: RunLog) -> Replay:
-        limit, budget = self.options.replay_limit, self.budget.share(REPLAY_SHARE)
+    def _make_room(self, runner: LiveRunner) -> None:
+        """Free the slots of the search while a replay opens its own."""
+        if isinstance(runner, RayRunner):
+            runner.rest()
+
+    def _replay(self, case: Case, log: RunLog, budget: Budget) -> Replay:
+        limit = self.options.replay_limit
         budget.total_s = min(budget.total_s, limit.seconds)
         budget.total_runs = min(budget.total_runs, limit.runs)
+        # A fixed bug that is back is a finding, so its run is whole.
+        briefly = case.status != "fixed"
         with self._runner(case.as_in(self.spec), budget, f"{REPLAYS}/{case.id}") as runner:
-            return replay(case, runner, log, spec=self.spec)
+            return replay(case, runner, log, spec=self.spec, briefly=briefly)
+
+    def _first_state(self) -> LiveState:
+        total_s, total_runs = (
+            None if math.isinf(one) else one
+            for one in (self.budget.total_s, self.budget.total_runs)
+        )
+        return LiveState(
+            self.spec.name, self.options.seed, budget_s=total_s, budget_runs=total_runs
+        )
+
+    def _show(self, plan: Plan, why: str, status: RunStatus) -> None:
+        """Show the state of a run: on the screen, and in the file for other terminals."""
+        self.reporter(plan, why, status)
+        if self._state is not None:
+            self._state.show(plan, why, status)
 
     def _held(self, finding: Finding) -> None:
-        self._count_findings()
+        self._note(finding)
         self.reporter.line(held_line(finding))
 
     def _found(self, finding: Finding) -> None:
-        self._count_findings()
+        self._note(finding)
         self.reporter.line(f"\n{finding_text(finding)}\n")
 
-    def _count_findings(self) -> None:
+    def _note(self, finding: Finding) -> None:
         if self._rounds is not None:
             self.reporter.findings = self._rounds.pipeline.found
+        if self._state is not None:
+            case = finding.case
+            self._state.find(case.id, f"{case.status}: {case.plan.one_line()}: {case.signature}")
 
     def _sum_up(self, log: RunLog, gpus: int) -> None:
         summary = self.summary
@@ -301,10 +301,10 @@ class Session:
         summary.drawn = dict(log.drawn)
         summary.run_s = list(log.run_s)
         summary.gpu_s = gpus * log.live_s
-        summary.weak, summary.idle, summary.unserved = log.weak, log.idle, dict(log.unserved)
-        summary.in_vain, summary.made_good = log.in_vain, log.made_good
+        summary.weak, summary.unserved = dict(log.weak), dict(log.unserved)
+        summary.made_good = log.made_good
         summary.excused, summary.excused_runs = log.excused, log.excused_runs
-        summary.unneeded = log.unneeded
+        summary.unneeded, summary.nodes = log.unneeded, dict(log.nodes)
         summary.hidden = dict(log.explained)
         summary.hidden_text = {case.id: _hides(case) for case in self.corpus}
         if (rounds := self._rounds) is not None:
@@ -340,9 +340,13 @@ def dry_run(
 ) -> None:
     """Print the plans of the sweep, and the first drawn plans of a search. No process is started."""
     check_functions(spec)
+    spec = on_this_machine(spec)
     say(f"{spec.name} · seed {options.seed} · {spec.shape} · dry run: nothing is started")
-    for number, plan in enumerate(plans_of_sweep(spec, options.seed, base), 1):
+    singles = plans_of_sweep(spec, options.seed, base)
+    for number, plan in enumerate(singles.first, 1):
         say(f"sweep {number}  {plan.one_line()}")
+    for number, plan in enumerate(singles.second, 1):
+        say(f"second sweep {number}  {plan.one_line()}")
     for number, plan in enumerate(draw_plans(spec, options.seed, DRY_RUN_PLANS, base), 1):
         say(f"plan {number}")
         for line in plan.lines():

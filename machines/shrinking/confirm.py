@@ -137,7 +137,7 @@ def _breaks_less_than(state: ShrinkState, before: Count, accident: float) -> boo
 
 
 def _chance(state: ShrinkState, before: Count) -> float:
-    """The probability that the minimal plan breaks so seldom by chance, if it breaks as often as `before`."""
+    """The probability that the minimal plan breaks so rarely by chance, if it breaks as often as `before`."""
     broke, runs = state.own()
     return chance_of_fewer(broke, runs, before.broke, before.runs)
 

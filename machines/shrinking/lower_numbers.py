@@ -31,12 +31,13 @@ REPEATED_RUNS_MAX: Final = 8
 
 
 def simplify_steps(state: ShrinkState) -> None:
-    """Replace each step by a simpler one (see `Step.simpler`), if the plan then breaks as often as before."""
+    """Replace each step by a simpler one, again and again, if the plan then breaks as often as before (see `Step.simpler`)."""
     for place in range(len(state.minimal_plan.steps)):
-        for step in state.minimal_plan.steps[place].simpler():
-            plan = state.minimal_plan.with_step(place, step)
-            if _accepts(state, plan, f"is this enough: {step}"):
-                break
+        while any(
+            _accepts(state, state.minimal_plan.with_step(place, step), f"is this enough: {step}")
+            for step in state.minimal_plan.steps[place].simpler(state.spec)
+        ):
+            pass
 
 
 def lower_numbers(state: ShrinkState) -> None:
@@ -73,7 +74,7 @@ def _lower(state: ShrinkState, number: Number, until: int) -> None:
 
     value = number.of(state.minimal_plan)
     knob, within = number.knob, WITHIN_TIME if number.knob.is_time else WITHIN
-    matters = knob.matters or _is_all_there_is(state, number)
+    matters = knob.matters or _is_only_disturbance(state, number)
     smallest(value, knob.least, knob.unit, accepts, matters=matters, within=within)
     # Each rejected value is higher than the rejected values before it. If only used graphs rejected the last one, a fresh graph must agree.
     if below and log.count(below[-1]).used_kept and not log.count(below[-1]).fresh_kept:
@@ -83,7 +84,7 @@ def _lower(state: ShrinkState, number: Number, until: int) -> None:
             _lower(state, number, until)
 
 
-def _is_all_there_is(state: ShrinkState, number: Number) -> bool:
+def _is_only_disturbance(state: ShrinkState, number: Number) -> bool:
     """True if the number is the length of the only disturbance, and runs without it were kept. The least length is hardly more."""
     acts = [place for place, step in enumerate(state.minimal_plan.steps) if disturbs(step)]
     kept = (count.ever_kept for plan, count in state.log.counts() if not plan.disturbs)

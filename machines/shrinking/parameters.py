@@ -1,4 +1,4 @@
-"""The numbers of a plan, and how to make them small: waits, bursts, and how long the run goes on after the last step.
+"""The numbers of a plan, and a search for small ones: waits, bursts, and the time of the run after the last step.
 
 A `Number` reads and writes one value of a plan. `smallest` finds about the least value that is still accepted, by bisection. It asks a
 function about each value, and does not know about runs or failure rates. Values only get lower, so the new plan embeds in the old one.

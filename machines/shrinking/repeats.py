@@ -7,7 +7,7 @@ steps that bring the graph back (respawns, a wait until ready, a pause), then th
 | the run | says about the plan |
 |---|---|
 | broke in the first repetition | it breaks, as in a run of its own: nothing had been repeated by then |
-| broke later | it breaks, or what an earlier repetition left in the graph broke the promise. A fresh run of the plan has to decide |
+| broke later | it breaks, or leftovers of an earlier repetition broke the promise. A fresh run of the plan has to decide |
 | kept the promise | each repetition is one kept trial, if it is known that later repetitions can break (see `TrialLog`) |
 
 This module is pure. The model of the graph decides whether a plan can be repeated. `state` decides when and how often it is.
@@ -15,6 +15,7 @@ This module is pure. The model of the graph decides whether a plan can be repeat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -88,6 +89,10 @@ def repeats_of(spec: GraphSpec, promise: str, ready_s: float) -> Repeats | None:
     shows_s = {
         "answers": bounds.window_s,
         "blast_radius": bounds.window_s,
+        "refusals_are_cheap": bounds.window_s,
+        "honest": bounds.window_s,
+        "no_panic": bounds.window_s,
+        "drain": max(bounds.window_s, bounds.drain_s),
         "ends": max(bounds.window_s, bounds.stall_s),
         "error_window": bounds.window_s,
         "views_agree": max(bounds.window_s, spec.outage_shows_s),
@@ -106,15 +111,19 @@ def repeated(spec: GraphSpec, plan: Plan, times: int, pause_s: float) -> Repeate
         pause_s: the pause between two repetitions, in seconds (see `Repeats`). It is at least as long as the plan's own stay.
 
     Returns:
-        The repeated plan. None if the model can't bring the graph back to its first state, for example because only heal ends a step of
-        the plan, or because the plan leaves dead replicas dead.
+        The repeated plan. None if the model can't bring the graph back to its first state. For example, only heal ends a step of the
+        plan, or the plan leaves dead replicas dead.
     """
     if plan.heal != "all":
         return None
     gone = _dead_after(spec, plan)
-    pause = Wait(round(max(pause_s, plan.stay_s), 2))
     respawns = (Respawn(one.role, one.index) for one in spec.replicas() if one in gone)
-    once = (*plan.steps, *respawns, WaitReady(), pause)
+    back = (*plan.steps, *respawns, WaitReady())
+    # A replica is ready while it is squeezed or cut off. The pause begins when that is over.
+    left_s = [one.left_s for one in _model_after(spec, back).ongoing]
+    if math.inf in left_s:
+        return None
+    once = (*back, Wait(round(max(pause_s, plan.stay_s) + max(left_s, default=0.0), 2)))
     after = _model_after(spec, once)
     if after.dead or after.ending or after.coming or after.ongoing:
         return None

@@ -16,8 +16,8 @@ The failure rate so far determines how many kept runs reject a candidate (`stats
 an unnecessary step in the plan, and the last check tries that step again. A number is different: one broken run by chance could accept a
 value that is too low. So numbers have a test of their own.
 
-**Low failure rates.** If a plan breaks in a share of its runs only, candidates are repeated within one run (`repeats`), so that such a run
-breaks nearly as often as a run of a plan that always breaks. A broken later repetition accepts a candidate for the time being. Before the
+**Low failure rates.** If a plan breaks only in some of its runs, candidates are repeated within one run (`repeats`). Such a run breaks
+nearly as often as a run of a plan that always breaks. A broken later repetition accepts a candidate for the time being. Before the
 plan is confirmed, it has to break on a fresh graph. If it does not, an earlier repetition was the reason: the shrink steps back to the last
 plan that has, and believes no later repetition any more. Confirming runs are whole runs of the plan, each on a fresh graph.
 
@@ -96,7 +96,7 @@ def shrink(
     """
     log = TrialLog(run, on_trial, reuse)
     for known, count in earlier.items():
-        log.know(known, count, first)
+        log.add_earlier(known, count, first)
     state = ShrinkState(spec, plan, log, plainest, confirmations, controls, enough, repeats)
     any_replica = None
     try:

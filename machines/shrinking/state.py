@@ -14,7 +14,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.shrinking.probdd import Removal, StepProbabilities, prior
 from graphquake.machines.shrinking.repeats import Repeated, Repeats, repeated
-from graphquake.machines.shrinking.stats import cautious, on_the_way, passes_to_reject
+from graphquake.machines.shrinking.stats import cautious, passes_to_reject, rate_of_accepted
 from graphquake.machines.shrinking.trials import Count, TrialLog
 
 # A finding is unconfirmed if none of this many fresh runs shows it again. This happens to one finding in eight if the failure rate is .3,
@@ -212,5 +212,5 @@ class ShrinkState:
 
 
 def rate_of(count: Count) -> float:
-    """Estimate the failure rate of accepted plans from the sum of their counts (see `on_the_way`)."""
-    return on_the_way(count.broke, count.runs, count.repeated_broke, count.repeated_kept)
+    """Estimate the failure rate of accepted plans from the sum of their counts (see `rate_of_accepted`)."""
+    return rate_of_accepted(count.broke, count.runs, count.repeated_broke, count.repeated_kept)

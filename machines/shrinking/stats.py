@@ -74,7 +74,9 @@ def cautious(broke: float, runs: float) -> float:
     return max(RATE_MIN, min(laplace, broke / runs)) if runs else laplace
 
 
-def on_the_way(broke: int, runs: int, repeated_broke: int = 0, repeated_kept: int = 0) -> float:
+def rate_of_accepted(
+    broke: int, runs: int, repeated_broke: int = 0, repeated_kept: int = 0
+) -> float:
     """Estimate the failure rate of the plans that a shrink accepted on the way, from the counts of all their runs together.
 
     Each plan was accepted because a run of it broke, and a candidate whose first run was kept was seldom run again. So the share of broken

@@ -209,7 +209,7 @@ class TrialLog:
         """The counts of a plan."""
         return self._counts.setdefault(plan, Count())
 
-    def know(self, plan: Plan, earlier: Count, broken: Trial) -> None:
+    def add_earlier(self, plan: Plan, earlier: Count, broken: Trial) -> None:
         """Add the counts of earlier runs of a plan on fresh graphs. If any of them broke the promise, `broken` is such a trial."""
         count = self.count(plan)
         count.broke += earlier.broke

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.errors import EXIT_KEPT, InputError
-from graphquake.machines.frontends.cli_cases import find_case
+from graphquake.machines.frontends.cli_cases import find_case, with_network_for
 from graphquake.machines.frontends.cli_options import add_cases
 from graphquake.machines.reports.export import SCRIPT, export
 
@@ -36,7 +36,8 @@ def export_case(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.to or Path(f"reproduce-{case.id}")
     if folder.exists():
         raise InputError(f"--to: {folder} exists, expected a new folder")
-    for warning in export(case, case.as_in(spec), folder):
+    there = with_network_for(case.as_in(spec), case.plan)
+    for warning in export(case, there, folder):
         print(f"warning: {warning}")
     print(f"python {folder / SCRIPT}\n{NEXT}")
     return EXIT_KEPT

@@ -18,12 +18,13 @@ from graphquake.harness.promises.idle import is_idle
 from graphquake.harness.promises.verdict import VerdictKind
 from graphquake.harness.run.live import describe_host, run_live
 from graphquake.harness.run.noise.undisturbed import undisturbed
+from graphquake.harness.spec.feasible import drawn_at, left_out_by_reason
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan
 from graphquake.harness.spec.steps.own.own import form_of
 from graphquake.harness.spec.steps.waits.wait import PLAN_WAITS_MAX_S
 from graphquake.machines.frontends.model_names import ModelNames
-from graphquake.machines.reports.finding_text import promised
+from graphquake.machines.reports.finding_text import promise_text
 
 BUDGET_S: Final = 600.0
 # Seconds that a plan adds to a run without steps, for its waits and outages: half of the longest waits that are drawn.
@@ -66,7 +67,7 @@ async def trial(spec: GraphSpec, folder: Path) -> tuple[str, VerdictKind]:
     for violation in run.verdict.violations[:5]:
         lines += _row("", f"{violation.signature}: {violation.seen}")
     for number, name in enumerate(spec.promises.names):
-        lines += _row("promises" if number == 0 else "", f"{name}: {promised(spec, name)}")
+        lines += _row("promises" if number == 0 else "", f"{name}: {promise_text(spec, name)}")
     for number, text in enumerate(steps_texts(spec)):
         lines += _row("steps" if number == 0 else "", text)
     cost_s = run.live_s + PLAN_S
@@ -88,7 +89,7 @@ def _traffic(history: History) -> Iterator[str]:
     for role, of_role in shares.items():
         if any(one.means == "none" for one in of_role):
             yield (
-                f"warning: nothing tells which {role} serves: neither TCP bytes nor CPU time; "
+                f"warning: neither TCP bytes nor CPU time show which {role} serves; "
                 "a fault at an idle one would count as tried"
             )
             continue
@@ -106,7 +107,7 @@ def steps_texts(spec: GraphSpec) -> Iterator[str]:
     """Yield a line for each group of steps that can be drawn, and for each that can't, with the reason."""
     by_faults: dict[tuple[str, ...], list[str]] = {}
     for role in spec.roles:
-        by_faults.setdefault(spec.faults_at(role.name), []).append(role.name)
+        by_faults.setdefault(drawn_at(spec, role.name), []).append(role.name)
     for verbs, roles in by_faults.items():
         if verbs:
             yield f"{', '.join(verbs)}, respawn: {', '.join(roles)}"
@@ -133,8 +134,16 @@ def steps_texts(spec: GraphSpec) -> Iterator[str]:
     events += ["wait until a first token"] if spec.load.stream else []
     events += ["wait until ROLE INDEX starts"] if spec.restart == "always" else []
     yield f"burst, wait, wait until ready; before a fault also: {', '.join(events)}"
+    yield from (f"left out: {text}" for text in left_out_by_reason(spec))
+    yield from _not_drawn(spec)
+
+
+def _not_drawn(spec: GraphSpec) -> Iterator[str]:
+    """Yield a line for each part of plans that is not drawn because a key of the file is missing."""
     if not spec.load.too_long_tokens:
         yield "no prompt that must be refused: the file gives no load.too_long_tokens"
+    if not spec.load.malformed:
+        yield "no malformed requests: the file does not say that they are refused (load.malformed)"
     if not spec.lease_s:
         yield "no long stay after the plan: the file gives no lease_s"
 

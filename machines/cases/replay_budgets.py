@@ -1,0 +1,39 @@
+"""The budgets of the replays with which a search begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from graphquake.machines.cases.case import Case
+from graphquake.machines.runners.budget import Budget
+
+# The share of the remaining budget that the replay of one case may take.
+REPLAY_SHARE: Final = 0.5
+# The share of it for the replays of all known cases together. They only tell whether a bug is fixed.
+KNOWN_SHARE: Final = 0.2
+
+
+def replay_budgets(
+    cases: Iterable[Case], whole: Budget, *, strict_known: bool = False
+) -> Iterator[tuple[Case, Budget]]:
+    """Yield each case with the budget of its replay. Known cases come last, and share a smaller budget.
+
+    Take the next case when the replay of the last one has ended: the budget of each is a share of the rest.
+
+    Args:
+        cases: the cases.
+        whole: the budget of the search.
+        strict_known: if true, a known case that is fixed fails the search. Then known cases are treated as the others.
+    """
+    later = []
+    for case in cases:
+        if case.status == "known" and not strict_known:
+            later.append(case)
+        else:
+            yield case, whole.share(REPLAY_SHARE)
+    known = whole.share(KNOWN_SHARE)
+    # Each of them gets a run, if there is time.
+    known.total_runs = min(whole.left_runs, max(known.total_runs, len(later)))
+    for case in later:
+        yield case, known.share(1.0)

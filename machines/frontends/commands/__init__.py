@@ -1,0 +1,1 @@
+"""The commands of `graphquake` that have a file of their own."""
