@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.history.history import History
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.verdict import Violation
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 
 from graphquake.harness.history.history import History
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.run.execute import execute
 from graphquake.harness.spec.graph import load_graph
-from graphquake.machines.runners.live_runner import new_loop
+from graphquake.machines.runners.event_loop import new_loop
 
 from support.fake_target import GRAPH, FakeTarget
 from support.made import plan_of

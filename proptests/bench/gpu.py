@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from graphquake.harness.history.events import BecameReady, Spawned
+from graphquake.harness.history.events import BecameReady, Resumed, Spawned, StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.processes.resources.gpus import MIB, visible_gpus
@@ -38,6 +38,10 @@ PLANS: Final = {
         "stall prefill 0 for 0.60 s",
         "burst 40 over 0.00 s, 50% leave",
         "burst 20 over 0.20 s; kill decode 0; burst 20 over 0.20 s",
+        "hog decode 0 gpu compute for 3.00 s",
+        # The engine keeps its memory. Its next incarnation has to do with what the hog has left.
+        "hog decode 0 gpu memory to 4096 MiB free for 3.00 s",
+        "hog decode 0 gpu memory to 4096 MiB free for 30.00 s; kill decode 0; respawn decode 0; wait until ready",
     ),
     "dynamo-gpu-agg": ("kill worker 0", "kill worker 1 rank", "burst 40 over 0.00 s, 50% leave"),
     "dynamo-gpu-disagg": (
@@ -88,6 +92,8 @@ def run(spec: GraphSpec, line: str, folder: Path) -> LiveRun:
         flush=True,
     )
     for text in (
+        *(step.proof for step in done.history.of(StepDone) if step.step.verb == "hog"),
+        *(event.proof for event in done.history.of(Resumed) if "hog" in line),
         *done.verdict.causes,
         *(f"{v.signature}: {v.seen}" for v in done.verdict.violations[:4]),
     ):

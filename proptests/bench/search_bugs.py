@@ -45,6 +45,7 @@ class Row:
         found: true if only the bug was found. For the graph without a bug: true if the search made no findings.
         plan, by_hand: the lines of the minimal plan that was found, and of the plan found by hand.
         shrink_runs: live runs from the first failure to the end of the confirmation.
+        confirmed_s: live seconds until the finding counted. More runs may follow, up to ten of its plan.
         broke, of: how many of how many fresh runs of the minimal plan broke.
         others: signatures that are not the bug's.
     """
@@ -59,6 +60,7 @@ class Row:
     by_hand: list[str] = field(default_factory=list)
     shrink_runs: int = 0
     shrink_s: float = 0.0
+    confirmed_s: float = 0.0
     broke: int = 0
     of: int = 0
     invalid: int = 0
@@ -96,9 +98,21 @@ def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:
     """Search for one bug from one seed."""
     row = Row(bug.name or NO_BUG, seed, by_hand=bug.plan.lines())
     journal = RunLog(folder / "journal.jsonl")
+
+    def note(finding: Finding) -> None:
+        if finding.counts and finding.case.promise in bug.breaks and not row.confirmed_s:
+            row.confirmed_s = round(journal.live_s, 1)
+
     with CappedRunner(bug.spec, folder / "runs", Budget(SEARCH_MAX_S), slots=slots) as runner:
         rounds = Rounds(
-            FindingPipeline(runner, Corpus(folder / "cases"), journal, results_dir=folder)
+            FindingPipeline(
+                runner,
+                Corpus(folder / "cases"),
+                journal,
+                results_dir=folder,
+                on_finding=note,
+                on_held=note,
+            )
         )
         search(rounds, seed, findings_max=1)
     journal.close()

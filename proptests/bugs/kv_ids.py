@@ -27,7 +27,7 @@ class Bug(Worker):
     def __init__(self, arguments: argparse.Namespace) -> None:
         super().__init__(arguments)
         self.count = itertools.count(1)
-        self.cache: dict[tuple[int, str], bytes] = {}
+        self.cache: dict[tuple[str, str], bytes] = {}
 
     def hold(self, kv: bytes) -> str:
         """Number the KVs of this incarnation from 1."""
@@ -36,7 +36,7 @@ class Bug(Worker):
 
     async def fetch(self, message: Message) -> bytes:
         """Fetch a KV once for each number."""
-        key = message["port"], message["kv"]
+        key = message["address"], message["kv"]
         if key not in self.cache and len(self.cache) < CACHE_MAX:
             self.cache[key] = await super().fetch(message)
         return self.cache.get(key) or await super().fetch(message)

@@ -118,9 +118,10 @@ class WatchedLog(RunLog):
         what: str,
         explained: Sequence[str] = (),
         folder: str = "",
+        node: str = "",
     ) -> None:
         """See `RunLog.run`."""
-        super().run(plan, why, verdict, live_s, what, explained, folder)
+        super().run(plan, why, verdict, live_s, what, explained, folder, node)
         if verdict.kind == "broken":
             signatures = [one.signature for one in verdict.violations]
             self.sights.append(Sight(plan, signatures, self.clock.mark()))
