@@ -23,6 +23,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "simulated: starts no graph and measures no time, so several of these tests may run at once",
     )
+    config.addinivalue_line(
+        "markers",
+        "roomy: starts processes, but its limits leave room: two such tests may run at once",
+    )
     if not config.pluginmanager.has_plugin("timeout"):
         config.addinivalue_line("markers", "timeout(seconds): limit for one test (pytest-timeout)")
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from graphquake.harness.clients.answers import Checker, Got, body_of, prompt_of
 from graphquake.harness.clients.load import Load
 from graphquake.harness.errors import InputError
-from graphquake.harness.history.request import Group, Request
+from graphquake.harness.history.request import Exchange, Group, Request
 
 from support.made import spec_of
+
+pytestmark = pytest.mark.simulated
 
 
 def right(prompt: str, max_tokens: int) -> str:
@@ -169,7 +171,10 @@ async def check_many_at_once(many: int) -> None:
     load._checker.check_whole = check  # type: ignore[method-assign]
     requests = [Request(at, Group("steady"), stream=False, intended_s=0.0) for at in range(many)]
     async with asyncio.timeout(5):
-        await asyncio.gather(count_turns(), *(load._check(one, b"{}") for one in requests))
+        await asyncio.gather(
+            count_turns(),
+            *(load._check(one, Exchange(answer=bytearray(b"{}"))) for one in requests),
+        )
     assert len(set(turns_of_checks)) == many
 
 

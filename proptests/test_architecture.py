@@ -9,9 +9,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from test_layers import LAYERS
+import pytest
 
+from support.layers import LAYERS
 from support.pages import ROOT, prose
+
+pytestmark = pytest.mark.simulated
 
 FOLDERS = ("harness", "machines", "proptests/support", "proptests/bench", "proptests/realbugs")
 PAGE = prose(ROOT / "ARCHITECTURE.md")

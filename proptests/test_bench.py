@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.simulated
+
 PROPTESTS = Path(__file__).parent
 # A process of a graph, not a benchmark.
 PLANTED = "gpu_hoard"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.history.request import Outcome
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.candidates import needs_patience
 from graphquake.machines.findings.pipeline import FindingPipeline

@@ -26,7 +26,7 @@ from graphquake.machines.cases.case import (
     relabellings,
 )
 from graphquake.machines.cases.case_file import case_text, read_case
-from graphquake.machines.cases.conditions import bounds_of, load_of
+from graphquake.machines.cases.conditions import bounds_of, changes, load_of
 from graphquake.machines.cases.replay import impossible
 from graphquake.machines.cases.wording import (
     control_text,
@@ -226,12 +226,12 @@ def different(spec: GraphSpec) -> GraphSpec:
     """A graph whose every bound and whose whole load differ from the defaults."""
     promises = Promises(
         made=("error_window", "ends", "answers"), stall_s=4.0, oracle="json:dumps", window_s=0.5, in_flight="may fail",
-        spare_failures=5,
+        spare_failures=5, drain_s=1.5, well_s=2.5, well_slower=3.5, refusals_slower=4.0, growth_mib=2.0,
         first_ok_s=4.5, all_ok_s=6.5, success=0.9, goodput=0.8, slower=3.0, agree_s=7.0, grace_s=9.0,
-        gauges=("in_flight",), extra=("json:loads",),
+        gauges=("in_flight",), panics=("oops",), not_panics=("no",), extra=("json:loads",),
     )  # fmt: skip
     load = LoadSpec(
-        "made", rate_per_s=3.0, prompt_tokens=5, max_tokens=6, too_long_tokens=900, stream=0.25, deadline_s=2.0,
+        "made", rate_per_s=3.0, prompt_tokens=5, max_tokens=6, too_long_tokens=900, malformed=True, stream=0.25, deadline_s=2.0,
         shed=(429, 503), api="chat", seed=11, clients=4, requests_per_client=9, max_retries=3,
     )  # fmt: skip
     return replace(spec, promises=promises, load=load, lease_s=12.0)
@@ -270,6 +270,16 @@ def test_an_old_case_takes_the_other_bounds_from_the_graph_file() -> None:
     assert (replayed.promises.in_flight, replayed.promises.window_s) == ("may fail", 2.0)
     assert (replayed.promises.slower, replayed.lease_s) == (3.0, 12.0)
     assert (replayed.load.clients, replayed.load.api) == (0, "chat")
+
+
+def test_a_later_promise_is_not_a_changed_bound() -> None:
+    """A case that was saved before a promise existed does not name it. Only a promise that was given up is a change."""
+    load = load_of(spec_of())
+    made = spec_of().promises.made
+    before = bounds_of(spec_of()) | {"made": tuple(one for one in made if one != "no_panic")}
+    assert changes(spec_of(), before, load) == ()
+    off = spec_of(promises={"no_panic": False})
+    assert changes(off, bounds_of(spec_of()), load) == ("promises.no_panic is off (case: on)",)
 
 
 def test_a_promise_whose_code_is_gone_proves_nothing() -> None:

@@ -18,6 +18,8 @@ from graphquake.machines.frontends.cli import main
 from support.pages import DOCS, blocks
 from support.toys import TOY
 
+pytestmark = pytest.mark.roomy
+
 GUIDE: Final = DOCS / "how-to/ci.md"
 # Stands for nginx: it reads its servers from the configuration that Graphquake wrote, and answers as the toy's front does.
 PROXY: Final = """

@@ -29,7 +29,7 @@ from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.frontends.cli import main
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.sessions import folders
-from graphquake.machines.sessions.session import check_gpus
+from graphquake.machines.sessions.checks import check_gpus
 from graphquake.machines.shrinking.result import Needed
 
 from support.made import Made, plan_of

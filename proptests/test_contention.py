@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from graphquake.harness.run.noise.contention import (
     ContentionMonitor,
     Sample,
     contention,
+    cores_busy_s,
 )
 
 CORES = 2
@@ -78,6 +80,13 @@ def busy_processes(count: int) -> Iterator[list[int]]:
             os.sched_setaffinity(one.pid, {core})
             stack.callback(one.kill)
         yield [one.pid for one in started]
+
+
+def test_work_of_a_lower_priority_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in the background of another session does not give way to a graph: it may be the cause of a violation."""
+    text = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 500 200 7000 900 40 30 0 60 0\ncpu1 9 9 9 9 9 9 9 9 9 9\n"
+    monkeypatch.setattr(Path, "read_text", lambda _: text)
+    assert cores_busy_s(frozenset({0})) == 870 / os.sysconf("SC_CLK_TCK")
 
 
 def test_the_kernel_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

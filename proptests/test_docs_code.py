@@ -11,14 +11,17 @@ import pytest
 
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.promises.availability import availability
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
-from graphquake.machines.plans.machine import PlanMachine, machine_for
+from graphquake.machines.plans.drawn_rules import machine_for
+from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.sessions.search import draw_plans
 
 from support.made import Made, spec_of
 from support.pages import DOCS, ROOT, blocks, prose
+
+pytestmark = pytest.mark.simulated
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from graphquake.harness import errors
 from graphquake.harness.history.events import EVENT_KINDS
 from graphquake.harness.history.request import Request
@@ -17,6 +19,8 @@ from graphquake.machines.reports.summary import GraphSummary
 
 from support.option_names import SCENARIOS, pytest_options
 from support.pages import DOCS, prose
+
+pytestmark = pytest.mark.simulated
 
 
 def _cells(page: Path, column: int = 0, *, after: str = "") -> list[str]:

@@ -25,6 +25,7 @@ from graphquake.harness.run.early_verdict import (
 )
 from graphquake.harness.run.execute import execute
 from graphquake.harness.run.request_trail import RequestTrail
+from graphquake.harness.spec.load import LoadSpec
 
 from support.fake_target import FakeTargets, fake_spec
 from support.made import Made, plan_of
@@ -45,7 +46,7 @@ def long_trail() -> RequestTrail:
     """A minute of 1,000 requests a second. The last ones are still in flight."""
     requests = [request(n, Outcome.OK, n / 1e3 + 0.1) for n in range(REQUESTS - IN_FLIGHT)]
     requests += [request(n) for n in range(REQUESTS - IN_FLIGHT, REQUESTS)]
-    trail = RequestTrail(requests, recent_s=0.5)
+    trail = RequestTrail(requests)
     trail.follow()
     return trail
 
@@ -58,7 +59,7 @@ def test_a_snapshot_of_a_long_run_is_cheap() -> None:
         begun_s = time.thread_time()
         assert len(trail.snapshot()) == REQUESTS
         assert trail.failed == 0
-        assert len(trail.ended_since(59.5)) == 500
+        assert trail.is_calm(59.95, LoadSpec("model"))
         took_s.append(time.thread_time() - begun_s)
     assert min(took_s) < 0.005
 
@@ -66,7 +67,7 @@ def test_a_snapshot_of_a_long_run_is_cheap() -> None:
 def test_a_snapshot_does_not_change() -> None:
     """A request that ends after a snapshot was taken is still in flight in that snapshot, and a later one is not in it."""
     requests = [request(0, Outcome.OK, 1.0), request(1)]
-    trail = RequestTrail(requests, recent_s=0.5)
+    trail = RequestTrail(requests)
     taken = trail.snapshot()
     requests[1].outcome, requests[1].ended_s = Outcome.ERROR, 2.0
     requests.append(request(2, Outcome.LEFT, 2.0))
@@ -75,15 +76,30 @@ def test_a_snapshot_does_not_change() -> None:
     assert (trail.failed, trail.unwell) == (1, 1)
 
 
-def test_recent_requests_are_found_in_any_order() -> None:
-    """Requests count as recent by the time of their end. The order in which they were sent or noticed does not matter."""
+def test_clients_are_calm_in_any_order_of_ends() -> None:
+    """Clients are calm if enough right answers ended in the last half second. The order in which they were sent does not matter."""
     ends_s = [9.0, 9.8, 9.6, 9.9, 9.3, 10.0]
-    trail = RequestTrail(
-        [request(n, Outcome.OK, end_s) for n, end_s in enumerate(ends_s)] + [request(9)],
-        recent_s=0.5,
-    )
-    assert sorted(one.ended_s for one in trail.ended_since(9.5)) == [9.6, 9.8, 9.9, 10.0]
-    assert [one.number for one in trail.in_flight()] == [9]
+    trail = RequestTrail([request(n, Outcome.OK, end_s) for n, end_s in enumerate(ends_s)])
+    # Four answers ended since 9.5 s. Half of the requests due in half a second are enough.
+    assert trail.is_calm(10.0, LoadSpec("model", rate_per_s=16.0))
+    assert not trail.is_calm(10.0, LoadSpec("model", rate_per_s=18.0))
+
+
+@pytest.mark.parametrize(
+    ("other", "calm"),
+    [
+        (Request(9, STEADY, stream=False, intended_s=9.1, sent_s=9.1), True),
+        (Request(9, STEADY, stream=False, intended_s=8.9, sent_s=8.9), False),
+        (request(9, Outcome.SHED, 9.6), False),
+        (request(9, Outcome.ERROR, 9.6), False),
+        (request(9, Outcome.ERROR, 9.4), True),
+    ],
+    ids=["in flight", "hangs", "shed", "failed", "failed earlier"],
+)
+def test_one_bad_request_is_enough_for_unrest(other: Request, *, calm: bool) -> None:
+    """Clients are not calm if a request of the last half second failed or was shed, or if one has been in flight for over a second."""
+    trail = RequestTrail([*(request(n, Outcome.OK, 9.9) for n in range(5)), other])
+    assert trail.is_calm(10.0, LoadSpec("model")) is calm
 
 
 @in_loop

@@ -15,7 +15,7 @@ from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import Kill, Plan, Wait
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.findings.fault_coverage import drawable
-from graphquake.machines.frontends.try_command import steps_texts
+from graphquake.machines.frontends.commands.try_command import steps_texts
 from graphquake.machines.plans.judged import judged_share
 from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.plans.novelty import LOOK, Novelty

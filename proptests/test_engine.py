@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphquake.harness.reference import model
-from graphquake.harness.reference.engine import Engine, EngineError, EngineFull
+from graphquake.harness.reference.engine import STUCK_S, Engine, EngineError, EngineFull
 
 from support.toys import in_loop, left_of
 
@@ -143,6 +143,34 @@ async def test_a_dead_rank_loses_the_engine() -> None:
     finally:
         await engine.close()
     assert left_of(os.getpid()) == []
+
+
+@in_loop
+async def test_a_frozen_rank_fails_requests_until_it_runs_again() -> None:
+    """While a rank is stopped, running and new requests fail, so that a router can send them elsewhere. Afterwards all is well."""
+    engine = await Engine.start()
+    try:
+        token, kv = await engine.prefill(list(b"frozen"))
+        tokens = engine.decode(kv, token, 500)
+        await anext(tokens)
+        begun_s = time.monotonic()
+        os.kill(engine.pids[0], signal.SIGSTOP)
+        with pytest.raises(EngineError, match="does not answer"):
+            async for _ in tokens:
+                pass
+        assert STUCK_S <= time.monotonic() - begun_s < STUCK_S + 1.5
+        assert engine.is_stuck
+        with pytest.raises(EngineError, match="does not answer"):
+            await engine.prefill(list(b"new"))
+        os.kill(engine.pids[0], signal.SIGCONT)
+        while engine.is_stuck:
+            await asyncio.sleep(0.01)
+        assert not engine.lost.is_set()
+        made = [token] + [one async for one in engine.decode(kv, token, 7)]
+        assert bytes(made).decode() == model.expected("frozen", 8)
+    finally:
+        os.kill(engine.pids[0], signal.SIGCONT)
+        await engine.close()
 
 
 @in_loop

@@ -22,6 +22,8 @@ from graphquake.machines.reports.export import SCRIPT, export
 from support.made import plan_of
 from support.toys import toy_spec
 
+pytestmark = pytest.mark.roomy
+
 SHIPPED = Path(__file__).parent / "regressions/dbe043.json"
 
 
@@ -64,6 +66,7 @@ def test_a_script_needs_nothing_of_this_project(
     [
         ("no_leak", plan_of("kill worker 0"), "found the promise no_leak, expected one of ends"),
         ("ends", plan_of("kill worker 0 process"), 'found the step "kill worker 0 process"'),
+        ("ends", plan_of("burst 5 over 0.00 s, 100% malformed"), 'found the step "burst 5 over'),
     ],
 )
 def test_what_a_script_cannot_show_is_refused(
@@ -108,19 +111,28 @@ def test_texts_are_compared_where_an_oracle_knows_them(
     assert f"'exact': {exact}" in (tmp_path / SCRIPT).read_text()
 
 
-def test_a_script_shows_the_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("step", "network", "said"),
+    [
+        ("stall worker 0 for 2.00 s", "host", "stall worker 0 2.5"),
+        ("cut worker 0 from front for 2.00 s", "namespaces", "cut [['worker 0', 'front 0'], "),
+    ],
+)
+def test_a_script_shows_the_bug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, network: str, said: str
+) -> None:
     """The script starts the graph, does the steps, names the silent requests, and leaves no process. Its Python has no graphquake."""
     monkeypatch.setattr(module, "STAY_S", 1.0)
-    spec = toy_spec(tmp_path)
+    spec = toy_spec(tmp_path, network=network)
     spec = replace(spec, promises=replace(spec.promises, stall_s=1.0, agree_s=0.0))
     folder = tmp_path / "out"
-    assert export(case_with(spec, plan_of("stall worker 0 for 2.00 s")), spec, folder) == []
+    assert export(case_with(spec, plan_of(step)), spec, folder) == []
     done = subprocess.run(
         [sys.executable, str(folder / SCRIPT)],
-        capture_output=True, text=True, check=False, timeout=60, env={"PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=False, timeout=60, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "stall worker 0 2.5" in done.stdout
+    assert said in done.stdout
     assert "THE BUG SHOWS" in done.stdout
     assert "s without a byte" in done.stdout
     left = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, check=False)

@@ -65,7 +65,7 @@ class Runs:
     async def begin(self, *, may_reuse: bool) -> tuple[Open, bool]:
         """Take a graph, or open one."""
         taken = await self.pool.take(may_reuse=may_reuse)
-        keeps = self.pool.promise(taken)
+        keeps = self.pool.decide_to_keep(taken)
         self.used.append(taken is not None and taken.uses > 0)
         self.ahead.append(taken is not None and taken.uses == 0)
         graph = cast("Open", taken) if taken is not None else Open(self.there)
@@ -89,7 +89,7 @@ class Runs:
         if not keeps:
             await graph.close()
         left = cast("ReusableGraph", graph) if keeps else None
-        await self.pool.give_back(left, promised=keeps)
+        await self.pool.give_back(left, kept=keeps)
 
     async def one(self, *, may_reuse: bool, heals: bool = True) -> None:
         """Make one run alone."""
@@ -173,7 +173,7 @@ def test_the_next_graph_is_opened_while_a_run_waits_for_one() -> None:
             counts.append(len(runs.there))
             if graph is not None:
                 await graph.close()
-            await runs.pool.give_back(None, promised=False)
+            await runs.pool.give_back(None, kept=False)
         await runs.pool.close()
         assert not runs.there
         return counts

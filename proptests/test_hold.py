@@ -57,7 +57,7 @@ def test_the_sweep_goes_on_after_a_few_runs(tmp_path: Path) -> None:
 
 def test_a_held_finding_counts_if_the_budget_ends(tmp_path: Path) -> None:
     """There was no time to shrink it. Its case is open, with the runs that it had, and it is reported."""
-    runner = SimRunner([Bug(STALL, "wrong tokens")], runs_max=18)
+    runner = SimRunner([Bug(STALL, "wrong tokens")], runs_max=14)
     rounds, ended = searched(runner, tmp_path, findings_max=2, journal=tmp_path / "journal")
     (finding,) = rounds.pipeline.findings
     (case,) = Corpus(tmp_path / "cases")

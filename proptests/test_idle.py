@@ -19,8 +19,8 @@ from graphquake.harness.history.history import History
 from graphquake.harness.observation.http_probe import Prober
 from graphquake.harness.observation.sock_diag import SockDiag
 from graphquake.harness.processes.traffic import TrafficMeter
-from graphquake.harness.promises.builtin import judge
 from graphquake.harness.promises.idle import idle_faults, is_idle, share_text, unserved
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.reports.story import story
 from graphquake.harness.run.traffic import BASELINE_MAX_S, TrafficWatch
 from graphquake.harness.spec.replica import Replica

@@ -33,6 +33,8 @@ from graphquake.harness.spec.replica import Replica
 from bench import bench_clock
 from support.made import Made, plan_of
 
+pytestmark = pytest.mark.simulated
+
 
 def outage(*, returns: bool = True) -> Made:
     """Build a kill at 2 s after which requests fail until 4 s, or to the end."""

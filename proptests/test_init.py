@@ -10,7 +10,7 @@ import pytest
 from graphquake.harness.errors import EXIT_INPUT, EXIT_KEPT
 from graphquake.harness.spec.graph import load_graph
 from graphquake.machines.frontends.cli import main
-from graphquake.machines.frontends.init_command import shapes
+from graphquake.machines.frontends.commands.init_command import shapes
 
 pytestmark = pytest.mark.simulated
 

@@ -16,13 +16,15 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.request import (
     Outcome,
 )
+from graphquake.harness.processes.squeezes.squeezer import Squeezer
 from graphquake.harness.promises.availability import availability
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run import first_answer
 from graphquake.harness.run.live import describe_host
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.actions import Landed, Squeezable
 
 from support.made import plan_of
 from support.toy import expected
@@ -149,6 +151,30 @@ async def test_a_run_ends_early(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert left_of(os.getpid()) == []
+
+
+@in_loop
+async def test_a_step_is_undone_once_if_the_run_ends_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may end early while a step is being undone. That goes on, and does not begin again."""
+    calls: list[Replica] = []
+    ended: list[Replica] = []
+    release = Squeezer.release
+
+    async def slowly(self: Squeezer, replica: Replica, what: Squeezable) -> Landed:
+        calls.append(replica)
+        landed = await release(self, replica, what)
+        await asyncio.sleep(4.0)
+        ended.append(replica)
+        return landed
+
+    monkeypatch.setattr(Squeezer, "release", slowly)
+    plan = plan_of("squeeze worker 0 files for 0.30 s", "wait 20.00 s")
+    spec = toy_spec(tmp_path)
+    run = await run_live(spec, plan, tmp_path / "run", enough=lambda _: bool(calls))
+    assert not list(run.history.of(Resumed))  # it had ended before
+    assert calls == ended == [Replica("worker", 0)]
 
 
 @in_loop

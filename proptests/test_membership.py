@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import time
 
 import pytest
 
@@ -12,7 +14,7 @@ from graphquake.harness.reference.registry import Registry
 
 pytestmark = pytest.mark.simulated
 
-PORT = 1
+REGISTRY = "127.0.0.1:1"
 
 
 class Clock:
@@ -45,8 +47,8 @@ def listed(directory: Directory) -> list[str]:
 
 def test_a_registry_that_is_back_is_believed_after_a_lease(clock: Clock) -> None:
     """After a registry is back, its earlier instances count for one more lease. Then only its new list counts."""
-    directory = Directory([PORT])
-    view = directory._views[PORT]
+    directory = Directory([REGISTRY])
+    view = directory._views[REGISTRY]
     view.opened()
     directory.learn(view, instances("a", "b"))
     view.lost()
@@ -62,8 +64,8 @@ def test_a_registry_that_is_back_is_believed_after_a_lease(clock: Clock) -> None
 
 def test_a_registry_that_stalls_just_after_its_return(clock: Clock) -> None:
     """If a registry stalls just after it is back, its earlier instances count until it has been heard for a whole lease."""
-    directory = Directory([PORT])
-    view = directory._views[PORT]
+    directory = Directory([REGISTRY])
+    view = directory._views[REGISTRY]
     view.opened()
     directory.learn(view, instances("a", "b"))
     view.lost()
@@ -85,8 +87,8 @@ def test_a_registry_that_stalls_just_after_its_return(clock: Clock) -> None:
 
 def test_a_registry_that_is_lost_again_ends_no_instance(clock: Clock) -> None:
     """If a registry is lost again before it has listed all instances, all of them count while it is away and when it is back."""
-    directory = Directory([PORT])
-    view = directory._views[PORT]
+    directory = Directory([REGISTRY])
+    view = directory._views[REGISTRY]
     view.opened()
     directory.learn(view, instances("a", "b"))
     view.lost()
@@ -104,14 +106,14 @@ def test_a_registry_that_was_stalled_ends_no_lease_for_that(
 ) -> None:
     """The time of a registry's stall does not count against leases. A renewal right after the stall lasts for one lease only."""
     monkeypatch.setattr(registry, "time", clock)
-    one = Registry(argparse.Namespace(port=1, registries=[], name="registry 0"))
+    one = Registry(argparse.Namespace(host="127.0.0.1", port=1, registries=[], name="registry 0"))
     early, late = instances("a", "b")
     one.renew(early)
     clock.now_s += LEASE_S / 2
     stalled_s = LEASE_S
     clock.now_s += stalled_s
     one.renew(late)
-    one.overslept(stalled_s)
+    one.was_deaf(stalled_s)
     one.expire()
     assert set(one.leases) == {"a", "b"}
     clock.now_s += LEASE_S / 2
@@ -122,10 +124,32 @@ def test_a_registry_that_was_stalled_ends_no_lease_for_that(
     assert not one.leases
 
 
+@pytest.mark.parametrize("may_open", [True, False])
+def test_a_registry_without_free_files_ends_no_lease(
+    monkeypatch: pytest.MonkeyPatch, *, may_open: bool
+) -> None:
+    """It accepts no connection, so it hears no renewal. A silent instance of a registry that hears is gone after its lease."""
+    monkeypatch.setattr(registry, "may_open_files", lambda: may_open)
+    monkeypatch.setattr(registry, "LEASE_S", 0.05)
+    monkeypatch.setattr(registry, "LOOK_EVERY_S", 0.01)
+    one = Registry(argparse.Namespace(host="127.0.0.1", port=1, registries=[], name="registry 0"))
+    one.renew(instances("a")[0])
+
+    async def work() -> None:
+        looks = asyncio.ensure_future(one.work())
+        until_s = time.monotonic() + (10.0 if may_open else 0.3)
+        while one.leases and time.monotonic() < until_s:
+            await asyncio.sleep(0.01)
+        looks.cancel()
+
+    asyncio.run(work())
+    assert bool(one.leases) is not may_open
+
+
 def test_a_new_reader_believes_its_first_list(clock: Clock) -> None:
     """A new reader has no earlier list. An instance that leaves the list is gone at once, also within the first lease."""
-    directory = Directory([PORT])
-    view = directory._views[PORT]
+    directory = Directory([REGISTRY])
+    view = directory._views[REGISTRY]
     view.opened()
     directory.learn(view, instances("a", "b"))
     clock.now_s += LEASE_S / 2

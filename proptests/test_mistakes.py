@@ -24,6 +24,8 @@ from graphquake.machines.frontends.model_names import ModelNames
 from support.nested_pytest import enter, run_here
 from support.toys import left_of
 
+pytestmark = pytest.mark.roomy
+
 SERVER: Final = Path(__file__).parent / "support" / "own_server.py"
 PYTHON: Final = "{python} -S"
 SERVE: Final = f"{PYTHON} {SERVER} --port {{port.http}}"
@@ -178,7 +180,10 @@ def test_a_mistake_on_the_command_line(
         (["--chaos-shrink-budget=few"], '--chaos-shrink-budget: found "few", expected a duration such as 90s'),
         (["--chaos-replay-budget=x"], '--chaos-replay-budget: found "x", expected a duration such as 90s'),
         (["--chaos-max-findings=0"], "--chaos-max-findings: found 0, expected at least 1"),
-        (["--chaos-slots=0"], '--chaos-slots: found "0", expected auto or 1 to 64'),
+        (["--chaos-slots=0"], '--chaos-slots: found "0", expected auto, 1 to 64, or ray:K'),
+        (["--chaos-slots=ray:0"], '--chaos-slots: found "ray:0", expected ray:K or ray:K@ADDRESS'),
+        (["--chaos-slots=ray:2", "--chaos-slot-cores=0"], "--chaos-slot-cores: found 0, expected more than 0"),
+        (["--chaos-slots=ray:2", "--chaos-share-gpus"], "--chaos-share-gpus: found with --chaos-slots ray:2"),
         (["--hypothesis-seed=x"], '--hypothesis-seed: found "x", expected a whole number'),
         (["mine.py"], "--chaos-graph: found together with mine.py, expected no test files"),
     ],

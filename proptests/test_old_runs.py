@@ -14,7 +14,7 @@ from graphquake.harness.history.history import History
 from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.processes.layout import Layout
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.machines.frontends.cli import main
 
 from support.made import Made, plan_of, spec_of

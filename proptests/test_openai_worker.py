@@ -28,7 +28,7 @@ async def serving(*options: str) -> AsyncIterator[tuple[OpenAIWorker, aiohttp.Cl
         port = free.getsockname()[1]
     parser = argparse.ArgumentParser()
     OpenAIWorker.options(parser)
-    parser.set_defaults(port=port, name="worker 0", registries=[])
+    parser.set_defaults(host="127.0.0.1", port=port, name="worker 0", registries=[])
     quick = ("--prefill-ms", "0", "--token-ms", "0")
     worker = OpenAIWorker(parser.parse_args([*quick, *options]))
     await worker.open()

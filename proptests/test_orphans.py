@@ -18,6 +18,7 @@ from graphquake.harness.processes.guard import children_of, stat_of
 from graphquake.harness.processes.procfs import OWNER, Owner
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.scope import TREE
 
 from support.toys import in_loop, left_of, toy_spec
 
@@ -127,5 +128,5 @@ async def test_a_stalled_replica_does_not_outlive_its_graph(tmp_path: Path) -> N
     """Stopped processes end when their graph is closed."""
     spec = toy_spec(tmp_path, worker="--children 2")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
-        assert (await target.stall(Replica("worker", 0))).ok
+        assert (await target.stall(Replica("worker", 0), TREE)).ok
     assert left_of(os.getpid()) == []

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ import pytest
 from graphquake.harness.errors import InputError
 from graphquake.harness.history.events import Resumed, StepDone, Undone
 from graphquake.harness.history.history import History
+from graphquake.harness.processes.guard import pids
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Plan, parse_plan, plan_from_json
@@ -21,7 +27,7 @@ from graphquake.harness.spec.steps.own.own import Own, OwnFault
 from graphquake.harness.spec.steps.own.own_table import read_own_steps
 from graphquake.harness.spec.table import Table
 from graphquake.machines.findings.fault_coverage import drawable
-from graphquake.machines.frontends.try_command import steps_texts
+from graphquake.machines.frontends.commands.try_command import steps_texts
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.sessions.search import draw_plans
 from graphquake.machines.shrinking.shrink import shrink
@@ -146,15 +152,21 @@ def test_the_model_knows_what_is_possible() -> None:
 # --------------------------------------------------------------------------------------------------- drawing
 
 
+def verbs_drawn(spec: GraphSpec) -> set[str]:
+    """The first words of the steps that searches with several seeds draw first. One search alone may draw a step late."""
+    plans = (plan for seed in range(1, 6) for plan in draw_plans(spec, seed, 16))
+    return {str(step).split()[0] for plan in plans for step in plan.steps}
+
+
 @pytest.mark.simulated
 def test_own_steps_are_drawn_and_listed() -> None:
     """Every own step is drawn. `faults` may leave out one that is a fault, and never one that is not."""
-    drawn = {str(s).split()[0] for p in draw_plans(SPEC, 1, 40) for s in p.steps}
+    drawn = verbs_drawn(SPEC)
     assert set(STEPS) <= drawn
     assert "squeeze decode" in drawable(SPEC)
     assert "flood" in drawable(SPEC)
     few = spec_of(steps=STEPS, faults=["kill"])
-    drawn = {str(s).split()[0] for p in draw_plans(few, 1, 40) for s in p.steps}
+    drawn = verbs_drawn(few)
     assert {"reload", "note", "kill"} <= drawn
     assert drawn.isdisjoint({"squeeze", "flood"})
     assert [text for text in steps_texts(few) if "own" in text or "fault)" in text] == [
@@ -269,3 +281,51 @@ async def test_commands_and_signals_on_live_processes(tmp_path: Path) -> None:
     assert run.verdict.kind == "invalid"
     assert [one.step for one in run.history.of(Undone)] == [hog.step]
     assert not left_of(os.getpid())
+
+
+HARNESS = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from graphquake.harness.processes.supervisor import Supervisor
+from graphquake.harness.spec.graph import load_graph
+from graphquake.harness.spec.replica import Replica
+
+async def main():
+    async with Supervisor.launch(load_graph(sys.argv[1]), Path(sys.argv[2])) as target:
+        for number, part in ((1, "do"), (2, "do"), (2, "undo"), (3, "do")):
+            landed = await target.own.command(f"step {number} flood{number}", part, None)
+            assert landed.ok, landed
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_own_steps_are_undone_if_the_harness_is_killed(tmp_path: Path) -> None:
+    """The guard runs the command `undo` of a step that has begun, for a limited time, and not that of a step that is over."""
+    flood = "do = \"mkdir -p '{folder}/water{number}'\", undo = \"sh -c '{undo}'\""
+    undos = {1: f"rmdir {tmp_path}/water1", 2: f"echo again >> {tmp_path}/told", 3: "sleep 60"}
+    steps = "\n".join(
+        f"flood{number} = {{ {flood.format(folder=tmp_path, number=number, undo=undo)}, within_s = 1 }}"
+        for number, undo in undos.items()
+    )
+    path = toy_file(tmp_path, more=f"[steps]\n{steps}")
+    argv = [sys.executable, "-c", HARNESS, str(path), str(tmp_path / "run")]
+    harness = subprocess.run(argv, check=False)
+    assert harness.returncode == -signal.SIGKILL
+    until_s = time.monotonic() + 10
+    while (tmp_path / "water1").exists() or sleeping(tmp_path / "run"):
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+    assert (tmp_path / "water3").exists()
+    assert (tmp_path / "told").read_text() == "again\n"
+
+
+def sleeping(folder: Path) -> list[int]:
+    """The processes that work in a folder."""
+    found = []
+    for pid in pids():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/cwd").readlink() == folder:
+                found.append(pid)
+    return found

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from graphquake.harness.history.events import Measured
+from graphquake.harness.history.history import History
+from graphquake.harness.history.notices import Notice
 from graphquake.harness.history.request import (
     Outcome,
 )
 from graphquake.harness.picture import content, page, write_page
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.spec.replica import Replica
 from graphquake.machines.findings.artifacts import RunArchive
 from graphquake.machines.runners.runner import RunResult
@@ -173,3 +175,17 @@ def test_the_oldest_kept_runs_make_room(tmp_path: Path, spare: bool, left: set[s
         archive.add(outcome(tmp_path / str(number), made, 400))
     assert {path.name for path in tmp_path.iterdir()} == left
     assert all((path / "run.html").is_file() for path in tmp_path.iterdir())
+
+
+def test_the_page_shows_what_a_cluster_said(tmp_path: Path) -> None:
+    """Notices are on the page and are read back from the run folder. A folder without them has no such file, and no such part."""
+    history = Made().steady(0.0, 3.0).history()
+    history.notices = [Notice(1.0, "Pod web-1", "web 0", "Unhealthy", "it said <no>", warns=True, count=3)]  # fmt: skip
+    text = page(history, {})
+    assert "Pod web-1 (web 0): Unhealthy: it said &lt;no&gt; (3 times)" in text
+    assert "what the cluster said" in text
+    history.save(tmp_path)
+    assert History.load(tmp_path).notices == history.notices
+    (tmp_path / "notices.jsonl").unlink()
+    assert History.load(tmp_path).notices == []
+    assert "what the cluster said" not in page(History.load(tmp_path), {})

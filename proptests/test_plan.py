@@ -118,7 +118,7 @@ def test_remarks_and_empty_lines_are_not_steps() -> None:
         ("burst 0 over 1 s", "expected a number of requests from 1"),
         ("burst 5 over 1 s, 120% leave", "expected a share in % from 0 to 100"),
         ("burst 5 over 1 s, 60% leave, 50% refused", "found shares of 110% together"),
-        ("burst 5 over 1 s, 50% refuse", "[, P% leave at once][, P% refused]"),
+        ("burst 5 over 1 s, 50% refuse", "[, P% leave at token N][, P% refused][, P% malformed]"),
         ("wait 601 s", "expected seconds from 0 to 600"),
         ("kill decode 0 tree 1", "takes no index"),
     ],

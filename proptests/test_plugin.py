@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from graphquake.machines.frontends.cli import main
 from graphquake.machines.frontends.options import add_options
+from graphquake.machines.reports.finding_text import counted
+from graphquake.machines.sessions.live_state import LiveState, read_state
+from graphquake.machines.sessions.metrics import VERDICTS
 
 from support.child_pytest import run, start
+from support.collector import Collector, values_of
+from support.metrics import free_port, scraped
 from support.nested_pytest import enter, run_here
 from support.toys import TOY, left_of, toy_file
 
@@ -32,6 +39,11 @@ def project(tmp_path: Path) -> Path:
 
 
 CHAOS = ("--chaos-graph", "toy.toml")
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def panicking(project: Path) -> None:
@@ -76,7 +88,7 @@ def test_every_option_of_the_plugin_begins_with_chaos() -> None:
             found.update(dict.fromkeys(names, dest))
 
     add_options(cast("pytest.OptionGroup", Group()))
-    assert len(found) == 16
+    assert len(found) == 21
     assert all(re.match(r"--chaos(-|$)", name) for name in found)
     assert all(dest.startswith("chaos_") for dest in found.values())
 
@@ -145,16 +157,8 @@ def test_a_correct_graph(project: Path) -> None:
     kept = "".join(x for x in whole.splitlines(keepends=True) if "toy-engine" not in x)
     file.write_text(kept.replace('"terminate", "stall"', '"terminate"'))
     assert file.read_text() != whole
-    args = (
-        *CHAOS,
-        "--chaos-budget",
-        "25s",
-        "--hypothesis-seed",
-        "1",
-        "--chaos-report-dir",
-        "report",
-    )
-    status, out = run(project, *args, "--junit-xml", "junit.xml")
+    args = (*CHAOS, "--chaos-budget", "4runs", "--hypothesis-seed", "1", "--junit-xml", "junit.xml")
+    status, out = run(project, *args, "--chaos-report-dir", "report")
     assert status == 0, out
     assert "kept: nothing new" in out
     assert not re.search(r"exit \d", out)
@@ -190,20 +194,73 @@ def test_a_class_that_proves_nothing_is_an_error(
     assert "run_graph" not in out
 
 
-def test_control_c(project: Path) -> None:
-    """Ctrl-C ends the search at once. There is a summary, and no process is left."""
+@contextmanager
+def killed_on_error(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Kill a process if a check fails. The test would wait for its end."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+
+
+def wait_for_runs(project: Path, number: int) -> None:
+    """Wait until a search has ended so many runs, and a second more."""
     journal = project / ".graphquake" / "toy" / "journal.jsonl"
-    with start(project, *CHAOS, "--chaos-budget", "5m") as process:
-        until_s = time.monotonic() + 60
-        while not (journal.exists() and '"live_s"' in journal.read_text()):
-            assert time.monotonic() < until_s
-            time.sleep(0.1)
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
+    until_s = time.monotonic() + 60
+    while not (journal.exists() and journal.read_text().count('"live_s"') >= number):
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+    time.sleep(1)
+
+
+def watch(project: Path, capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str]:
+    """Run `graphquake status` or `abort`, and return its exit status and its output."""
+    status = main([command, "--results-dir", str(project / ".graphquake")])
+    return status, capsys.readouterr().out
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector of traces."""
+    one = Collector()
+    yield one
+    one.close()
+
+
+def test_control_c(project: Path, capsys: pytest.CaptureFixture[str], collector: Collector) -> None:
+    """Ctrl-C ends the search at once, and so does `graphquake abort`. There is a summary, and no process is left.
+
+    Until then, `graphquake status` and the metrics show it. The traces of its runs were sent.
+    """
+    port, began = free_port(), time.time()
+    options = ("--chaos-budget", "5m", "--chaos-metrics", str(port), "--chaos-traces")
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+    with start(project, *CHAOS, *options, **env) as process, killed_on_error(process):
+        wait_for_runs(project, 1)
+        metrics = scraped(f"http://127.0.0.1:{port}/metrics")
+        assert sum(metrics[f"runs_total{{graph=toy,verdict={kind}}}"] for kind in VERDICTS) >= 1
+        assert metrics["search_running{graph=toy}"] == 1
+        sent, good = (metrics[f"requests_{name}_total{{graph=toy}}"] for name in ("sent", "ok"))
+        assert sent >= good > 0
+        begins = [at for key, at in metrics.items() if key.startswith("fault_begin_timestamp_")]
+        assert begins
+        assert all(began < at < time.time() for at in begins)
+        status, said = watch(project, capsys, "status")
+        assert status == 0
+        assert re.search(rf"toy · seed \d+ · pid {process.pid} · \d+s of 5m00s", said), said
+        assert re.search(r"now +\w+: .*, \d+ sent, \d+ failed", said), said
         begun_s = time.monotonic()
+        status, said = watch(project, capsys, "abort")
+        assert (status, "ended     interrupted" in said) == (0, True), said
         out, _ = process.communicate(timeout=30)
     assert time.monotonic() - begun_s < 5
     assert left_of(process.pid) == []
+    runs = [values_of(span.attributes) for span in collector.spans() if span.name == "run"]
+    verdicts = [one["graphquake.verdict"] for one in runs]
+    # A run that was interrupted has none.
+    assert set() < set(verdicts) - {"none"} <= set(VERDICTS)
+    assert {one["graphquake.graph"] for one in runs} == {"toy"}
     assert process.returncode == 2, out
     assert "= graphquake =" in out
     assert "KeyboardInterrupt" in out
@@ -214,20 +271,70 @@ def test_control_c(project: Path) -> None:
     assert "proved nothing: interrupted" in (project / ".graphquake" / "summary.md").read_text()
 
 
+def test_a_killed_search_goes_on(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `--chaos-resume` it keeps its seed, its runs and its budget. The plans that were kept are not run again."""
+    options = ("--chaos-budget", "5m", "--hypothesis-seed", "3")
+    with start(project, *CHAOS, *options) as process, killed_on_error(process):
+        wait_for_runs(project, 1)
+        process.kill()
+    status, said = watch(project, capsys, "status")
+    assert (status, "ended     killed" in said) == (3, True), said
+    journal = project / ".graphquake" / "toy" / "journal.jsonl"
+    before = [row for row in rows_of(journal) if "run" in row]
+    total = len(before) + 1
+    status, out = run(project, *CHAOS, "--chaos-resume", "--chaos-budget", f"{total}runs")
+    assert f"toy: goes on after {counted(len(before), 'run')}, with seed 3" in out
+    (graph,) = json.loads((project / ".graphquake" / "summary.json").read_text())["graphs"]
+    assert (graph["seed"], sum(graph["runs"].values())) == (3, total), out
+    rows = [row for row in rows_of(journal) if "run" in row]
+    assert rows[: len(before)] == before
+    kept = [row["plan"] for row in before if (row["why"], row["says"]) == ("search", "kept")]
+    assert kept
+    assert not any(row["plan"] in kept for row in rows[len(before) :])
+    assert len(list((project / ".graphquake" / "toy" / "runs").iterdir())) >= 1
+
+
+def test_a_search_that_goes_on_keeps_its_seed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another seed is an error, and so is a search that still runs. Where no search began, it begins."""
+    enter(project, monkeypatch)
+    folder = project / ".graphquake" / "toy"
+    resume = (*CHAOS, "--chaos-resume", "--chaos-budget", "0runs")
+    assert "no run fitted into the budget" in run_here(capsys, *resume)[1]
+    begun = read_state(folder)
+    assert begun is not None
+    assert begun.ended == "budget"
+    LiveState("toy", 3, pid=2**22 + 1, start=1).write(folder)
+    status, out = run_here(capsys, *resume, "--hypothesis-seed", "4")
+    assert status == 2
+    assert "--hypothesis-seed: found 4, but the search in .graphquake/toy has seed 3" in out
+    LiveState("toy", 3).write(folder)
+    status, out = run_here(capsys, *resume)
+    assert (status, "still runs, as pid" in out) == (2, True), out
+
+
 @pytest.mark.timeout(600)
 def test_two_processes_search_one_graph(project: Path) -> None:
     """With `-n 2` both processes search with different plans, under one seed and one budget, and there is one summary of both."""
     panicking(project)
     status, out = run(
-        project, *CHAOS, "-n", "2", "--chaos-budget", "24runs", "--chaos-max-findings", "1"
+        project, *CHAOS, "-n", "2", "--chaos-budget", "16runs", "--chaos-max-findings", "1"
     )  # fmt: skip
     assert status == 1, out
     (graph,) = json.loads((project / ".graphquake" / "summary.json").read_text())["graphs"]
     assert graph["shards"] == 2
-    assert sum(graph["runs"].values()) <= 24
+    assert sum(graph["runs"].values()) <= 16
     journals = [project / ".graphquake" / "toy" / name for name in (".", "shard-2")]
-    one, two = ((folder / "journal.jsonl").read_text().splitlines() for folder in journals)
+    one, two = (
+        [row["plan"] for row in rows_of(folder / "journal.jsonl") if "drawn" in row]
+        for folder in journals
+    )
     assert one[:50] != two[:50]
+    states = [state for folder in journals if (state := read_state(folder)) is not None]
+    # The endpoint of the controller shows the searches of its workers.
+    assert len({state.controller for state in states} - {0}) == 1
+    assert len({state.pid for state in states}) == len(states) == 2
     assert out.count(f"seed {graph['seed']} · 2 shards") == 1
     assert len(list((project / "regressions").glob("*.json"))) == len(graph["findings"]) >= 1
     # A shard whose budget ends before the confirmation reports its finding as UNCONFIRMED.
@@ -253,14 +360,14 @@ def test_a_bug_from_search_to_replay(project: Path) -> None:
     """
     panicking(project)
     args = (*CHAOS, "--chaos-max-findings", "1", "--hypothesis-seed", "3", "--chaos-slots", "2")
-    status, out = run(project, *args, "--chaos-budget", "3m")
+    status, out = run(project, *args, "--chaos-budget", "3m,14runs")
     assert status == 1, out
     (path,) = (project / "regressions").glob("*.json")
     case = json.loads(path.read_text())
     assert (case["status"], case["promise"]) == ("open", "error_window")
     assert len(case["steps"]) == 1
     assert re.match(r"kill worker [01]", case["steps"][0])
-    assert case["observed"][0]["broke"] >= 9
+    assert case["observed"][0]["broke"] >= 3
     assert f"FINDING {case['id']}  error_window broken" in out
     pages = project / ".graphquake" / case["id"]
     assert "original/run.html" in (pages / "minimal" / "run.html").read_text()
@@ -282,7 +389,7 @@ def test_a_bug_from_search_to_replay(project: Path) -> None:
     assert replayed.stdout.startswith("REPRODUCED")
     marked = command("mark", str(path), "known", "--why", "planted")
     assert marked.returncode == 0, marked.stderr
-    status, out = run(project, *CHAOS, "--hypothesis-seed", "3", "--chaos-budget", "5runs")
+    status, out = run(project, *CHAOS, "--hypothesis-seed", "3", "--chaos-budget", "2runs")
     assert f"case        {case['id']} known, broke again" in out
     # The front panics at other kills than this one, too (a worker's main process, say): those are other cases.
     cases = [json.loads(one.read_text()) for one in (project / "regressions").glob("*.json")]

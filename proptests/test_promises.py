@@ -13,7 +13,8 @@ from graphquake.harness.history.request import (
     Outcome,
 )
 from graphquake.harness.promises.availability import Stretch, availability, union, up_stretches
-from graphquake.harness.promises.builtin import judge, not_judged
+from graphquake.harness.promises.builtin import not_judged
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.spec.replica import Replica
 
 from support.made import Made, healthy, plan_of, says, spec_of

@@ -7,7 +7,7 @@ import pytest
 from graphquake.harness.history.request import (
     Outcome,
 )
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 
 from support.made import Made, plan_of, spec_of
 

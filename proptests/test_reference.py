@@ -37,8 +37,7 @@ from support.undisturbed import run_live
 async def test_the_reference_graph_keeps_its_promises(tmp_path: Path, steps: list[str]) -> None:
     """The reference graph keeps all of its promises under kills, terminates, bursts and respawns, and leaves no process."""
     run = await run_live(load_graph("reference"), plan_of(*steps), tmp_path / "run")
-    assert run.verdict.violations == ()
-    assert run.verdict.kind == "kept"
+    assert run.verdict.kind == "kept", run.verdict
     assert sum(request.outcome == Outcome.OK for request in run.history.requests) > 20
     assert left_of(os.getpid()) == []
 

@@ -25,6 +25,7 @@ from graphquake.machines.shrinking.repeats import Repeats, puts_back, repeated, 
 from graphquake.machines.shrinking.shrink import shrink
 from graphquake.machines.shrinking.trials import Count, Trial
 
+from support.made import plan_of
 from support.simulated import (
     REPEATS,
     SHAPES,
@@ -60,6 +61,18 @@ def test_a_supervisor_that_restarts_needs_no_respawn() -> None:
     assert twice is not None
     assert twice.plan.steps[1:3] == (WaitReady(), Wait(12.0))
     assert twice.plan.stay_s == 12.0
+
+
+def test_a_repetition_begins_when_the_one_before_is_over() -> None:
+    """A replica is ready while it is squeezed, so a wait until ready does not tell that the squeeze is over. The pause covers it."""
+    plan = plan_of("squeeze decode 0 files for 2.50 s")
+    twice = repeated(SPEC, plan, 2, 1.5)
+    assert twice is not None
+    assert twice.plan.lines() == [*plan.lines(), "wait until ready", "wait 4.00 s", *plan.lines()]
+    stalled = repeated(SPEC, plan_of("stall decode 0 for 2.50 s"), 2, 1.5)
+    assert stalled is not None
+    assert "wait 1.50 s" in stalled.plan.lines()
+    assert not feasible(SPEC, plan_of(*plan.lines(), "wait until ready", *plan.lines()))
 
 
 def test_a_plan_that_leaves_replicas_dead_is_not_repeated() -> None:

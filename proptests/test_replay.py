@@ -9,6 +9,8 @@ import pytest
 from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.promises.signature import Signature
+from graphquake.harness.run.early_verdict import Enough
+from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case, Observed, Status
 from graphquake.machines.cases.replay import (
     INVALID_MAX,
@@ -19,7 +21,10 @@ from graphquake.machines.cases.replay import (
     replay,
     runs_needed,
 )
+from graphquake.machines.cases.replay_budgets import replay_budgets
+from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.run_log import RunLog
+from graphquake.machines.runners.runner import RunResult
 
 from support.made import plan_of
 from support.sim_runner import Bug, SimRunner
@@ -67,6 +72,59 @@ def test_a_fixed_number_of_runs_does_not_end_early() -> None:
     one = replayed(SimRunner([replace(BUG, rate=0.5)]), runs=8)
     assert one.runs == 8
     assert 0 < one.broke < 8
+
+
+class Asked(SimRunner):
+    """A simulated graph that keeps the last question by which a run may end early."""
+
+    enough: Enough | None = None
+
+    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> RunResult:
+        """Keep the question, and make the run."""
+        self.enough = enough
+        return super().run(plan, why)
+
+
+@pytest.mark.parametrize(("detail", "shows"), [("HTTP 503", True), ("HTTP 500", False)])
+def test_a_brief_replay_ends_a_run_that_shows_the_signature(detail: str, *, shows: bool) -> None:
+    """Another signature does not end a run. A replay that is not brief never ends a run early."""
+    runner = Asked([replace(BUG, detail=detail)])
+    replayed(runner)
+    assert runner.enough is None
+    one = replay(CASE, runner, RunLog(), briefly=True)
+    assert one.shown is not None
+    assert runner.enough is not None
+    assert runner.enough(one.shown.history) is shows
+
+
+@pytest.mark.parametrize(
+    ("strict", "shares"),
+    [
+        (False, [("open", 50.0, 10), ("fixed", 50.0, 10), ("known", 20.0, 4), ("known", 15.0, 4)]),
+        (True, [("known", 50.0, 10), ("open", 50.0, 10), ("known", 50.0, 10), ("fixed", 50.0, 10)]),
+    ],
+)
+def test_known_cases_share_a_small_budget(
+    *, strict: bool, shares: list[tuple[str, float, int]]
+) -> None:
+    """Known cases come last and take a fifth together, unless a known case that is fixed fails the search."""
+    cases = [replace(CASE, status=status) for status in ("known", "open", "known", "fixed")]
+    whole = Budget(100.0, 20.0)
+    found = []
+    for case, budget in replay_budgets(cases, whole, strict_known=strict):
+        found.append((case.status, round(budget.left_s), budget.left_runs))
+        if len(found) == 3 and not strict:
+            # The third replay takes five seconds.
+            assert budget.whole is not None
+            budget.whole.begun_s -= 5.0
+    assert found == [(status, round(left_s), runs) for status, left_s, runs in shares]
+
+
+def test_each_known_case_gets_a_run() -> None:
+    """A fifth of a few runs may be less than a run for each known case. Then each gets one, if the search has so many."""
+    cases = [replace(CASE, status="known")] * 3
+    assert [one.left_runs for _, one in replay_budgets(cases, Budget(100.0, 5.0))] == [3, 3, 3]
+    assert [one.left_runs for _, one in replay_budgets(cases, Budget(100.0, 2.0))] == [2, 2, 2]
 
 
 def test_a_spent_budget_decides_nothing() -> None:

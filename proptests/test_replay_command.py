@@ -24,7 +24,7 @@ from graphquake.machines.cases.conditions import bounds_of, load_of
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.frontends import cli_cases
 from graphquake.machines.frontends.cli import main
-from graphquake.machines.runners.live_runner import last_number
+from graphquake.machines.runners.runner import last_number
 from graphquake.machines.sessions import folders
 
 from support.made import plan_of
@@ -220,3 +220,11 @@ def test_a_recorded_replay_keeps_whole_numbers(
     after = json.loads(path.read_text())
     assert [(one["broke"], one["runs"]) for one in after.pop("observed")] == [(5, 5)]
     assert json.dumps(before | {"observed": []}) == json.dumps(after | {"observed": []})
+
+
+def test_a_replay_without_cases_names_the_folder(
+    graph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If there is no case to replay, the command says in which folder it has looked."""
+    assert main(["replay", "--all", "--graph", str(graph)]) == EXIT_KEPT
+    assert f"no cases of these graphs in {graph.parent / 'regressions'}" in capsys.readouterr().out

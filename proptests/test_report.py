@@ -14,7 +14,7 @@ from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Outcome,
 )
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.reports.text import telling_lines
 from graphquake.harness.spec.plan import Kill

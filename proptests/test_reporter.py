@@ -29,5 +29,5 @@ def test_the_progress_of_a_run_and_the_cost_of_all_runs(gpus: int, cost: str) ->
     reporter.begin("g", journal, Budget(3600.5), gpus)
     reporter(PLAN, "search", NOW)
     assert stream.getvalue() == (
-        f"g · 60m00s left · 1 runs{cost}, 0 findings · search: plan 2/2 · 15 requests/s, 4 failed · {PLAN.one_line()}\n"
+        f"g · 60m00s left · 1 run{cost}, 0 findings · search: plan 2/2 · 15 requests/s, 4 failed · {PLAN.one_line()}\n"
     )

@@ -95,7 +95,7 @@ def test_a_case_is_called_as_its_minimal_plan_shows_it() -> None:
     chase = Sightings(Signature("error_window", "error event 503", "path left"))
     for plan, what in ((SINGLE, "HTTP 503"), (PAIR, "HTTP 500")):
         seen = Violation(Signature("error_window", what, "path left"), 3.0, "")
-        chase.saw(Made(plan=plan).history(), [seen])
+        chase.note_signatures(Made(plan=plan).history(), [seen])
     chase.adopt_signature(PAIR)
     assert chase.signature.what == "error event 503"
     chase.adopt_signature(SINGLE)
@@ -186,6 +186,9 @@ def test_the_same_seed_draws_the_same_plans(
         )
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         journals.append([row["plan"] for row in rows if "drawn" in row])
+        ends_s = [row["at_s"] for row in rows if "run" in row]
+        assert ends_s == sorted(ends_s)
+        assert 0 <= ends_s[-1] < 60
     assert journals[0] == journals[1]
     assert len(journals[0]) > 1
 
@@ -200,11 +203,15 @@ def test_different_seeds_draw_different_plans(tmp_path: Path) -> None:
 
 
 def test_a_correct_graph_has_no_finding(tmp_path: Path) -> None:
-    """A search of a correct graph makes 200 runs without a false alarm."""
-    rounds, ended = searched(SimRunner([], runs_max=200), tmp_path)
+    """A search of a correct graph makes 200 runs without a false alarm. A plan that only waits, or that was run before, is not run."""
+    runner = SimRunner([], runs_max=200)
+    rounds, ended = searched(runner, tmp_path)
     assert ended == "budget"
     assert rounds.log.live == {"kept": 200}
     assert not rounds.pipeline.findings
+    assert len(runner.runs) == len(set(runner.runs))
+    assert all(plan.disturbs for plan in runner.runs)
+    assert rounds.log.drawn["only waits"] > 0
 
 
 def test_with_a_case_known_a_second_bug_behind_it_is_found(tmp_path: Path) -> None:
@@ -226,7 +233,7 @@ def test_a_known_case_is_not_a_finding_again(tmp_path: Path) -> None:
     rounds, ended = searched(SimRunner([bug], runs_max=100), tmp_path, seed=4)
     assert ended == "budget"
     assert not rounds.pipeline.findings
-    assert sum(rounds.log.explained.values()) >= 20
+    assert sum(rounds.log.explained.values()) >= 10
 
 
 def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> None:
@@ -238,15 +245,6 @@ def test_a_case_that_counts_as_fixed_is_news_when_it_is_back(tmp_path: Path) -> 
     corpus.save(_with_status(case, "fixed"))
     rounds, _ = searched(SimRunner([bug]), tmp_path, seed=4)
     assert [finding.case.id for finding in rounds.pipeline.findings] == [case.id]
-
-
-def test_plans_that_do_nothing_or_were_seen_before_are_not_run(tmp_path: Path) -> None:
-    """A plan that only waits, or that was run before, is not run."""
-    runner = SimRunner([], runs_max=200)
-    rounds, _ = searched(runner, tmp_path)
-    assert len(runner.runs) == len(set(runner.runs))
-    assert all(plan.disturbs for plan in runner.runs)
-    assert rounds.log.drawn["only waits"] > 0
 
 
 def test_a_continued_shrink_compares_with_the_plainest_plans(tmp_path: Path) -> None:
@@ -273,7 +271,7 @@ def test_a_break_in_the_last_wait_is_explained_by_its_case() -> None:
     seen = Violation(Signature("views_agree", "listed"), 4.5, "listed")
     outcome = RunResult(plan, Verdict("broken", (seen,)), history, 6.0)
     chase = Sightings(seen.signature)
-    chase.saw(history, [seen])
+    chase.note_signatures(history, [seen])
     shrunk = Shrunk(plan, 1, 1, 0, 0, (), (), None, 1, complete=False, confirmed=True, journal=())
     case = case_of(made.spec, Host(), chase, shrunk, [outcome], ShrinkCost())
     assert case.reach_s == round(2.5 * 1.25 + 0.5, 1)

@@ -26,13 +26,15 @@ from support.sim_runner import Bug, SimRunner
 pytestmark = pytest.mark.simulated
 
 BUG = Bug(plan_of("kill decode 0"), "wrong tokens")
+# A plan of one step is not shrunk before it counts.
+TWO = Bug(plan_of("kill decode 0", "kill prefill 0"), "wrong tokens")
 
 
-def searched(folder: Path, cases: Path, shard: int) -> Rounds:
+def searched(folder: Path, cases: Path, shard: int, bug: Bug = BUG) -> Rounds:
     """One shard, on a simulated graph with a bug."""
     corpus = Corpus(cases)
     rounds = Rounds(
-        FindingPipeline(SimRunner([BUG], runs_max=40), corpus, RunLog(), results_dir=folder)
+        FindingPipeline(SimRunner([bug], runs_max=60), corpus, RunLog(), results_dir=folder)
     )
     search(rounds, 1, findings_max=1, shard=shard)
     return rounds
@@ -67,10 +69,10 @@ def test_a_case_saved_during_a_shrink_is_not_a_second_finding(
 ) -> None:
     """If two shards shrink the same bug at once, the second one to end does not report a finding."""
     monkeypatch.setattr(novelty, "LOOK_MAX", 0)
-    theirs = searched(tmp_path / "a", tmp_path / "theirs", 0).pipeline.findings[0].case
+    theirs = searched(tmp_path / "a", tmp_path / "theirs", 0, TWO).pipeline.findings[0].case
     ours = Rounds(
         FindingPipeline(
-            SimRunner([BUG], runs_max=60), Corpus(tmp_path / "ours"), RunLog(), results_dir=tmp_path
+            SimRunner([TWO], runs_max=60), Corpus(tmp_path / "ours"), RunLog(), results_dir=tmp_path
         )
     )
     evidence = ours.pipeline._evidence

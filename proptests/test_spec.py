@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from graphquake.harness.errors import GraphError, InputError
 from graphquake.harness.processes.layout import Layout
 from graphquake.harness.processes.resources.reservations import Reservations
+from graphquake.harness.spec.bounds import ONLY_IF_NAMED
 from graphquake.harness.spec.graph import built_in_graphs, load_graph
-from graphquake.harness.spec.plan import fault_verbs
+from graphquake.harness.spec.plan import default_faults
 from graphquake.harness.spec.serves import parse_serves
 from graphquake.harness.spec.table import Table
 from graphquake.harness.spec.templates.environment import check_environment
@@ -60,9 +61,12 @@ def test_the_page_of_graph_files_has_every_key(monkeypatch: pytest.MonkeyPatch) 
     spec_of(
         roles=roles(ready={"get": ENTRY}, listed={"get": ENTRY, "item": "x", "roles": ["decode"]}),
         steps={"own": {"do": "x"}, "other": {"signal": "SIGHUP", "role": "decode"}},
+        promises={name: {} for name in ONLY_IF_NAMED},
     )
+    pods = {"frontend": {"entry": "http://{address.http}"}, "prefill": {}, "decode": {}}
+    spec_of(roles=pods, kubernetes={"namespace": "lab", "deployment": "graph"})
     keys = {
-        re.sub(r"^(roles\.\w+|steps\.\w+|load|promises)\.", "", key)
+        re.sub(r"^(roles\.\w+|steps\.\w+|load|promises|kubernetes)\.", "", key)
         for key in known - {f"roles.{role}" for role in roles()} - {"steps.own", "steps.other"}
     }
     tables = {key.rpartition(".")[0] for key in keys}
@@ -87,7 +91,7 @@ def test_graphs_of_vllm_draw_every_fault_and_need_no_download(name: str) -> None
     """A search draws every kind of fault. A kill may aim at the engine. The model folder has the shape that vLLM needs."""
     spec = load_graph(name)
     role = next(role for role in spec.roles if "engine" in role.children)
-    assert set(spec.faults_at(role.name)) == set(fault_verbs())
+    assert set(spec.faults_at(role.name)) == set(default_faults())
     assert role.dies_with == ("engine",)
     folder = spec.path.parent / "tiny"
     assert "{graph_dir}/tiny" in role.command

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from graphquake.machines.shrinking.stats import (
     cautious,
     chance_of_fewer,
-    on_the_way,
     passes_to_reject,
+    rate_of_accepted,
     wilson,
 )
 
@@ -77,7 +77,7 @@ def test_the_cautious_estimate_is_never_above_what_was_seen(count: tuple[int, in
 @given(st.integers(0, 100))
 def test_a_series_without_a_kept_run_is_believed(runs: int) -> None:
     """A series without a kept run has a rate of at least .9, from the first run on."""
-    assert on_the_way(runs, runs) >= 0.9
+    assert rate_of_accepted(runs, runs) >= 0.9
 
 
 def test_the_chance_of_fewer_is_fishers() -> None:

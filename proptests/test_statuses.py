@@ -6,6 +6,7 @@ Pytest runs here within this process, on simulated graphs. So a row of the table
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.plans import novelty
 from graphquake.machines.runners.runner import PendingRun
 from graphquake.machines.sessions import session
+from graphquake.machines.sessions.live_state import read_state
 
 from support.made import plan_of
 from support.nested_pytest import enter, run_here
@@ -192,7 +194,7 @@ def searched(row: Row, project: Path, capsys: pytest.CaptureFixture[str]) -> tup
 def test_each_end_of_a_search_is_told_alike(
     name: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit status, terminal, `summary.json`, `summary.md` and JUnit agree."""
+    """Exit status, terminal, `summary.json`, `summary.md`, JUnit and the state for metrics agree."""
     row = ROWS[name]
     status, out = searched(row, project, capsys)
     assert status == row.exit_status, out
@@ -204,6 +206,11 @@ def test_each_end_of_a_search_is_told_alike(
     number = {"kept": 0, "broken": 1, "proved nothing": 3}[row.verdict]
     assert (data["verdict"], data["exit_status"]) == (row.verdict, number)
     assert (graph["verdict"], graph["exit_status"]) == (row.verdict, number)
+    state = read_state(results / "made")
+    assert state is not None
+    assert {kind: number for kind, number in graph["runs"].items() if number} == state.live
+    found = Counter(finding["status"] for finding in graph["findings"])
+    assert found == state.statuses
     markdown = (results / "summary.md").read_text()
     assert f"\n{row.verdict}" in markdown
     for text in (markdown, (results / "made/index.html").read_text()):

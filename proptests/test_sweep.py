@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.findings.fault_coverage import drawable
 from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.plans.novelty import waited_s
-from graphquake.machines.plans.pairs import pairs
+from graphquake.machines.plans.pairs import pairs, plainest_pairs
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.plans.sweep import OUTAGE_S, sweep
 from graphquake.machines.runners.live_runner import waits_for_lists
@@ -58,16 +58,16 @@ def serves_after(spec: GraphSpec, plan: Plan) -> bool:
 def test_every_kind_of_fault_is_swept_at_every_role(graph: str) -> None:
     """The sweep has a plan for each kind of fault at each role. Each plan disturbs the graph once, or kills a whole role."""
     spec = load_graph(graph)
-    plans = sweep(spec)
+    plans = [*sweep(spec).first, *sweep(spec).second]
     swept = {
-        f"{step.verb} {one.role}" for plan in plans for step in plan.faults for one in step.aims
+        f"{step.called} {role}" for plan in plans for step in plan.faults for role in step.roles
     }
     assert swept == set(drawable(spec))
     assert len(set(plans)) == len(plans)
     for plan in plans:
         assert feasible(spec, plan)
         assert sum(map(disturbs, plan.steps)) == 1 or plan in outages(spec)
-    assert sweep(spec) == plans
+    assert [*sweep(spec).first, *sweep(spec).second] == plans
 
 
 def outages(spec: GraphSpec) -> list[Plan]:
@@ -84,20 +84,23 @@ def test_a_role_of_several_replicas_is_killed_as_a_whole(graph: str) -> None:
     """No single kill tells how a graph comes back from that."""
     spec = load_graph(graph)
     assert outages(spec)
-    assert set(outages(spec)) <= set(sweep(spec))
+    assert set(outages(spec)) <= set(sweep(spec).later)
 
 
 def test_no_outage_is_swept_where_kills_are_not_drawn(tmp_path: Path) -> None:
     """The key `faults` of the graph file holds for the sweep, too."""
     document = {**load_graph("sglang-router").document, "faults": ["stall"]}
     spec = read_graph("some.toml", document, tmp_path / "some.toml")
-    assert not set(outages(spec)) & set(sweep(spec))
+    assert not set(outages(spec)) & set(sweep(spec).later)
 
 
 def test_a_stall_outlasts_a_clients_patience_and_a_lease() -> None:
     """At each role, one stall is longer than `stall_s`, and one is longer than the lease."""
     lengths_s = [
-        step.for_s for plan in sweep(REFERENCE) for step in plan.steps if isinstance(step, Stall)
+        step.for_s
+        for plan in sweep(REFERENCE).plain
+        for step in plan.steps
+        if isinstance(step, Stall)
     ]
     beyond_s = [REFERENCE.promises.stall_s + 1.0, REFERENCE.lease_s + 1.0]
     # The longest one is swept at the last replica of a role, too.
@@ -105,9 +108,29 @@ def test_a_stall_outlasts_a_clients_patience_and_a_lease() -> None:
     assert sorted(lengths_s) == sorted(beyond_s * len(REFERENCE.roles) + [max(beyond_s)] * several)
 
 
+def test_a_sweep_begins_with_cuts_and_resets_of_the_links_between_roles() -> None:
+    """Each link between two roles is cut and reset early. Two roles of one replica each have one link. Other faults of links come later."""
+    spec = load_graph("dynamo-disagg", network="namespaces")
+    links = {
+        "frontend 0 from prefill", "frontend 0 from decode", "decode 0 from frontend",
+        "prefill 0 from decode", "decode 0 from prefill",
+    }  # fmt: skip
+    found = sweep(spec)
+    early = [plan.steps[0] for plan in found.first if plan.steps[0].is_link]
+    assert {str(step) for step in early} == {
+        f"{verb} {link} for 4.00 s" for verb in ("cut", "reset") for link in links
+    }
+    assert not any(step.is_link for plan in found.later for step in plan.steps)
+    rest = [step for plan in found.seldom for step in plan.steps if step.is_link]
+    assert {step.called for step in rest} == {"cut", "reset", "lose", "slow", "delay", "partition"}
+    assert len(set(rest)) == len(rest)
+
+
 def test_only_the_harshest_bursts_are_swept() -> None:
     """The sweep has the largest burst, and the same burst with all clients leaving, early or late, or sent slowly."""
-    bursts = [step for plan in sweep(REFERENCE) for step in plan.steps if isinstance(step, Burst)]
+    bursts = [
+        step for plan in sweep(REFERENCE).plain for step in plan.steps if isinstance(step, Burst)
+    ]
     assert bursts == [
         Burst(40, 0.0),
         Burst(40, 0.0, 1.0),
@@ -117,17 +140,20 @@ def test_only_the_harshest_bursts_are_swept() -> None:
 
 
 def test_what_tells_most_comes_first() -> None:
-    """The sweep begins with plans that leave a path, and goes from short ones to long ones. Other replicas come last."""
-    plans = sweep(REFERENCE)
-    last = plans.index(outages(REFERENCE)[0])
-    leaves = [serves_after(REFERENCE, plan) for plan in plans[:last]]
+    """The first sweep has each fault once, with its shortest length. It begins with plans that leave a path. The rest comes later."""
+    first, later, _ = sweep(REFERENCE)
+    leaves = [serves_after(REFERENCE, plan) for plan in first]
     assert leaves == sorted(leaves, reverse=True)
-    for some in (True, False):
-        waits_s = [
-            waited_s(plan) for plan, left in zip(plans, leaves, strict=False) if left is some
-        ]
-        assert waits_s == sorted(waits_s)
-    assert {one.index for plan in plans[:last] for step in plan.steps for one in step.aims} == {0}
+    assert not any(
+        map(waited_s, (plan for plan in first if not any(s.lasts_s for s in plan.steps)))
+    )
+    assert {one.index for plan in first for step in plan.steps for one in step.aims} == {0}
+    stalls = [(s.role, s.for_s) for plan in first for s in plan.steps if isinstance(s, Stall)]
+    assert sorted(stalls) == sorted(
+        (role.name, REFERENCE.lease_s + 1.0) for role in REFERENCE.roles
+    )
+    assert outages(REFERENCE)[0] in later
+    assert Plan((Kill("decode", 1),)) in later
 
 
 class Rolling(PlanMachine):
@@ -144,13 +170,32 @@ class Rolling(PlanMachine):
 def test_the_rules_of_a_users_class_are_swept() -> None:
     """A sequence that only the user's class makes joins the sweep."""
     roll = Plan((Terminate("decode", 0), Respawn("decode", 0), WaitReady()))
-    assert roll in plans_of_sweep(REFERENCE, 1, Rolling)
-    assert roll not in plans_of_sweep(REFERENCE, 1)
+    assert roll in plans_of_sweep(REFERENCE, 1, Rolling).first
+    assert roll not in plans_of_sweep(REFERENCE, 1).first
+
+
+def test_the_plainest_pairs_are_kills() -> None:
+    """Each two roles lose a replica at once, and a replica of each role dies in its second life, too. The seed decides only the order."""
+    singles = sweep(REFERENCE).plain
+    found = plainest_pairs(REFERENCE, singles, 1)
+    names = [role.name for role in REFERENCE.roles]
+    once = [[step.aims[0].role for step in plan.steps] for plan in found if len(plan.steps) == 2]
+    assert sorted(map(sorted, once)) == sorted(map(sorted, combinations(names, 2)))
+    twice = [plan.lines() for plan in found if len(plan.steps) == 4]
+    assert sorted(twice) == sorted(
+        [f"kill {name} 0", f"respawn {name} 0", "wait until ready", f"kill {name} 0"]
+        for name in names
+    )
+    assert len(found) == len(once) + len(twice)
+    again = plainest_pairs(REFERENCE, singles, 2)
+    assert (set(again), again == found) == (set(found), False)
+    stalls = [plan for plan in singles if isinstance(plan.steps[0], Stall)]
+    assert plainest_pairs(REFERENCE, stalls, 1) == []
 
 
 def test_pairs_differ_in_order_closeness_and_replica() -> None:
     """Pairs are different and possible. Their second disturbance comes at once, later, after a repair, within a start, or at an event."""
-    singles = sweep(REFERENCE)
+    singles = sweep(REFERENCE).plain
     found = list(islice(pairs(REFERENCE, singles, 1), 400))
     assert len(set(found)) == len(found)
     for plan in found:
@@ -186,7 +231,7 @@ def test_pairs_end(tmp_path: Path) -> None:
         "kill frontend 0; respawn frontend 0; kill frontend 0",
         "kill frontend 0; respawn frontend 0; wait until ready; kill frontend 0",
     ]
-    runner = SimRunner([], runs_max=80)
+    runner = SimRunner([], runs_max=110)
     searched(runner, tmp_path)
     assert sum(sum(map(disturbs, plan.steps)) > 2 for plan in runner.runs) > 10
 

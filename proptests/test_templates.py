@@ -15,8 +15,9 @@ from graphquake.harness.errors import GraphError, InputError
 from graphquake.harness.processes.layout import Layout
 from graphquake.harness.processes.resources.reservations import Reservations
 from graphquake.harness.processes.start import start_in_order
-from graphquake.harness.spec.graph import RoleSpec, load_graph, read_graph
+from graphquake.harness.spec.graph import load_graph, read_graph
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.roles.role import RoleSpec
 from graphquake.harness.spec.templates.words import expand, words_in
 
 from support.made import spec_of

@@ -8,7 +8,7 @@ from graphquake.harness.history.request import (
     Group,
     Outcome,
 )
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 
 from support.made import Made, plan_of, spec_of
 

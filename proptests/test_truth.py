@@ -14,7 +14,8 @@ import pytest
 
 from graphquake.harness.clients.answers import find_oracle
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_INPUT, InputError
-from graphquake.harness.promises.builtin import judge, promises_of
+from graphquake.harness.promises.builtin import promises_of
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.run.live import run_live
 from graphquake.harness.spec.graph import load_graph
 from graphquake.machines.frontends.cli import main
@@ -24,6 +25,8 @@ from support.fake_target import FakeTargets, fake_spec
 from support.made import Made, plan_of
 from support.nested_pytest import enter, run_here
 from support.toys import toy_file
+
+pytestmark = pytest.mark.roomy
 
 PROMISES = '''
 from dataclasses import replace

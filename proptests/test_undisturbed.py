@@ -20,8 +20,9 @@ from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners import live_runner
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.live_runner import LiveRunner
+from graphquake.machines.runners.runner import SEARCH
 
-from support.made import spec_of
+from support.made import plan_of, spec_of
 from support.searched import searched
 from support.sim_runner import SimRunner
 
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.simulated
 
 DISTURBED = Verdict("invalid", causes=(f"{BUSY}: 2 threads",))
 OTHERWISE = Verdict("invalid", causes=(f"{BUSY}: 2 threads", "the fault did not land"))
+LATE = Verdict("invalid", causes=("client late: 9 of 90 requests",))
+LATE_AND_BUSY = Verdict("invalid", causes=(*LATE.causes, *DISTURBED.causes))
 KEPT = Verdict("kept")
 
 
@@ -49,12 +52,13 @@ def made(verdicts: list[Verdict]) -> Iterator[LiveRun]:
     [
         ([KEPT], 1),
         ([OTHERWISE, KEPT], 1),
+        ([LATE, LATE_AND_BUSY, KEPT], 3),
         ([DISTURBED, DISTURBED, KEPT, KEPT], 3),
         ([DISTURBED] * 10, 1 + REPEATS_MAX),
     ],
 )
 def test_only_disturbed_runs_are_repeated(verdicts: list[Verdict], taken: int) -> None:
-    """A run is repeated while the machine was the only cause, and at most `REPEATS_MAX` times."""
+    """A run is repeated while the machine was the only cause, and at most `REPEATS_MAX` times. Late clients are such a cause."""
     runs = made(verdicts)
 
     async def run() -> LiveRun:
@@ -82,6 +86,33 @@ def test_the_runner_tells_what_it_repeated(
     assert result.verdict == (KEPT if repeats else DISTURBED)
 
 
+def test_a_repeat_has_no_other_run_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A run of a search that another run disturbed is repeated once, when the other one has ended. Later runs wait for the repeat."""
+    first, second = plan_of("kill decode 0"), plan_of("kill decode 1")
+    begun: list[tuple[Plan, int]] = []
+    running = 0
+
+    async def run_live(_: object, plan: Plan, *__: object, **___: object) -> LiveRun:
+        nonlocal running
+        running += 1
+        begun.append((plan, running))
+        await asyncio.sleep(0.02 if plan == first else 0.1)
+        running -= 1
+        verdict = DISTURBED if plan == first and len(begun) < 4 else KEPT
+        return LiveRun(History(spec_of(), plan), verdict, Path(), live_s=0.1, start_s=0.0)
+
+    monkeypatch.setattr(live_runner, "run_live", run_live)
+    with LiveRunner(spec_of(), tmp_path, Budget(60.0), slots=2) as runner:
+        pending = [runner.start(plan, SEARCH) for plan in (first, second, second)]
+        results = [runner.result(one) for one in pending]
+    assert begun == [(first, 1), (second, 2), (first, 1), (second, 1)]
+    # The second disturbance was not the other run's fault. The search comes back to the plan later.
+    assert [one.verdict for one in results] == [DISTURBED, KEPT, KEPT]
+    assert results[0].disturbed == ((DISTURBED, 0.1),)
+
+
 @pytest.mark.parametrize(("made_good", "nothing"), [(0, True), (3, False)])
 def test_what_was_made_good_does_no_harm(made_good: int, nothing: bool) -> None:  # noqa: FBT001
     """A search with many invalid runs proves nothing, unless they were repeated with a valid result."""
@@ -98,6 +129,6 @@ def test_a_search_comes_back_to_a_plan_with_an_invalid_run(tmp_path: Path) -> No
     """One run in seven is invalid. All plans of the sweep have a valid run in the end, and the invalid ones before it do no harm."""
     runner = SimRunner([], seed=4, runs_max=30, invalid=0.15)
     rounds, _ = searched(runner, tmp_path)
-    wanted = sweep(runner.spec)
+    wanted = sweep(runner.spec).first
     assert set(wanted) <= rounds._ran
     assert 0 < rounds.log.made_good <= rounds.log.live["invalid"]

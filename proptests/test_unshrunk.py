@@ -12,6 +12,7 @@ from graphquake.harness.history.request import (
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
 from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.pipeline import EVIDENCE_RUNS, FindingPipeline
 from graphquake.machines.findings.rounds import Rounds
 from graphquake.machines.plans.subplan import embeds
@@ -20,23 +21,38 @@ from graphquake.machines.runners.budget import Limit
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.sessions.search import search
 
+from support.made import plan_of
 from support.searched import PAIR, QUICK, searched
 from support.sim_runner import Bug, SimRunner
 
 pytestmark = pytest.mark.simulated
 
+# A plan with more steps than the bug needs.
+LONG = plan_of(
+    "burst 5 over 0.00 s", "kill decode 0", "wait 0.50 s", "kill prefill 0", "terminate frontend 0"
+)  # fmt: skip
+
+
+def find(runner: SimRunner, folder: Path) -> Finding:
+    """The finding of a search that met `LONG`."""
+    pipeline = FindingPipeline(runner, Corpus(folder / "cases"), RunLog(), results_dir=folder)
+    first = pipeline.take(runner.start(LONG, "search"), "search")
+    finding = pipeline.find(LONG, first, first.verdict.violations[0])
+    assert finding is not None
+    return finding
+
 
 def test_a_budget_that_ends_in_a_shrink_leaves_the_best_so_far(tmp_path: Path) -> None:
     """A budget that ends during a shrink leaves an unshrunk case with the smallest plan so far."""
     bug = Bug(PAIR, "wrong tokens")
-    needed = len(_runs_of(bug, tmp_path / "all"))
-    runner = SimRunner([bug], runs_max=needed - 8)
-    rounds, ended = searched(runner, tmp_path, seed=1)
-    assert ended in ("budget", "findings")
+    find(whole := SimRunner([bug]), tmp_path / "all")
+    finding = find(SimRunner([bug], runs_max=len(whole.runs) - 8), tmp_path)
     (case,) = Corpus(tmp_path / "cases")
+    assert case == finding.case
     assert case.status == "unshrunk"
     assert embeds(PAIR, case.plan)
-    assert rounds.pipeline.findings[0].counts
+    assert len(case.plan.steps) < len(LONG.steps)
+    assert finding.counts
 
 
 def test_a_shrink_has_a_budget_of_its_own(tmp_path: Path) -> None:
@@ -100,14 +116,13 @@ def test_a_finding_that_was_never_run_again_is_reported_and_not_saved(tmp_path: 
 def test_a_finding_without_evidence_runs_shows_a_run_of_its_minimal_plan(tmp_path: Path) -> None:
     """If the budget ends before the evidence, the report shows a run that confirmed the minimal plan, never one of the drawn plan."""
     bug = Bug(PAIR, "wrong tokens")
-    searched(full := SimRunner([bug]), tmp_path / "all", seed=1)
+    find(whole := SimRunner([bug]), tmp_path / "all")
     evidence = next(
-        n for n, plan in enumerate(full.runs) if plan.steps == PAIR.steps and plan.stay_s
+        n for n, plan in enumerate(whole.runs) if plan.steps == PAIR.steps and plan.stay_s
     )
-    rounds, _ = searched(SimRunner([bug], runs_max=evidence), tmp_path / "less", seed=1)
-    (finding,) = rounds.pipeline.findings
+    finding = find(SimRunner([bug], runs_max=evidence), tmp_path / "less")
     assert finding.case.plan == PAIR
-    assert finding.original.history.plan != PAIR
+    assert finding.original.history.plan == LONG
     assert finding.shown.history.plan == PAIR
 
 

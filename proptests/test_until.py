@@ -16,7 +16,7 @@ from graphquake.harness.history.events import StepDone
 from graphquake.harness.history.history import History
 from graphquake.harness.history.request import STEADY, Request
 from graphquake.harness.processes.moments import LogTail
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.reports.story import story
 from graphquake.harness.spec.feasible import check_plan, feasible
 from graphquake.harness.spec.graph import GraphSpec
@@ -33,7 +33,7 @@ from graphquake.harness.spec.steps.own.own import own_rules
 from graphquake.harness.spec.steps.own.own_table import OwnStep
 from graphquake.harness.spec.steps.table import rules
 from graphquake.harness.spec.steps.waits.timings import timings
-from graphquake.machines.findings.awaited import MISSES, AwaitedEvents
+from graphquake.machines.findings.futile import MISSES, FutileSteps
 from graphquake.machines.plans.judged import judged_share
 from graphquake.machines.plans.novelty import features
 from graphquake.machines.plans.subplan import embeds
@@ -193,6 +193,13 @@ def test_only_new_lines_of_a_log_are_read(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- a missed event
 
 
+def with_fault(plan: Plan, *, landed: bool) -> History:
+    """The history of a run with the first step of a plan."""
+    made = healthy()
+    made.events.append(StepDone(1.0, 1.0, 0, plan.steps[0], landed=landed, proof="by the test"))
+    return made.history()
+
+
 def with_event(made: Made, line: str, *, missed: bool) -> History:
     """The history of a run with a wait for an event before its fault."""
     (step,) = plan_of(line).steps
@@ -223,14 +230,29 @@ def test_the_story_names_the_moment() -> None:
 
 def test_a_search_gives_up_an_event_that_never_came() -> None:
     """After some misses, plans that wait for it or for more are not run. An event that came once is always waited for."""
-    awaited = AwaitedEvents()
+    futile = FutileSteps()
     plans = [Plan((UntilInFlight(n),)) for n in (4, 8, 16)]
     for _ in range(MISSES):
-        assert not any(map(awaited.is_in_vain, plans))
-        awaited.add(with_event(healthy(), LINES[0], missed=True))
-    assert list(map(awaited.is_in_vain, plans)) == [False, True, True]
-    awaited.add(with_event(healthy(), LINES[0], missed=False))
-    assert list(map(awaited.is_in_vain, plans)) == [False, False, True]
+        assert not any(map(futile.any_in, plans))
+        futile.add(with_event(healthy(), LINES[0], missed=True))
+    assert list(map(futile.any_in, plans)) == [False, True, True]
+    futile.add(with_event(healthy(), LINES[0], missed=False))
+    assert list(map(futile.any_in, plans)) == [False, False, True]
+
+
+def test_a_search_gives_up_a_fault_that_never_landed() -> None:
+    """After some misses, plans with this fault are not run, whatever its numbers. A fault that landed once always is."""
+    futile = FutileSteps()
+    plans = [
+        plan_of(line)
+        for line in ("stall decode 0 for 2.00 s", "stall decode 0 for 9.00 s", "kill decode 0")
+    ]
+    for _ in range(MISSES):
+        assert not any(map(futile.any_in, plans))
+        futile.add(with_fault(plans[0], landed=False))
+    assert list(map(futile.any_in, plans)) == [True, True, False]
+    futile.add(with_fault(plans[1], landed=True))
+    assert not any(map(futile.any_in, plans))
 
 
 # --------------------------------------------------------------------------------------------- plans and shrinking

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from graphquake.harness.history.events import Resumed, Seen
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.history.events import Resumed, Seen, ViewKind
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.promises.views import Views
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import View
@@ -95,6 +95,27 @@ def test_readiness_that_lies(says: int, expected: str) -> None:
         Seen(at_s, Replica("frontend", 0), "readiness", says, 1 - says) for at_s in (4.0, 24.0)
     ]
     assert signatures(*looks) == (f"views_agree / {expected}",)
+
+
+@pytest.mark.parametrize(
+    ("what", "says", "expected"),
+    [
+        ("pod", 1, "frontend pod ready but does not serve"),
+        ("pod", 0, "frontend pod not ready but serves"),
+        ("endpoint", 1, "frontend listed but does not serve"),
+        ("endpoint", 0, "frontend not listed but serves"),
+    ],
+)
+def test_a_cluster_that_lies(what: ViewKind, says: int, expected: str) -> None:
+    """What a cluster says about a pod is judged by the rules of time of the graph's own answers."""
+
+    def looks(until_s: float) -> list[Seen]:
+        replica = Replica("frontend", 0)
+        wrong = [Seen(at_s, replica, what, says, 1 - says) for at_s in (4.0, until_s)]
+        return [*wrong, Seen(until_s + 0.1, replica, what, says, says)]
+
+    assert signatures(*looks(19.1 if says else 9.1)) == (f"views_agree / {expected}",)
+    assert signatures(*looks(18.9 if says else 8.9)) == ()
 
 
 def test_views_return_only_changes() -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 from aiohttp import web
 
 from graphquake.harness.errors import GraphError
-from graphquake.harness.history.events import BecameReady, Died, Measured, Spawned
+from graphquake.harness.history.events import BecameReady, Died, Measured, ReplicaEvent, Spawned
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.spec.steps.actions import too_late
+from graphquake.harness.spec.steps.actions import NetworkFault, Squeezable, too_late
 from graphquake.harness.spec.steps.scope import PROCESS, Scope
+from graphquake.harness.targets.no_pods import NoPods
 from graphquake.harness.targets.target import Landed, Leak, View, Work
 
 # The longest prompt, in letters.
@@ -59,7 +60,7 @@ def fake_spec(folder: Path) -> GraphSpec:
 
 
 @dataclass
-class FakeTarget:
+class FakeTarget(NoPods):
     """A `Target` without processes.
 
     Attributes:
@@ -74,7 +75,7 @@ class FakeTarget:
     url: str = ""
     is_lost: bool = False
     calls: list[str] = field(default_factory=list)
-    log: list[Spawned | BecameReady | Died] = field(default_factory=list)
+    log: list[ReplicaEvent] = field(default_factory=list)
     answers: Callable[[], str] = lambda: "four"
     too_long_status: int = 400
     lives: dict[Replica, int] = field(default_factory=dict)
@@ -85,6 +86,11 @@ class FakeTarget:
         if self.is_lost:
             raise GraphError("fake: the graph is lost")
         self.log = [one for one in self.log if one.incarnation == self.lives[one.replica]]
+
+    @property
+    def socket_factory(self) -> None:
+        """Ordinary sockets reach its server."""
+        return
 
     def entries(self) -> list[str]:
         """One server stands for the only front."""
@@ -111,6 +117,8 @@ class FakeTarget:
     async def kill(self, replica: Replica, scope: Scope) -> Landed:
         """Set the flag."""
         del scope
+        if replica in self.dead:
+            return Landed(ok=False, proof=f"{replica} was dead already", at_s=time.monotonic())
         self.calls.append(f"kill {replica}")
         self.dead.add(replica)
         self.log.append(Died(time.monotonic(), replica, self.lives[replica], 0, -9, aimed=True))
@@ -120,8 +128,13 @@ class FakeTarget:
         """As a kill."""
         return await self.kill(replica, PROCESS)
 
-    async def stall(self, replica: Replica) -> Landed:
+    async def interrupt(self, replica: Replica) -> Landed:
+        """As a kill."""
+        return await self.kill(replica, PROCESS)
+
+    async def stall(self, replica: Replica, scope: Scope) -> Landed:
         """Can't be done to a flag."""
+        del scope
         return Landed(ok=False, proof=f"{replica} has no processes", at_s=time.monotonic())
 
     async def resume(self, replica: Replica) -> Landed:
@@ -133,6 +146,14 @@ class FakeTarget:
         self.calls.append(f"respawn {replica}")
         self.start(replica)
         return self._landed("flag cleared")
+
+    def use(self, replica: Replica, variant: str) -> None:
+        """Note the variant."""
+        self.calls.append(f"use {variant} {replica}")
+
+    def varied(self) -> list[Replica]:
+        """Flags have no command."""
+        return []
 
     @property
     def own(self) -> FakeTarget:
@@ -153,6 +174,40 @@ class FakeTarget:
     async def end_commands(self, key: str) -> None:
         """Note the end."""
         self.calls.append(f"end of {key}")
+
+    @property
+    def resources(self) -> FakeTarget:
+        """The target itself carries out squeezes."""
+        return self
+
+    async def squeeze(
+        self, replica: Replica, what: Squeezable, amount: int, for_s: float
+    ) -> Landed:
+        """Note the squeeze."""
+        self.calls.append(f"squeeze {replica} {what} {amount} {for_s:g}")
+        return self._landed("squeeze noted")
+
+    async def release(self, replica: Replica, what: Squeezable) -> Landed:
+        """Note the end of a squeeze."""
+        self.calls.append(f"release {replica} {what}")
+        return self._landed("release noted")
+
+    @property
+    def network(self) -> FakeTarget:
+        """The target itself notes the faults of the network."""
+        return self
+
+    async def begin(self, key: int, fault: NetworkFault, within_s: float) -> Landed:
+        """Note the begin of a fault."""
+        del within_s
+        self.calls.append(f"begin {key} {fault.kind} {len(fault.edges)}")
+        return self._landed("begin noted")
+
+    async def end(self, key: int, fault: NetworkFault, settles_s: float) -> Landed:
+        """Note the end of a fault."""
+        del fault, settles_s
+        self.calls.append(f"end {key}")
+        return self._landed("end noted")
 
     @property
     def moments(self) -> FakeTarget:

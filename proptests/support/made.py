@@ -22,7 +22,7 @@ from graphquake.harness.history.request import (
     Outcome,
     Request,
 )
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.spec.graph import GraphSpec, read_graph
 from graphquake.harness.spec.plan import (
     TREE,

@@ -12,7 +12,7 @@ from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import (
     Outcome,
 )
-from graphquake.harness.promises.builtin import judge
+from graphquake.harness.promises.judgement import judge
 from graphquake.harness.run.early_verdict import Enough
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan, Respawn, Terminate, Wait
@@ -52,6 +52,7 @@ class SimRunner:
         runs_max: the budget, in runs.
         slots: how many runs are begun before the first of them is awaited.
         invalid: the share of invalid runs.
+        every_s: the time between two requests after the plan.
         reuses: whether a run that may reuse a graph is reported as a run on a used graph.
         asked: the purpose of each run, and whether it should wait until every wrong list is decided.
     """
@@ -62,6 +63,7 @@ class SimRunner:
     invalid: float = 0.0
     slots: int = 1
     gpus: int = 0
+    every_s: float = 0.5
     reuses: bool = False
     spec: GraphSpec = field(default_factory=spec_of)
     host: Host = field(default_factory=lambda: Host(cores=2))
@@ -117,7 +119,7 @@ class SimRunner:
         for role, index in sorted(dead):
             made.spawn(f"{role} {index}", at_s + 0.1, ready_s=at_s + 0.3)
         made.phase("heal", at_s + 0.1).phase("recover", at_s + 0.1).steady(
-            at_s + 1.0, at_s + 12.0, every_s=0.5
+            at_s + 1.0, at_s + 12.0, every_s=self.every_s
         )
         for bug in self.bugs:
             last = complete_at(bug.needs, plan)

@@ -16,7 +16,7 @@ from typing import Final
 
 from graphquake.harness.spec.bounds import Promises
 from graphquake.harness.spec.feasible import feasible, mend
-from graphquake.harness.spec.graph import GraphSpec, Restart, RoleSpec
+from graphquake.harness.spec.graph import GraphSpec, Restart
 from graphquake.harness.spec.load import LoadSpec
 from graphquake.harness.spec.plan import (
     Burst,
@@ -28,6 +28,7 @@ from graphquake.harness.spec.plan import (
     Wait,
     WaitReady,
 )
+from graphquake.harness.spec.roles.role import RoleSpec
 from graphquake.harness.spec.serves import parse_serves
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.machines.runners.budget import BudgetSpent

@@ -1,9 +1,10 @@
 """A toy serving graph for the tests: real processes and sockets, ready in a tenth of a second, with optional bugs.
 
-    python toy.py front --port P --workers P,P [--forget] [--panic S]      OpenAI completions, streamed or not; retries on the next worker
+    python toy.py front --port P --workers A,A [--forget] [--panic S]      OpenAI completions, streamed or not; retries on the next worker
     python toy.py work --port P [--children N] [--exit-after S] [--deaf]   makes the tokens
     python toy.py idle NAME                                                a child that listens on a port and does nothing
 
+A is `HOST:PORT`, or a port on loopback. `--host`: the address to listen on.
 `--forget`: a stream whose worker dies is cut. Without it, another worker finishes the stream.
 `--panic S`: after the front finds a worker dead, every request gets a 503 for S seconds.
 `--patience S`: a worker may take S seconds for an answer.
@@ -32,6 +33,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 TOKEN_S = 0.004
+LOOPBACK = "127.0.0.1"
 
 
 def expected(prompt: str, max_tokens: int) -> str:
@@ -52,7 +54,9 @@ class Server:
 
     async def serve(self) -> None:
         """Serve for ever, or for `--serve-for` seconds."""
-        server = await asyncio.start_server(self.connected, "127.0.0.1", self.arguments.port)
+        server = await asyncio.start_server(
+            self.connected, self.arguments.host, self.arguments.port
+        )
         async with asyncio.timeout(self.arguments.serve_for):
             await server.serve_forever()
 
@@ -76,9 +80,9 @@ class Server:
             say(writer, f"# TYPE toy_busy gauge\ntoy_busy {self.busy}\n", kind="text/plain")
         elif url.path == "/list":
             known = self.arguments.workers[int(self.arguments.overlook and self.was_alone) :]
-            alive = [port for port in known if await is_open(port)]
+            alive = [one for one in known if await is_open(one)]
             self.was_alone |= len(alive) < len(self.arguments.workers)
-            say(writer, json.dumps({"workers": [{"port": port} for port in alive]}))
+            say(writer, json.dumps({"workers": [{"port": one[1]} for one in alive]}))
         elif url.path == "/tokens":
             query = parse_qs(url.query)
             await self.make(query["prompt"][0], int(query["n"][0]), int(query["skip"][0]), writer)
@@ -109,9 +113,9 @@ class Server:
             )
         for _ in range(2 * len(self.arguments.workers)):
             used = self.arguments.workers[: -1 if self.arguments.shun else None]
-            port = used[self.turn % len(used)]
+            worker = used[self.turn % len(used)]
             self.turn += 1
-            async for letter in tokens(port, prompt, count, len(text), self.arguments.patience):
+            async for letter in tokens(worker, prompt, count, len(text), self.arguments.patience):
                 text += letter
                 if asked.get("stream"):
                     writer.write(chunk(letter, None))
@@ -132,12 +136,12 @@ class Server:
 
 
 async def tokens(
-    port: int, prompt: str, count: int, skip: int, within_s: float
+    worker: tuple[str, int], prompt: str, count: int, skip: int, within_s: float
 ) -> AsyncIterator[str]:
     """Yield the tokens of one worker until it is done or dies."""
     try:
         async with asyncio.timeout(within_s):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(*worker)
             writer.write(
                 f"GET /tokens?prompt={prompt}&n={count}&skip={skip} HTTP/1.1\r\n\r\n".encode()
             )
@@ -148,11 +152,12 @@ async def tokens(
         return
 
 
-async def is_open(port: int) -> bool:
-    """Return whether a process listens on a port."""
+async def is_open(worker: tuple[str, int]) -> bool:
+    """Return whether a process listens at an address."""
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
+        async with asyncio.timeout(0.5):
+            _, writer = await asyncio.open_connection(*worker)
+    except (OSError, TimeoutError):
         return False
     writer.close()
     return True
@@ -203,15 +208,20 @@ def start_children(count: int, *, detach: bool) -> None:
             os.wait()
 
 
+def addresses(text: str) -> list[tuple[str, int]]:
+    """Read the addresses of the workers."""
+    parts = (one.rpartition(":") for one in text.split(","))
+    return [(host or LOOPBACK, int(port)) for host, _, port in parts]
+
+
 def main() -> None:
     """Run one of the processes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=("front", "work", "idle"))
     parser.add_argument("name", nargs="?")
+    parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", type=int)
-    parser.add_argument(
-        "--workers", type=lambda text: [int(port) for port in text.split(",")], default=[]
-    )
+    parser.add_argument("--workers", type=addresses, default=[])
     parser.add_argument("--children", type=int, default=0)
     parser.add_argument("--exit-after", type=float)
     parser.add_argument("--serve-for", type=float)

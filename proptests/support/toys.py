@@ -18,20 +18,21 @@ FILE = """
 graph = "toy"
 serves = "front and worker"
 restart = "{restart}"
+network = "{network}"
 faults = {faults}
 
 [roles.front]
-command = "{{python}} {toy} front --port {{port.http}} --workers {{worker.port.http}} {front}"
-entry = "http://127.0.0.1:{{port.http}}"
+command = "{{python}} {toy} front --host {{host}} --port {{port.http}} --workers {{worker.address.http}} {front}"
+entry = "http://{{host}}:{{port.http}}"
 ready = {{ get = "{{entry}}/health", within_s = {within_s} }}
 listed = {{ get = "{{entry}}/list", item = '"port"', roles = ["worker"] }}
 metrics = "{{entry}}/metrics"
 
 [roles.worker]
 replicas = 2
-command = "{{python}} {toy} work --port {{port.http}} {worker}"
+command = "{{python}} {toy} work --host {{host}} --port {{port.http}} {worker}"
 children = {children}
-ready = {{ get = "http://127.0.0.1:{{port.http}}/health", body = "^ready$", within_s = {within_s} }}
+ready = {{ get = "http://{{host}}:{{port.http}}/health", body = "^ready$", within_s = {within_s} }}
 stop_s = 2
 
 [load]
@@ -58,7 +59,7 @@ def toy_file(folder: Path, **changes: Any) -> Path:
             kinds that are drawn. `children`: the children of a worker that steps can aim at. `first_ok_s` and `more`: other promises.
     """
     words = {
-        "toy": TOY, "front": "", "worker": "", "restart": "never", "within_s": 10, "more": "", "first_ok_s": 1.0,
+        "toy": TOY, "front": "", "worker": "", "restart": "never", "network": "host", "within_s": 10, "more": "", "first_ok_s": 1.0,
         "faults": '["kill", "terminate", "stall"]', "children": '{ engine = "toy-engine" }',
     }  # fmt: skip
     path = folder / "toy.toml"
