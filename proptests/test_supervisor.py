@@ -295,7 +295,7 @@ BAD_GRAPHS: dict[str, tuple[dict[str, Any], str, tuple[str, ...]]] = {
     "no command": ({"more": "", "worker": ""}, 'cannot run "', ("toy.toml: roles.worker: worker",)),
     "dies": ({"worker": "--exit-after 0.1"}, "ended with exit status 1 before it was ready", ("out of luck",)),
     # A busy machine takes a second until the worker answers at all.
-    "deaf": ({"worker": "--deaf", "within_s": 5}, "not ready within 5.0 s", ("HTTP 200: starting", "log is empty")),
+    "deaf": ({"worker": "--deaf", "within_s": 5}, "not ready within 5 s", ("HTTP 200: starting", "log is empty")),
 }  # fmt: skip
 
 
