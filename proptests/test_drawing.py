@@ -10,14 +10,35 @@ import pytest
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
 
-from graphquake.harness.spec.graph import load_graph
+from graphquake.harness.spec.graph import GraphSpec, load_graph
+from graphquake.harness.spec.steps.kind import Step
+from graphquake.harness.spec.steps.processes.kill import Kill
+from graphquake.harness.spec.steps.processes.roll import Roll
+from graphquake.machines.plans.drawn_rules import machine_for
+from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.sessions.search import draw_plans
+
+from support.made import spec_of
 
 pytestmark = pytest.mark.simulated
 
 PLANS = 40
 # Another version of Hypothesis may draw other plans from the same seed.
 DRAWN_BY = "6.170.17"
+
+
+def _workers(count: int) -> GraphSpec:
+    """A graph of one frontend and some workers."""
+    roles = {
+        "frontend": {"command": "frontend", "entry": "http://127.0.0.1:{port.http}"},
+        "worker": {"command": "worker", "replicas": count},
+    }
+    return spec_of(serves="frontend and worker", roles=roles)
+
+
+def _digest(spec: GraphSpec, seed: int) -> str:
+    lines = [plan.lines() for plan in draw_plans(spec, seed, PLANS)]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16]
 
 
 @pytest.mark.skipif(
@@ -36,8 +57,45 @@ DRAWN_BY = "6.170.17"
 )
 def test_a_seed_draws_the_plans_that_it_drew_before(graph: str, seed: int, digest: str) -> None:
     """The rules, their order, and the order of their choices stay the same, so that a seed draws the same plans."""
-    lines = [plan.lines() for plan in draw_plans(load_graph(graph), seed, PLANS)]
-    assert hashlib.sha256(json.dumps(lines).encode()).hexdigest()[:16] == digest
+    assert _digest(load_graph(graph), seed) == digest
+
+
+@pytest.mark.skipif(
+    hypothesis.__version__ != DRAWN_BY, reason=f"recorded with hypothesis {DRAWN_BY}"
+)
+def test_a_seed_draws_the_plans_of_a_large_graph_that_it_drew_before() -> None:
+    """The plans for 64 workers are those that a question for each replica gave."""
+    assert _digest(_workers(64), 1) == "79e38ee67d019ce1"
+
+
+def test_whether_a_step_may_hit_any_replica_is_asked_of_the_first_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before each step, every rule is asked for a target. The answer for 64 workers takes no more questions than that for one."""
+    asked = list[Step]()
+    can = PlanMachine.can
+
+    def counted(self: PlanMachine, step: Step) -> bool:
+        asked.append(step)
+        return can(self, step)
+
+    monkeypatch.setattr(PlanMachine, "can", counted)
+    machine = machine_for(_workers(64), lambda _: None)()
+    assert machine.has_target(Kill.at)
+    assert asked == [Kill("frontend", 0)]
+    machine.focus = "worker"
+    assert machine.has_target(Kill.at)
+    assert asked[1:] == [Kill("worker", 0)]
+    assert len(machine.targets(Kill.at)) == 64
+
+
+def test_a_step_at_a_whole_role_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A roll is the same step at each replica of its role. So the model is asked about it once, even if the answer is no."""
+    asked = list[Step]()
+    monkeypatch.setattr(PlanMachine, "can", lambda _, step: asked.append(step))
+    machine = machine_for(_workers(64), lambda _: None)()
+    assert not machine.has_target(lambda one: Roll(one.role))
+    assert asked == [Roll("frontend"), Roll("worker")]
 
 
 @pytest.mark.skipif(

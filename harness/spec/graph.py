@@ -113,11 +113,15 @@ class GraphSpec:
 
     def faults_at(self, role: str) -> tuple[str, ...]:
         """Return the titles of the faults that a search may draw at a role on this machine. Raise KeyError if there is no such role."""
+        return tuple(title for title in self._listed_at(role) if self._fits_at(title, role))
+
+    def _listed_at(self, role: str) -> tuple[str, ...]:
         listed = self.role(role).faults
-        titles = self.faults if listed is None else listed
-        own = self.own_steps
-        here = (title for title in titles if title not in self.lacks)
-        return tuple(title for title in here if title not in own or own[title].role == role)
+        return self.faults if listed is None else listed
+
+    def _fits_at(self, title: str, role: str) -> bool:
+        own = self.own_steps.get(title)
+        return title not in self.lacks and (own is None or own.role == role)
 
     def may_draw(self, step: Step) -> bool:
         """True if a search may draw a step: it is not a fault, or the file allows this fault at every replica that the step aims at."""
@@ -125,7 +129,11 @@ class GraphSpec:
             return True
         if not step.roles:
             return step.called in self.faults
-        return all(step.called in self.faults_at(role) for role in step.roles)
+        # A draw asks this of each step at each replica, so it does not build the lists of `faults_at`.
+        title = step.called
+        return all(
+            title in self._listed_at(role) and self._fits_at(title, role) for role in step.roles
+        )
 
     @property
     def entry_role(self) -> RoleSpec:

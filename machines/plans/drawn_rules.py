@@ -33,7 +33,7 @@ def _rule_of(one: Rule, *, is_fault: bool) -> Any:
     # Hypothesis orders rules by the number of their arguments, so a rule without choices gets no data.
     arguments: dict[str, Any] = {"data": st.data()} if one.at or one.picks else {}
     arguments |= {name: _among(values) for name, values in one.ahead.items()}
-    may = precondition(lambda self: bool(_possible(self, [(one, is_fault)])))
+    may = precondition(lambda self: _is_possible(self, one, is_fault=is_fault))
     return may(rule(**arguments)(draw))  # type: ignore[no-untyped-call]  # Hypothesis's rule() is not typed
 
 
@@ -51,11 +51,15 @@ def _follow(
 
 def _possible(machine: PlanMachine, among: Sequence[Ruled]) -> list[Rule]:
     """Those of some rules that may add steps now."""
-    return [
-        one
-        for one, is_fault in among
-        if machine.asked(one.name, partial(machine.may, one, is_fault=is_fault))
-    ]
+    return [one for one, is_fault in among if _is_possible(machine, one, is_fault=is_fault)]
+
+
+def _is_possible(machine: PlanMachine, one: Rule, *, is_fault: bool) -> bool:
+    return machine.asked(one.name, partial(machine.may, one, is_fault=is_fault))
+
+
+def _any_possible(machine: PlanMachine, among: Sequence[Ruled]) -> bool:
+    return any(_is_possible(machine, one, is_fault=is_fault) for one, is_fault in among)
 
 
 def _timed_fault(timed: Sequence[Ruled]) -> Any:
@@ -74,7 +78,7 @@ def _timed_fault(timed: Sequence[Ruled]) -> Any:
         lambda self: (
             self.room >= TIMED_STEPS
             and bool(self.asked(timings, partial(timings, self)))
-            and bool(_possible(self, timed))
+            and _any_possible(self, timed)
         )
     )
     return may(rule(data=st.data())(timed_fault))
@@ -88,7 +92,7 @@ def _seldom_fault(seldom: Sequence[Ruled]) -> Any:
         ahead = {name: data.draw(_among(values)) for name, values in one.ahead.items()}
         _follow(self, one, data, ahead)
 
-    may = precondition(lambda self: bool(_possible(self, seldom)))
+    may = precondition(lambda self: _any_possible(self, seldom))
     return may(rule(data=st.data())(seldom_fault))
 
 

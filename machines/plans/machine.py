@@ -13,8 +13,9 @@ the same name.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
 from hypothesis import strategies as st
@@ -149,7 +150,7 @@ class PlanMachine(RuleBasedStateMachine):
         """True if a rule may add steps now. That needs room, a possible target, and the rule's own condition."""
         if not (self.may_fault() if is_fault else self.has_room):
             return False
-        return one.may(self) and (one.at is None or bool(self.targets(one.at)))
+        return one.may(self) and (one.at is None or self.has_target(one.at))
 
     def targets(self, at: Callable[[Replica], Step]) -> list[Replica]:
         """The replicas that a step may hit now.
@@ -160,14 +161,24 @@ class PlanMachine(RuleBasedStateMachine):
         Args:
             at: makes the step that hits a given replica.
         """
-        return self.asked(
-            at, lambda: [one for one in self.spec.replicas() if self._may_hit(one, at)]
-        )
+        return self.asked(at, lambda: list(self._targets(at)))
 
-    def _may_hit(self, replica: Replica, at: Callable[[Replica], Step]) -> bool:
-        if self.focus not in ("", replica.role) or not self.can(step := at(replica)):
-            return False
-        return not self.keeps_path or step.after(self.model).serves()
+    def has_target(self, at: Callable[[Replica], Step]) -> bool:
+        """True if a step may hit some replica now. Most rules are only asked this, so the search ends at the first such replica."""
+        return next(self._targets(at), None) is not None
+
+    def _targets(self, at: Callable[[Replica], Step]) -> Iterator[Replica]:
+        for role in self.spec.roles:
+            if self.focus not in ("", role.name):
+                continue
+            for index in range(role.replicas):
+                # A step that acts on a whole role is the same step at each of its replicas.
+                step = at(one := Replica(role.name, index))
+                if self.asked(step, partial(self._may_hit, step)):
+                    yield one
+
+    def _may_hit(self, step: Step) -> bool:
+        return self.can(step) and (not self.keeps_path or step.after(self.model).serves())
 
     def can(self, step: Step) -> bool:
         """True if a step may be added now: the model says that it is possible, and the graph file lets it be drawn (see `faults`)."""
@@ -248,11 +259,12 @@ class PlanMachine(RuleBasedStateMachine):
             stays: if true, the run outlasts the lease of the graph, if it has one.
         """
         self.length = length
-        hit = [one for one in self.spec.replicas() if self.spec.faults_at(one.role)]
+        # No step was taken yet, so all replicas of a role are alike.
+        hit = [Replica(one.name, 0) for one in self.spec.roles if self.spec.faults_at(one.name)]
         spared = [one for one in hit if self.can_spare(one)]
         if keeps_path and spared:
             role: str = data.draw(st.sampled_from(self.weighed(hit)))
-            self.keeps_path = self.can_spare(Replica(role, 0))
+            self.keeps_path = Replica(role, 0) in spared
         if data.draw(st.booleans()) and hit:
             among = spared if self.keeps_path else hit
             self.focus = data.draw(st.sampled_from(self.weighed(among)))

@@ -253,7 +253,7 @@ class GraphModel:
 
     def lives(self, replica: Replica) -> bool:
         """True if the replica is not dead and is not shutting down. A stalled replica lives, too."""
-        return replica not in self.dead | self.ending | self.coming
+        return not (replica in self.dead or replica in self.ending or replica in self.coming)
 
     def is_stopped(self, replica: Replica) -> bool:
         """True if an ongoing step, such as a stall, stops the replica."""
@@ -286,11 +286,11 @@ class GraphModel:
 
     def unknown(self, replica: Replica) -> str | None:
         """Return None if the graph has this replica. Otherwise return the text of an error: the role or the index does not exist."""
-        roles = {role.name: role for role in self.spec.roles}
-        if replica.role not in roles:
-            near = did_you_mean(replica.role, roles)
+        try:
+            count = self.spec.role(replica.role).replicas
+        except KeyError:
+            near = did_you_mean(replica.role, [role.name for role in self.spec.roles])
             return f'{self.spec.name} has no role "{replica.role}"{near}'
-        count = roles[replica.role].replicas
         if replica.index < count:
             return None
         have = " and ".join(str(Replica(replica.role, i)) for i in range(min(count, LISTED_MAX)))
@@ -301,10 +301,9 @@ class GraphModel:
     def with_ended(self, replica: Replica) -> Self:
         """Return the model after the death of a replica. Steps that were ongoing at this replica alone are over."""
         left = frozenset(one for one in self.ongoing if one.aims != (replica,))
-        model = replace(self, ongoing=left, starting=self.starting - {replica})
-        if self.spec.restart == "always":
-            return replace(model, coming=self.coming | {replica})
-        return replace(model, dead=self.dead | {replica})
+        gone = "coming" if self.spec.restart == "always" else "dead"
+        with_it = {gone: getattr(self, gone) | {replica}}
+        return replace(self, ongoing=left, starting=self.starting - {replica}, **with_it)
 
     def with_ending(self, replica: Replica) -> Self:
         """Return the model after SIGTERM to a replica. If the supervisor restarts replicas, the replica counts as dead at once."""
