@@ -27,6 +27,7 @@ from unittest import mock
 
 from graphquake.harness.spec.feasible import mend
 from graphquake.harness.spec.plan import Plan
+from graphquake.machines.plans.judged import judged_share
 from graphquake.machines.plans import novelty
 from graphquake.machines.plans.novelty import LOOK_MAX, PAIRS, Feature, Novelty
 
@@ -90,7 +91,7 @@ def share_of(plan: Plan) -> float:
     return _share(SPEC, plan)
 
 
-_features, _share = novelty.features, novelty.judged_share
+_features, _share = novelty.features, judged_share
 
 
 @dataclass(slots=True)
