@@ -27,8 +27,8 @@ from unittest import mock
 
 from graphquake.harness.spec.feasible import mend
 from graphquake.harness.spec.plan import Plan
-from graphquake.machines.plans.judged import judged_share
 from graphquake.machines.plans import novelty
+from graphquake.machines.plans.judged import judged_share
 from graphquake.machines.plans.novelty import LOOK_MAX, PAIRS, Feature, Novelty
 
 from support.embedding import complete_at
