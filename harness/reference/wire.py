@@ -24,6 +24,7 @@ CONNECT_MAX_S: Final = 0.5
 # The largest frame, message and bytes together. It has room for the KV of the longest context.
 FRAME_MAX_BYTES: Final = 1 << 26
 PROBE_MAX_S: Final = 2.0
+NO_ANSWER: Final = "no answer"
 _HEAD: Final = struct.Struct(">II")
 _HTTP: Final = b"GET "
 
@@ -121,7 +122,7 @@ async def call(address: str, message: Message, body: bytes = b"") -> Call:
         async with asyncio.timeout(CONNECT_MAX_S):
             reader, writer = await asyncio.open_connection(host, int(port))
     except (OSError, TimeoutError) as error:
-        raise Gone(f"{address}: {error or 'no answer'}") from None
+        raise Gone(f"{address}: {str(error) or NO_ANSWER}") from None
     opened = Call(reader, writer)
     try:
         await opened.send(message, body)
