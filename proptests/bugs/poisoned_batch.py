@@ -3,7 +3,7 @@
 Modelled on sglang 25811 and vllm-router PR 60: the refusals of a healthy worker count as its failures, so others get errors.
 
 In: frontend
-Breaks: refusals_are_cheap
+Breaks: refusals_are_cheap, error_window
 Plan: burst 5 over 0.10 s, 100% malformed
 """
 
