@@ -86,7 +86,7 @@ def test_a_deployment_serves_and_its_containers_restart(tmp_path: Path) -> None:
             await until(lambda: state(cluster).get("ready"))
             name = name_of(cluster.store.all(PODS)[0])
             before = state(cluster)
-            assert endpoints(cluster) == [(name, True)]
+            await until(lambda: endpoints(cluster) == [(name, True)])
             async with forwarded(client, "default", name, 8000) as way:
                 assert await got(way.port) == f"{name} says hello"
                 sudden = await run(client, "default", name, "main", ["sh", "-c", "kill -9 1; echo $?"], 5)  # fmt: skip
@@ -111,9 +111,9 @@ def test_a_deployment_serves_and_its_containers_restart(tmp_path: Path) -> None:
 
 
 def endpoints(cluster: Cluster) -> list[tuple[str, bool]]:
-    """The pods of the only EndpointSlice, and whether each is ready."""
-    (found,) = cluster.store.all(ENDPOINT_SLICES)
-    return [(one["targetRef"]["name"], one["conditions"]["ready"]) for one in found["endpoints"]]
+    """The pods of all EndpointSlices, and whether each is ready."""
+    found = [one for made in cluster.store.all(ENDPOINT_SLICES) for one in made["endpoints"]]
+    return [(one["targetRef"]["name"], one["conditions"]["ready"]) for one in found]
 
 
 async def got(port: int) -> str:
