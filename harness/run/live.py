@@ -6,6 +6,7 @@ The size of the folder is bounded. The graph's own files are removed when the gr
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import platform
@@ -158,6 +159,11 @@ def _make_folders(folder: Path, *, apart: bool, is_open: bool) -> Path:
     """
     shutil.rmtree(folder, ignore_errors=True)
     work = folder.with_name(f"{folder.name}-graph") if apart else folder / "graph"
+    for number in itertools.count(2):
+        if is_open or not work.exists():
+            break
+        # This run is a repeat, and the graph of the run before it is still open.
+        work = folder.with_name(f"{folder.name}.{number}-graph")
     folder.mkdir(parents=True)
     if not is_open:
         work.mkdir()

@@ -8,6 +8,7 @@ from typing import Any
 from graphquake.harness.run import live
 from graphquake.harness.run.live import LiveRun
 from graphquake.harness.run.noise.undisturbed import undisturbed
+from graphquake.harness.run.reuse import ReusableGraph
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 
@@ -21,4 +22,13 @@ async def run_live(spec: GraphSpec, plan: Plan, folder: Path, **options: Any) ->
     """
     if "graph" in options:
         return await live.run_live(spec, plan, folder, **options)
-    return await undisturbed(lambda: live.run_live(spec, plan, folder, **options))
+    kept: list[ReusableGraph] = []
+
+    async def once() -> LiveRun:
+        while kept:  # by the run that is repeated now
+            await kept.pop().close()
+        run = await live.run_live(spec, plan, folder, **options)
+        kept.extend(filter(None, [run.reusable]))
+        return run
+
+    return await undisturbed(once)
