@@ -79,8 +79,8 @@ def test_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert answers(results) == all_kept(
                 "stall", "kill", "dead", "cordon", "scale up", *OF_LINKS, *OF_SQUEEZES
             )
-            more = 'ready_s = 10\nagent = "python"\ncordon = true'
-            text = GRAPH.replace("ready_s = 10", more)
+            more = 'ready_s = 30\nagent = "python"\ncordon = true'
+            text = GRAPH.replace("ready_s = 30", more)
             text = text.replace("replicas = 2", "replicas = 2\nscale_to = 3")
             if networks is not None:
                 text = f'network = "namespaces"\n{text}'

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from graphquake.machines.frontends.cli import main
 from support.cluster.cluster import Cluster, can_run_pods
 from support.cluster.containers import cgroup_root
 from support.cluster.web import GRAPH, web_cluster, web_spec
+from support.until import until
 
 pytestmark = [
     pytest.mark.skipif(
@@ -39,17 +40,10 @@ pytestmark = [
     ),
     pytest.mark.roomy,
 ]
-TEXT = GRAPH.replace("ready_s = 10", 'ready_s = 10\nagent = "python"').replace(
+TEXT = GRAPH.replace("ready_s = 30", 'ready_s = 30\nagent = "python"').replace(
     "replicas = 2", 'replicas = 2\nchildren = { helper = "sleep" }'
 )
 ZERO = Replica("web", 0)
-
-
-async def until(holds: Callable[[], object], within_s: float = 8.0) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -88,7 +82,7 @@ async def answers(target: KubernetesTarget) -> bool:
             http.get(target.entries()[0]) as one,
         ):
             return one.status == 200
-    except TimeoutError:
+    except (TimeoutError, aiohttp.ClientConnectionError):
         return False
 
 
@@ -115,7 +109,7 @@ def test_kills_and_stalls(tmp_path: Path) -> None:
             assert state(pid) != "T"
             assert target.ready(ZERO)
             await until(lambda: target._roster.running(ZERO) and target.entries())
-            assert await target.wait_ready(5)
+            assert await target.wait_ready(30)
 
             landed = await target.kill(ZERO, TREE)
             assert landed.ok
@@ -123,7 +117,7 @@ def test_kills_and_stalls(tmp_path: Path) -> None:
             assert not Path(f"/proc/{pid}").exists()
             (died,) = [e for e in target.log if isinstance(e, Died)]
             assert (died.replica, died.status, died.aimed) == (ZERO, -9, True)
-            assert await target.wait_ready(8)
+            assert await target.wait_ready(30)
             lives = [e.incarnation for e in target.log if isinstance(e, Spawned) and e.replica == ZERO]  # fmt: skip
             assert lives == [0, 1]
         assert agents(cluster) == []
@@ -143,9 +137,9 @@ def test_a_lost_connection_undoes_a_stall(tmp_path: Path, monkeypatch: pytest.Mo
             assert state(pid) == "T"
             cluster.api.cut()
             begun_s = time.monotonic()
-            await until(lambda: state(pid) != "T", 4)
+            await until(lambda: state(pid) != "T")
             assert time.monotonic() - begun_s < 3.5
-            await asyncio.sleep(5)
+            await asyncio.sleep(60)
 
     with pytest.raises(GraphError, match="node node-0: the connection to"):
         asyncio.run(body())
@@ -166,15 +160,15 @@ def test_silence_undoes_a_stall(tmp_path: Path) -> None:
                 assert process.stdin is not None
                 assert process.stdout is not None
                 order = {"id": 1, "do": "stall", "container": container.id}
+                asked_s = time.monotonic()
                 process.stdin.write(json.dumps(order).encode() + b"\n")
                 process.stdin.flush()
                 said = json.loads(await asyncio.to_thread(process.stdout.readline))
                 assert said["ok"]
-                assert state(container.pid) == "T"
-                begun_s = time.monotonic()
+                answered_s = time.monotonic()
                 await until(lambda: state(container.pid) != "T")
-                assert 2.5 < time.monotonic() - begun_s < 4
-                assert await asyncio.to_thread(process.wait, 2) == 0
+                assert asked_s + 3 <= time.monotonic() < answered_s + 4
+                assert await asyncio.to_thread(process.wait, 30) == 0
 
     asyncio.run(body())
 

@@ -49,7 +49,7 @@ pytestmark = [
     ),
     pytest.mark.roomy,
 ]
-TEXT = GRAPH.replace("ready_s = 10", "ready_s = 10\ncordon = true")
+TEXT = GRAPH.replace("ready_s = 30", "ready_s = 30\ncordon = true")
 ZERO = Replica("web", 0)
 
 
@@ -126,14 +126,14 @@ async def missing(cluster: Cluster, target: KubernetesTarget) -> None:
     assert not landed.ok
     assert landed.proof.endswith("from 2 to 1, but another user has set it to 2")
     assert not is_marked(workload(cluster))
-    assert await target.wait_ready(8)
+    assert await target.wait_ready(30)
 
     async with set_back(cluster, 2):
         landed = await target.cluster.scale("web", 3)
     assert not landed.ok
     assert landed.proof.endswith("from 2 to 3, but another user has set it to 2")
     assert not is_marked(workload(cluster))
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(30):
         while target.cluster.has_extra:
             await asyncio.sleep(0.02)
 
@@ -148,7 +148,7 @@ async def missing(cluster: Cluster, target: KubernetesTarget) -> None:
 
     now = workload(cluster)
     cluster.store.change(DEPLOYMENTS, now, spec={**now["spec"], "paused": True, "replicas": 2})  # fmt: skip
-    assert await target.wait_ready(8)
+    assert await target.wait_ready(30)
     landed = await target.cluster.rollout("web")
     assert not landed.ok
     assert "Deployment web is paused" in landed.proof
@@ -222,7 +222,7 @@ def test_what_a_killed_run_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 assert target.ready(ZERO)
                 assert (await target.cluster.scale("web", 1)).ok
                 first_s = beat_s(workload(cluster))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     while beat_s(workload(cluster)) == first_s:
                         await asyncio.sleep(0.02)
             assert not is_marked(workload(cluster))
@@ -264,7 +264,7 @@ def test_an_endpoint_slice_that_lies(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("graphquake.harness.kubernetes.endpoints.FAILURES", 0.0)
 
     async def seen(target: KubernetesTarget, replica: Replica, says: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while View(replica, "endpoint", says, 1 - says) not in await target.views():
                 await asyncio.sleep(0.05)
 
@@ -288,9 +288,9 @@ def test_an_endpoint_slice_that_lies(tmp_path: Path, monkeypatch: pytest.MonkeyP
                     await seen(target, zero, 1)
                 finally:
                     run.signal(signal.SIGCONT)
-                assert await target.wait_ready(8)
+                assert await target.wait_ready(30)
                 assert (await target.delete(zero, None)).ok
-                assert await target.gone(zero, 5)
+                assert await target.gone(zero, 30)
                 await seen(target, zero, 1)
 
     asyncio.run(body())

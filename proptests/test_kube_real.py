@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,10 @@ from graphquake.harness.spec.replica import Replica
 from support.cluster.web import web_cluster, web_spec
 from support.real_cluster.choice import is_real
 from support.real_cluster.servers import CONFIG, PID
+from support.until import until
 
 pytestmark = pytest.mark.skipif(not is_real(), reason="needs a real API server")
 ZERO, ONE = Replica("web", 0), Replica("web", 1)
-
-
-async def until(holds: Callable[[], object], within_s: float) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(within_s):
-        while not holds():
-            await asyncio.sleep(0.05)
 
 
 def test_a_restart_of_the_api_server(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_versions_of_endpoint_slices(
 )  # fmt: skip
 def test_what_a_run_may_do_is_asked_first(line: str, said: str, tmp_path: Path) -> None:
     """Only what a search of the graph draws is asked for. The error says how to do without it."""
-    text = GRAPH.replace("ready_s = 10", "cordon = true").replace("\n[kubernetes]", f"{line}\n[kubernetes]")  # fmt: skip
+    text = GRAPH.replace("ready_s = 30", "cordon = true").replace("\n[kubernetes]", f"{line}\n[kubernetes]")  # fmt: skip
     asked = check_rights(
         web_spec(tmp_path, text), cast("Client", Refusing()), {"web": read_pod(POD)}
     )

@@ -48,7 +48,7 @@ def test_a_graph_file_of_a_cluster(tmp_path: Path) -> None:
 
 def test_the_roles_of_a_dynamo_graph_deployment(tmp_path: Path) -> None:
     """With `deployment`, the labels of Dynamo's operator select the pods, and its usual ports have names."""
-    text = GRAPH.replace("ready_s = 10", 'deployment = "chat"').replace('select = "app=web"', 'component = "Frontend"')  # fmt: skip
+    text = GRAPH.replace("ready_s = 30", 'deployment = "chat"').replace('select = "app=web"', 'component = "Frontend"')  # fmt: skip
     pods = web_spec(tmp_path, text).role("web").pods
     assert pods is not None
     assert pods.select == (
@@ -62,7 +62,7 @@ def test_the_roles_of_a_dynamo_graph_deployment(tmp_path: Path) -> None:
     [
         ('namespace = "lab"', "", "kubernetes.namespace: is missing"),
         ('namespace = "lab"', 'namespace = "La b"', 'kubernetes.namespace: found "La b", expected a name of Kubernetes'),
-        ("ready_s = 10", "ready = 10", 'kubernetes.ready: is not a known key; did you mean "ready_s"'),
+        ("ready_s = 30", "ready = 10", 'kubernetes.ready: is not a known key; did you mean "ready_s"'),
         ('select = "app=web"', "", "roles.web.select: is missing: a label selector"),
         ("replicas = 2", 'command = "sleep 1"', "roles.web.command: is for roles that are launched here"),
         ("http = 8000", "http = 80000", "roles.web.ports.http: found 80000"),
@@ -120,7 +120,7 @@ def test_faults_of_workloads_as_text(text: str, tmp_path: Path) -> None:
     step = parse_step(text)
     assert str(step) == text
     assert step.is_fault
-    spec = web_spec(tmp_path, GRAPH.replace("ready_s = 10", "cordon = true"))
+    spec = web_spec(tmp_path, GRAPH.replace("ready_s = 30", "cordon = true"))
     check_plan(spec, parse_plan("p", [text]), "p")
     launched = load_graph("reference")
     with pytest.raises(InputError, match=r"no role|no table \[kubernetes\]"):
@@ -143,7 +143,7 @@ def test_faults_of_workloads_as_text(text: str, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_impossible_faults_of_workloads(plan: list[str], said: str, tmp_path: Path) -> None:
     """Nobody knows which replica a scale leaves, so no step aims at its role. A pod does not come back to a cordoned node."""
-    spec = web_spec(tmp_path, GRAPH.replace("ready_s = 10", "cordon = true"))
+    spec = web_spec(tmp_path, GRAPH.replace("ready_s = 30", "cordon = true"))
     with pytest.raises(InputError, match=re.escape(said)):
         check_plan(spec, parse_plan("p", plan), "p")
 
@@ -200,12 +200,12 @@ def test_what_a_scale_leaves(tmp_path: Path) -> None:
 
 def test_seldom_faults_of_a_cluster(tmp_path: Path) -> None:
     """A search draws them as seldom faults, and their plans are swept: each at the role, a scale to one less and to none."""
-    spec = web_spec(tmp_path, GRAPH.replace("ready_s = 10", "cordon = true"))
+    spec = web_spec(tmp_path, GRAPH.replace("ready_s = 30", "cordon = true"))
     swept = {str(step) for plan in (*sweep(spec).first, *sweep(spec).second) for step in plan.faults}  # fmt: skip
     assert {"scale web to 0", "scale web to 1", "rollout web", "cordon web 0"} <= swept
     for kind in (Scale, Rollout, Cordon):
         assert all(rule.seldom for rule in kind.rules())
-    dynamo = GRAPH.replace("ready_s = 10", 'deployment = "chat"').replace('select = "app=web"', "")
+    dynamo = GRAPH.replace("ready_s = 30", 'deployment = "chat"').replace('select = "app=web"', "")
     lacks = web_spec(tmp_path, dynamo).lacks
     assert "keeps the numbers of replicas" in lacks["scale"]
     assert "write cordon = true" in lacks["cordon"]

@@ -51,7 +51,7 @@ graph = "dynamo"
 [kubernetes]
 namespace = "lab"
 deployment = "chat"
-ready_s = 10
+ready_s = 30
 
 [roles.Worker]
 replicas = 2
@@ -103,7 +103,7 @@ def test_sets_restart(tmp_path: Path) -> None:
             assert landed.ok, landed.proof
             assert (await target.cluster.unscale("state")).ok
             assert cluster.store.get(STATEFUL_SETS, "lab", "state")["spec"]["replicas"] == 2
-            assert await target.wait_ready(8)
+            assert await target.wait_ready(30)
             landed = await target.cluster.scale("daemon", 0)
             assert (landed.ok, landed.proof) == (False, "DaemonSet daemon has no number of replicas")  # fmt: skip
             waits = cluster.store.get(STATEFUL_SETS, "lab", "state")

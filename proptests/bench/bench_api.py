@@ -33,7 +33,7 @@ from support.cluster.web import GRAPH, web_cluster, web_spec
 from support.real_cluster.choice import is_real
 from support.real_cluster.front import Front, noted
 
-TEXT = GRAPH.replace("ready_s = 10", "ready_s = 60")
+TEXT = GRAPH.replace("ready_s = 30", "ready_s = 60")
 
 
 def kind_of(request: str) -> str:

@@ -131,7 +131,7 @@ async def kills(count: int, seed: int, folder: Path) -> None:
     """Kill the harness at random moments. Print what was acting, how soon it ended, and what a sweep left."""
     draw = random.Random(seed)
     graph = folder / "web.toml"
-    text = GRAPH.replace("ready_s = 10", 'ready_s = 30\nagent = "python"\ncordon = true')
+    text = GRAPH.replace("ready_s = 30", 'ready_s = 30\nagent = "python"\ncordon = true')
     graph.write_text(f'network = "namespaces"\n{text}')
     async with web_cluster(folder, PodNetworks(), GOSSIPS="yes") as cluster:
         await _settled(cluster, 0)

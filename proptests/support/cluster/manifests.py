@@ -8,12 +8,15 @@ from typing import Any
 from graphquake.harness.kubernetes.api.objects import Json
 
 # A web server at the pod's own address, which also completes prompts, always with the same word. It prints a line when it gets SIGTERM, and
-# ends a little later. With `GOSSIPS` in its environment, it asks each other pod of its kind ten times a second.
+# ends a little later, but not while the file `HOLD` exists. With `GOSSIPS` in its environment, it asks each other pod of its kind ten times
+# a second.
 SERVER = """
 import http.client, http.server, json, os, signal, sys, threading, time, urllib.request
 def end(number, _):
     print(signal.Signals(number).name, flush=True)
     time.sleep(float(os.environ.get("LINGERS_S", "0.1")))
+    while os.path.exists(os.environ.get("HOLD", "")):
+        time.sleep(0.01)
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
 signal.signal(signal.SIGINT, end if "INTERRUPTS" in os.environ else signal.SIG_DFL)

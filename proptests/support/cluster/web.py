@@ -20,14 +20,14 @@ from support.cluster.networks import PodNetworks
 from support.real_cluster.choice import cluster_of_tests
 
 # The time limit for a controller to make the pods.
-MADE_WITHIN_S: Final = 10.0
+MADE_WITHIN_S: Final = 30.0
 PODS_MADE: Final = 2
 GRAPH = """
 graph = "web"
 
 [kubernetes]
 namespace = "lab"
-ready_s = 10
+ready_s = 30
 
 [roles.web]
 replicas = 2
@@ -62,7 +62,7 @@ def web_manifests(folder: Path, **env: str) -> str:
     del made["metadata"]["namespace"]
     (to / "web.json").write_text(json.dumps(made))
     (to / "service.json").write_text(json.dumps(service("web", "{namespace}")))
-    return GRAPH.replace("ready_s = 10", 'ready_s = 10\nmanifests = "manifests"')
+    return GRAPH.replace("ready_s = 30", 'ready_s = 30\nmanifests = "manifests"')
 
 
 @asynccontextmanager
@@ -77,7 +77,9 @@ async def web_cluster(
         cluster.namespace("lab", **{"graphquake/consent": "true"})
         cluster.grant("lab", makes_namespaces=False)
         cluster.label_node(**{"graphquake/consent": "true"})
-        made = deployment("web", 2, server(**env), namespace="lab", terminationGracePeriodSeconds=3)
+        made = deployment(
+            "web", 2, server(**env), namespace="lab", terminationGracePeriodSeconds=10
+        )
         await client.create(DEPLOYMENTS, made)
         async with asyncio.timeout(MADE_WITHIN_S):
             while len(cluster.store.all(PODS, "lab")) < PODS_MADE:
