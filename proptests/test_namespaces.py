@@ -71,7 +71,7 @@ async def test_each_replica_has_its_own_network(tmp_path: Path) -> None:
         # A respawned replica is in the same namespace, and the lists and probes agree again.
         await target.kill(Replica("worker", 1), TREE)
         assert (await target.respawn(Replica("worker", 1))).ok
-        assert await target.wait_ready(5.0)
+        assert await target.wait_ready(30.0)
         again = target._replicas[Replica("worker", 1)].running
         assert again is not None
         assert network_of(again.child.pid) == spaces[Replica("worker", 1)]
@@ -89,7 +89,7 @@ async def test_a_graph_fails_with_its_hub(tmp_path: Path) -> None:
     async def use() -> None:
         async with Supervisor.launch(spec, tmp_path / "run") as target:
             os.kill(hub_of(target), signal.SIGKILL)
-            await asyncio.sleep(5)
+            await asyncio.sleep(60)
 
     with pytest.raises(GraphError, match="toy: the network process has ended"):
         await use()

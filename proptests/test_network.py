@@ -229,7 +229,7 @@ class Ends:
     def __init__(self, target: Target) -> None:
         self.target = target
 
-    async def hold(self, text: str, for_s: float, within_s: float = 1.0) -> tuple[Landed, Landed]:
+    async def hold(self, text: str, for_s: float, within_s: float = 20.0) -> tuple[Landed, Landed]:
         """Return the landing and the end of a step that lasts for a while."""
         step = parse_step(text)
         assert isinstance(step, LinkFault)
@@ -290,7 +290,7 @@ async def test_faults_land_with_proofs_and_heal(tmp_path: Path) -> None:
         ).ok
         loading.cancel()
         assert not target.network.is_disturbed
-        assert await target.wait_ready(5.0)
+        assert await target.wait_ready(30.0)
         await first_answer(target)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.processes.guard import children_of, stat_of
-from graphquake.harness.processes.procfs import OWNER, Owner
+from graphquake.harness.processes.procfs import OWNER, Owner, command_of
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import TREE
@@ -59,7 +59,7 @@ async def test_the_guard_is_killed_at_random_moments(tmp_path: Path) -> None:
         killer = asyncio.create_task(kill_guard())
         with pytest.raises(GraphError, match="guard"):
             async with Supervisor.launch(spec, tmp_path / "run"):
-                await asyncio.sleep(10)
+                await asyncio.sleep(60)
         await killer
         assert left_of(os.getpid()) == []
         assert time.monotonic() - killed_s < 2
@@ -67,7 +67,7 @@ async def test_the_guard_is_killed_at_random_moments(tmp_path: Path) -> None:
 
 def is_guard(pid: int) -> bool:
     """True if a child of this process is a guard."""
-    return b"guard.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return "guard.py" in command_of(pid)
 
 
 HARNESS = """
@@ -115,7 +115,7 @@ async def test_processes_of_a_dead_owner_are_swept(tmp_path: Path) -> None:
     }
     try:
         async with Supervisor.launch(toy_spec(tmp_path), tmp_path / "run"):
-            assert left["dead"].wait(2) == -signal.SIGKILL
+            assert left["dead"].wait(30) == -signal.SIGKILL
             assert left["alive"].poll() is None
     finally:
         for process in left.values():

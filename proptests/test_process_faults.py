@@ -28,6 +28,7 @@ from graphquake.machines.plans.sweep import sweep
 from support.made import Made, spec_of
 from support.toys import TOY, in_loop, toy_spec
 from support.undisturbed import run_live
+from support.until import until
 
 ENGINES = spec_of(
     roles={
@@ -101,6 +102,9 @@ async def test_one_process_stalls_and_the_others_run_on(tmp_path: Path) -> None:
             event.pid for event in target.log if event.replica == ONE and hasattr(event, "pid")
         )
         children = children_of(main)
+        # Until then, a child does not have its name.
+        log = tmp_path / "run/logs/worker-0.0.log"
+        await until(lambda: log.read_text().count("is up") == 2)
 
         def stopped() -> set[int]:
             return {
@@ -131,7 +135,7 @@ async def test_one_process_stalls_and_the_others_run_on(tmp_path: Path) -> None:
         landed = await target.interrupt(ONE)
         assert landed.proof == f"SIGINT sent to pid {main}"
         assert target.ending(ONE) or not target.alive(ONE)
-        assert await target.gone(ONE, 5.0)
+        assert await target.gone(ONE, 30.0)
         assert not (await target.interrupt(ONE)).ok
         (death,) = (event for event in target.log if isinstance(event, Died))
         assert death.aimed

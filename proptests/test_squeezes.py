@@ -38,6 +38,7 @@ from support.fake_target import FakeTargets, fake_spec
 from support.made import spec_of
 from support.toys import in_loop, left_of, toy_spec
 from support.undisturbed import run_live
+from support.until import until
 
 ONE = Replica("worker", 0)
 LINES = [
@@ -175,6 +176,9 @@ async def test_replicas_are_squeezed_and_released(tmp_path: Path) -> None:
     """Each squeeze proves its effect by the kernel's counts. Afterwards, the replica has everything again, and no hog is left."""
     spec = toy_spec(tmp_path, worker="--children 1")
     async with Supervisor.launch(spec, tmp_path / "run") as target:
+        # While the child starts, it needs files.
+        log = tmp_path / "run/logs/worker-0.0.log"
+        await until(lambda: "is up" in log.read_text())
         pid = next(one.child.pid for one in [target._replicas[ONE].running] if one)
         limits = [
             resource.prlimit(pid, what) for what in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS)
@@ -272,7 +276,7 @@ async def test_a_private_disk_is_filled_and_freed(tmp_path: Path) -> None:
     async with Supervisor.launch(spec, tmp_path / "run") as target:
 
         async def until_logs(text: str) -> None:
-            assert (await target.moments.logged(writer, text, 5.0)).ok, text
+            assert (await target.moments.logged(writer, text, 30.0)).ok, text
 
         await until_logs("fine")
         landed = await target.resources.squeeze(writer, "disk", 0, 1.0)
@@ -329,6 +333,10 @@ def no_cgroup(share, announce):
 
 async def main():
     async with Supervisor.launch(load_graph(sys.argv[1]), Path(sys.argv[2])) as target:
+        # Until then, a child does not have its name.
+        log = Path(sys.argv[2], "logs/worker-0.0.log")
+        while "is up" not in log.read_text():
+            await asyncio.sleep(0.01)
         done = [await target.stall(Replica("worker", 0), Child("engine"))]
         for replica, what in (("worker 1", "files"), ("busy 0", "cpu"), ("busy 1", "cpu")):
             if replica == "busy 1":

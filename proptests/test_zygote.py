@@ -75,7 +75,7 @@ async def test_copies_are_children_of_the_guard(tmp_path: Path) -> None:
         os.kill(zygote, signal.SIGKILL)
         assert (await target.kill(Replica("decode", 0), TREE)).ok
         assert (await target.respawn(Replica("decode", 0))).ok
-        assert await target.wait_ready(5.0)
+        assert await target.wait_ready(30.0)
     assert marked(this_owner("")) == []
     assert left_of(os.getpid()) == []
 
