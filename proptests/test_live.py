@@ -123,7 +123,7 @@ async def test_a_fault_that_does_not_land_proves_nothing(tmp_path: Path) -> None
     plan = plan_of("kill worker 0", "kill worker 0")
     run = await run_live(toy_spec(tmp_path), plan, tmp_path / "run")
     assert run.verdict.kind == "invalid"
-    assert "worker 0 was dead already" in run.verdict.causes[0]
+    assert any("worker 0 was dead already" in cause for cause in run.verdict.causes)
 
 
 @in_loop

@@ -241,7 +241,8 @@ LIVE: dict[str, tuple[Callable[[], dict[str, str]], str]] = {
     "not executable": (lambda: {"command": "{graph_dir}/mine.py"}, "Permission denied"),
     "not found": (lambda: {"command": "no-such-server"}, "No such file or directory"),
     "never ready": (
-        lambda: {"role": ENTRY + 'ready = { get = "{entry}/healthy", within_s = 0.5 }'},
+        # A busy machine takes a second until the server answers at all.
+        lambda: {"role": ENTRY + 'ready = { get = "{entry}/healthy", within_s = 5 }'},
         "/healthy: HTTP 404: Not Found",
     ),
     "never listed": (

@@ -214,10 +214,8 @@ async def test_a_fault_after_the_last_request_proves_nothing(tmp_path: Path) -> 
     spec = closed(tmp_path, requests=2)
     run = await run_live(spec, scenario_plan(spec, "decode_worker", Strike(2.0)), tmp_path / "run")
     assert run.verdict.kind == "invalid"
-    assert (
-        run.verdict.causes[0]
-        == 'the clients had ended before "kill worker 0": they need more requests'
-    )
+    said = 'the clients had ended before "kill worker 0": they need more requests'
+    assert said in run.verdict.causes
 
 
 # -------------------------------------------------------------------------------------------------------------- logs
