@@ -138,7 +138,7 @@ def test_a_run_and_an_api_server_that_goes_away(tmp_path: Path) -> None:
             run = await run_live(
                 spec, parse_plan("p", ["delete web 1 grace 0 s"]), tmp_path / "run"
             )
-            assert run.verdict.kind == "kept"
+            assert run.verdict.kind == "kept", run.verdict
             (done,) = run.history.of(StepDone)
             assert "by force: gone from the API, SIGTERM, and SIGKILL 2 s later" in done.proof
             async with KubernetesTarget.attach(spec, tmp_path / "again") as target:

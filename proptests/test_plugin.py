@@ -26,6 +26,7 @@ from support.collector import Collector, values_of
 from support.metrics import free_port, scraped
 from support.nested_pytest import enter, run_here
 from support.toys import TOY, left_of, toy_file
+from support.until import when
 
 
 @pytest.fixture
@@ -204,14 +205,16 @@ def killed_on_error(process: subprocess.Popen[str]) -> Iterator[None]:
         raise
 
 
-def wait_for_runs(project: Path, number: int) -> None:
-    """Wait until a search has ended so many runs, and a second more."""
+def ended_runs(project: Path) -> list[dict[str, Any]]:
+    """The runs of a search so far, from its journal. Its last line may be half written."""
     journal = project / ".graphquake" / "toy" / "journal.jsonl"
-    until_s = time.monotonic() + 60
-    while not (journal.exists() and journal.read_text().count('"live_s"') >= number):
-        assert time.monotonic() < until_s
-        time.sleep(0.1)
-    time.sleep(1)
+    lines = journal.read_text().split("\n")[:-1] if journal.exists() else []
+    return [row for row in map(json.loads, lines) if "run" in row]
+
+
+def kept_plans(rows: list[dict[str, Any]]) -> list[str]:
+    """The plans of the search's own runs that have kept all promises."""
+    return [row["plan"] for row in rows if (row["why"], row["says"]) == ("search", "kept")]
 
 
 def watch(project: Path, capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str]:
@@ -237,19 +240,19 @@ def test_control_c(project: Path, capsys: pytest.CaptureFixture[str], collector:
     options = ("--chaos-budget", "5m", "--chaos-metrics", str(port), "--chaos-traces")
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     with start(project, *CHAOS, *options, **env) as process, killed_on_error(process):
-        wait_for_runs(project, 1)
-        metrics = scraped(f"http://127.0.0.1:{port}/metrics")
-        assert sum(metrics[f"runs_total{{graph=toy,verdict={kind}}}"] for kind in VERDICTS) >= 1
+        when(lambda: ended_runs(project), len)
+        url = f"http://127.0.0.1:{port}/metrics"
+        ended = [f"runs_total{{graph=toy,verdict={kind}}}" for kind in VERDICTS]
+        metrics = when(lambda: scraped(url), lambda found: sum(found[key] for key in ended) and "fault_begin_" in str(found))  # fmt: skip
         assert metrics["search_running{graph=toy}"] == 1
         sent, good = (metrics[f"requests_{name}_total{{graph=toy}}"] for name in ("sent", "ok"))
         assert sent >= good > 0
         begins = [at for key, at in metrics.items() if key.startswith("fault_begin_timestamp_")]
-        assert begins
         assert all(began < at < time.time() for at in begins)
-        status, said = watch(project, capsys, "status")
+        now = r"now +\w+: .*, \d+ sent, \d+ failed"
+        status, said = when(lambda: watch(project, capsys, "status"), lambda found: re.search(now, found[1]))  # fmt: skip
         assert status == 0
         assert re.search(rf"toy · seed \d+ · pid {process.pid} · \d+s of 5m00s", said), said
-        assert re.search(r"now +\w+: .*, \d+ sent, \d+ failed", said), said
         begun_s = time.monotonic()
         status, said = watch(project, capsys, "abort")
         assert (status, "ended     interrupted" in said) == (0, True), said
@@ -275,21 +278,19 @@ def test_a_killed_search_goes_on(project: Path, capsys: pytest.CaptureFixture[st
     """With `--chaos-resume` it keeps its seed, its runs and its budget. The plans that were kept are not run again."""
     options = ("--chaos-budget", "5m", "--hypothesis-seed", "3")
     with start(project, *CHAOS, *options) as process, killed_on_error(process):
-        wait_for_runs(project, 1)
+        when(lambda: ended_runs(project), kept_plans)
+        time.sleep(1)  # so that the next run goes on
         process.kill()
     status, said = watch(project, capsys, "status")
     assert (status, "ended     killed" in said) == (3, True), said
-    journal = project / ".graphquake" / "toy" / "journal.jsonl"
-    before = [row for row in rows_of(journal) if "run" in row]
+    before = ended_runs(project)
     total = len(before) + 1
     status, out = run(project, *CHAOS, "--chaos-resume", "--chaos-budget", f"{total}runs")
     assert f"toy: goes on after {counted(len(before), 'run')}, with seed 3" in out
     (graph,) = json.loads((project / ".graphquake" / "summary.json").read_text())["graphs"]
     assert (graph["seed"], sum(graph["runs"].values())) == (3, total), out
-    rows = [row for row in rows_of(journal) if "run" in row]
+    rows, kept = ended_runs(project), kept_plans(before)
     assert rows[: len(before)] == before
-    kept = [row["plan"] for row in before if (row["why"], row["says"]) == ("search", "kept")]
-    assert kept
     assert not any(row["plan"] in kept for row in rows[len(before) :])
     assert len(list((project / ".graphquake" / "toy" / "runs").iterdir())) >= 1
 
@@ -370,8 +371,10 @@ def test_a_bug_from_search_to_replay(project: Path) -> None:
     assert case["observed"][0]["broke"] >= 3
     assert f"FINDING {case['id']}  error_window broken" in out
     pages = project / ".graphquake" / case["id"]
-    assert "original/run.html" in (pages / "minimal" / "run.html").read_text()
-    assert "minimal/run.html" in (pages / "original" / "run.html").read_text()
+    # The first broken run may be that of the minimal plan. Then there is one page.
+    original, page = pages / "original/run.html", (pages / "minimal/run.html").read_text()
+    assert ("original/run.html" in page) == original.exists()
+    assert not original.exists() or "minimal/run.html" in original.read_text()
     runs = list((project / ".graphquake" / "toy" / "runs").iterdir())
     assert runs
     assert all((run / "verdict.json").exists() for run in runs)
