@@ -10,6 +10,9 @@ import pytest
 
 from graphquake.harness.history.events import Died, Spawned
 from graphquake.harness.processes.supervisor import Supervisor
+from graphquake.harness.promises.judgement import LATE
+from graphquake.harness.run.noise import undisturbed
+from graphquake.harness.run.noise.contention import BUSY
 from graphquake.harness.spec.plan import Plan
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Target
@@ -125,6 +128,8 @@ def test_a_graph_is_opened_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_runner_reuses_slow_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner reuses a slow graph only for runs that allow it, and at most `USES_MAX` times. It closes all graphs at its end."""
+    # A repeat of a disturbed run would take another graph.
+    monkeypatch.setattr(undisturbed, "is_disturbed", lambda _: False)
     monkeypatch.setattr(runners, "SLOW_START_S", 0.0)
     monkeypatch.setattr(graph_pool, "USES_MAX", 2)
     with LiveRunner(toy_spec(tmp_path), tmp_path / "runs", Budget(120.0)) as runner:
@@ -139,6 +144,8 @@ def test_a_runner_reuses_slow_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     # The third graph waits while a fresh one runs. So the run after that takes it.
     assert used == [False, False, True, False, False, True, False]
     assert len(runner.starts_s) == used.count(False)
-    assert all(outcome.verdict.kind == "kept" for outcome in outcomes)
+    causes = [cause for outcome in outcomes for cause in outcome.verdict.causes]
+    assert all(cause.startswith((BUSY, LATE)) for cause in causes)
+    assert not any(outcome.verdict.kind == "broken" for outcome in outcomes)
     assert not list((tmp_path / "runs").glob("*-graph"))
     assert left_of(os.getpid()) == []
