@@ -26,7 +26,9 @@ from graphquake.harness.spec.plan import (
 )
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.harness.spec.steps.model import GraphModel
+from graphquake.harness.spec.steps.network.cut import Cut
 from graphquake.machines.findings.fault_coverage import drawable
+from graphquake.machines.findings.futile import FutileSteps
 from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.plans.novelty import waited_s
 from graphquake.machines.plans.pairs import pairs, plainest_pairs
@@ -35,7 +37,7 @@ from graphquake.machines.plans.sweep import OUTAGE_S, sweep
 from graphquake.machines.runners.live_runner import waits_for_lists
 from graphquake.machines.sessions.search import plans_of_sweep
 
-from support.made import plan_of
+from support.made import Made, plan_of
 from support.searched import searched
 from support.sim_runner import Bug, SimRunner
 from support.simulated import spec_with
@@ -124,6 +126,39 @@ def test_a_sweep_begins_with_cuts_and_resets_of_the_links_between_roles() -> Non
     rest = [step for plan in found.seldom for step in plan.steps if step.is_link]
     assert {step.called for step in rest} == {"cut", "reset", "lose", "slow", "delay", "partition"}
     assert len(set(rest)) == len(rest)
+
+
+def test_the_first_fault_of_a_link_outlasts_a_clients_patience() -> None:
+    """TCP bridges a shorter cut. If a lease is shorter than a client's patience, cuts beyond the lease come later."""
+    spec = load_graph("reference", network="namespaces")
+    assert spec.lease_s < spec.promises.stall_s
+    found = sweep(spec)
+
+    def lengths_s(plans: list[Plan]) -> set[float]:
+        return {one.for_s for plan in plans for one in plan.steps if isinstance(one, Cut)}
+
+    assert lengths_s(found.first) == {spec.promises.stall_s + 1.0}
+    assert lengths_s(found.seldom) >= {spec.lease_s + 1.0}
+
+
+def test_a_link_without_packets_gets_no_more_faults() -> None:
+    """One run shows that, unless a step before the fault may be the reason. A fault that met a packet on the link proves otherwise."""
+    spec = load_graph("reference", network="namespaces")
+    cut, reset = "cut frontend 0 from decode for 4.00 s", "reset decode 0 from frontend for 4.00 s"
+    others = [
+        plan_of(reset),
+        plan_of("wait 0.20 s", "lose 20% between frontend and decode for 1 s"),
+    ]
+    near = plan_of("cut frontend 0 from processor for 4.00 s")
+    futile = FutileSteps()
+    futile.add(Made(spec, plan_of("kill decode 0", cut)).step(cut, 2.0, landed=False).history())
+    assert not any(map(futile.any_in, others))
+    futile = FutileSteps()
+    futile.add(Made(spec, plan_of(cut)).step(cut, 2.0, landed=False).history())
+    assert all(map(futile.any_in, others))
+    assert not futile.any_in(near)
+    futile.add(Made(spec, plan_of(reset)).step(reset, 2.0).history())
+    assert not any(map(futile.any_in, others))
 
 
 def test_only_the_harshest_bursts_are_swept() -> None:

@@ -54,7 +54,7 @@ class Sweep(NamedTuple):
 
     Attributes:
         first: the plans with which a search begins: each fault at the first replica of each role, or at its link to each other role, with
-            the shortest length, and the bursts.
+            the shortest length, and the bursts. A fault of a link lasts longer than a client waits: TCP bridges shorter ones.
         later: the same faults with longer lengths or at the last replica, outages, and roles that are killed as a whole.
         seldom: the plans of the rare rules (see `Rule.seldom`), and the other faults of links. The kinds of faults take turns.
     """
@@ -100,19 +100,21 @@ def sweep(
     last: list[Plan] = []
     rare: dict[str, list[Sequence[Plan]]] = {}
     for plans, variants in _groups([*ruled, *others]):
-        # A plan of a kind that waits is an outage. Of several lengths, the shortest is the last of its group.
+        # A plan of a kind that waits is an outage.
         is_late = bool(waited_s(plans[0])) and plans[0] not in others and not _lasts(plans[0])
-        shortest = len(plans) - 1 if _lasts(plans[0]) else 0
         act = _acts(plans[0])[0]
+        shortest = _shortest(plans, spec.promises.stall_s if act.is_link else 0.0)
         if act.is_link:
             # A graph has many links. Only those between two roles come early: a replica that has no link at all leaves little to judge.
             is_late = len(act.roles) == 1
-            rest = (*plans[: None if is_late else shortest], *_at_last(spec, plans[0]))
+            rest = [plan for plan in plans if is_late or plan != plans[shortest]]
+            rest += _at_last(spec, plans[0])
             rare.setdefault(act.called, []).append(rest)
         else:
             later += plans if is_late else plans[:shortest]
             last += _at_last(spec, plans[0])
-        first += () if is_late else (*plans[shortest:], *variants)
+        if not is_late:
+            first += (*(plans[shortest : shortest + 1] if _lasts(plans[0]) else plans), *variants)
     for plans, variants in _groups(seldom):
         kind = rare.setdefault(_acts(plans[0])[0].called, [])
         kind.append((*plans, *variants, *_at_last(spec, plans[0])))
@@ -176,6 +178,16 @@ def _groups(plans: Iterable[Plan]) -> Iterator[tuple[list[Plan], list[Plan]]]:
 def _lasts(plan: Plan) -> bool:
     """True if a step of a plan acts on the graph for a time that the step gives."""
     return any(step.lasts_s for step in plan.steps)
+
+
+def _shortest(plans: Sequence[Plan], beyond_s: float) -> int:
+    """The place of the plan with the shortest length beyond a time, in seconds, if the longest comes first. Otherwise 0."""
+    long = [place for place, plan in enumerate(plans) if _lasted_s(plan) > beyond_s]
+    return long[-1] if _lasts(plans[0]) and long else 0
+
+
+def _lasted_s(plan: Plan) -> float:
+    return sum(step.lasts_s for step in plan.steps)
 
 
 def _outages(spec: GraphSpec, plans: Sequence[Plan]) -> Iterator[Plan]:
