@@ -61,6 +61,7 @@ STATEFUL_SETS: Final = Resource("apps", "v1", "statefulsets", "StatefulSet")
 DAEMON_SETS: Final = Resource("apps", "v1", "daemonsets", "DaemonSet")
 REPLICA_SETS: Final = Resource("apps", "v1", "replicasets", "ReplicaSet")
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+NETWORK_POLICIES: Final = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 # API servers before 1.21 have this version only.
 ENDPOINT_SLICES_BETA: Final = Resource(
     "discovery.k8s.io", "v1beta1", "endpointslices", "EndpointSlice"

@@ -25,6 +25,7 @@ from support.cluster.containers import cgroup_root, controllers
 from support.cluster.controllers import control
 from support.cluster.kubelet import NODE, Kubelet
 from support.cluster.networks import PodNetworks
+from support.cluster.policies import follow_policies
 from support.cluster.sockets import exec_handler, log_handler, port_handler
 from support.cluster.store import Store
 from support.real_cluster.front import Front
@@ -112,6 +113,8 @@ async def running(
     cluster.namespace("default")
     store.create(NODES, {"metadata": {"name": NODE}, "spec": {}})
     tasks = [asyncio.create_task(kubelet.run()), asyncio.create_task(control(store))]
+    if networks is not None and networks.enforces:
+        tasks.append(asyncio.create_task(follow_policies(store, networks.hub)))
     try:
         yield cluster
     finally:

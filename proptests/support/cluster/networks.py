@@ -14,6 +14,8 @@ from graphquake.harness.processes.guard_client import Guard
 from graphquake.harness.processes.network.addresses import HUB
 from graphquake.harness.processes.network.client import Hub
 
+from support.cluster import policy_hub
+
 
 @dataclass
 class _Child:
@@ -24,17 +26,23 @@ class _Child:
 
 
 class PodNetworks:
-    """The namespaces of one node. It starts the hub itself, in place of a guard. `close` it."""
+    """The namespaces of one node. It starts the hub itself, in place of a guard. `close` it.
 
-    def __init__(self) -> None:
+    Args:
+        enforces: true if NetworkPolicies are followed. A network plugin may also ignore them.
+    """
+
+    def __init__(self, *, enforces: bool = True) -> None:
+        self.enforces = enforces
         self.hub = Hub()
         self._process: subprocess.Popen[bytes] | None = None
 
     async def spawn(
         self, key: str, argv: list[str], env: Mapping[str, str], cwd: str, log: str
     ) -> _Child:
-        """Start the hub."""
+        """Start the hub, with the rules of NetworkPolicies."""
         del key
+        argv = [*argv[: argv.index("-m")], policy_hub.__file__, *argv[argv.index("-m") + 2 :]]
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         with Path(log).open("ab") as file:  # noqa: ASYNC230 # a test may block
             self._process = subprocess.Popen(argv, env={**env}, cwd=cwd, stdout=file, stderr=file)
