@@ -24,6 +24,7 @@ from support.cluster.containers import cgroup_root
 from support.cluster.networks import PodNetworks
 from support.cluster.web import GRAPH, web_cluster, web_spec
 from support.fake_target import FakeTarget, FakeTargets, fake_spec
+from support.real_cluster.choice import is_real
 from support.toys import toy_spec
 
 pytestmark = pytest.mark.roomy
@@ -87,6 +88,25 @@ def test_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             with_agent = web_spec(tmp_path, text)
             results = await conform(with_agent, open_target, folder(tmp_path / "agent"), ZERO)
             assert answers(results) == all_kept(*links)
+
+    asyncio.run(body())
+
+
+@pytest.mark.skipif(
+    not can_run_pods() or bool(network_lacks()) or is_real(),
+    reason="pods need PID and network namespaces, and so root, and a network plugin of the tests",
+)
+def test_a_cluster_with_policies(tmp_path: Path) -> None:
+    """Without the agent, NetworkPolicies can cut, and nothing else that the agent can."""
+
+    async def body() -> None:
+        async with web_cluster(tmp_path, PodNetworks(), INTERRUPTS="yes"):
+            spec = web_spec(tmp_path, f'network = "policies"\n{GRAPH}')
+            results = await conform(spec, open_target, folder(tmp_path / "graph"), ZERO)
+        left = {*OF_LINKS} - {"cut", "cut missed"}
+        assert answers(results) == all_kept(
+            "stall", "kill", "dead", "cordon", "scale up", *left, *OF_SQUEEZES
+        )
 
     asyncio.run(body())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import time
 from pathlib import Path
@@ -20,8 +19,8 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import TREE
 
 from support.cluster.cluster import Cluster, can_run_pods
+from support.cluster.rights import allowed, needed
 from support.cluster.web import GRAPH, web_cluster, web_spec
-from support.pages import DOCS
 from support.real_cluster.choice import is_real
 from support.undisturbed import run_live
 from support.until import until
@@ -149,8 +148,10 @@ def test_a_run_and_an_api_server_that_goes_away(tmp_path: Path) -> None:
                 # A log is looked for once more if its end was not seen.
                 spare = {("create", one) for one in ("pods", "pods/exec", "pods/portforward")}
                 spare.add(("get", "pods"))
-                # The graph has no workloads of these kinds.
-                others = ("statefulsets", "daemonsets", "dynamographdeployments")
+                # Pods are labelled for cuts by policies only.
+                spare.add(("patch", "pods"))
+                # The graph has no workloads of these kinds, and is not cut by policies.
+                others = ("statefulsets", "daemonsets", "dynamographdeployments", "networkpolicies")
                 spare |= {one for one in allowed() if one[1] in others}
                 # The test itself made the Deployment.
                 made = "POST /apis/apps/v1/namespaces/lab/deployments"
@@ -171,32 +172,6 @@ def test_a_run_and_an_api_server_that_goes_away(tmp_path: Path) -> None:
                 assert await target.wait_ready(30)
 
     asyncio.run(body())
-
-
-def allowed() -> set[tuple[str, str]]:
-    """The verbs and resources that the manifest of the docs allows."""
-    yaml = pytest.importorskip("yaml")
-    page = (DOCS / "how-to" / "kubernetes.md").read_text()
-    (block,) = (
-        one for one in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "kind: Role\n" in one
-    )
-    rules = yaml.safe_load(block)["rules"]
-    return {(verb, kind) for one in rules for verb in one["verbs"] for kind in one["resources"]}
-
-
-def needed(requests: list[str]) -> set[tuple[str, str]]:
-    """The verbs and resources of some requests. Everybody may ask for the version."""
-    found = set()
-    for method, url in (one.split(maxsplit=1) for one in requests if "/version" not in one):
-        path, _, query = url.partition("?")
-        path = path.removeprefix("/api/v1/").removeprefix("/apis/apps/v1/")
-        path = path.removeprefix("/apis/discovery.k8s.io/v1/")
-        path = path.removeprefix("/apis/discovery.k8s.io/v1beta1/")
-        parts = path.removeprefix("namespaces/lab/").split("/")
-        one_of_many = "list" if len(parts) == 1 else "get"
-        verb = {"GET": "watch" if "watch=true" in query else one_of_many}.get(method, method)
-        found.add((verb.lower(), "/".join([parts[0], *parts[2:]])))
-    return found
 
 
 def refusal(tmp_path: Path, text: str, cluster_namespace: str = "lab") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from graphquake.harness.kubernetes.verbs import NEEDS_NODE, OWN_STEPS
-from graphquake.harness.spec.faults import LINK_FAULTS
+from graphquake.harness.spec.faults import CUTS, LINK_FAULTS
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.steps.table import KINDS
 
@@ -27,6 +27,9 @@ _WITH_AGENT: Final = frozenset(
     {"kill", "stall", "stall part", "squeeze cpu", "squeeze memory", *LINK_FAULTS}
 )
 HOW: Final = 'write agent = "IMAGE" into [kubernetes]'
+# What a cut and a partition can have in place of the agent, and why the other faults of the network can't.
+OR_POLICIES: Final = 'or network = "policies" into the graph file'
+BEYOND_POLICIES: Final = f'a NetworkPolicy can only cut: {HOW}, and network = "namespaces"'
 NOT_THERE: Final = "not made for a cluster yet"
 
 
@@ -39,6 +42,11 @@ def lacking(spec: GraphSpec) -> dict[str, str]:
     cluster = spec.cluster
     assert cluster is not None
     missing = {} if cluster.agent else dict.fromkeys(_WITH_AGENT, f"{NEEDS_NODE}: {HOW}")
+    if spec.network == "policies":
+        missing |= dict.fromkeys(LINK_FAULTS, BEYOND_POLICIES)
+        missing = {title: said for title, said in missing.items() if title not in CUTS}
+    elif missing:
+        missing |= dict.fromkeys(CUTS, f"{NEEDS_NODE}: {HOW}, {OR_POLICIES}")
     if cluster.deployment:
         missing |= dict.fromkeys(("scale", "scale up"), OPERATOR)
     if not cluster.cordon:

@@ -28,6 +28,7 @@ from graphquake.harness.kubernetes.api.client import Client
 from graphquake.harness.kubernetes.api.kubeconfig import read_access
 from graphquake.harness.kubernetes.changes.cluster_faults import ClusterFaults
 from graphquake.harness.kubernetes.changes.own_namespace import in_own_namespace
+from graphquake.harness.kubernetes.changes.policy_faults import PolicyFaults
 from graphquake.harness.kubernetes.consent import check_context, check_namespace, check_rights
 from graphquake.harness.kubernetes.endpoints import Endpoints
 from graphquake.harness.kubernetes.node.agents import CAPABILITIES, OF_NETWORK, Agents
@@ -90,7 +91,9 @@ class KubernetesTarget:
         self._agents = Agents(client, cluster.namespace, cluster.agent, can, self._fail) if cluster.agent else None  # fmt: skip
         self._on_node = NodeFaults(self._agents) if self._agents else None
         self.resources = PodSqueezes(self._agents, self._roster.running)
-        self.network = PodFaults(self._agents, self._running_pod)
+        self.network: PodFaults | PolicyFaults = PodFaults(self._agents, self._running_pod)
+        if layout.spec.network == "policies":
+            self.network = PolicyFaults(layout.spec, client, cluster.namespace, self._running_pod)
         self.cluster = ClusterFaults(layout.spec, client, self._roster, cluster.ready_s)
         self._endpoints = Endpoints(layout, client, self._roster, prober)
         self._notices = Notices(client, cluster.namespace, self._roster)
@@ -150,6 +153,7 @@ class KubernetesTarget:
         for work in roster.begin(namespace):
             self._go(work)
         self._go(self.cluster.beat())
+        self._go(self.network.beat())
         self._go(self._notices.follow())
         self._go(self._endpoints.follow())
         self._go(watch_logs(self.spec.promises, roster.incarnations, self.log.append))
@@ -162,7 +166,7 @@ class KubernetesTarget:
         await check_rights(self.spec, self._client, roster.first_pods())
         if self._agents is not None:
             await self._agents.ready_at(roster.nodes())
-        if self.spec.network == "namespaces":
+        if self.spec.network != "host":
             await self.network.check(self.spec.path.name, self.spec.replicas())
         if not await self.wait_ready(LISTED_WITHIN_S):
             lists = await self._ask.listings()
@@ -175,6 +179,7 @@ class KubernetesTarget:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._agents is not None:
             await self._agents.close()
+        await self.network.close()
         await self.cluster.close()
         await self._roster.close()
 

@@ -267,6 +267,6 @@ def _missing(spec: GraphSpec, title: str, victim: Replica) -> str:
         return f"{victim} is not a pod"
     if not fits(title, spec.role(victim.role)):
         return f"the graph file does not allow it at {victim.role}"
-    if title in LINK_FAULTS and spec.network != "namespaces":
+    if title in LINK_FAULTS and spec.network == "host":
         return spec.lacks.get(title, 'network is "host"')
     return spec.lacks.get(title, "")

@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from graphquake.harness.spec.steps.network.cut import Cut, Partition
 from graphquake.harness.spec.steps.network.fault import LinkFault
 from graphquake.harness.spec.steps.table import ALL, KINDS, default_faults, faults_called, verbs
 from graphquake.harness.spec.table import Table, did_you_mean
 
 # The faults of the network.
 LINK_FAULTS: Final = tuple(kind.verb for kind in KINDS if issubclass(kind, LinkFault))
+# Those that a NetworkPolicy can do.
+CUTS: Final = (Cut.verb, Partition.verb)
 
 
 def read_faults(table: Table, own: Sequence[str]) -> tuple[str, ...] | None:
@@ -61,5 +64,5 @@ def read_graph_faults(top: Table, own: Sequence[str], *, some_at_roles: bool) ->
 
 
 def _of_links(top: Table) -> tuple[str, ...]:
-    """Return the faults of the network. A graph with network namespaces has them by default."""
-    return LINK_FAULTS if top.values.get("network") == "namespaces" else ()
+    """Return the faults of the network that a graph has by default: all of them with network namespaces, and cuts with policies."""
+    return {"namespaces": LINK_FAULTS, "policies": CUTS}.get(str(top.values.get("network")), ())

@@ -61,7 +61,8 @@ class GraphSpec:
         scenarios: the plans in the table `[scenarios]` of the file, by name.
         restart: `always` if the supervisor restarts dead replicas, `never` if only a step or heal restarts them.
         restart_delay_s: the time that the supervisor waits before it restarts a replica, in seconds.
-        network: `host` if the replicas use the network of this machine, `namespaces` if each has a network namespace and an address.
+        network: `host` if the replicas use the network of this machine, `namespaces` if each has a network namespace and an address,
+            `policies` if NetworkPolicies of a cluster may cut them off.
         lacks: the kinds of steps that are not possible on this machine, by title, each with the reason. The machine tells it, not the
             file (see `on_this_machine`).
         cluster: where the graph lives in a Kubernetes cluster, or None if it is launched.

@@ -33,8 +33,8 @@ def add_machine(command: ArgumentParser) -> None:
         "--network",
         default="",
         choices=NETWORKS,
-        help="host: replicas share the network of this machine; namespaces: each has a network namespace of its own "
-        "(as the graph file says)",
+        help="host: replicas share the network of this machine; namespaces: each has a network namespace of its own; "
+        "policies: NetworkPolicies of a cluster may cut them off (as the graph file says)",
     )
 
 

@@ -72,9 +72,9 @@ def add_options(group: pytest.OptionGroup) -> None:
     add(
         "--chaos-network",
         default="",
-        choices=("host", "namespaces"),
-        help="host: replicas share the network of this machine; namespaces: each has a network namespace of its own "
-        "(as the graph file says)",
+        choices=("host", "namespaces", "policies"),
+        help="host: replicas share the network of this machine; namespaces: each has a network namespace of its own; "
+        "policies: NetworkPolicies of a cluster may cut them off (as the graph file says)",
     )
     add(
         METRICS,

@@ -161,6 +161,12 @@ class PodFaults:
             except LinkError as error:
                 raise InputError(f'{source}: network is "namespaces", but {replica}: {error}') from None  # fmt: skip
 
+    async def beat(self) -> None:
+        """Nothing is in the cluster that has a record. The agents have theirs."""
+
+    async def close(self) -> None:
+        """Nothing is left to undo: the agents end every fault when they end."""
+
     async def begin(self, key: int, fault: NetworkFault, within_s: float) -> Landed:
         """See `NetworkActions.begin`. Replicas without a pod have no network now."""
         if self._faults is None:

@@ -177,7 +177,9 @@ class Graph(Protocol):
 
     @property
     def network(self) -> str:
-        """`namespaces` if each replica has a network namespace, so that faults of the network are possible. Otherwise `host`."""
+        """`namespaces` if each replica has a network namespace, so that faults of the network are possible. `policies` if cuts are, by
+        NetworkPolicies. Otherwise `host`.
+        """
         ...
 
     @property

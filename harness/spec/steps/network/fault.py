@@ -117,7 +117,7 @@ class LinkFault(Step):
         """Return the reason why the graph can't have this fault, or None if it can."""
         if said := Step.check(self, model):
             return said
-        if model.spec.network != "namespaces":
+        if model.spec.network == "host":
             return NEEDS
         for link in self.links:
             if said := next((said for end in link.ends if (said := end.unknown(model))), None):
