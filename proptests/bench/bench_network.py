@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from collections import Counter
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import aiohttp
@@ -29,6 +30,7 @@ from graphquake.harness.spec.steps.actions import NetworkFault
 from support.toys import left_of, toy_spec
 
 ASKED = 400
+ENDS_WITHIN_S = 2.0
 CUTS_S = (0.5, 1.0, 2.0, 4.0)
 HARNESS = """
 import asyncio, random, sys
@@ -40,6 +42,8 @@ from graphquake.harness.spec.plan import parse_plan
 PLANS = (
     "cut worker 0 from front 0 for 2 s", "reset worker 0 from front 0 for 2 s", "lose 20% between worker 0 and front 0 for 2 s",
     "slow between worker 0 and front 0 to 0.05 MB/s for 2 s", "delay between worker 0 and front 0 by 100 ms for 2 s",
+    "squeeze worker 0 cpu to 5% for 2 s", "squeeze worker 0 memory to 64 MiB more for 2 s", "squeeze worker 0 files for 2 s",
+    "squeeze worker 0 disk for 2 s",
 )
 plan = parse_plan("plan", [random.choice(PLANS)])
 asyncio.run(run_live(load_graph(sys.argv[1]), plan, Path(sys.argv[2])))
@@ -109,25 +113,46 @@ async def settling(folder: Path) -> None:
 
 
 def kills(count: int, folder: Path) -> None:
-    """Kill a harness at random moments of runs with network faults. Print how often something was left after 2 s."""
-    path = toy_spec(folder, network="namespaces", worker="--children 1 --detach").path
+    """Kill a harness at random moments of runs with network faults and squeezes. Print how often something was left after 2 s."""
+    children = '{ engine = "toy-engine" }\ndisk_mib = 2'
+    worker = "--children 1 --detach"
+    path = toy_spec(folder, network="namespaces", worker=worker, children=children).path
     bad, longest_s = 0, 0.0
+    seen: Counter[str] = Counter()
     for number in range(count):
+        before = _kept_by_the_kernel()
         argv = [sys.executable, "-c", HARNESS, str(path), str(folder / f"kill{number}")]
         with subprocess.Popen(argv) as harness:
-            time.sleep(random.uniform(0.0, 5.0))
+            time.sleep(random.uniform(0.0, 8.0))
             mine = _networks(left_of(harness.pid)) - _networks([os.getpid()])
+            seen.update({one.split()[0] for one in _kept_by_the_kernel() - before})
+            seen["namespaces"] += bool(mine)
             harness.kill()
         killed_s = time.monotonic()
-        while (
-            left_of(harness.pid) or mine & _networks(pids())
-        ) and time.monotonic() - killed_s < 2:
+        while _is_left(harness.pid, mine, before) and time.monotonic() - killed_s < ENDS_WITHIN_S:
             time.sleep(0.01)
         longest_s = max(longest_s, time.monotonic() - killed_s)
-        bad += time.monotonic() - killed_s >= 2
+        bad += _is_left(harness.pid, mine, before)
     print(
-        f"{count} kills: something was left after 2 s in {bad}; the longest end took {longest_s:.2f} s"
+        f"{count} kills: something was left after {ENDS_WITHIN_S:g} s in {bad}; the longest end took {longest_s:.2f} s; "
+        f"kills that met: {', '.join(f'{what} {times}' for what, times in seen.items())}"
     )
+
+
+def _is_left(harness: int, networks: set[str], before: set[str]) -> bool:
+    """True if a process of a killed harness, one of its networks, or something that the kernel did not have before is left."""
+    return bool(left_of(harness) or networks & _networks(pids()) or _kept_by_the_kernel() - before)
+
+
+def _kept_by_the_kernel() -> set[str]:
+    """The control groups of graphs, the mounts of this machine, and the mounts that any process of a graph sees."""
+    groups = {f"group {path}" for path in Path("/sys/fs/cgroup").rglob("graphquake*")}
+    mounts = set()
+    for pid in pids():
+        with suppress(OSError):
+            lines = Path(f"/proc/{pid}/mountinfo").read_text(encoding="utf-8").splitlines()
+            mounts |= {f"disk {line.split()[4]}" for line in lines if "/disks/" in line}
+    return groups | mounts
 
 
 def _networks(processes: list[int]) -> set[str]:
