@@ -26,7 +26,7 @@ from graphquake.machines.cases.case import Case, Observed
 from graphquake.machines.cases.conditions import changes
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import Runner, RunResult
+from graphquake.machines.runners.runner import Begun, Runner, RunResult
 from graphquake.machines.shrinking.stats import SURE, passes_to_reject
 
 RUNS_MIN: Final = 3
@@ -150,15 +150,19 @@ def replay(
     shown: RunResult | None = None
     needed = runs or runs_needed(case)
     enough = partial(_shows, case.signature) if briefly else None
+    until = str(case.signature) if briefly else ""
     spent = False
     while broke + kept < needed and invalid < INVALID_MAX and (runs or not broke):
+        begun = Begun(journal.begin(), f"{case.status} case", until=until)
         try:
             outcome = runner.run(case.plan, f"replay {case.id}", enough=enough)
         except BudgetSpent:
             spent = True
             break
         verdict = outcome.verdict
-        journal.run(case.plan, f"replay {case.id}", verdict, outcome.live_s, _what(outcome))
+        journal.run(
+            case.plan, f"replay {case.id}", verdict, outcome.live_s, _what(outcome), begun=begun
+        )
         own = [v for v in verdict.violations if v.signature == case.signature]
         others.update(one for one in verdict.signatures if not case.names(one))
         invalid += verdict.kind == "invalid"

@@ -22,6 +22,7 @@ class Candidates:
 
     Attributes:
         runner: runs the plans.
+        begin: begins a run, and notes how it was begun.
         log: counts the runs that were not needed.
         budget: the budget of this shrink.
         enough: ends a run as soon as it has shown the wanted violation.
@@ -30,6 +31,7 @@ class Candidates:
     """
 
     runner: Runner
+    begin: Callable[..., PendingRun]
     log: RunLog
     budget: Budget
     enough: Enough
@@ -55,9 +57,7 @@ class Candidates:
         if not self.budget.has_room(0.0):
             raise BudgetSpent
         self.budget.begin_run()
-        return self.runner.start(
-            plan, "shrink", enough=self.enough, may_reuse=may_reuse, patient=self.patient
-        )
+        return self.begin(plan, enough=self.enough, may_reuse=may_reuse, patient=self.patient)
 
     def result(self, pending: PendingRun) -> Trial:
         """Wait for a run, and tell whether it showed the wanted violation."""

@@ -131,7 +131,7 @@ class Holds:
         with self._cancelled_at_end() as pending:
             while count.broke < HOLD_RUNS:
                 while begun < HOLD_RUNS and len(pending) < pipeline.runner.slots:
-                    pending.append(pipeline.runner.start(plan, WHY, enough=wanted))
+                    pending.append(pipeline.start(plan, WHY, WHY, enough=wanted))
                     begun += 1
                 result = pipeline.take(pending.popleft(), WHY)
                 trial = pipeline.trial(result, sightings)
@@ -157,7 +157,7 @@ class Holds:
         pipeline, nothing = self.pipeline, replace(plan, steps=())
         if pipeline.controls[nothing]:
             return None
-        result = pipeline.take(pipeline.runner.start(nothing, WHY), WHY)
+        result = pipeline.take(pipeline.start(nothing, WHY, "control"), WHY)
         pipeline.controls[nothing] += result.verdict.kind == "kept"
         return result
 

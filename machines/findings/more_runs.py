@@ -37,7 +37,7 @@ def one_more_run(pipeline: FindingPipeline) -> bool:
     case = finding.case
     wanted = ShowsWanted(excuses_of(pipeline.corpus, pipeline.spec, {case.id}), case.signature)
     with pipeline.reopened(case):
-        pending = pipeline.runner.start(case.plan, WHY, enough=wanted)
+        pending = pipeline.start(case.plan, WHY, "fewest runs", enough=wanted)
         result = pipeline.take(pending, WHY)
     broke = any(case.names(violation.signature) for violation in result.verdict.violations)
     last = case.observed[-1]

@@ -30,7 +30,7 @@ from graphquake.machines.findings.finding import CostMeter, Finding, case_of, in
 from graphquake.machines.findings.sightings import Sightings, last_step
 from graphquake.machines.runners.budget import UNLIMITED, BudgetSpent, Limit
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import PendingRun, Runner, RunResult
+from graphquake.machines.runners.runner import Begun, PendingRun, Runner, RunResult
 from graphquake.machines.shrinking.repeats import repeats_of
 from graphquake.machines.shrinking.result import Shrunk
 from graphquake.machines.shrinking.shrink import shrink
@@ -86,6 +86,8 @@ class FindingPipeline:
     _reopened: set[str] = field(default_factory=set)
     # The latest broken run of each plan of the present shrink, on fresh graphs.
     _broke: dict[Plan, RunResult] = field(default_factory=dict)
+    # The reason for the run that the present shrink asks for.
+    _asked: str = ""
 
     @property
     def spec(self) -> GraphSpec:
@@ -102,6 +104,29 @@ class FindingPipeline:
         """The cases that excuse violations at this moment."""
         return excuses_of(self.corpus, self.spec, self._reopened)
 
+    def start(
+        self,
+        plan: Plan,
+        why: str,
+        reason: str,
+        *,
+        score: float | None = None,
+        price_s: float | None = None,
+        enough: ShowsWanted | None = None,
+        may_reuse: bool = False,
+        patient: bool = True,
+    ) -> PendingRun:
+        """Begin a run (see `Runner.start`), and note why it was chosen (see `Begun`).
+
+        Raises:
+            BudgetSpent: if no run fits into the budget any more.
+        """
+        pending = self.runner.start(plan, why, enough=enough, may_reuse=may_reuse, patient=patient)
+        until = "" if enough is None else str(enough.wanted or "any")
+        number = self.log.begin()
+        begun = Begun(number, reason, score, price_s, may_reuse, patient, until)
+        return replace(pending, begun=begun)
+
     def take(self, pending: PendingRun, why: str, *, refresh: bool = False) -> RunResult:
         """Wait for a run, and write it into the log.
 
@@ -111,9 +136,9 @@ class FindingPipeline:
             refresh: if true and the run shows a violation, first read the cases that other processes have saved since.
         """
         result = self.runner.result(pending)
-        plan, verdict = pending.plan, result.verdict
+        plan, verdict, begun = pending.plan, result.verdict, pending.begun
         for spoiled, live_s in result.disturbed:
-            self.log.run(plan, why, spoiled, live_s, spoiled.causes[0])
+            self.log.run(plan, why, spoiled, live_s, spoiled.causes[0], begun=begun)
         self.log.made_good += len(result.disturbed) if verdict.kind != "invalid" else 0
         if refresh and verdict.violations:
             self.corpus.refresh()
@@ -130,6 +155,7 @@ class FindingPipeline:
             sort.explained_by,
             folder,
             result.history.host.node,
+            begun,
         )
         return result
 
@@ -141,7 +167,7 @@ class FindingPipeline:
         """
         with self.reopened(case):
             for _ in range(AGAIN_RUNS):
-                result = self.take(self.runner.start(case.plan, "go on"), "go on")
+                result = self.take(self.start(case.plan, "go on", "unshrunk case"), "go on")
                 unexplained = self.excuses.unexplained(result)
                 own = [one for one in unexplained if one.signature == case.signature]
                 if own:
@@ -225,16 +251,22 @@ class FindingPipeline:
         wanted = None if self.shrink_any else sightings.signature
         candidates = Candidates(
             self.runner,
+            partial(self.start, why="shrink", reason=""),
             self.log,
             self.shrink_limit.begin(),
             ShowsWanted(self.excuses, wanted),
             wanted is None or needs_patience(first, wanted),
             partial(self._take_candidate, sightings),
         )
-        return shrink_ahead(shrinker, candidates)
+        return shrink_ahead(shrinker, candidates, self._note_asked)
+
+    def _note_asked(self, reason: str, _plan: Plan, _likely: float) -> None:
+        self._asked = reason
 
     def _take_candidate(self, sightings: Sightings, pending: PendingRun) -> Trial:
-        result = self.take(pending, "shrink")
+        # A run that was begun early was begun for a guessed reason. This is the one for which its result is used.
+        begun = replace(pending.begun, reason=self._asked)
+        result = self.take(replace(pending, begun=begun), "shrink")
         trial = self.trial(result, sightings)
         if not pending.plan.disturbs and result.verdict.kind == "kept" and not result.used:
             self.controls[pending.plan] += 1
@@ -274,7 +306,7 @@ class FindingPipeline:
         watched = replace(minimal_plan, stay_s=stay_s)
         with suppress(BudgetSpent):
             for _ in range(EVIDENCE_RUNS):
-                result = self.take(self.runner.start(watched, "evidence"), "evidence")
+                result = self.take(self.start(watched, "evidence", "whole run"), "evidence")
                 if self.trial(result, sightings).kind == "broken":
                     return [result]
                 self.runner.discard(result)

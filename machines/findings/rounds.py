@@ -95,7 +95,8 @@ class Rounds:
     # The number of live runs at the end of the sweep.
     _swept: int = 0
     # The plans that are run next: those of the sweep, those with an invalid run, and those whose case did not explain all they showed.
-    _next: deque[Plan] = field(default_factory=deque)
+    # Each has the reason for which it was chosen.
+    _next: deque[tuple[Plan, str]] = field(default_factory=deque)
     _since: int = 0
     _spoiled: Counter[Plan] = field(default_factory=Counter)
     # For each run that was not cut short, its seconds beyond the waits of its plan.
@@ -138,7 +139,7 @@ class Rounds:
         Raises:
             BudgetSpent: if no run fits into the budget any more.
         """
-        self._next.extend(plans)
+        self._next.extend((plan, "sweep") for plan in plans)
         self._sweeps = True
         while self._next and self.pipeline.found < findings_max:
             self._take_next()
@@ -148,8 +149,8 @@ class Rounds:
         self._swept = self.log.live.total()
 
     def _take_next(self) -> None:
-        plan = self._next.popleft()
-        self._take(plan, self._why_useless(plan))
+        plan, chosen = self._next.popleft()
+        self._take(plan, self._why_useless(plan), chosen)
 
     def __call__(self, plan: Plan) -> None:
         """Run a drawn plan if it is worth a run.
@@ -163,7 +164,7 @@ class Rounds:
             self._take_next()
         if not self._has_finding:
             reason = self._why_not(plan)
-            self._take(plan, reason)
+            self._take(plan, reason, "drawn", self.novelty.score)
             if reason is None:
                 self._take_pairs()
                 self._take_singles()
@@ -198,13 +199,27 @@ class Rounds:
         if held is not None:
             self._run_rest(held.case.plan, held.original)
 
-    def _take(self, plan: Plan, reason: str | None) -> None:
-        """Begin to run a plan, unless there is a reason not to. If all slots are taken then, wait for the oldest run."""
+    def _take(
+        self, plan: Plan, reason: str | None, chosen: str, score: float | None = None
+    ) -> None:
+        """Begin to run a plan, unless there is a reason not to. If all slots are taken then, wait for the oldest run.
+
+        Args:
+            plan: the plan.
+            reason: the reason not to run it, or None.
+            chosen: the reason for which it was chosen.
+            score: the worth on which the choice rested, if it did (see `novelty`).
+        """
         if reason is not None:
             self.log.draw(plan, reason)
             return
         try:
-            self._begun.append(self.runner.start(plan, SEARCH, may_reuse=True))
+            price_s = self.novelty.price_of(plan)
+            self._begun.append(
+                self.pipeline.start(
+                    plan, SEARCH, chosen, score=score, price_s=price_s, may_reuse=True
+                )
+            )
         except BudgetSpent:
             self.log.draw(plan, "after the budget")
             self.finish_runs()
@@ -254,16 +269,17 @@ class Rounds:
         if plan not in self._twice and self.pipeline.excuses.unexplained(result):
             self._twice.add(plan)
             self._ran.discard(plan)
-            self._next.appendleft(plan)
+            self._next.appendleft((plan, "rest of a finding"))
 
     def _try_later(self, plan: Plan) -> None:
         """Run a plan again whose run was invalid: first at once, then when the plans before it have had their turn."""
         self._ran.discard(plan)
         self._spoiled[plan] += 1
+        again = plan, "invalid before"
         if self._spoiled[plan] == 1:
-            self._next.appendleft(plan)
+            self._next.appendleft(again)
         elif self._spoiled[plan] <= LATER_MAX:
-            self._next.append(plan)
+            self._next.append(again)
 
     def _learn_price(self, result: RunResult) -> None:
         """Let `novelty` price a run as this graph's runs cost."""
@@ -284,7 +300,8 @@ class Rounds:
         def following(one: Replica) -> Replica:
             return Replica(one.role, min(one.index + 1, self.spec.role(one.role).replicas - 1))
 
-        self._next.append(replace(plan, steps=tuple(step.moved(following) for step in plan.steps)))
+        moved = replace(plan, steps=tuple(step.moved(following) for step in plan.steps))
+        self._next.append((moved, "idle replica before"))
 
     def _why_not(self, plan: Plan) -> str | None:
         """The reason why a drawn plan is not worth a run, or None if it is worth one."""
@@ -295,21 +312,23 @@ class Rounds:
     def _take_pairs(self) -> None:
         """Choose and run pairs, up to the first finding."""
         for _ in range(1 if self.singles else PAIRS):
-            if not self._has_finding and (pair := self._next_pair()) is not None:
-                self._take(pair, None)
+            if not self._has_finding:
+                self._take_pair()
 
-    def _next_pair(self) -> Plan | None:
+    def _take_pair(self) -> None:
         while self.plainest:
             if self._why_useless(pair := self.plainest.popleft()) is None:
-                return pair
+                self._take(pair, None, "plain pair")
+                return
         useful = (plan for plan in islice(self.pairs, PAIRS_LOOK) if not self._why_useless(plan))
-        return self.novelty.best(useful)
+        if (best := self.novelty.best(useful)) is not None:
+            self._take(best, None, "pair", self.novelty.score)
 
     def _take_singles(self) -> None:
         """Run the next plans of the second sweep, up to the first finding."""
         useful = (plan for plan in _drained(self.singles) if self._why_useless(plan) is None)
         for plan in islice(useful, SINGLES):
-            self._take(plan, None)
+            self._take(plan, None, "second sweep")
             if self._has_finding:
                 return
 

@@ -175,10 +175,12 @@ class Novelty:
     Attributes:
         spec: the graph.
         run_s: the cost of a run, in seconds, without the waits of its plan.
+        score: the worth of the plan that was chosen last, for each second of its run.
     """
 
     spec: GraphSpec
     run_s: float = RUN_S
+    score: float = 0.0
     _run: Counter[Feature] = field(default_factory=Counter)
     _drawn: Counter[Feature] = field(default_factory=Counter)
     _draws: int = 0
@@ -190,21 +192,25 @@ class Novelty:
         worth = self._worth_of(plan)
         self._looked += 1
         if (self._looked > LOOK and worth >= self._best) or self._looked > LOOK_MAX:
-            self._looked, self._best = 0, 0.0
+            self._looked, self._best, self.score = 0, 0.0, worth
             return True
         self._best = max(self._best, worth)
         return False
 
     def best(self, plans: Iterable[Plan]) -> Plan | None:
         """Return the plan whose run shows most for each second. Of equal plans, return the first. Without plans, return None."""
-        return max(plans, key=self._worth_of, default=None)
+        worths = [(self._worth_of(plan), plan) for plan in plans]
+        if not worths:
+            return None
+        self.score, plan = max(worths, key=lambda one: one[0])
+        return plan
 
     def _worth_of(self, plan: Plan) -> float:
         """Count a drawn plan, and return the worth of a run of it, for each second that the run takes."""
         shown = features(self.spec, plan)
         self._draws += 1
         self._drawn.update(shown)
-        worth = sum(map(self._worth, shown)) / (self.run_s + waited_s(plan))
+        worth = sum(map(self._worth, shown)) / self.price_of(plan)
         return worth * (WEAK if judged_share(self.spec, plan) < JUDGED_SHARE_MIN else 1.0)
 
     def _worth(self, feature: Feature) -> float:
@@ -212,6 +218,10 @@ class Novelty:
         weight = ALONE if PAIRS.isdisjoint(feature) else 1.0
         rarity = 1 + math.log2(self._draws / self._drawn[feature])
         return weight * rarity * AGAIN ** self._run[feature]
+
+    def price_of(self, plan: Plan) -> float:
+        """The seconds that a run of a plan is expected to take."""
+        return self.run_s + waited_s(plan)
 
     def price(self, run_s: float) -> None:
         """Set the cost of a run, in seconds, without the waits of its plan. It is rounded (see `PRICE_STEP`)."""

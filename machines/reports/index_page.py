@@ -84,12 +84,23 @@ def _run_rows(part: Path, folder: Path) -> Iterator[list[str]]:
         says = f'<span class="{_text(row["says"])}">{_text(row["says"])}</span>{excused}'
         yield [
             _link(number, page, folder) if page is not None and page.is_file() else number,
-            _text(row["why"]),
+            _text(_why(row)),
             says,
             f"{row['live_s']:.1f}",
             _text("; ".join(row["plan"])),
             _text(_what(row)),
         ]
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    """The purpose of a run, the reason for which its plan was chosen, and what the choice rested on."""
+    score, price_s = row.get("score"), row.get("price_s")
+    rests = [
+        row.get("reason", ""),
+        "" if score is None else f"score {score:.3g}",
+        "" if price_s is None else f"{price_s:.1f} s expected",
+    ]
+    return ": ".join(filter(None, (row["why"], ", ".join(filter(None, rests)))))
 
 
 def _what(row: Mapping[str, Any]) -> str:

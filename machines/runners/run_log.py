@@ -1,8 +1,10 @@
 """The log of one search: every drawn plan and every live run, as JSON lines in `journal.jsonl` and as counts.
 
-The file shows that the same seed draws the same plans, why a plan was not run, and the purpose of every live run. Each run has its length
-(`live_s`) and the time of its end since the search began (`at_s`). The runs are counted
-only here: a summary, a progress line and the cost of a finding all read these counts.
+The file shows that the same seed draws the same plans, and why a plan was not run. Each live run has its purpose, its place in the order
+of starts, the reason for which its plan was chosen (see `Begun`), its length (`live_s`) and the time of its end since the search began
+(`at_s`). So the runs can be made again (see `sessions.replay_journal`).
+
+The runs are counted only here: a summary, a progress line and the cost of a finding all read these counts.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.noise.contention import BUSY
 from graphquake.harness.spec.plan import Plan
+from graphquake.machines.runners.runner import Begun
 
 
 class RunLog:
@@ -29,6 +32,7 @@ class RunLog:
 
     Attributes:
         round: the number of the present round of drawing.
+        begun: the number of runs that were begun.
         plans: every drawn plan, in order.
         drawn: "run", or the reason why a plan was not run -> number of drawn plans.
         live: verdict -> number of live runs.
@@ -48,6 +52,7 @@ class RunLog:
         self._file = None
         self._begun_s = time.monotonic()
         self.round = 0
+        self.begun = 0
         self.plans: list[Plan] = []
         self.drawn: Counter[str] = Counter()
         self.live: Counter[str] = Counter()
@@ -64,11 +69,13 @@ class RunLog:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if goes_on:
+                _drop_torn_line(path)
                 self._count_again(path)
             self._file = path.open("a" if goes_on else "w", encoding="utf-8", buffering=1)
 
     def _count_again(self, path: Path) -> None:
         for row in run_rows(path):
+            self.begun = max(self.begun, row.get("begun", 0))
             self._count(
                 row["says"],
                 row["live_s"],
@@ -88,6 +95,11 @@ class RunLog:
         self.plans.append(plan)
         self._write({"drawn": len(self.plans), "round": self.round, "became": became}, plan)
 
+    def begin(self) -> int:
+        """Count a run that begins, and return its place in the order of starts, from 1."""
+        self.begun += 1
+        return self.begun
+
     def run(
         self,
         plan: Plan,
@@ -98,6 +110,7 @@ class RunLog:
         explained: Sequence[str] = (),
         folder: str = "",
         node: str = "",
+        begun: Begun | None = None,
     ) -> None:
         """Log and count a live run that has ended.
 
@@ -110,13 +123,16 @@ class RunLog:
             explained: the ids of the cases that explain the other violations.
             folder: the name of the run's folder, or empty if there is none.
             node: the node of a cluster that made the run, or empty if it was made on this machine.
+            begun: how and why the run was begun, if that is known.
         """
         kind = verdict.kind
         excused = verdict.excused if kind == "kept" else 0
         self.excused += excused
         self.excused_runs += excused > 0
         self._count(kind, live_s, what, explained, node)
-        row: dict[str, Any] = {"run": self.live.total(), "why": why, "says": kind}
+        row: dict[str, Any] = {"run": self.live.total(), "why": why}
+        row |= {} if begun is None else _begun_row(begun)
+        row |= {"says": kind}
         row |= {"live_s": round(live_s, 2), "at_s": round(time.monotonic() - self._begun_s, 2)}
         row |= {"what": what} if what else {}
         row |= {"excused": excused} if excused else {}
@@ -144,6 +160,25 @@ class RunLog:
         """Close the file, if there is one."""
         if self._file is not None:
             self._file.close()
+
+
+def _begun_row(begun: Begun) -> dict[str, Any]:
+    row: dict[str, Any] = {"begun": begun.number, "reason": begun.reason}
+    row |= {} if begun.score is None else {"score": float(f"{begun.score:.3g}")}
+    row |= {} if begun.price_s is None else {"price_s": round(begun.price_s, 2)}
+    return row | {
+        "may_reuse": begun.may_reuse,
+        "patient": begun.patient,
+        "until": begun.until,
+    }
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off a last line without an end, so that the next line does not continue it."""
+    with suppress(FileNotFoundError):
+        text = path.read_bytes()
+        if not text.endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])
 
 
 def run_rows(path: Path) -> Iterator[dict[str, Any]]:

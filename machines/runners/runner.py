@@ -7,7 +7,7 @@ the place of `live_runner`. A run is begun with `start`, and its result taken la
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -70,6 +70,29 @@ class RunResult:
     disturbed: tuple[DisturbedRun, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """How and why a run was begun, as the journal has it.
+
+    Attributes:
+        number: its place in the order of starts, from 1. 0 if it is not known.
+        reason: why this plan was chosen, in a few words. Empty if it is not known.
+        score: the worth of the run for each second (see `novelty`), or None if the choice did not rest on it.
+        price_s: the seconds that the run was expected to take, or None if the choice did not rest on them.
+        may_reuse: see `Runner.start`.
+        patient: see `Runner.start`.
+        until: the run could end as soon as it showed this signature. `any` means any violation, and empty means that the run was whole.
+    """
+
+    number: int = 0
+    reason: str = ""
+    score: float | None = None
+    price_s: float | None = None
+    may_reuse: bool = False
+    patient: bool = True
+    until: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingRun:
     """A run that was begun, and whose result was not taken yet.
@@ -78,11 +101,13 @@ class PendingRun:
         plan: the plan.
         done: the future result of the run, or the error that ended it.
         folder: the folder of the run's files, or None for a simulated run.
+        begun: how and why it was begun. The pipeline of findings enters it.
     """
 
     plan: Plan
     done: Future[RunResult]
     folder: Path | None = None
+    begun: Begun = field(default_factory=Begun)
 
 
 class Runner(Protocol):

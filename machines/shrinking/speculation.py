@@ -75,19 +75,22 @@ class CandidateRunner(Protocol[T]):
         ...
 
 
-def shrink_ahead(shrinker: Shrinker, runner: CandidateRunner[T]) -> Shrunk:
+def shrink_ahead(
+    shrinker: Shrinker, runner: CandidateRunner[T], on_trial: OnTrial = lambda *_: None
+) -> Shrunk:
     """Run a shrinker, and begin live runs before the shrinker asks for them.
 
     Args:
         shrinker: `shrink` with all arguments bound except `run`, `on_trial` and `reuse`.
         runner: runs the candidates. With one slot, no run is begun early.
+        on_trial: called before each run for which the shrinker asks, not before those that are begun early.
 
     Returns:
         The result of the shrinker.
     """
     ahead = _Ahead(shrinker, runner, reuses=runner.reuses)
     try:
-        return shrinker(ahead.on_fresh, lambda *_: None, ahead.on_used if ahead.reuses else None)
+        return shrinker(ahead.on_fresh, on_trial, ahead.on_used if ahead.reuses else None)
     finally:
         ahead.drop()
 

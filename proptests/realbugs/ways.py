@@ -33,7 +33,7 @@ from graphquake.machines.plans.novelty import Novelty
 from graphquake.machines.runners.budget import Budget, BudgetSpent, Limit
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import PendingRun
+from graphquake.machines.runners.runner import Begun, PendingRun
 from graphquake.machines.sessions.search import search
 
 from realbugs.entries import Entry
@@ -119,9 +119,10 @@ class WatchedLog(RunLog):
         explained: Sequence[str] = (),
         folder: str = "",
         node: str = "",
+        begun: Begun | None = None,
     ) -> None:
         """See `RunLog.run`."""
-        super().run(plan, why, verdict, live_s, what, explained, folder, node)
+        super().run(plan, why, verdict, live_s, what, explained, folder, node, begun)
         if verdict.kind == "broken":
             signatures = [one.signature for one in verdict.violations]
             self.sights.append(Sight(plan, signatures, self.clock.mark()))
