@@ -63,7 +63,7 @@ def test_every_option_has_a_help_text() -> None:
 def test_the_page_of_options_has_every_command() -> None:
     """options.md has a heading for each command."""
     text = (DOCS / "reference/options.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^### `graphquake (\w+)", text, re.MULTILINE)) == set(_commands())
+    assert set(re.findall(r"^### `graphquake ([\w-]+)", text, re.MULTILINE)) == set(_commands())
 
 
 def test_the_page_of_the_summary_has_every_key() -> None:

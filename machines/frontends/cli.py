@@ -1,4 +1,4 @@
-"""The `graphquake` command: demo, init, try, run, replay, mark, export, check, status, abort, sweep, results.
+"""The `graphquake` command: demo, init, try, run, replay, replay-journal, mark, export, check, status, abort, sweep, results.
 
 Exit status: 0 kept, 1 broken, 2 input error, 3 proved nothing.
 """
@@ -58,6 +58,10 @@ from graphquake.machines.frontends.cli_options import (
 )
 from graphquake.machines.frontends.commands.export_command import export_case, export_options
 from graphquake.machines.frontends.commands.init_command import init, init_options
+from graphquake.machines.frontends.commands.replay_journal_command import (
+    replay_journal_options,
+    replay_search,
+)
 from graphquake.machines.frontends.commands.try_command import trial
 from graphquake.machines.frontends.commands.watch_commands import (
     abort,
@@ -110,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         ("try", "start a graph without faults; print its promises, the possible steps and the cost of a run", _try_options, _try),
         ("run", "run a plan that you give", _run_options, _run),
         ("replay", "run the plan of a case again, to see whether its bug is still there", replay_options, replay_cases),
+        ("replay-journal", "make the runs of a finished search again, and compare their verdicts", replay_journal_options, replay_search),
         ("mark", "set the status of a case: open, known or fixed", mark_options, mark_case),
         ("export", "write a script that shows the bug of a case without graphquake", export_options, export_case),
         ("check", "judge the history of an old run again", _check_options, _check),
