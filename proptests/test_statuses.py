@@ -248,7 +248,7 @@ def test_a_run_that_a_known_case_explains_says_so(
     row = ROWS["known only"]
     searched(replace(row, runner={**row.runner, "runs_max": 40}), project, capsys)
     page = (project / ".graphquake/made/index.html").read_text()
-    rows = [line for line in page.split("<tr>") if ">search</td>" in line and "broken" in line]
+    rows = [line for line in page.split("<tr>") if ">search: " in line and "broken" in line]
     assert rows
     assert all(f"explained by case {CASE}" in line for line in rows)
 
