@@ -139,6 +139,9 @@ def test_the_first_fault_of_a_link_outlasts_a_clients_patience() -> None:
 
     assert lengths_s(found.first) == {spec.promises.stall_s + 1.0}
     assert lengths_s(found.seldom) >= {spec.lease_s + 1.0}
+    # Only the decode workers are two.
+    cuts = [one.aims[0].role for plan in found.first for one in plan.steps if isinstance(one, Cut)]
+    assert cuts.index("registry") == cuts.count("decode") > 0
 
 
 def test_a_link_without_packets_gets_no_more_faults() -> None:

@@ -55,6 +55,7 @@ class Sweep(NamedTuple):
     Attributes:
         first: the plans with which a search begins: each fault at the first replica of each role, or at its link to each other role, with
             the shortest length, and the bursts. A fault of a link lasts longer than a client waits: TCP bridges shorter ones.
+            Replicas that others can replace come first.
         later: the same faults with longer lengths or at the last replica, outages, and roles that are killed as a whole.
         seldom: the plans of the rare rules (see `Rule.seldom`), and the other faults of links. The kinds of faults take turns.
     """
@@ -119,7 +120,7 @@ def sweep(
         kind = rare.setdefault(_acts(plans[0])[0].called, [])
         kind.append((*plans, *variants, *_at_last(spec, plans[0])))
     return Sweep(
-        sorted(first, key=order),
+        sorted(first, key=lambda plan: (*order(plan), _cuts_a_single(spec, plan))),
         [*sorted(later, key=order), *_outages(spec, first), *sorted(last, key=order)],
         _rare_by_turns(spec, rare, order),
     )
@@ -184,6 +185,14 @@ def _shortest(plans: Sequence[Plan], beyond_s: float) -> int:
     """The place of the plan with the shortest length beyond a time, in seconds, if the longest comes first. Otherwise 0."""
     long = [place for place, plan in enumerate(plans) if _lasted_s(plan) > beyond_s]
     return long[-1] if _lasts(plans[0]) and long else 0
+
+
+def _cuts_a_single(spec: GraphSpec, plan: Plan) -> bool:
+    """True if a plan disturbs the links of a replica that is the only one of its role: then no other one can take over."""
+    return any(
+        step.is_link and all(spec.role(one.role).replicas == 1 for one in step.aims)
+        for step in plan.steps
+    )
 
 
 def _lasted_s(plan: Plan) -> float:
