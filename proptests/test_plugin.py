@@ -337,17 +337,15 @@ def test_two_processes_search_one_graph(project: Path) -> None:
     assert len({state.controller for state in states} - {0}) == 1
     assert len({state.pid for state in states}) == len(states) == 2
     assert out.count(f"seed {graph['seed']} · 2 shards") == 1
-    # The last run of the other process may break a promise, too. Then there is no time for a second run, and no case is saved.
+    # A process whose budget ends before the second run of a finding reports it as UNCONFIRMED, and saves no case.
     saved = [finding for finding in graph["findings"] if finding["path"]]
     assert len(list((project / "regressions").glob("*.json"))) == len(saved) >= 1
-    # A shard whose budget ends before the confirmation reports its finding as UNCONFIRMED.
     heads = [
         f"{'FINDING' if finding['counts'] else finding['status'].upper()} {finding['id']}"
         for finding in graph["findings"]
     ]
     assert all(head in out for head in heads), f"{heads}\n{out}"
-    page = (project / ".graphquake" / "toy" / "index.html").read_text()
-    assert "<h2>runs of shard-2</h2>" in page
+    assert "<h2>runs of shard-2</h2>" in (page := (project / ".graphquake/toy/index.html").read_text())
     for head, finding in zip(heads, graph["findings"], strict=True):
         text = page.partition(head)[2].partition("</pre>")[0]
         # It came with the run from the process that found it.
