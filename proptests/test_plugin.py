@@ -326,11 +326,9 @@ def test_two_processes_search_one_graph(project: Path) -> None:
     (graph,) = json.loads((project / ".graphquake" / "summary.json").read_text())["graphs"]
     assert graph["shards"] == 2
     assert sum(graph["runs"].values()) <= 16
-    journals = [project / ".graphquake" / "toy" / name for name in (".", "shard-2")]
-    one, two = (
-        [row["plan"] for row in rows_of(folder / "journal.jsonl") if "drawn" in row]
-        for folder in journals
-    )
+    journals = [project / ".graphquake/toy" / name for name in (".", "shard-2")]
+    rows = (rows_of(folder / "journal.jsonl") for folder in journals)
+    one, two = ([row["plan"] for row in each if "drawn" in row] for each in rows)
     assert one[:50] != two[:50]
     states = [state for folder in journals if (state := read_state(folder)) is not None]
     # The endpoint of the controller shows the searches of its workers.
@@ -345,7 +343,8 @@ def test_two_processes_search_one_graph(project: Path) -> None:
         for finding in graph["findings"]
     ]
     assert all(head in out for head in heads), f"{heads}\n{out}"
-    assert "<h2>runs of shard-2</h2>" in (page := (project / ".graphquake/toy/index.html").read_text())
+    page = (project / ".graphquake/toy/index.html").read_text()
+    assert "<h2>runs of shard-2</h2>" in page
     for head, finding in zip(heads, graph["findings"], strict=True):
         text = page.partition(head)[2].partition("</pre>")[0]
         # It came with the run from the process that found it.
