@@ -4,8 +4,7 @@ A wait comes to nothing if its event does not come, and a burst if none of its c
 it does not land, e.g. because no process has the name of the child that it aims at. A step that came to nothing `MISSES` times, and never
 worked, is futile. A single time may be due to the steps before it.
 
-A link that carries no packets is futile for all kinds of faults, and for all replicas of its two roles. One run shows that, if its plan has
-no step before the fault.
+The faults of a link count together: if no packet meets a cut between two roles, none meets another fault there.
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ class FutileSteps:
                 if done.landed and not done.missed and done.number not in missed:
                     self._worked.add(done.step)
                 else:
-                    alone = _link(done.step) is not None and history.plan.steps[:1] == (done.step,)
-                    self._missed[done.step] += MISSES if alone else 1
+                    self._missed[done.step] += 1
 
     def any_in(self, plan: Plan) -> bool:
         """True if a step of a plan is futile."""
