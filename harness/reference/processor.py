@@ -204,6 +204,7 @@ class Processor(Node):
             case "full":
                 raise Busy
             case "kv":
+                self.avoid(instance)
                 raise KvLost(said["why"])
             case why:
                 self.avoid(instance)
@@ -266,7 +267,7 @@ class Processor(Node):
 
 
 class KvLost(Failed):
-    """A decode worker could not fetch the KV from the prefill worker. The prefill worker is avoided, the decode worker is not."""
+    """A decode worker could not fetch the KV from the prefill worker. Nobody knows which of them failed, or their link. Both are avoided."""
 
 
 if __name__ == "__main__":
