@@ -34,8 +34,8 @@ from graphquake.harness.promises.availability import (
     Availability,
     Stretch,
     availability,
+    unimpaired,
     whole_s,
-    without_settling,
 )
 from graphquake.harness.promises.clients.collapse import collapse
 from graphquake.harness.promises.clients.drain import drain, lost_by_drains
@@ -61,7 +61,7 @@ def _path_word(up: Availability, life: Stretch) -> PathWord:
 
 def ends(history: History, up: Availability) -> Iterator[Violation]:
     """While a path is up, no request reaches its deadline, and none waits for its next byte for `stall_s` seconds or longer."""
-    up = without_settling(history, up)
+    up = unimpaired(history, up)
     stall_s = history.spec.promises.stall_s
     for request in history.requests:
         if not request.outcome:

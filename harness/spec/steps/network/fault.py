@@ -97,6 +97,10 @@ class LinkFault(Step):
         del graph
         return frozenset()
 
+    def impairs(self, graph: Graph) -> frozenset[frozenset[Replica]]:
+        """Return the pairs of replicas that can't talk to each other, or only badly."""
+        return frozenset(map(frozenset, self.edges(graph))) if self.degrades else self.severs(graph)
+
     def disturbs_s(
         self, begun_s: float, landed_s: float, undone_s: float | None, end_s: float
     ) -> list[tuple[float, float]]:
