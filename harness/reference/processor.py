@@ -267,7 +267,7 @@ class Processor(Node):
 
 
 class KvLost(Failed):
-    """A decode worker could not fetch the KV from the prefill worker. Nobody knows which of them failed, or their link. Both are avoided."""
+    """A decode worker could not fetch the KV from the prefill worker. Either may be the cause, or their link, so both are avoided."""
 
 
 if __name__ == "__main__":
