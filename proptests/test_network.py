@@ -227,10 +227,12 @@ def test_the_delay_of_tcp_is_excused(undone_s: float, broken: bool) -> None:  # 
         ("delay between processor 0 and decode by 400 ms for 5.00 s", False),
         ("slow between prefill 0 and all to 0.05 MB/s for 5.00 s", False),
         ("lose 20% between decode 0 and all for 5.00 s", True),
+        ("cut processor 0 from decode for 5.00 s", False),
+        ("cut processor 0 from decode 0 for 5.00 s", True),
     ],
 )
 def test_a_silence_on_bad_links_needs_another_path(text: str, broken: bool) -> None:  # noqa: FBT001
-    """Without a path beside the bad links, a long silence is no finding. If another replica is on good links, it is one."""
+    """Without a path beside the bad or cut links, a long silence is not a finding. If another replica is on good links, it is one."""
     run = Made(load_graph("reference", network="namespaces"))
     for number in range(20):
         run.ask(0.03 * number)

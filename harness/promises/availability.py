@@ -11,9 +11,8 @@ Overlapping windows merge, so two kills one second apart excuse the same failure
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from graphquake.harness.history.events import BecameReady, Died, Resumed, StepDone, Undone
 from graphquake.harness.history.history import History
@@ -29,9 +28,6 @@ from graphquake.harness.spec.steps.network.fault import LinkFault
 
 # The least value of `Availability.notice_s`, in seconds. An in-flight request may need this time until it fails after its worker is gone.
 NOTICE_MIN_S = 0.25
-
-# Tells which pairs of replicas a fault takes off a path.
-PairsOf: TypeAlias = Callable[[LinkFault, GraphSpec], frozenset[frozenset[Replica]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,20 +120,23 @@ def stalled_stretches(history: History) -> dict[Replica, list[Stretch]]:
 
 
 def apart_stretches(
-    history: History, pairs_of: PairsOf
+    history: History, *, or_badly: bool = False
 ) -> list[tuple[Stretch, frozenset[frozenset[Replica]]]]:
-    """Return the intervals of the faults of the network, each with the pairs of replicas that `pairs_of` names.
+    """Return the intervals in which pairs of replicas could not talk to each other, and these pairs.
 
     Such an interval ends when open connections have got over the fault.
 
     Args:
         history: the history.
-        pairs_of: `LinkFault.severs` or `LinkFault.impairs`.
+        or_badly: true for pairs that could talk only badly, too.
     """
     undone_s = {event.number: event.at_s for event in history.of(Undone)}
     found = []
     for fault in history.faults():
-        if isinstance(fault.step, LinkFault) and (pairs := pairs_of(fault.step, history.spec)):
+        if not isinstance(fault.step, LinkFault):
+            continue
+        step, spec = fault.step, history.spec
+        if pairs := step.impairs(spec) if or_badly else step.severs(spec):
             until_s = undone_s.get(fault.number, history.end_s) + fault.step.settles_s
             found.append((Stretch(fault.begun_s, max(fault.at_s, until_s)), pairs))
     return found
@@ -196,7 +195,7 @@ def availability(history: History) -> Availability:
     """Compute the paths, outages and excused intervals of a history."""
     spec = history.spec
     end_s = history.end_s
-    paths = _paths(history, LinkFault.severs)
+    paths = _paths(history)
     outages = [gap for gap in _gaps(paths, end_s) if gap.end_s > gap.begin_s]
     window_s, first_ok_s = spec.promises.window_s, spec.promises.first_ok_s
     disturbances = [Stretch(begun_s, at_s + window_s) for begun_s, at_s in history.disturbed()]
@@ -218,7 +217,7 @@ def unimpaired(history: History, up: Availability) -> Availability:
     faults = [fault.step for fault in history.faults() if isinstance(fault.step, LinkFault)]
     paths = up.paths
     if any(fault.degrades for fault in faults):
-        paths = tuple(_paths(history, LinkFault.impairs))
+        paths = tuple(_paths(history, or_badly=True))
     settling = [
         Stretch(event.at_s, event.at_s + event.step.settles_s)
         for event in history.of(Undone)
@@ -243,9 +242,9 @@ def whole_s(history: History) -> float | None:
     return max([healed_s, *ends])
 
 
-def _paths(history: History, pairs_of: PairsOf) -> list[Stretch]:
-    """Return the intervals in which a path was up that needs no link of the pairs that `pairs_of` names."""
-    up, cuts = up_stretches(history), apart_stretches(history, pairs_of)
+def _paths(history: History, *, or_badly: bool = False) -> list[Stretch]:
+    """Return the intervals in which a path was up, without links between pairs of `apart_stretches`."""
+    up, cuts = up_stretches(history), apart_stretches(history, or_badly=or_badly)
     by_role = {
         role.name: union(s for i in range(role.replicas) for s in up[Replica(role.name, i)])
         for role in history.spec.roles
