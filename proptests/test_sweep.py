@@ -221,6 +221,9 @@ def test_the_plainest_pairs_are_kills() -> None:
         for name in names
     )
     assert len(found) == len(once) + len(twice)
+    # The only role with several replicas comes first.
+    assert [step.aims[0].role for step in found[0].faults] == ["decode", "decode"]
+    assert all("kill decode 0" in plan.lines() for plan in found[1:5])
     again = plainest_pairs(REFERENCE, singles, 2)
     assert (set(again), again == found) == (set(found), False)
     stalls = [plan for plan in singles if isinstance(plan.steps[0], Stall)]

@@ -13,6 +13,7 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from graphquake.harness.spec.feasible import feasible
@@ -66,7 +67,7 @@ def plainest_pairs(spec: GraphSpec, singles: Sequence[Plan], seed: int) -> list[
     """Return the pairs of kills with which a search begins its pairs, in the order that a seed gives.
 
     For each two roles, one plan kills a replica of both at once. For each role, one plan kills a replica, and kills it again in its second
-    life.
+    life. Plans at roles with several replicas come first: a path is left there, so a run judges more.
 
     Args:
         spec: the graph. Plans that its model does not allow are left out.
@@ -77,7 +78,13 @@ def plainest_pairs(spec: GraphSpec, singles: Sequence[Plan], seed: int) -> list[
     plans = [Plan(both) for both in itertools.combinations(kills, 2)]
     plans += [Plan((one, Respawn(one.role, 0), WaitReady(), one)) for one in kills]
     random.Random(seed).shuffle(plans)
+    plans.sort(key=partial(_single_victims, spec))
     return [plan for plan in plans if feasible(spec, plan)]
+
+
+def _single_victims(spec: GraphSpec, plan: Plan) -> int:
+    """The number of faults of a plan that hit the only replica of a role."""
+    return sum(spec.role(one.role).replicas == 1 for step in plan.faults for one in step.aims)
 
 
 def _acts(plans: Sequence[Plan]) -> list[Step]:
