@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -61,6 +62,8 @@ class Cut(Step):
     )
     is_fault: ClassVar[bool] = True
     undone: ClassVar[list[str]] = []
+    undoing: ClassVar[list[str]] = []
+    undo_s: ClassVar[float] = 0.0
 
     def __str__(self) -> str:
         both = " both ways" if self.both_ways else ""
@@ -104,6 +107,8 @@ class Cut(Step):
     async def undo(self, scene: Scene) -> Landed:
         """Pretend."""
         del scene
+        self.undoing.append(str(self))
+        await asyncio.sleep(self.undo_s)
         self.undone.append(str(self))
         return landed_now("whole again")
 
@@ -138,6 +143,7 @@ def table_with_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table is the one place that finds a kind."""
     monkeypatch.setattr(table, "KINDS", [*table.KINDS, Cut])
     monkeypatch.setattr(Cut, "undone", [])
+    monkeypatch.setattr(Cut, "undoing", [])
 
 
 def plan_of(*lines: str) -> Plan:
@@ -231,6 +237,24 @@ async def test_heal_release_undoes_ongoing_steps(tmp_path: Path) -> None:
     plan = plan_of("sever worker 0 from front 0", "heal release")
     await run_live(fake_spec(tmp_path), plan, tmp_path / "run", opener=FakeTargets())
     assert Cut.undone == ["sever worker 0 from front 0"]
+
+
+@in_loop
+async def test_a_cancelled_run_waits_for_ends_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that is being undone when its run is cancelled is undone before the graph is closed."""
+    monkeypatch.setattr(Cut, "undo_s", 0.3)
+    plan = plan_of("sever worker 0 from front 0 for 0.10 s", "wait 9.00 s")
+    running = run_live(fake_spec(tmp_path), plan, tmp_path / "run", opener=FakeTargets())
+    run = asyncio.ensure_future(running)
+    async with asyncio.timeout(20):
+        while not Cut.undoing:
+            await asyncio.sleep(0.01)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert Cut.undone == plan.lines()[:1]
 
 
 def test_a_new_kind_is_shrunk() -> None:

@@ -296,9 +296,9 @@ class _Run:
             self._events.append(Invalidated(self._load.now_s(), cause))
 
     async def undo_own(self) -> None:
-        """Run the commands `undo` that are due. The run has failed, and the caller ends the graph."""
+        """Run the commands `undo` that are due, and wait for ends under way. The run has failed, and the caller ends the graph."""
         own = (self._end(number) for number, step in self._ongoing.items() if step.is_own)
-        await asyncio.gather(*own, return_exceptions=True)
+        await asyncio.gather(*own, *self._ends.values(), return_exceptions=True)
 
     async def end_ongoing(self) -> None:
         """Undo all steps that are still in effect, such as stalls, at the same time."""
