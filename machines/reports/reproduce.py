@@ -157,7 +157,8 @@ def ask(number: int, leaves: bool = False) -> None:  # noqa: FBT001, FBT002 - a 
     """Send one request, and note how it went."""
     load = CASE["load"]
     place = number % len(load["bodies"])
-    stream = number % load["one_stream_in"] == 0 if load["one_stream_in"] else False
+    # A client leaves after the first token, which only a stream shows.
+    stream = leaves or (load["one_stream_in"] > 0 and number % load["one_stream_in"] == 0)
     body = dict(load["bodies"][place], stream=stream)
     sent_s = last_s = now_s()
     silent_s, wrong, raw = 0.0, "", b""
