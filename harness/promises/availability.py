@@ -250,7 +250,8 @@ def _paths(history: History, *, or_badly: bool = False) -> list[Stretch]:
         for role in history.spec.roles
     }
     # An edge is a time at which a replica comes up or goes down. Between two neighbouring edges nothing changes, so the middle is enough.
-    all_stretches = [*by_role.values(), [stretch for stretch, _ in cuts]]
+    # Without cuts, only the last replica of a role matters.
+    all_stretches = [*up.values(), [stretch for stretch, _ in cuts]] if cuts else by_role.values()
     edges = sorted({e for some in all_stretches for s in some for e in (s.begin_s, s.end_s)})
     entry = history.spec.entry_role.name
     paths = []

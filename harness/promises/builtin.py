@@ -107,11 +107,12 @@ def answers(history: History, up: Availability) -> Iterator[Violation]:
 def error_window(history: History, up: Availability) -> Iterator[Violation]:
     """Each failure is excused by a recent fault or by an outage, and each disturbance excuses only a limited number of failures."""
     excused: list[Request] = []
+    whole = unimpaired(history, up)
     for request in _failed(history, up):
         if _is_for_recovery(history, request):
             continue
         life = Stretch(request.sent_s, request.ended_s)
-        fault = _survived_by(history, up, life)
+        fault = _survived_by(history, whole, life)
         if fault is None and up.excuses(request):
             excused.append(request)
             continue
