@@ -217,6 +217,7 @@ class Ongoing:
         stops: true if the replicas in `aims` do no work until the step is undone.
         unready: true if these replicas are not ready until then, so that a wait until ready outlasts the step.
         blurs: true if it is not known which of these replicas still live, so that no other step may aim at one of them.
+        edges: the sender and the receiver of each direction of a link that a fault of the network acts on.
     """
 
     verb: str
@@ -225,6 +226,7 @@ class Ongoing:
     stops: bool
     unready: bool = False
     blurs: bool = False
+    edges: frozenset[tuple[Replica, Replica]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +304,7 @@ class GraphModel:
 
     def with_ended(self, replica: Replica) -> Self:
         """Return the model after the death of a replica. Steps that were ongoing at this replica alone are over."""
-        left = frozenset(one for one in self.ongoing if one.aims != (replica,))
+        left = frozenset(one for one in self.ongoing if one.edges or one.aims != (replica,))
         gone = "coming" if self.spec.restart == "always" else "dead"
         with_it = {gone: getattr(self, gone) | {replica}}
         return replace(self, ongoing=left, starting=self.starting - {replica}, **with_it)
@@ -359,7 +361,7 @@ class GraphModel:
     def settled(self) -> Self:
         """Return the model after a wait until ready: restarts are done, and stalls are over, unless only heal ends them.
 
-        A replica is ready while it is squeezed or cut off. So such a step may go on.
+        A replica is ready while it is squeezed. So such a step may go on.
         """
         lasting = frozenset(
             one for one in self.ongoing if one.left_s == float("inf") or not one.unready

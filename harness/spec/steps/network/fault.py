@@ -34,6 +34,8 @@ SETTLE_S: Final = 1.0
 SETTLE_MAX_S: Final = 120.0
 # The time limit for the first packet, if the fault itself lasts longer.
 MEETS_WITHIN_S: Final = 5.0
+# The assumed time that the end of a fault takes, with the proof that the link is whole.
+ENDS_WITHIN_S: Final = 0.5
 FOR: Final = rf" for (?P<for>{SECONDS}) s"
 NEEDS: Final = 'needs network = "namespaces" in the graph file, or the option --network namespaces (pytest: --chaos-network namespaces)'
 
@@ -131,18 +133,22 @@ class LinkFault(Step):
         return None
 
     def possible(self, model: GraphModel) -> str | None:
-        """Return the reason why the fault is impossible now, or None. An equal fault that still acts can't begin again."""
+        """Return the reason why the fault is impossible now, or None. Two faults can't act on one link: neither could be proved alone."""
         if said := Step.possible(self, model):
             return said
-        if any(one.verb == self.verb and one.aims == self.aims for one in model.ongoing):
-            return "it still acts on the graph"
+        taken = {edge for one in model.ongoing for edge in one.edges}
+        if not taken.isdisjoint(self.edges(model.spec) if taken else ()):
+            return "another fault still acts on the same link"
         return None
 
     def after(self, model: GraphModel) -> GraphModel:
-        """Return the model after this step: the fault is ongoing, and no replica ends or stops."""
+        """Return the model after this step: the fault is ongoing, and no replica ends or stops. A wait until ready outlasts it."""
         if not self.lasts_s:
             return model
-        return model.with_ongoing(Ongoing(self.verb, self.aims, self.lasts_s, stops=False))
+        edges, left_s = frozenset(self.edges(model.spec)), self.lasts_s + ENDS_WITHIN_S
+        return model.with_ongoing(
+            Ongoing(self.verb, self.aims, left_s, stops=False, unready=True, edges=edges)
+        )
 
     def fault(self, graph: Graph) -> NetworkFault:
         """Return the fault as the target carries it out."""
