@@ -50,6 +50,14 @@ class FutileSteps:
             # More of an event that does not come does not come either.
             worked = any(one.covers(step) for one in self._worked)
             missed = (count for one, count in self._missed.items() if step.covers(one))
+        elif step.is_link:
+            # A part of a link may carry no packets where the whole does. If the whole carries none, no part does.
+            worked = any(_same_link(one, step) or step.covers(one) for one in self._worked)
+            missed = (
+                count
+                for one, count in self._missed.items()
+                if _same_link(one, step) or one.covers(step)
+            )
         else:
             worked = any(_are_alike(one, step) for one in self._worked)
             missed = (count for one, count in self._missed.items() if _are_alike(one, step))
@@ -61,10 +69,13 @@ def _leaves_later(step: Step) -> bool:
 
 
 def _are_alike(one: Step, other: Step) -> bool:
-    """True if two steps differ at most in the size of their numbers, or act on the links of the same two roles."""
-    if (link := _link(one)) is not None and link == _link(other):
-        return True
+    """True if two steps differ at most in the size of their numbers."""
     return one.covers(other) or other.covers(one)
+
+
+def _same_link(one: Step, other: Step) -> bool:
+    """True if two faults act on the links of the same two roles."""
+    return (link := _link(one)) is not None and link == _link(other)
 
 
 def _link(step: Step) -> frozenset[str] | None:
