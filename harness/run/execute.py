@@ -194,15 +194,20 @@ class _Run:
         """End the run, which is the task `body`, as soon as the question of `verdict` is answered with true."""
         while True:
             await asyncio.sleep(TICK_S)
-            # While a fault is landing, requests already fail because of it, but no event in the history excuses them yet.
-            if self._landing or self._phase == "baseline":
+            if self._is_between() or self._phase == "baseline":
                 continue
             self._trail.follow()
             events = sum(not isinstance(event, Measured) for event in self._events)
             known = (events, len(self._target.log), self._trail.unwell)
-            if verdict.is_due(time.monotonic(), known) and await verdict.ask(self.history(), known):
+            if not verdict.is_due(time.monotonic(), known):
+                continue
+            if await verdict.ask(self.history(), known) and not self._is_between():
                 body.cancel()
                 return
+
+    def _is_between(self) -> bool:
+        """True while a fault is landing or ending. Requests may fail because of it, but no event in the history excuses them yet."""
+        return self._landing is not None or any(not end.done() for end in self._ends.values())
 
     async def look(self) -> None:
         """Read the graph's lists and readiness probes: regularly, after each change of a replica, and when a wrong answer gets too old."""
@@ -380,7 +385,8 @@ class _Run:
         await self._load.idle()
         if "no_leak" not in self._target.spec.promises.made:
             return
-        until_s = self._load.now_s() + self._target.spec.promises.grace_s
+        whole_at_s = whole_s(self._history_of_events()) or 0.0
+        until_s = max(self._load.now_s(), whole_at_s) + self._target.spec.promises.grace_s
         while leaks := await self._target.leaks():
             if (now_s := self._load.now_s()) >= until_s:
                 self._events += [Leaked(now_s, leak.kind, leak.what) for leak in leaks]

@@ -85,8 +85,13 @@ class LinkFaults:
             if not within_s:
                 return await self._reset_once(edges, ended)
         before_s = await self._round_trips(edges) if fault.kind in ("slow", "delay") else []
-        begun_s = await self._links.begin(key, fault, edges)
+        # The rule may act, too, if this is cancelled before the answer comes.
         self._edges[key] = edges
+        try:
+            begun_s = await self._links.begin(key, fault, edges)
+        except LinkError:
+            del self._edges[key]
+            raise
         if ended:
             text = f"{ended} connections ended"
             return Landed(ok=True, proof=text, at_s=begun_s)
