@@ -1,8 +1,9 @@
 """Estimate the share of a run in which failures are judged, before the plan is run.
 
 A run excuses failures for `window_s` after each fault and after the end of each stall. It excuses them while no path is up, and for
-`first_ok_s` after that. The rest of the run is judged: its baseline, its end, and the time between faults that are far apart. So a plan of
-many faults, or one that takes away the last path, judges little. Its run is probably weak (see `harness.promises.builtin`).
+`first_ok_s` after that. A fault of the network also excuses those of the time that TCP needs (see `LinkFault.disturbs_s`). The rest of the
+run is judged: its baseline, its end, and the time between faults that are far apart. So a plan of many faults, or one that takes away the
+last path, judges little. Its run is probably weak (see `harness.promises.builtin`).
 
 The estimate knows the times of the plan and those of the phases. It assumes that a replica starts in `START_S` seconds, and that each other
 action takes no time.
@@ -15,11 +16,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from graphquake.harness.promises.availability import Stretch, union
+from graphquake.harness.promises.joined import is_joined
 from graphquake.harness.run.execute import BASELINE_S, BEYOND_WINDOW_S, STEADY_S
 from graphquake.harness.run.request_trail import CALM_S
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan, Step, WaitReady
 from graphquake.harness.spec.steps.model import GraphModel
+from graphquake.harness.spec.steps.network.fault import LinkFault
 
 # The assumed time from the start of a replica to its readiness, in seconds. A graph that starts more slowly has longer outages.
 START_S: Final = 0.5
@@ -57,7 +60,9 @@ class _Clock:
 
     def take(self, step: Step) -> None:
         """Carry out the next step."""
-        if step.is_fault:
+        if isinstance(step, LinkFault):
+            self._disturb_links(step)
+        elif step.is_fault:
             self._disturb(self.at_s)
             if 0 < step.lasts_s < math.inf:
                 self._disturb(self.at_s + step.lasts_s)
@@ -68,6 +73,18 @@ class _Clock:
     def _disturb(self, at_s: float) -> None:
         self.excused.append(Stretch(at_s, at_s + self.spec.promises.window_s))
         self.fault_s = max(self.fault_s, at_s)
+
+    def _disturb_links(self, step: LinkFault) -> None:
+        ends_s = self.at_s + step.lasts_s
+        for begin_s, end_s in step.disturbs_s(self.at_s, self.at_s, ends_s, math.inf):
+            self.excused.append(Stretch(begin_s, end_s + self.spec.promises.window_s))
+            self.fault_s = max(self.fault_s, end_s)
+        pairs = step.severs(self.spec)
+        if pairs and not is_joined(
+            self.spec, set(filter(self._model.works, self.spec.replicas())), pairs
+        ):
+            back_s = ends_s + step.settles_s + self.spec.promises.first_ok_s
+            self.excused.append(Stretch(self.at_s, back_s))
 
     def _see_path(self) -> None:
         """Note that the last path has gone, or that a path is back."""

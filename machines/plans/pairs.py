@@ -112,8 +112,9 @@ class _Begun:
 
 def _between(spec: GraphSpec, first: Step, second: Step, rng: random.Random) -> tuple[Step, ...]:
     """The steps between the two disturbances. About one pair in four is timed by an event."""
-    respawns = tuple(Respawn(one.role, one.index) for one in first.aims)
     begun = _Begun(first.after(GraphModel(spec)), [first])
+    dead = (one for one in first.aims if not begun.model.lives(one))
+    respawns = tuple(Respawn(one.role, one.index) for one in dead)
     events = [(event,) for event in timings(begun)] if second.is_fault else []
     # A respawn ends as soon as the replica has been spawned. So the step after it strikes while the replica starts.
     timed = [*events, respawns] if respawns else events

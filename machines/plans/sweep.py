@@ -254,7 +254,11 @@ def _harshest(plans: Sequence[Plan]) -> tuple[list[Plan], list[Plan]]:
     often, seldom = _mildness(ordered[0])
     if seldom:
         return ordered[:1], list(_with_one_other(ordered, often, seldom))
-    return ordered[:LENGTHS] if often else sorted(ordered, key=list(plainest.values()).index), []
+    if often:
+        lengths = {_mildness(plan)[0][0]: plan for plan in reversed(ordered)}
+        longest = [lengths[one] for one in sorted(lengths)]
+        return [*dict.fromkeys([*longest[:LENGTHS], *ordered])][:LENGTHS], []
+    return sorted(ordered, key=list(plainest.values()).index), []
 
 
 def _with_one_other(
