@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 
 from graphquake.harness.errors import InputError
-from graphquake.harness.history.events import Undone
 from graphquake.harness.processes.supervisor import Supervisor
-from graphquake.harness.promises.joined import is_joined
-from graphquake.harness.promises.judgement import judge
 from graphquake.harness.run.first_answer import first_answer
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
@@ -26,7 +23,7 @@ from graphquake.harness.targets.target import Target
 from graphquake.machines.frontends.cli_cases import with_network_for
 from graphquake.machines.plans.sweep import sweep
 
-from support.made import Made, spec_of
+from support.made import spec_of
 from support.toys import in_loop, toy_spec
 
 # One frontend, one prefill worker and two decode workers.
@@ -184,62 +181,6 @@ def test_partitions_that_are_drawn_are_no_cuts() -> None:
     assert all(step.possible(GraphModel(SPACED)) is None for step in found)
     drawn = {step.called for plan in sweep(SPACED).seldom for step in plan.steps}
     assert {"cut", "partition"} <= drawn
-
-
-@pytest.mark.simulated
-@pytest.mark.parametrize(
-    ("apart", "joined"),
-    [
-        ([], True),
-        ([("frontend 0", "decode 0")], True),
-        ([("processor 0", "decode 0"), ("processor 0", "decode 1")], False),
-        ([("processor 0", "decode 0"), ("prefill 0", "decode 1")], False),
-        ([("registry 0", "decode 0")], True),
-        ([("registry 0", "decode 0"), ("registry 0", "decode 1")], False),
-        ([("registry 0", "frontend 0")], False),
-    ],
-)
-def test_a_path_needs_replicas_that_can_talk(apart: list[tuple[str, str]], joined: bool) -> None:  # noqa: FBT001
-    """A path needs one replica of each role, of which no two are separated, and none is separated from the registry."""
-    spec = load_graph("reference")
-    pairs = [frozenset(map(Replica.parse, pair)) for pair in apart]
-    assert is_joined(spec, set(spec.replicas()), pairs) is joined
-
-
-@pytest.mark.simulated
-@pytest.mark.parametrize(("undone_s", "broken"), [(3.0, False), (5.0, True)], ids=["2 s", "4 s"])
-def test_the_delay_of_tcp_is_excused(undone_s: float, broken: bool) -> None:  # noqa: FBT001
-    """A client that waits for longer than `stall_s` only because TCP tries again late is no finding. A cut that lasts so long is one."""
-    run = Made(load_graph("reference", network="namespaces"))
-    for number in range(20):
-        run.ask(0.03 * number)
-    text = f"cut decode 0 from processor 0 for {undone_s - 1.0:g} s"
-    run.step(text, 1.0)
-    run.events.append(Undone(undone_s, 0, parse_step(text), ""))
-    run.ask(0.99, undone_s + 1.5)
-    assert any(one.promise == "ends" for one in judge(run.history()).violations) is broken
-
-
-@pytest.mark.simulated
-@pytest.mark.parametrize(
-    ("text", "broken"),
-    [
-        ("delay between processor 0 and decode by 400 ms for 5.00 s", False),
-        ("slow between prefill 0 and all to 0.05 MB/s for 5.00 s", False),
-        ("lose 20% between decode 0 and all for 5.00 s", True),
-        ("cut processor 0 from decode for 5.00 s", False),
-        ("cut processor 0 from decode 0 for 5.00 s", True),
-    ],
-)
-def test_a_silence_on_bad_links_needs_another_path(text: str, broken: bool) -> None:  # noqa: FBT001
-    """Without a path beside the bad or cut links, a long silence is not a finding. If another replica is on good links, it is one."""
-    run = Made(load_graph("reference", network="namespaces"))
-    for number in range(20):
-        run.ask(0.03 * number)
-    run.step(text, 1.0)
-    run.events.append(Undone(6.0, 0, parse_step(text), ""))
-    run.ask(1.5, 5.5)
-    assert any(one.promise == "ends" for one in judge(run.history()).violations) is broken
 
 
 # ------------------------------------------------------------------------------------------------------------ live

@@ -27,6 +27,7 @@ from graphquake.harness.spec.plan import (
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.harness.spec.steps.network.cut import Cut
+from graphquake.harness.spec.steps.network.degrade import Delay
 from graphquake.machines.findings.fault_coverage import drawable
 from graphquake.machines.findings.futile import FutileSteps
 from graphquake.machines.plans.machine import PlanMachine
@@ -248,6 +249,34 @@ def test_pairs_differ_in_order_closeness_and_replica() -> None:
     assert found != list(islice(pairs(REFERENCE, singles, 2), 400))
     indexes = {one.index for plan in found for one in plan.steps[-1].aims if one.role == "decode"}
     assert indexes == set(range(REFERENCE.role("decode").replicas))
+
+
+def test_a_second_fault_may_follow_a_first_one_that_is_over() -> None:
+    """A stall or a cut leaves its replica alive. The second fault of a pair can come when it is ready again, without a respawn."""
+    spaced = load_graph("reference", network="namespaces")
+    first = ("stall decode 0 for 1.20 s", "cut decode 0 from processor for 1.20 s")
+    found = set(pairs(spaced, [plan_of(one) for one in (*first, "kill frontend 0")], 1))
+    for one in first:
+        assert plan_of(one, "wait until ready", "kill frontend 0") in found
+
+
+def test_bad_links_are_swept_with_both_lengths() -> None:
+    """A fault of a link has two numbers. Each of the two longest lengths is swept, at the harshest other number."""
+    spaced = load_graph("reference", network="namespaces")
+    swept = {plan.one_line() for plan in sweep(spaced).seldom}
+    longest_s = spaced.lease_s + 1
+    lengths_s = sorted(
+        {
+            step.for_s
+            for plan in sweep(spaced).seldom
+            for step in plan.steps
+            if isinstance(step, Delay)
+        }
+    )
+    assert lengths_s[-1] == max(4.0, longest_s)
+    assert len(lengths_s) == 2
+    for length_s in lengths_s:
+        assert f"delay between decode 0 and processor by 400 ms for {length_s:.2f} s" in swept
 
 
 def test_a_second_fault_strikes_while_the_supervisor_restarts_the_first() -> None:

@@ -238,7 +238,9 @@ def _step(step: Step, spec: GraphSpec) -> list[Any]:
             return [step.verb, str(step.aim)]
         case Stall():
             return ["stall", str(step.aim), round(step.for_s * LONGER, 2)]
-        case Burst() if not (step.refused or step.malformed or step.leave_later or step.leave_at_once):
+        case Burst() if not (
+            step.refused or step.malformed or step.leave_later or step.leave_at_once
+        ):
             return ["burst", step.requests, step.over_s, step.leave]
         case Cut() | Partition() | Reset():
             edges = [[str(source), str(to)] for source, to in step.edges(spec)]
