@@ -255,10 +255,19 @@ def _harshest(plans: Sequence[Plan]) -> tuple[list[Plan], list[Plan]]:
     if seldom:
         return ordered[:1], list(_with_one_other(ordered, often, seldom))
     if often:
-        lengths = {_mildness(plan)[0][0]: plan for plan in reversed(ordered)}
-        longest = [lengths[one] for one in sorted(lengths)]
-        return [*dict.fromkeys([*longest[:LENGTHS], *ordered])][:LENGTHS], []
+        return _of_lengths(ordered), []
     return sorted(ordered, key=list(plainest.values()).index), []
+
+
+def _of_lengths(ordered: Sequence[Plan]) -> list[Plan]:
+    """Return `LENGTHS` plans, the harshest first. One that differs from a harsher one in its second number alone comes last."""
+    chosen: list[Plan] = []
+    harsher: set[float] = set()
+    for (length, *_), of_numbers in itertools.groupby(ordered, lambda plan: _mildness(plan)[0]):
+        if length not in harsher:
+            harsher.add(length)
+            chosen += of_numbers
+    return list(dict.fromkeys([*chosen, *ordered]))[:LENGTHS]
 
 
 def _with_one_other(
