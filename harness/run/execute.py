@@ -286,7 +286,7 @@ class _Run:
     async def _end(self, number: int) -> None:
         """Undo a step that is still in effect, such as a stall. If that fails, the run is invalid.
 
-        A step is undone once, also if a run ends early while its end is under way.
+        A step is undone once, also if a run is cancelled while its end is under way.
         """
         step = self._ongoing[number]
         if number not in self._ends:
