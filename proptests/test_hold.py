@@ -13,9 +13,11 @@ import pytest
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.findings.hold import HOLD_RUNS
+from graphquake.machines.findings.hold import HOLD_RUNS, Holds
+from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.reports.finding_text import finding_text
+from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
 
 from support.made import plan_of
@@ -83,6 +85,41 @@ def test_a_plan_that_does_not_always_break_is_shrunk_after_the_sweep(tmp_path: P
             postponed += 1
             assert finding.case.observed[-1].runs > whys.count("confirm")
     assert postponed
+
+
+def test_the_violation_that_shows_again_is_followed(tmp_path: Path) -> None:
+    """The first run shows two violations, and the further runs only the later one. The earlier one does not hide it."""
+    often = Bug(KILL, "HTTP 500", outcome=Outcome.ERROR, after_s=9.0)
+    once = Bug(KILL, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
+    runner = SimRunner([once, often])
+    pipeline = FindingPipeline(
+        runner, Corpus(tmp_path / "cases"), RunLog(None), results_dir=tmp_path / "results"
+    )
+    first = runner.run(KILL, "search")
+    runner.bugs = [often]
+    violation = pipeline.excuses.unexplained(first)[0]
+    assert "HTTP 503" in str(violation.signature)
+    finding = Holds(pipeline).hold(KILL, first, violation)
+    assert finding is not None
+    assert "HTTP 500" in str(finding.case.signature)
+    assert (finding.case.observed[-1].broke, finding.counts) == (HOLD_RUNS, True)
+
+
+def test_a_wrong_answer_beside_a_held_finding_is_found(tmp_path: Path) -> None:
+    """One plan breaks two promises in each run. A wrong answer is never another name of a failure, so the plan runs once more."""
+    bugs = [
+        Bug(KILL, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0),
+        Bug(KILL, "wrong tokens", after_s=9.0),
+    ]
+    rounds, _ = searched(
+        SimRunner(bugs, runs_max=80), tmp_path, findings_max=2, journal=tmp_path / "journal"
+    )
+    found = {one.case.promise: one.case.plan for one in rounds.pipeline.findings if one.counts}
+    assert set(found) == {"answers", "recovery"}
+    assert set(found.values()) == {KILL}
+    lines = map(json.loads, (tmp_path / "journal").read_text(encoding="utf-8").splitlines())
+    rest = [line["plan"] for line in lines if line.get("reason") == "rest of a finding"]
+    assert rest == [KILL.lines()]
 
 
 def test_load_alone_is_a_finding_of_its_own(tmp_path: Path) -> None:

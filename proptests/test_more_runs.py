@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from graphquake.harness.history.request import Outcome
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.more_runs import RUNS_MAX, one_more_run
 
@@ -25,6 +26,25 @@ def test_a_finding_gets_all_of_its_runs_after_the_search(tmp_path: Path) -> None
     assert case == finding.case
     assert (case.observed[-1].broke, case.observed[-1].runs) == (RUNS_MAX, RUNS_MAX)
     assert not one_more_run(rounds.pipeline)
+
+
+def test_only_the_signature_of_the_case_counts(tmp_path: Path) -> None:
+    """A run that shows only another violation that the case names is not a broken run of the case."""
+    bugs = [
+        Bug(SINGLE, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0),
+        Bug(SINGLE, "HTTP 500", outcome=Outcome.ERROR, after_s=9.0),
+    ]
+    runner = SimRunner(bugs)
+    rounds, _ = searched(runner, tmp_path)
+    pipeline = rounds.pipeline
+    finding = pipeline.findings[0]
+    assert "HTTP 500" in str(finding.case.also)
+    few = replace(finding.case.observed[-1], broke=3, runs=3)
+    pipeline.findings[0] = replace(finding, case=replace(finding.case, observed=(few,)))
+    runner.bugs = bugs[1:]
+    assert one_more_run(pipeline)
+    last = pipeline.findings[0].case.observed[-1]
+    assert (last.broke, last.runs) == (3, 4)
 
 
 def test_a_mark_of_the_user_stays(tmp_path: Path) -> None:

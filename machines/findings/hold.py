@@ -6,7 +6,8 @@ The sweep finds bugs by plans of one step. Such a plan can't have fewer steps. S
 To lower its numbers and to try other replicas takes about ten more runs. These runs wait until the sweep is over (`shrink_next`). So a
 short search holds more findings, and a long one shrinks them all.
 
-A plan that does not break in each of these runs is not held. After the sweep, it is shrunk like a drawn plan (`find_postponed`).
+A plan that does not break in each of these runs is not held. After the sweep, it is shrunk like a drawn plan (`find_postponed`). If such a
+run shows another violation of the first run instead, that one is followed: it shows more often.
 """
 
 from __future__ import annotations
@@ -64,13 +65,16 @@ class Holds:
         """True if every held finding was shrunk."""
         return not self._waiting
 
-    def hold(self, plan: Plan, first: RunResult, violation: Violation) -> Finding | None:
+    def hold(
+        self, plan: Plan, first: RunResult, violation: Violation, *, follows: bool = True
+    ) -> Finding | None:
         """Hold a finding, or postpone its plan.
 
         Args:
             plan: a plan of one step, which broke a promise.
             first: the full run in which it did.
             violation: the violation in that run.
+            follows: whether another violation of that run is followed, if it shows in a further run and this one does not.
 
         Returns:
             The finding, or None if the plan is postponed, or if a case that another process saved in the meantime explains the violation.
@@ -90,11 +94,15 @@ class Holds:
             is_control = without is None or without.verdict.kind != "invalid"
             if without is not None:
                 pipeline.runner.discard(without)
-            holds = is_control and self._breaks_again(plan, sightings, count)
+            instead = self._breaks_again(plan, sightings, count) if is_control else set()
+            if instead and follows:
+                others = [v for v in pipeline.excuses.unexplained(first) if v.signature in instead]
+                if others:
+                    return self.hold(plan, first, others[0], follows=False)
         except BudgetSpent:
             self._postponed.append(postponed)
             raise
-        if not holds:
+        if instead is not None:
             self._postponed.append(postponed)
             return None
         pipeline.corpus.refresh()
@@ -124,8 +132,14 @@ class Holds:
     def _finding_of(self, id_: str) -> Finding:
         return next(one for one in self.pipeline.findings if one.case.id == id_)
 
-    def _breaks_again(self, plan: Plan, sightings: Sightings, count: Count) -> bool:
-        """Run a plan `HOLD_RUNS` times, as many at once as there are slots, until a run does not break the promise."""
+    def _breaks_again(
+        self, plan: Plan, sightings: Sightings, count: Count
+    ) -> set[Signature] | None:
+        """Run a plan `HOLD_RUNS` times, as many at once as there are slots, until a run does not break the promise.
+
+        Returns:
+            None if each run broke the promise. Otherwise the other signatures of the run that did not.
+        """
         pipeline, begun = self.pipeline, 0
         wanted = ShowsWanted(pipeline.excuses, sightings.signature)
         with self._cancelled_at_end() as pending:
@@ -135,12 +149,13 @@ class Holds:
                     begun += 1
                 result = pipeline.take(pending.popleft(), WHY)
                 trial = pipeline.trial(result, sightings)
+                instead = {one.signature for one in pipeline.excuses.unexplained(result)}
                 pipeline.runner.discard(result)
                 if trial.kind != "invalid":
                     count.add(trial)
                 if trial.kind != "broken":
-                    return False
-        return True
+                    return instead
+        return None
 
     @contextmanager
     def _cancelled_at_end(self) -> Iterator[deque[PendingRun]]:
@@ -241,7 +256,7 @@ class Holds:
         """Shrink the finding that was held first. The result takes its place, and is reported.
 
         Returns:
-            The finding as it was held. None if there was none, or if a user has marked or removed its case.
+            The finding as it was held. None if there was none, if a user has marked or removed its case, or if another case explains it.
         """
         if not self._waiting:
             return None
@@ -254,8 +269,13 @@ class Holds:
         before, last = pipeline.log.live.total(), case.observed[-1]
         earlier = Count(broke=last.broke, kept=last.runs - last.broke)
         with pipeline.reopened(case):
-            violation = self._same(held.original, case.signature)[0]
-            found = pipeline.find(case.plan, held.original, violation, earlier=earlier, held=held)
+            violations = self._same(held.original, case.signature)
+            if not violations:  # a case of another process explains it
+                pipeline.drop(held)
+                return None
+            found = pipeline.find(
+                case.plan, held.original, violations[0], earlier=earlier, held=held
+            )
         self.spent_runs += pipeline.log.live.total() - before
         if found is None:
             pipeline.drop(held)

@@ -39,7 +39,8 @@ def one_more_run(pipeline: FindingPipeline) -> bool:
     with pipeline.reopened(case):
         pending = pipeline.start(case.plan, WHY, "fewest runs", enough=wanted)
         result = pipeline.take(pending, WHY)
-    broke = any(case.names(violation.signature) for violation in result.verdict.violations)
+        unexplained = pipeline.excuses.unexplained(result)
+    broke = any(violation.signature == case.signature for violation in unexplained)
     last = case.observed[-1]
     if result.verdict.kind == "invalid":
         counted = replace(last, invalid=last.invalid + 1)

@@ -50,6 +50,8 @@ RUNS_BETWEEN: Final = 4
 SHRINK_SHARE: Final = 1 / 3
 # A plan whose run was invalid is run again at most this many times.
 LATER_MAX: Final = 2
+# The reason for a run of a plan whose case explains only a part of its violations.
+REST: Final = "rest of a finding"
 
 
 class StopDrawing(BaseException):
@@ -150,7 +152,8 @@ class Rounds:
 
     def _take_next(self) -> None:
         plan, chosen = self._next.popleft()
-        self._take(plan, self._why_useless(plan), chosen)
+        # A case explains its own plan only in part, if that plan has to run again.
+        self._take(plan, None if chosen == REST else self._why_useless(plan), chosen)
 
     def __call__(self, plan: Plan) -> None:
         """Run a drawn plan if it is worth a run.
@@ -269,7 +272,7 @@ class Rounds:
         if plan not in self._twice and self.pipeline.excuses.unexplained(result):
             self._twice.add(plan)
             self._ran.discard(plan)
-            self._next.appendleft((plan, "rest of a finding"))
+            self._next.appendleft((plan, REST))
 
     def _try_later(self, plan: Plan) -> None:
         """Run a plan again whose run was invalid: first at once, then when the plans before it have had their turn."""
