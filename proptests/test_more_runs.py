@@ -47,6 +47,19 @@ def test_only_the_signature_of_the_case_counts(tmp_path: Path) -> None:
     assert (last.broke, last.runs) == (3, 4)
 
 
+def test_a_case_that_a_user_has_removed_stays_removed(tmp_path: Path) -> None:
+    """The next run of the finding does not save its case again."""
+    rounds, _ = searched(SimRunner([Bug(SINGLE, "wrong tokens")]), tmp_path)
+    pipeline = rounds.pipeline
+    finding = pipeline.findings[0]
+    few = replace(finding.case.observed[-1], broke=3, runs=3)
+    pipeline.findings[0] = replace(finding, case=replace(finding.case, observed=(few,)))
+    pipeline.corpus.path(finding.case).unlink()
+    assert one_more_run(pipeline)
+    assert not list(Corpus(tmp_path / "cases"))
+    assert not list(pipeline.corpus)
+
+
 def test_a_mark_of_the_user_stays(tmp_path: Path) -> None:
     """If somebody marks the case while the search goes on, the next run adds to its counts, and the mark stays."""
     rounds, _ = searched(SimRunner([Bug(SINGLE, "wrong tokens")]), tmp_path)

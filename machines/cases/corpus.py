@@ -36,14 +36,17 @@ class Corpus:
         self._cases: dict[str, Case] = {}
         for path in sorted(shipped.glob("*.json")) if shipped else []:
             self._read(path)
+        self._shipped = dict(self._cases)
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the folder again: another process may have saved a case there.
+        """Read the folder again: another process may have saved a case there, and a user may have removed one.
 
         Raises:
             InputError: if a case is damaged or of a newer schema.
         """
+        there = {id_ for id_ in self._cases if (self.folder / f"{id_}.json").exists()}
+        self._cases = self._shipped | {id_: self._cases[id_] for id_ in there}
         for path in sorted(self.folder.glob(self._pattern)):
             self._read(path)
 
