@@ -207,7 +207,7 @@ class _Run:
 
     def _is_between(self) -> bool:
         """True while a fault is landing or ending. Requests may fail because of it, but no event in the history excuses them yet."""
-        return self._landing is not None or any(not end.done() for end in self._ends.values())
+        return self._landing is not None or any(number in self._ends for number in self._ongoing)
 
     async def look(self) -> None:
         """Read the graph's lists and readiness probes: regularly, after each change of a replica, and when a wrong answer gets too old."""
