@@ -105,6 +105,21 @@ def test_the_violation_that_shows_again_is_followed(tmp_path: Path) -> None:
     assert (finding.case.observed[-1].broke, finding.counts) == (HOLD_RUNS, True)
 
 
+def test_a_case_of_another_process_replaces_a_held_one(tmp_path: Path) -> None:
+    """Another process has saved a case that explains the held run, too. The held finding is dropped, and nothing crashes."""
+    runner = SimRunner([Bug(KILL, "HTTP 500", outcome=Outcome.ERROR, after_s=9.0)])
+    pipeline = FindingPipeline(
+        runner, Corpus(tmp_path / "cases"), RunLog(None), results_dir=tmp_path / "results"
+    )
+    first, holds = runner.run(KILL, "search"), Holds(pipeline)
+    finding = holds.hold(KILL, first, pipeline.excuses.unexplained(first)[0])
+    assert finding is not None
+    alone = replace(finding.case, id="0a0a0a", plan=plan_of())
+    Corpus(tmp_path / "cases").save(alone)
+    assert holds.shrink_next() is None
+    assert [case.id for case in Corpus(tmp_path / "cases")] == ["0a0a0a"]
+
+
 def test_a_wrong_answer_beside_a_held_finding_is_found(tmp_path: Path) -> None:
     """One plan breaks two promises in each run. A wrong answer is never another name of a failure, so the plan runs once more."""
     bugs = [

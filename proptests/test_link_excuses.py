@@ -1,11 +1,15 @@
-"""What the faults of the network excuse, and what they do not: judged histories, without processes."""
+"""Judged histories with faults of the network: some failures are excused, and others are not. No process runs."""
 
 from __future__ import annotations
+
+import asyncio
+from unittest.mock import create_autospec
 
 import pytest
 
 from graphquake.harness.history.events import Undone
 from graphquake.harness.history.request import Outcome
+from graphquake.harness.processes.network.link_faults import LinkFaults, Links
 from graphquake.harness.promises.availability import availability, unimpaired
 from graphquake.harness.promises.joined import is_joined
 from graphquake.harness.promises.judgement import judge
@@ -13,10 +17,12 @@ from graphquake.harness.spec.feasible import feasible
 from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.plan import parse_plan, parse_step
 from graphquake.harness.spec.replica import Replica
+from graphquake.harness.spec.steps.actions import NetworkFault
 from graphquake.machines.findings.futile import FutileSteps
 from graphquake.machines.plans.judged import judged_share
 
 from support.made import Made, spec_of
+from support.toys import in_loop
 
 pytestmark = pytest.mark.simulated
 SPACED = load_graph("reference", network="namespaces")
@@ -43,7 +49,7 @@ def test_a_path_needs_replicas_that_can_talk(apart: list[tuple[str, str]], joine
 
 @pytest.mark.parametrize(("undone_s", "broken"), [(3.0, False), (5.0, True)], ids=["2 s", "4 s"])
 def test_the_delay_of_tcp_is_excused(undone_s: float, broken: bool) -> None:  # noqa: FBT001
-    """A client that waits for longer than `stall_s` only because TCP tries again late is no finding. A cut that lasts so long is one."""
+    """A client that waits for longer than `stall_s` only because TCP tries again late is not a finding. A cut that lasts so long is one."""
     run = Made(SPACED)
     for number in range(20):
         run.ask(0.03 * number)
@@ -166,6 +172,23 @@ def test_what_a_part_of_a_link_misses_says_nothing_about_the_whole() -> None:
     for _ in range(2):
         futile.add(Made(SPACED).step(str(whole.steps[0]), 1.0, landed=False).history())
     assert futile.any_in(part)
+
+
+@in_loop
+async def test_a_cancelled_order_may_have_begun_a_fault() -> None:
+    """The rule may act although its answer was not awaited. So the network counts as disturbed, and its graph is not used again."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    links = create_autospec(Links, instance=True)
+    links.begin.side_effect = never
+    faults = LinkFaults(links)
+    fault = NetworkFault("cut", 0.0, ())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await faults.begin(1, fault, [["10.0.0.1", "10.0.0.2"]], 1.0)
+    assert faults.is_disturbed
 
 
 def test_the_model_knows_that_faults_of_the_network_excuse_more() -> None:

@@ -9,12 +9,22 @@ import pytest
 
 from graphquake.harness.history.request import Outcome
 from graphquake.machines.cases.corpus import Corpus
+from graphquake.machines.findings.finding import Finding
 from graphquake.machines.findings.more_runs import RUNS_MAX, one_more_run
+from graphquake.machines.findings.pipeline import FindingPipeline
 
 from support.searched import SINGLE, searched
 from support.sim_runner import Bug, SimRunner
 
 pytestmark = pytest.mark.simulated
+
+
+def lacks_runs(pipeline: FindingPipeline) -> Finding:
+    """Let the only finding of a search have three runs, and return it."""
+    (finding,) = pipeline.findings
+    few = replace(finding.case.observed[-1], broke=3, runs=3)
+    pipeline.findings[0] = replace(finding, case=replace(finding.case, observed=(few,)))
+    return pipeline.findings[0]
 
 
 def test_a_finding_gets_all_of_its_runs_after_the_search(tmp_path: Path) -> None:
@@ -37,10 +47,7 @@ def test_only_the_signature_of_the_case_counts(tmp_path: Path) -> None:
     runner = SimRunner(bugs)
     rounds, _ = searched(runner, tmp_path)
     pipeline = rounds.pipeline
-    finding = pipeline.findings[0]
-    assert "HTTP 500" in str(finding.case.also)
-    few = replace(finding.case.observed[-1], broke=3, runs=3)
-    pipeline.findings[0] = replace(finding, case=replace(finding.case, observed=(few,)))
+    assert "HTTP 500" in str(lacks_runs(pipeline).case.also)
     runner.bugs = bugs[1:]
     assert one_more_run(pipeline)
     last = pipeline.findings[0].case.observed[-1]
@@ -51,9 +58,7 @@ def test_a_case_that_a_user_has_removed_stays_removed(tmp_path: Path) -> None:
     """The next run of the finding does not save its case again."""
     rounds, _ = searched(SimRunner([Bug(SINGLE, "wrong tokens")]), tmp_path)
     pipeline = rounds.pipeline
-    finding = pipeline.findings[0]
-    few = replace(finding.case.observed[-1], broke=3, runs=3)
-    pipeline.findings[0] = replace(finding, case=replace(finding.case, observed=(few,)))
+    finding = lacks_runs(pipeline)
     pipeline.corpus.path(finding.case).unlink()
     assert one_more_run(pipeline)
     assert not list(Corpus(tmp_path / "cases"))
@@ -64,9 +69,7 @@ def test_a_mark_of_the_user_stays(tmp_path: Path) -> None:
     """If somebody marks the case while the search goes on, the next run adds to its counts, and the mark stays."""
     rounds, _ = searched(SimRunner([Bug(SINGLE, "wrong tokens")]), tmp_path)
     pipeline = rounds.pipeline
-    finding = pipeline.findings[0]
-    few = replace(finding.case.observed[-1], broke=3, runs=3)
-    pipeline.findings[0] = replace(finding, case=replace(finding.case, observed=(few,)))
+    finding = lacks_runs(pipeline)
     Corpus(tmp_path / "cases").save(replace(finding.case, status="known", why="URL"))
     assert one_more_run(pipeline)
     (case,) = Corpus(tmp_path / "cases")
