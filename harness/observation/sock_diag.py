@@ -39,6 +39,7 @@ _PORTS_AT, _REMOTE_AT, _COOKIE_AT, _INODE_AT = 4, 24, 44, 68
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 # Sockets in these states carry no data of an application: TIME_WAIT, and SYN_SENT.
 _STATES: Final = 0xFFF & ~(1 << 6) & ~(1 << 2)
+_LISTEN: Final = 1 << 10
 _BUFFER_BYTES: Final = 1 << 20
 
 
@@ -128,6 +129,11 @@ class SockDiag:
         """Return the sockets that are open now."""
         return [*self._dump(socket.AF_INET), *self._dump(socket.AF_INET6)]
 
+    def listening_sockets(self) -> list[TcpSocket]:
+        """Return the sockets that listen now. The kernel need not walk through its connections for that, so it takes far less time."""
+        families = (socket.AF_INET, socket.AF_INET6)
+        return [socket_in(body) for family in families for body in self._bodies(family, _LISTEN)]
+
     def closed_sockets(self) -> list[TcpSocket]:
         """Return the sockets that were closed since the last call. Some are missing if too many were closed in between."""
         found: list[TcpSocket] = []
@@ -147,8 +153,8 @@ class SockDiag:
     def _dump(self, family: int) -> Iterator[TcpSocket]:
         return map(socket_in, self._bodies(family))
 
-    def _bodies(self, family: int) -> Iterator[bytes]:
-        request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), _STATES)
+    def _bodies(self, family: int, states: int = _STATES) -> Iterator[bytes]:
+        request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 1 << (_INFO - 1), states)
         request += bytes(48)  # an empty `struct inet_diag_sockid`: sockets with any address
         length = _HEADER.size + len(request)
         self._asks.send(_HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0) + request)

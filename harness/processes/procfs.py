@@ -14,7 +14,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, NamedTuple
@@ -25,8 +25,6 @@ OWNER: Final = "GRAPHQUAKE_OWNER"
 REPLICA: Final = "GRAPHQUAKE_REPLICA"
 # The interval at which a process tree is read again while it is being killed. Processes forked meanwhile are found the next time.
 LOOK_AGAIN_S: Final = 0.002
-# The state of a listening socket in /proc/net/tcp.
-_LISTEN: Final = "0A"
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -249,27 +247,6 @@ def ownerless() -> list[int]:
 # --------------------------------------------------------------------------------------------------------------- sockets
 
 
-class Listener(NamedTuple):
-    """A listening TCP socket."""
-
-    port: int
-    inode: str
-
-
-def listeners(pid: int | None = None) -> list[Listener]:
-    """The listening TCP sockets of the network namespace of a process. By default, of this process. Empty if the process is gone."""
-    found = []
-    where = f"/proc/{pid or 'self'}/net"
-    for table in ("tcp", "tcp6"):
-        with suppress(OSError), open(f"{where}/{table}", encoding="ascii") as file:
-            next(file)
-            for line in file:
-                fields = line.split()
-                if fields[3] == _LISTEN:
-                    found.append(Listener(int(fields[1].rpartition(":")[2], 16), fields[9]))
-    return found
-
-
 def sockets_of(pid: int) -> set[str]:
     """The inodes of the sockets that a process holds."""
     found = set()
@@ -280,10 +257,3 @@ def sockets_of(pid: int) -> set[str]:
                 if target.startswith("socket:["):
                     found.add(target[8:-1])
     return found
-
-
-def ports_of(processes: Sequence[int]) -> set[int]:
-    """The TCP ports on which any of these processes listens. All of them are in one network namespace."""
-    held = set[str]().union(*map(sockets_of, processes))
-    found = listeners(processes[0]) if processes else []
-    return {listener.port for listener in found if listener.inode in held}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from graphquake.harness.observation.sock_diag import SockDiag
 from graphquake.harness.processes.guard import pids, stat_of
-from graphquake.harness.processes.procfs import OWNER, listeners, marks_of
+from graphquake.harness.processes.procfs import OWNER, marks_of
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 
 TOY = Path(__file__).with_name("toy.py")
@@ -100,4 +102,5 @@ def left_of(pid: int) -> list[int]:
 
 def are_open(ports: set[int]) -> set[int]:
     """Return those of these ports on which a process listens."""
-    return ports & {listener.port for listener in listeners()}
+    with closing(SockDiag()) as kernel:
+        return ports & {one.local_port for one in kernel.listening_sockets()}

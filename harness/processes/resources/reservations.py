@@ -32,7 +32,7 @@ class Reservations:
         self._names: list[socket.socket] = []
         self._turn = itertools.count()
         # A separate generator: drawing ports must not change the numbers drawn from a test's seed.
-        self._random = random.SystemRandom()
+        self._random = random.Random()
 
     def port(self) -> int:
         """Reserve a free TCP port.
