@@ -275,17 +275,6 @@ def wait_until(holds: Callable[[], bool]) -> None:
     raise AssertionError("it did not happen within 5 s")
 
 
-def test_slots_that_rest_free_their_place(tmp_path: Path, said: list[str]) -> None:
-    """A replay may open a slot on a cluster that has no more room than the search asked for."""
-    sim = SimCluster(spec_of(), {"a": 1})
-    with runner_on(sim, tmp_path, said, slots=1) as runner:
-        runner.rest()
-        assert sim.slots[0].is_left
-        sim.room["a"] += 1
-        assert runner.run(plan(), "confirm").verdict.kind == "kept"
-    assert len(sim.slots) == 2
-
-
 @pytest.mark.parametrize("of_graph", [True, False])
 def test_an_error_of_a_node_names_files_here(
     tmp_path: Path, said: list[str], *, of_graph: bool

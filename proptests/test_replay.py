@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -10,21 +11,22 @@ from graphquake.harness.history.host import Host
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.run.early_verdict import Enough
+from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case, Observed, Status
 from graphquake.machines.cases.replay import (
     INVALID_MAX,
+    CaseReplay,
     Replay,
     Word,
     meaning_of,
     recorded,
-    replay,
     runs_needed,
 )
 from graphquake.machines.cases.replay_budgets import replay_budgets
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import RunResult
+from graphquake.machines.runners.runner import PendingRun
 
 from support.made import plan_of
 from support.sim_runner import Bug, SimRunner
@@ -48,7 +50,7 @@ BUG = Bug(PLAN, "HTTP 503", outcome=Outcome.ERROR, after_s=8.0)
 
 def replayed(runner: SimRunner, case: Case = CASE, runs: int | None = None) -> Replay:
     """The replay of a case on a simulated graph."""
-    return replay(case, runner, RunLog(), runs=runs)
+    return CaseReplay(case, runner, RunLog(), runs=runs).finish()
 
 
 def test_the_first_run_that_shows_the_signature_ends_a_replay() -> None:
@@ -79,10 +81,10 @@ class Asked(SimRunner):
 
     enough: Enough | None = None
 
-    def run(self, plan: Plan, why: str, *, enough: Enough | None = None) -> RunResult:
+    def start(self, plan: Plan, why: str, **named: Any) -> PendingRun:
         """Keep the question, and make the run."""
-        self.enough = enough
-        return super().run(plan, why)
+        self.enough = named["enough"]
+        return super().start(plan, why, **named)
 
 
 @pytest.mark.parametrize(("detail", "shows"), [("HTTP 503", True), ("HTTP 500", False)])
@@ -91,10 +93,37 @@ def test_a_brief_replay_ends_a_run_that_shows_the_signature(detail: str, *, show
     runner = Asked([replace(BUG, detail=detail)])
     replayed(runner)
     assert runner.enough is None
-    one = replay(CASE, runner, RunLog(), briefly=True)
+    one = CaseReplay(CASE, runner, RunLog(), briefly=True).finish()
     assert one.shown is not None
     assert runner.enough is not None
     assert runner.enough(one.shown.history) is shows
+
+
+@dataclass(slots=True)
+class Ordered(SimRunner):
+    """A simulated graph that keeps the graph of each order."""
+
+    specs: list[GraphSpec | None] = field(default_factory=list)
+
+    def start(self, plan: Plan, why: str, **named: Any) -> PendingRun:
+        """Keep the graph, and make the run."""
+        self.specs.append(named["spec"])
+        return SimRunner.start(self, plan, why, **named)
+
+
+def test_a_first_run_is_begun_ahead() -> None:
+    """The replay then waits for it, and begins the others. All have the bounds of the case, and count in the replay's own budget."""
+    runner, budget = Ordered([]), Budget(100.0, 20.0)
+    own = replace(runner.spec, lease_s=9.0)
+    one = CaseReplay(CASE, runner, RunLog(), own, runner.spec, budget=budget)
+    one.begin()
+    assert len(runner.runs) == 1
+    assert one.finish().line == "NOT REPRODUCED 0/3 (95% sure, if the rate is still at least 100%)"
+    assert runner.specs == [own] * 3
+    assert budget.begun_runs == 3
+    spent = CaseReplay(CASE, runner, RunLog(), own, budget=Budget(100.0, 0.0))
+    spent.begin()
+    assert (spent.finish().word, len(runner.runs)) == ("UNDECIDED", 3)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +181,7 @@ def test_other_violations_are_listed_and_do_not_reproduce_a_case() -> None:
 def test_a_replay_tells_which_versions_changed() -> None:
     """A replay compares the versions and the host with those of the last observation."""
     runner = SimRunner([BUG], host=Host(cores=8, versions={"dynamo": "2", "extra": "1"}))
-    one = replay(CASE, runner, RunLog())
+    one = CaseReplay(CASE, runner, RunLog()).finish()
     assert one.differs == ("dynamo 1 -> 2", "extra none -> 1", "simulated -> 8 cores, no GPU")
     case = recorded(CASE, one.observed("2026-02-02", runner.host))
     assert case.observed[1:] == (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 import pytest
 
 from graphquake.harness.errors import EXIT_KEPT, InputError
+from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.cases.replay import replay
+from graphquake.machines.cases.replay import CaseReplay
 from graphquake.machines.frontends.cli import main
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog, run_rows
@@ -41,11 +41,12 @@ class Watched(SimRunner):
     orders: list[Order] = field(default_factory=list)
 
     def start(
-        self, plan: Plan, why: str, *, enough: Any = None, may_reuse: bool = False, patient: bool = True
+        self, plan: Plan, why: str, *, enough: Any = None, may_reuse: bool = False, patient: bool = True,
+        spec: GraphSpec | None = None,
     ) -> PendingRun:  # fmt: skip
         """See `SimRunner.start`."""
         pending = SimRunner.start(
-            self, plan, why, enough=enough, may_reuse=may_reuse, patient=patient
+            self, plan, why, enough=enough, may_reuse=may_reuse, patient=patient, spec=spec
         )
         self.orders.append((plan, why, enough is not None, may_reuse, patient))
         return pending
@@ -53,13 +54,7 @@ class Watched(SimRunner):
 
 def made_again(journal: Path, runner: SimRunner, log: RunLog | None = None) -> Iterator[Compared]:
     """Make the runs of a journal again on a simulated graph."""
-
-    @contextmanager
-    def opened(case: str) -> Iterator[SimRunner]:
-        del case
-        yield runner
-
-    return replay_journal(read_journal(journal, runner.spec), opened, log or RunLog())
+    return replay_journal(read_journal(journal, runner.spec), runner, log or RunLog())
 
 
 def edited(journal: Path, line: int, **changes: object) -> None:
@@ -117,7 +112,7 @@ def test_runs_that_come_back_say_so(tmp_path: Path) -> None:
     searched(SimRunner([SINGLE], runs_max=30), tmp_path / "found")
     (case, *_) = Corpus(tmp_path / "found" / "cases")
     log = RunLog(tmp_path / "replay.jsonl")
-    replay(case, SimRunner([SINGLE]), log, briefly=True)
+    CaseReplay(case, SimRunner([SINGLE]), log, briefly=True).finish()
     log.close()
     (row,) = run_rows(tmp_path / "replay.jsonl")
     assert (row["reason"], row["until"]) == ("open case", str(case.signature))

@@ -20,11 +20,11 @@ class Runs:
         self.ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def begin(self, *names: str, alone: bool = False) -> None:
+    async def begin(self, *names: str, alone: bool = False, urgent: bool = False) -> None:
         """Let runs begin. With `alone`, each is repeated alone: it is called `NAME alone` then."""
         for name in names:
             self.ends |= {name: asyncio.Event(), f"{name} alone": asyncio.Event()}
-            self.tasks[name] = asyncio.create_task(self._run(name, alone=alone))
+            self.tasks[name] = asyncio.create_task(self._run(name, alone=alone, urgent=urgent))
         await self.settle()
 
     async def end(self, name: str) -> None:
@@ -42,8 +42,8 @@ class Runs:
         for _ in range(10):
             await asyncio.sleep(0)
 
-    async def _run(self, name: str, *, alone: bool) -> None:
-        async with self.queue.one():
+    async def _run(self, name: str, *, alone: bool, urgent: bool) -> None:
+        async with self.queue.one(urgent=urgent):
             self.began.append(name)
             await self.ends[name].wait()
             if alone:
@@ -105,5 +105,21 @@ def test_a_cancelled_wait_gives_the_slots_back() -> None:
         assert runs.began[3:] == ["b alone"]
         await runs.cancel("b")
         assert runs.began[4:] == ["d"]
+
+    asyncio.run(use())
+
+
+def test_an_urgent_run_goes_first() -> None:
+    """It begins before those that asked earlier, and holds nobody back if it is cancelled."""
+
+    async def use() -> None:
+        runs = Runs(1)
+        await runs.begin("a", "b")
+        await runs.begin("c", "d", urgent=True)
+        await runs.end("a")
+        assert runs.began == ["a", "c"]
+        await runs.cancel("d")
+        await runs.end("c")
+        assert runs.began == ["a", "c", "b"]
 
     asyncio.run(use())

@@ -156,6 +156,16 @@ class GraphSpec:
         """The name and the number of replicas of each role in one line, e.g. `frontend 1, decode 2`."""
         return ", ".join(f"{role.name} {role.replicas}" for role in self.roles)
 
+    def under(self, other: GraphSpec) -> GraphSpec:
+        """This graph with the bounds and the load of another one, which describes the same graph."""
+        return replace(
+            self,
+            document=other.document,
+            lease_s=other.lease_s,
+            promises=other.promises,
+            load=other.load,
+        )
+
     def replicas(self) -> list[Replica]:
         """Return every replica, in the order of the file."""
         return [Replica(role.name, index) for role in self.roles for index in range(role.replicas)]

@@ -9,6 +9,7 @@ case (see `meaning_of`).
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, TypeAlias
@@ -24,9 +25,9 @@ from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.machines.cases.case import Case, Observed
 from graphquake.machines.cases.conditions import changes
-from graphquake.machines.runners.budget import BudgetSpent
+from graphquake.machines.runners.budget import Budget, BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import Begun, Runner, RunResult
+from graphquake.machines.runners.runner import Begun, PendingRun, Runner, RunResult
 from graphquake.machines.shrinking.stats import SURE, passes_to_reject
 
 RUNS_MIN: Final = 3
@@ -120,60 +121,106 @@ def impossible(case: Case, spec: GraphSpec) -> str:
     return ""
 
 
-def replay(
-    case: Case,
-    runner: Runner,
-    journal: RunLog,
-    *,
-    runs: int | None = None,
-    spec: GraphSpec | None = None,
-    briefly: bool = False,
-) -> Replay:
-    """Run a case's plan until the result is clear.
+@dataclass(slots=True)
+class CaseReplay:
+    """The replay of one case.
 
-    Args:
+    Attributes:
         case: the case.
-        runner: runs plans under the case's own bounds and load (see `Case.as_in`), or under those of the graph file.
+        runner: runs plans.
         journal: the log that takes a line for each run.
+        spec: the graph under the bounds and the load of the runs, if they are not those of the runner.
+        now: the graph as its file describes it now. If None, the file is taken to agree with the case.
         runs: the number of valid runs. If None, the replay ends at the first run that shows the case's signature, and makes at most
             `runs_needed` valid runs.
-        spec: the graph as its file describes it now. If None, the file is taken to agree with the case.
         briefly: if true, a run ends as soon as it has shown the case's signature. What else it would have shown is not known then.
+        budget: bounds the runs of this replay, beside the budget of the runner.
     """
-    changed = changes(spec, case.bounds, case.load) if spec else ()
-    today = spec is not None and runner.spec is spec
-    done = partial(Replay, case, differs=_differs(case, runner.host), changed=changed, today=today)
-    if why := impossible(case, runner.spec):
-        return done("INVALID", 0, 0, 0, (), shown=None, why=why)
-    broke = kept = invalid = 0
-    others: Counter[Signature] = Counter()
-    shown: RunResult | None = None
-    needed = runs or runs_needed(case)
-    enough = partial(_shows, case.signature) if briefly else None
-    until = str(case.signature) if briefly else ""
-    spent = False
-    while broke + kept < needed and invalid < INVALID_MAX and (runs or not broke):
-        begun = Begun(journal.begin(), f"{case.status} case", until=until)
-        try:
-            outcome = runner.run(case.plan, f"replay {case.id}", enough=enough)
-        except BudgetSpent:
-            spent = True
-            break
-        verdict = outcome.verdict
-        journal.run(
-            case.plan, f"replay {case.id}", verdict, outcome.live_s, _what(outcome), begun=begun
+
+    case: Case
+    runner: Runner
+    journal: RunLog
+    spec: GraphSpec | None = None
+    now: GraphSpec | None = None
+    runs: int | None = None
+    briefly: bool = False
+    budget: Budget | None = None
+    _first: PendingRun | None = None
+
+    @property
+    def why_impossible(self) -> str:
+        """The reason why the graph can't run the case's plan any more. Empty if it can."""
+        return impossible(self.case, self.spec or self.runner.spec)
+
+    def begin(self) -> None:
+        """Begin the first run, so that it goes on beside others. If that is not possible, `finish` says why."""
+        if not self.why_impossible:
+            with suppress(BudgetSpent):
+                self._first = self._start()
+
+    def finish(self) -> Replay:
+        """Run the plan until the result is clear."""
+        case, today = self.case, self.now is not None and self.runner.spec is self.now
+        changed = changes(self.now, case.bounds, case.load) if self.now else ()
+        done = partial(
+            Replay,
+            case,
+            differs=_differs(case, self.runner.host),
+            changed=changed,
+            today=today and self.spec is None,
         )
-        own = [v for v in verdict.violations if v.signature == case.signature]
-        others.update(one for one in verdict.signatures if not case.names(one))
-        invalid += verdict.kind == "invalid"
-        broke += bool(own)
-        kept += verdict.kind != "invalid" and not own
-        if own or shown is None:
-            shown = outcome
-        else:
-            runner.discard(outcome)
-    word = _word(broke, kept, needed, spent=spent)
-    return done(word, broke, broke + kept, invalid, tuple(others), shown=shown)
+        if why := self.why_impossible:
+            return done("INVALID", 0, 0, 0, (), shown=None, why=why)
+        broke = kept = invalid = 0
+        others: Counter[Signature] = Counter()
+        shown: RunResult | None = None
+        needed = self.runs or runs_needed(case)
+        spent = False
+        while broke + kept < needed and invalid < INVALID_MAX and (self.runs or not broke):
+            try:
+                outcome = self._next()
+            except BudgetSpent:
+                spent = True
+                break
+            verdict = outcome.verdict
+            own = any(one.signature == case.signature for one in verdict.violations)
+            others.update(one for one in verdict.signatures if not case.names(one))
+            invalid += verdict.kind == "invalid"
+            broke += own
+            kept += verdict.kind != "invalid" and not own
+            if own or shown is None:
+                shown = outcome
+            else:
+                self.runner.discard(outcome)
+        word = _word(broke, kept, needed, spent=spent)
+        return done(word, broke, broke + kept, invalid, tuple(others), shown=shown)
+
+    @property
+    def _why(self) -> str:
+        return f"replay {self.case.id}"
+
+    def _start(self) -> PendingRun:
+        if self.budget is not None:
+            if not self.budget.has_room(0.0):
+                raise BudgetSpent
+            self.budget.begin_run()
+        signature = self.case.signature
+        enough = partial(_shows, signature) if self.briefly else None
+        pending = self.runner.start(self.case.plan, self._why, enough=enough, spec=self.spec)
+        until = str(signature) if self.briefly else ""
+        begun = Begun(self.journal.begin(), f"{self.case.status} case", until=until)
+        return replace(pending, begun=begun)
+
+    def _next(self) -> RunResult:
+        """Wait for the first run if it was begun, or make one."""
+        pending, self._first = self._first or self._start(), None
+        result = self.runner.result(pending)
+        plan, begun = self.case.plan, pending.begun
+        for spoiled, live_s in result.disturbed:
+            self.journal.run(plan, self._why, spoiled, live_s, spoiled.causes[0], begun=begun)
+        self.journal.made_good += len(result.disturbed) if result.verdict.kind != "invalid" else 0
+        self.journal.run(plan, self._why, result.verdict, result.live_s, _what(result), begun=begun)
+        return result
 
 
 def _shows(signature: Signature, history: History) -> bool:

@@ -19,7 +19,7 @@ def replay_budgets(
 ) -> Iterator[tuple[Case, Budget]]:
     """Yield each case with the budget of its replay. Known cases come last, and share a smaller budget.
 
-    Take the next case when the replay of the last one has ended: the budget of each is a share of the rest.
+    The budget of each is a share of the rest of the search's budget at the moment when it is taken. The search counts the runs itself.
 
     Args:
         cases: the cases.
@@ -31,9 +31,14 @@ def replay_budgets(
         if case.status == "known" and not strict_known:
             later.append(case)
         else:
-            yield case, whole.share(REPLAY_SHARE)
-    known = whole.share(KNOWN_SHARE)
+            yield case, _share(whole, REPLAY_SHARE)
+    known = _share(whole, KNOWN_SHARE)
     # Each of them gets a run, if there is time.
     known.total_runs = min(whole.left_runs, max(known.total_runs, len(later)))
     for case in later:
         yield case, known.share(1.0)
+
+
+def _share(whole: Budget, share: float) -> Budget:
+    """A budget of its own: its runs do not count in the whole one."""
+    return Budget(whole.left_s * share, whole.left_runs * share)

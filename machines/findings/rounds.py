@@ -9,7 +9,8 @@ and rare kinds of faults. A bug that two steps show is then found by a plan of t
 again, and a live graph may answer in another way, so the search would end in a `Flaky` error. `pipeline` shrinks, confirms and saves a
 finding within one call of `Rounds`, and then `StopDrawing` ends the round.
 
-With several slots, as many drawn plans run side by side. Their results are taken in the order in which the plans were drawn.
+With several slots, as many drawn plans run side by side, and as many more wait for a slot. So no slot is idle while the oldest run goes on.
+The results are taken in the order in which the plans were drawn.
 """
 
 from __future__ import annotations
@@ -181,9 +182,10 @@ class Rounds:
             self.runner.cancel(self._begun.popleft())
 
     def finish_runs(self) -> None:
-        """Wait for the runs that still go on, one after the other, up to the first finding."""
-        while self._begun and not self._has_finding:
-            self._finish(self._begun.popleft())
+        """Wait for the runs that still go on, one after the other. The budget may end the shrink of what they show."""
+        while self._begun:
+            with suppress(BudgetSpent):
+                self._finish(self._begun.popleft())
 
     def confirm_findings(self) -> None:
         """Shrink the held findings, and give every finding all of its runs, as far as the budget allows."""
@@ -205,7 +207,7 @@ class Rounds:
     def _take(
         self, plan: Plan, reason: str | None, chosen: str, score: float | None = None
     ) -> None:
-        """Begin to run a plan, unless there is a reason not to. If all slots are taken then, wait for the oldest run.
+        """Begin to run a plan, unless there is a reason not to. If enough runs go on or wait for a slot then, wait for the oldest run.
 
         Args:
             plan: the plan.
@@ -225,17 +227,22 @@ class Rounds:
             )
         except BudgetSpent:
             self.log.draw(plan, "after the budget")
-            self.finish_runs()
             raise
         self.log.draw(plan, "run")
         self._ran.add(plan)
         self.novelty.ran(plan)
-        if len(self._begun) >= self.runner.slots:
+        if len(self._begun) >= self._begun_max:
             self._finish(self._begun.popleft())
         self._since += 1
         if self._since >= RUNS_BETWEEN and not self._sweeps:
             self._since = 0
             one_more_run(self.pipeline)
+
+    @property
+    def _begun_max(self) -> int:
+        """The most runs that go on or wait for a slot. With one slot none waits: its plan follows from the result of the last run."""
+        slots = self.runner.slots
+        return slots if slots == 1 else 2 * slots
 
     def _finish(self, pending: PendingRun) -> None:
         """Wait for the run of a drawn plan, and pass the first unexplained violation on to the pipeline."""

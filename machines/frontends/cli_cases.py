@@ -26,7 +26,7 @@ from graphquake.harness.spec.steps.network.fault import LinkFault
 from graphquake.harness.spec.table import one_of
 from graphquake.machines.cases.case import Case, Status
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.cases.replay import Replay, meaning_of, replay, runs_needed
+from graphquake.machines.cases.replay import CaseReplay, Replay, meaning_of, runs_needed
 from graphquake.machines.frontends.cli_options import (
     add_budget,
     add_cases,
@@ -265,7 +265,7 @@ def _replay_one(
     enough = max(RECORD_RUNS_MIN, runs_needed(case)) if arguments.record else None
     judged_by = spec if arguments.today else case.as_in(spec)
     with LiveRunner(judged_by, folder, budget, watch=reporter) as runner:
-        one = replay(case, runner, journal, runs=arguments.runs or enough, spec=spec)
+        one = CaseReplay(case, runner, journal, now=spec, runs=arguments.runs or enough).finish()
         reporter.clear()
         return one, runner.host
 

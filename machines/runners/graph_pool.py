@@ -57,7 +57,11 @@ class GraphPool:
         self.open_max = max(slots, min(graphs, 2 * slots + 1))
 
     async def take(
-        self, *, may_reuse: bool, decided: Callable[[], None] = lambda: None
+        self,
+        *,
+        may_reuse: bool,
+        may_claim: bool = True,
+        decided: Callable[[], None] = lambda: None,
     ) -> ReusableGraph | None:
         """Return a graph for a run, or None if the run has to open a fresh one. There is room for that graph then.
 
@@ -65,6 +69,7 @@ class GraphPool:
 
         Args:
             may_reuse: if true, the graph may be a used one. Otherwise it was opened ahead, and no run has had it.
+            may_claim: if true, the graph may be one that was opened ahead.
             decided: called as soon as it is known where the graph comes from. The graph may still start then.
         """
         self._lent += 1
@@ -73,7 +78,7 @@ class GraphPool:
                 graph = self._waiting.pop()
                 decided()
                 return graph
-            if self._ahead:
+            if may_claim and self._ahead:
                 return await self._claim(self._ahead.pop(0), decided)
             while self._waiting and self._open() > self.open_max:
                 await self._waiting.pop(0).close()

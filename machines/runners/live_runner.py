@@ -1,7 +1,8 @@
 """Runs plans on real graphs, in an event loop in a separate thread.
 
-The thread that calls the runner draws and shrinks plans. That work delays a client by at most the interpreter's switch interval. A run is
-begun only if it will probably end within the budget. When the runner ends, for any reason, it ends all runs in progress and their graphs.
+The thread that calls the runner draws and shrinks plans. Each time that the thread of the runs asks the kernel something, it may have to
+wait for the interpreter's switch interval. So this interval is short while a runner is open. A run is begun only if it will probably end
+within the budget. When the runner ends, for any reason, it ends all runs in progress and their graphs.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import itertools
 import shutil
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -17,7 +19,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from graphquake.harness.errors import GraphError
 from graphquake.harness.history.history import History
@@ -58,6 +60,9 @@ from graphquake.machines.runners.slots import (
 )
 
 _T = TypeVar("_T")
+# The interpreter's switch interval while a runner is open, in seconds. With the usual 5 ms, a look at the processes of a graph took up to
+# 0.6 s while another thread drew plans, and clients were late.
+SWITCH_S: Final = 0.0005
 
 
 class _Loop(NamedTuple):
@@ -119,23 +124,27 @@ class LiveRunner:
         self._say = say
         # True if the first run tells the number of slots.
         self._measures = slots is None and not spec.is_shared
-        # The resources that the first run used, and the cores that the latest start used.
+        # The resources that the first run used.
         self._usage: Usage | None = None
-        self._start_cores = 0.0
-        # False as soon as a start may have disturbed a run, and if there is only one graph.
+        self._start_cores = 0.0  # of the latest start
+        # False if there is only one graph, and once a start may have disturbed a run.
         self._opens_ahead = ahead and not spec.is_shared
         self._aheads = itertools.count(1)
         self._beside = SideBySide()
         self._put_away = put_away or _remove
         self._took_s: list[float] = []
-        # Runs of an earlier command in the same folder keep their numbers, and stay.
+        # Runs of an earlier command stay.
         self._number = last_number(folder)
         self._running: list[int] = []
+        self._ordered: set[Future[RunResult]] = set()  # the runs that go on or wait for a slot
         self._pool = GraphPool(self.slots, open_max=self.slots)
         self._opened: Future[_Loop] = Future()
+        self._switch_s = sys.getswitchinterval()
         self._thread = threading.Thread(target=self._serve, name="graphquake-runs", daemon=True)
 
     def __enter__(self) -> Self:
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
         self._opened.result()
         try:
@@ -181,6 +190,7 @@ class LiveRunner:
         loop = self._opened.result()
         loop.loop.call_soon_threadsafe(loop.closing.set)
         self._thread.join()
+        sys.setswitchinterval(self._switch_s)
 
     async def _live(self, number: int, order: RunOrder, folder: Path) -> RunResult:
         def tell(seen: Observation, status: RunStatus) -> None:
@@ -193,7 +203,7 @@ class LiveRunner:
                 seen.run = await self._make(order, folder, partial(tell, seen))
                 return seen.run
 
-        async with self._opened.result().slots.one():
+        async with self._opened.result().slots.one(urgent=order.why != SEARCH):
             self._running.append(number)
             try:
                 run, disturbed = await self._undisturbed(order, once)
@@ -208,11 +218,14 @@ class LiveRunner:
 
     async def _make(self, order: RunOrder, folder: Path, watch: Watch) -> LiveRun:
         """Make one run, on a graph of the pool or on a fresh one."""
-        graph = await self._pool.take(may_reuse=order.may_reuse, decided=self._open_ahead)
-        keep, left = self.reuses and self._pool.decide_to_keep(graph), None
+        own = order.spec is not None
+        graph = await self._pool.take(
+            may_reuse=order.may_reuse and not own, may_claim=not own, decided=self._open_ahead
+        )
+        keep, left = self.reuses and not own and self._pool.decide_to_keep(graph), None
         try:
             run = await run_live(
-                self.spec, order.plan, folder, watch=watch, enough=order.enough, host=self.host, graph=graph,
+                order.spec or self.spec, order.plan, folder, watch=watch, enough=order.enough, host=self.host, graph=graph,
                 keep=keep, patient=order.patient,
             )  # fmt: skip
             left = run.reusable
@@ -321,16 +334,22 @@ class LiveRunner:
         enough: Enough | None = None,
         may_reuse: bool = False,
         patient: bool = True,
+        spec: GraphSpec | None = None,
     ) -> PendingRun:
         """See `Runner.start`."""
-        if not self.budget.has_room(self._likely_s()):
+        # So many runs have to end before this one can begin.
+        queued = max(0, len(self._ordered) - self.slots + 1)
+        if not self.budget.has_room(self._likely_s() * (1 + queued / self.slots)):
             raise BudgetSpent
         self.budget.begin_run()
         self._number += 1
         folder = self._folder / f"{self._number:04}"
         patient = patient and (why != SEARCH or waits_for_lists(plan))
-        order = RunOrder(plan, why, enough, may_reuse, patient)
-        return PendingRun(plan, self._begin(self._live(self._number, order, folder)), folder)
+        order = RunOrder(plan, why, enough, may_reuse, patient, spec)
+        done = self._begin(self._live(self._number, order, folder))
+        self._ordered.add(done)
+        done.add_done_callback(self._ordered.discard)
+        return PendingRun(plan, done, folder)
 
     def result(self, pending: PendingRun) -> RunResult:
         """See `Runner.result`.

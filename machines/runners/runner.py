@@ -31,6 +31,7 @@ class RunOrder:
     enough: Enough | None
     may_reuse: bool
     patient: bool
+    spec: GraphSpec | None
 
 
 class DisturbedRun(NamedTuple):
@@ -138,8 +139,9 @@ class Runner(Protocol):
         enough: Enough | None = None,
         may_reuse: bool = False,
         patient: bool = True,
+        spec: GraphSpec | None = None,
     ) -> PendingRun:
-        """Begin to run a plan, at once if a slot is free.
+        """Begin to run a plan, at once if a slot is free. A run of a search lets all other runs go first.
 
         Args:
             plan: the plan.
@@ -149,6 +151,7 @@ class Runner(Protocol):
                 If false, the graph is fresh.
             patient: if true, the run goes on until every wrong list of the graph is decided, which may take a lease. A search (`SEARCH`)
                 waits for that with some plans only.
+            spec: the graph under another load and by other bounds, or None for the graph as it is. With it, the graph is always fresh.
 
         Raises:
             BudgetSpent: if no run fits into the budget any more.

@@ -1,4 +1,7 @@
-"""Slots for runs in one event loop: at most so many run at once, in the order in which they asked. A run can ask to be alone."""
+"""Slots for runs in one event loop: at most so many run at once, in the order in which they asked. A run can ask to be alone.
+
+A run that somebody waits for goes before those that wait their turn (`urgent`).
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ class SlotQueue:
         # Runs that hold a slot, and that wait until all others have ended.
         self._want_alone = 0
         self._is_alone = False
+        self._urgent = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -34,11 +38,19 @@ class SlotQueue:
         self._wake()
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Hold a slot in this block. Wait until one is free, and until nobody is alone or wants to be."""
-        await self._until(
-            lambda: self._running < self._slots and not self._want_alone and not self._is_alone
-        )
+    async def one(self, *, urgent: bool = False) -> AsyncIterator[None]:
+        """Hold a slot in this block. Wait until one is free, and until nobody is alone or wants to be.
+
+        Args:
+            urgent: if true, those that are not urgent let it go first.
+        """
+        self._urgent += urgent
+        try:
+            await self._until(lambda: self._is_free() and (urgent or not self._urgent))
+        finally:
+            self._urgent -= urgent
+            # Others may wait for this one alone, and it may have been cancelled.
+            self._wake()
         self._running += 1
         try:
             yield
@@ -64,6 +76,9 @@ class SlotQueue:
         finally:
             self._is_alone = False
             self._wake()
+
+    def _is_free(self) -> bool:
+        return self._running < self._slots and not self._want_alone and not self._is_alone
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
         while not is_so():

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from graphquake.harness.errors import InputError
@@ -170,8 +170,9 @@ class Compared(NamedTuple):
 
 def replay_journal(
     runs: Iterable[Recorded],
-    runner_of: Callable[[str], AbstractContextManager[Runner]],
+    runner: Runner,
     log: RunLog,
+    specs: Mapping[str, GraphSpec] = MappingProxyType({}),
 ) -> Iterator[Compared]:
     """Make the runs of a journal again, in the order in which they were begun. As many go on side by side as there are slots.
 
@@ -179,19 +180,13 @@ def replay_journal(
 
     Args:
         runs: the runs.
-        runner_of: opens the runner for the replays of a case, by its id, or for other runs (empty).
+        runner: runs the plans.
         log: the log that takes a line for each run.
+        specs: the graph under the bounds and the load of each case that the journal replays, by the id of the case.
 
     Raises:
         BudgetSpent: if no run fits into the budget any more, after the runs in progress.
     """
-    for case, group in groupby(runs, key=lambda one: one.case):
-        same = list(group)
-        with runner_of(case) as runner:
-            yield from _side_by_side(same, runner, log)
-
-
-def _side_by_side(runs: list[Recorded], runner: Runner, log: RunLog) -> Iterator[Compared]:
     going_on: deque[tuple[Recorded, Callable[[], RunResult]]] = deque()
     left, spent = deque(runs), False
     while going_on or (left and not spent):
@@ -199,7 +194,8 @@ def _side_by_side(runs: list[Recorded], runner: Runner, log: RunLog) -> Iterator
             one, begun = left[0], left[0].begun
             try:
                 pending = runner.start(
-                    one.plan, one.why, enough=_enough(begun.until), may_reuse=begun.may_reuse, patient=begun.patient
+                    one.plan, one.why, enough=_enough(begun.until), may_reuse=begun.may_reuse, patient=begun.patient,
+                    spec=specs.get(one.case),
                 )  # fmt: skip
             except BudgetSpent:
                 spent = True

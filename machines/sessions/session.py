@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import shutil
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.case import Case
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.cases.replay import Replay, impossible, recorded, replay
+from graphquake.machines.cases.replay import CaseReplay, Replay, impossible, recorded
 from graphquake.machines.cases.replay_budgets import replay_budgets
 from graphquake.machines.findings.artifacts import RunArchive
 from graphquake.machines.findings.finding import Finding
@@ -39,7 +40,6 @@ from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners.budget import Budget
 from graphquake.machines.runners.live_runner import LiveRunner
 from graphquake.machines.runners.on_ray.cluster import ray_runner
-from graphquake.machines.runners.on_ray.ray_runner import RayRunner
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.run_observer import RunObserver
 from graphquake.machines.runners.run_tally import RunTally
@@ -59,8 +59,8 @@ from graphquake.machines.sessions.search import draw_plans, plans_of_sweep, sear
 from graphquake.machines.sessions.session_options import Options
 
 DRY_RUN_PLANS: Final = 5
-# The folder of the runs of replayed cases.
-REPLAYS: Final = "replays"
+# At least so many replays are begun before the first of them is awaited. The number of slots is not known before the first run.
+REPLAYS_AHEAD: Final = 2
 
 
 @dataclass(slots=True)
@@ -149,8 +149,7 @@ class Session:
             stack.callback(self.reporter.clear)
             if self._earlier is None:
                 # Each search numbers its runs from 1, so the folders of an earlier search are removed first.
-                for old in (RUNS, REPLAYS):
-                    shutil.rmtree(self.folder / old, ignore_errors=True)
+                shutil.rmtree(self.folder / RUNS, ignore_errors=True)
             sources = Sources(self.budget, log, self._tally)
             self._state = StateWriter(self.folder, self._first_state(), sources)
             # Also between two runs: a graph may take long to start.
@@ -158,9 +157,7 @@ class Session:
             archive = RunArchive(spare_shown=self.options.keep_failed)
             gpus = 0
             try:
-                runner = stack.enter_context(
-                    self._runner(self.spec, self.budget, RUNS, archive.add, self.options.slots)
-                )
+                runner = stack.enter_context(self._runner(archive.add))
                 gpus, sources.runner = runner.gpus, runner
                 self.reporter.begin(self.spec.name, log, self.budget, gpus)
                 self._say_left_out()
@@ -203,11 +200,15 @@ class Session:
             case for case in cases if case.status == "unshrunk" and not impossible(case, self.spec)
         ]
         replayed = [case for case in cases if case not in unshrunk]
+        begun = deque[CaseReplay]()
         for case, budget in replay_budgets(
             replayed, self.budget, strict_known=self.options.strict_known
         ):
-            self._make_room(runner)
-            self.summary.replays.append(self._replay(case, log, budget))
+            begun.append(self._replay(case, runner, log, budget))
+            begun[-1].begin()
+            if len(begun) >= max(REPLAYS_AHEAD, runner.slots):
+                self.summary.replays.append(begun.popleft().finish())
+        self.summary.replays += [one.finish() for one in begun]
         return unshrunk
 
     def _say_left_out(self) -> None:
@@ -228,40 +229,29 @@ class Session:
         """The cases that this process replays: all of them in the first shard, none in the others."""
         return [] if self.options.shard else self.corpus.of(self.spec)
 
-    def _runner(
-        self,
-        spec: GraphSpec,
-        budget: Budget,
-        folder: str,
-        put_away: Callable[[RunResult], None] | None = None,
-        slots: int | None = 1,
-    ) -> LiveRunner:
+    def _runner(self, put_away: Callable[[RunResult], None]) -> LiveRunner:
         asked = self.options.on_ray
         make: Callable[..., LiveRunner] = partial(ray_runner, asked) if asked else LiveRunner
         return make(
-            spec,
-            self.folder / folder,
-            budget,
+            self.spec,
+            self.folder / RUNS,
+            self.budget,
             watch=self._show,
             observers=(self._tally, *self.observers),
             put_away=put_away,
-            slots=slots,
+            slots=self.options.slots,
             say=self.reporter.line,
         )
 
-    def _make_room(self, runner: LiveRunner) -> None:
-        """Free the slots of the search while a replay opens its own."""
-        if isinstance(runner, RayRunner):
-            runner.rest()
-
-    def _replay(self, case: Case, log: RunLog, budget: Budget) -> Replay:
+    def _replay(self, case: Case, runner: LiveRunner, log: RunLog, budget: Budget) -> CaseReplay:
         limit = self.options.replay_limit
         budget.total_s = min(budget.total_s, limit.seconds)
         budget.total_runs = min(budget.total_runs, limit.runs)
         # A fixed bug that is back is a finding, so its run is whole.
         briefly = case.status != "fixed"
-        with self._runner(case.as_in(self.spec), budget, f"{REPLAYS}/{case.id}") as runner:
-            return replay(case, runner, log, spec=self.spec, briefly=briefly)
+        return CaseReplay(
+            case, runner, log, case.as_in(self.spec), self.spec, briefly=briefly, budget=budget
+        )
 
     def _first_state(self) -> LiveState:
         total_s, total_runs = (

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from graphquake.harness.run.early_verdict import Enough
+from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
 from graphquake.machines.findings.finding import Finding
@@ -85,13 +86,16 @@ class CappedRunner(LiveRunner):
         enough: Enough | None = None,
         may_reuse: bool = False,
         patient: bool = True,
+        spec: GraphSpec | None = None,
     ) -> PendingRun:
         """See `Runner.start`."""
         if why == "search":
             if self.searched >= SEARCH_RUNS_MAX:
                 raise BudgetSpent
             self.searched += 1
-        return super().start(plan, why, enough=enough, may_reuse=may_reuse, patient=patient)
+        return super().start(
+            plan, why, enough=enough, may_reuse=may_reuse, patient=patient, spec=spec
+        )
 
 
 def search_one(bug: Bug, seed: int, folder: Path, slots: int = 1) -> Row:

@@ -141,11 +141,14 @@ class EndingRunner(LiveRunner):
         enough: Enough | None = None,
         may_reuse: bool = False,
         patient: bool = True,
+        spec: GraphSpec | None = None,
     ) -> PendingRun:
         """See `Runner.start`."""
         if self.ended:
             raise BudgetSpent
-        return super().start(plan, why, enough=enough, may_reuse=may_reuse, patient=patient)
+        return super().start(
+            plan, why, enough=enough, may_reuse=may_reuse, patient=patient, spec=spec
+        )
 
 
 @dataclass(slots=True)

@@ -82,9 +82,10 @@ class SimRunner:
         enough: Enough | None = None,
         may_reuse: bool = False,
         patient: bool = True,
+        spec: GraphSpec | None = None,
     ) -> PendingRun:
         """Make one simulated run. It has ended when this returns."""
-        del enough
+        del enough, spec
         self.asked.append((why, patient))
         done: Future[RunResult] = Future()
         done.set_result(replace(self._outcome(plan), used=may_reuse and self.reuses))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 
 from graphquake.harness.errors import EXIT_BROKEN, EXIT_KEPT, EXIT_PROVED_NOTHING, InputError
@@ -131,19 +130,16 @@ def _replay(
     folder = runs_folder(arguments.results_dir, spec.name, "replay-journal")
     archive = RunArchive()
 
-    def runner_of(case: str) -> LiveRunner:
-        runner = partial(LiveRunner, budget=budget, watch=reporter, put_away=archive.add)
-        if case:
-            return runner(cases[case].as_in(spec), folder)
-        return runner(spec, folder, slots=slots)
-
     with ExitStack() as stack:
         log = RunLog(folder / NAME)
         stack.callback(log.close)
         stack.callback(reporter.clear)
         reporter.begin(spec.name, log, budget)
         stack.enter_context(suppress(BudgetSpent))
-        for one in replay_journal(runs, runner_of, log):
+        runner = LiveRunner(spec, folder, budget, watch=reporter, put_away=archive.add, slots=slots)
+        stack.enter_context(runner)
+        specs = {id_: case.as_in(spec) for id_, case in cases.items()}
+        for one in replay_journal(runs, runner, log, specs):
             done.append(one)
             if not one.is_same:
                 write_run_page(one.today)

@@ -107,9 +107,11 @@ class NodeSlot:
         # The driver has counted this run already.
         runner.budget = Budget(max(1.0, order.left_s), order.left_runs + 1)
         run = order.run
+        # The driver's paths are not those of this node, so only the bounds and the load are taken over.
+        spec = run.spec and self._spec.under(run.spec)
         pending = runner.start(
-            run.plan, run.why, enough=run.enough, may_reuse=run.may_reuse, patient=run.patient
-        )
+            run.plan, run.why, enough=run.enough, may_reuse=run.may_reuse, patient=run.patient, spec=spec
+        )  # fmt: skip
         self._pending = pending
         folder = pending.folder
         assert folder is not None

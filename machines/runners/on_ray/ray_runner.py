@@ -212,16 +212,6 @@ class RayRunner(LiveRunner):
         self._held.remove(held)
         self._freed.set()
 
-    def rest(self) -> None:
-        """End all slots that no run has, and free their cores and GPUs. The next run opens a slot again."""
-        self._begin(self._rest()).result()
-
-    async def _rest(self) -> None:
-        while self._idle:
-            held = self._idle.pop()
-            self._held.remove(held)
-            await held.end()
-
     async def _until_closed(self) -> None:
         try:
             await super()._until_closed()
@@ -255,7 +245,7 @@ class RayRunner(LiveRunner):
             self._put_back(held)
             if delivery is None:
                 raise asyncio.CancelledError
-            return await self._arrived(delivery, folder)
+            return await self._arrived(delivery, folder, order.spec or self.spec)
 
     async def _stop(self, held: _Held) -> None:
         """End the run in progress, because it is not needed. Its slot is free then."""
@@ -267,7 +257,7 @@ class RayRunner(LiveRunner):
             held.lose(str(error) or "the run did not end")
         self._put_back(held)
 
-    async def _arrived(self, delivery: Delivery, folder: Path) -> LiveRun:
+    async def _arrived(self, delivery: Delivery, folder: Path, spec: GraphSpec) -> LiveRun:
         """Write the files of a run where those of a local run are, and judge its history."""
         await asyncio.to_thread(unpack, delivery.files, folder)
         result = delivery.result
@@ -276,7 +266,7 @@ class RayRunner(LiveRunner):
             raise GraphError(text) if result.of_graph else InputError(text)
         history = result.history
         # The folder names the graph file by its place here, so that the run can be judged again here.
-        history.spec = self.spec
+        history.spec = spec
         verdict = await asyncio.to_thread(judge, history)
         await asyncio.to_thread(history.save, folder)
         (folder / "verdict.json").write_text(json.dumps(verdict.to_json(), indent=1) + "\n")
