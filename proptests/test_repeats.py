@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -190,6 +191,19 @@ def test_at_a_low_rate_repetitions_halve_the_runs() -> None:
                     assert one.runs == sum(t.trial.kind != "invalid" for t in whole)
     assert statistics.median(runs[True]) <= 0.5 * statistics.median(runs[False])
     assert minimal[True] >= minimal[False]
+
+
+def test_plans_that_only_wait_are_tried_a_few_times() -> None:
+    """Without any fault, only the load is left. At a low rate, three kept trials settle that, in two runs at most."""
+    shape = BY_NAME["single kill"]
+    plan = plan_of("wait until 2 in flight", "wait 0.50 s", "kill decode 0")
+    for seed in range(10):
+        one = shrink(
+            SPEC, plan, broken(shape, plan), Simulated(shape, seed, 0.2, runs_max=120), repeats=REPEATS
+        )  # fmt: skip
+        waits = Counter(tried.plan for tried in one.journal if not tried.plan.disturbs)
+        assert max(waits.values(), default=0) <= 3, waits
+        assert all(len(tried.ran.steps) <= 15 for tried in one.journal if not tried.plan.disturbs)
 
 
 def test_a_bug_that_always_shows_is_never_repeated() -> None:

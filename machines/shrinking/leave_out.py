@@ -41,12 +41,14 @@ def _try_without(state: ShrinkState, removal: Removal, reason: str) -> None:
     log, smaller = state.log, state.now.without(removal)
     _doubt(state, removal, smaller.plan)
     count = log.count(smaller.plan)
-    # The controls of earlier findings answer the question, too.
-    known = not smaller.plan.disturbs and count.kept >= state.controls
+    # The load alone is all that is left. The controls of earlier findings answer the question, too.
+    alone = not smaller.plan.disturbs
+    known = alone and count.against >= state.controls
     kept_before = 0 if known else count.against
     if smaller.plan not in log.aside and not known:
         likely = state.now.chance(removal) * state.rate()
-        trials = log.trials(smaller.plan, state.times())
+        wanted = min(state.times(), state.controls) if alone else state.times()
+        trials = log.trials(smaller.plan, wanted)
         log.once_more(smaller.plan, reason, likely, fresh=False, trials=trials)
     if log.has_broken(smaller.plan) and smaller.plan not in log.eroded:
         state.accept(smaller)
@@ -112,11 +114,7 @@ def leave_out_singles(state: ShrinkState, *, early: bool = False) -> bool:
             removal = state.now.mended(frozenset([place]))
             smaller = state.now.without(removal)
             _doubt(state, removal, smaller.plan)
-            of = (
-                passes
-                if smaller.plan.disturbs
-                else min(passes, max(state.controls, state.passes()))
-            )
+            of = passes if smaller.plan.disturbs else min(passes, state.controls)
             reason = "is it minimal: without " + state.names(removal)
             if turn <= of and state.log.breaks(smaller.plan, turn, reason, UNLIKELY, of=of):
                 state.accept(smaller)
