@@ -35,7 +35,7 @@ from graphquake.machines.plans.novelty import waited_s
 from graphquake.machines.plans.pairs import pairs, plainest_pairs
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.plans.sweep import OUTAGE_S, sweep
-from graphquake.machines.runners.live_runner import waits_for_lists
+from graphquake.machines.runners.patience import waits_for_lists
 from graphquake.machines.sessions.search import plans_of_sweep
 
 from support.made import Made, plan_of
@@ -325,18 +325,21 @@ def test_what_a_case_does_not_explain_is_looked_for_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("lines", "stay_s", "waits"),
+    ("lines", "stay_s", "lease_s", "waits"),
     [
-        (["kill decode 0"], 0.0, True),
-        (["wait 1.00 s", "kill decode 0", "wait 1.00 s"], 0.0, True),
-        (["kill decode 0", "burst 5 over 0.00 s"], 0.0, False),
-        (["kill decode 0", "burst 5 over 0.00 s"], 12.0, True),
+        (["kill decode 0"], 0.0, 10.0, True),
+        (["wait 1.00 s", "kill decode 0", "wait 1.00 s"], 0.0, 10.0, True),
+        (["kill decode 0", "burst 5 over 0.00 s"], 0.0, 10.0, False),
+        (["kill decode 0", "burst 5 over 0.00 s"], 12.0, 10.0, True),
+        (["kill decode 0", "burst 5 over 0.00 s"], 0.0, 2.0, True),
+        (["kill decode 0", "kill prefill 0", "kill decode 1"], 0.0, 2.0, False),
     ],
 )
 def test_a_search_waits_for_lists_where_a_plan_asks_for_it(
     lines: list[str],
     stay_s: float,
+    lease_s: float,
     waits: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    """One disturbance or a long stay is enough, since a lease takes most of a run."""
-    assert waits_for_lists(replace(plan_of(*lines), stay_s=stay_s)) == waits
+    """One disturbance or a long stay is enough, since a lease takes most of a run. With a short lease, two disturbances are."""
+    assert waits_for_lists(replace(plan_of(*lines), stay_s=stay_s), lease_s) == waits

@@ -34,10 +34,10 @@ from graphquake.harness.run.reuse import SLOW_START_S, ReusableGraph
 from graphquake.harness.run.status import RunStatus, Watch
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Plan
-from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.runners.budget import Budget, BudgetSpent
 from graphquake.machines.runners.event_loop import new_loop
 from graphquake.machines.runners.graph_pool import GraphPool
+from graphquake.machines.runners.patience import waits_for_lists
 from graphquake.machines.runners.run_observer import Observation, RunObserver, observed
 from graphquake.machines.runners.runner import (
     SEARCH,
@@ -344,7 +344,7 @@ class LiveRunner:
         self.budget.begin_run()
         self._number += 1
         folder = self._folder / f"{self._number:04}"
-        patient = patient and (why != SEARCH or waits_for_lists(plan))
+        patient = patient and (why != SEARCH or waits_for_lists(plan, self.spec.lease_s))
         order = RunOrder(plan, why, enough, may_reuse, patient, spec)
         done = self._begin(self._live(self._number, order, folder))
         self._ordered.add(done)
@@ -384,14 +384,6 @@ class LiveRunner:
     def discard(self, result: RunResult) -> None:
         """See `Runner.discard`."""
         self._put_away(result)
-
-
-def waits_for_lists(plan: Plan) -> bool:
-    """True if a search waits until this plan's wrong lists are decided, which may take a lease.
-
-    The plans of one disturbance and those with a long stay do. In the other plans, the wait would be most of the run.
-    """
-    return plan.stay_s > 0 or sum(map(disturbs, plan.steps)) <= 1
 
 
 def _remove(result: RunResult) -> None:
