@@ -194,6 +194,16 @@ def test_the_driver_judges(tmp_path: Path, said: list[str]) -> None:
     assert '"kept"' in (result.folder / "verdict.json").read_text()
 
 
+def test_a_replay_takes_its_bounds_along(tmp_path: Path, said: list[str]) -> None:
+    """The order of a replay has the bounds and the load of the case. So has the history that comes back."""
+    sim = SimCluster(spec_of(), {"a": 1})
+    own = replace(sim.spec, lease_s=9.0)
+    with runner_on(sim, tmp_path, said, slots=1) as runner:
+        results = [runner.result(runner.start(plan(), "replay", spec=one)) for one in (own, None)]
+    assert [order.run.spec for _, order in sim.asked] == [own, None]
+    assert [one.history.spec.lease_s for one in results] == [9.0, sim.spec.lease_s]
+
+
 def test_a_lost_node_loses_no_run(tmp_path: Path, said: list[str]) -> None:
     """The run of a node that dies is noted as invalid, and made again elsewhere. The budget counts both."""
     sim = SimCluster(spec_of(), {"a": 1, "b": 2}, breaks={("a", 2): "it was killed"})
