@@ -184,15 +184,16 @@ def line(row: Row) -> str:
 def table(rows: list[Row]) -> str:
     """Return a Markdown table with a line for each bug over all seeds, and how many searches found their bug."""
     lines = [
-        "| bug | found | runs to the first failure | shrink | as short as by hand | broke | the plan by hand |",
-        "|---|---|---|---|---|---|---|",
+        "| bug | found | runs to the first failure | counted after, s | shrink | as short as by hand | broke | the plan by hand |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in sorted({row.bug for row in rows}, key=lambda name: (name != NO_BUG, name)):
         of = [row for row in rows if row.bug == name]
         hits = [row for row in of if row.plan]
         lines.append(
             f"| {name} | {sum(row.found for row in of)} of {len(of)} "
-            f"| {_middle([row.runs for row in of])} | {_middle([row.shrink_runs for row in hits])} "
+            f"| {_middle([row.runs for row in of])} | {_middle([round(row.confirmed_s) for row in hits])} "
+            f"| {_middle([row.shrink_runs for row in hits])} "
             f"| {f'{sum(row.is_minimal for row in hits)} of {len(hits)}' if hits else ''} "
             f"| {f'{sum(r.broke for r in hits)} of {sum(r.of for r in hits)}' if hits else ''} "
             f"| {'; '.join(of[0].by_hand)} |"
