@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from graphquake.harness.spec.graph import built_in_graphs, load_graph
 from graphquake.harness.spec.plan import parse_plan
 
 from support.cluster.cluster import can_run_pods, running
+from support.cluster.dynamo import allowed, dynamo_graph
 from support.cluster.selectors import has_labels
 from support.undisturbed import run_live
 
@@ -25,7 +24,6 @@ pytestmark = pytest.mark.roomy
 
 pytest.importorskip("yaml")
 NAMES = sorted(name for name in built_in_graphs() if name.endswith("-kube"))
-MODEL = "Qwen/Qwen3-0.6B"
 
 
 def manifests(name: str) -> list[Json]:
@@ -72,19 +70,13 @@ def test_the_api_knows_the_manifests(name: str, tmp_path: Path) -> None:
 )
 def test_real_dynamo_in_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dynamo finds its workers through the API. A delete of a worker keeps all promises, and nothing of the graph is left."""
-    graph = built_in_graphs()["dynamo-agg-kube"]
-    text = (graph.parent / "kube" / "dynamo-agg.yaml").read_text()
-    (tmp_path / "kube").mkdir()
-    (tmp_path / "kube" / "dynamo-agg.yaml").write_text(text.replace(MODEL, str(graph.parent / "tiny")))  # fmt: skip
-    (tmp_path / graph.name).write_text(graph.read_text().replace("ready_s   = 300", "ready_s   = 60"))  # fmt: skip
+    graph = dynamo_graph("dynamo-agg-kube", tmp_path)
 
     async def body() -> None:
         async with running(tmp_path, speed=4) as cluster:
-            cluster.namespace("dynamo", **{"graphquake/consent": "true"})
-            monkeypatch.setenv("KUBECONFIG", str(cluster.config))
-            # The containers are processes of this machine, and their `python3` is the one with Dynamo.
-            monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-            spec = on_this_machine(load_graph(str(tmp_path / graph.name)))
+            for key, value in allowed(cluster).items():
+                monkeypatch.setenv(key, value)
+            spec = on_this_machine(load_graph(str(graph)))
             run = await run_live(spec, parse_plan("p", ["delete worker 0"]), tmp_path / "run")
             # The API server shares this process with the clients, so a busy machine may make the run invalid.
             assert [str(one.signature) for one in run.verdict.violations] == []

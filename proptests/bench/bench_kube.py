@@ -1,6 +1,6 @@
-"""A graph in the test cluster: what a killed harness leaves, and a search that finds the planted bug.
+"""A graph in the test cluster: what a killed harness leaves, a search that finds the planted bug, and a search of real Dynamo.
 
-python -m bench.bench_kube [--kills N] [--search RUNS] [--seed N]
+python -m bench.bench_kube [--kills N] [--search RUNS] [--dynamo SECONDS --graph NAME] [--seed N]
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from graphquake.harness.kubernetes.node.agents import RUN
 from graphquake.harness.run.open_target import sweep_leftovers
 from graphquake.harness.spec.graph import load_graph
 
-from support.cluster.cluster import Cluster
+from support.cluster.cluster import Cluster, running
+from support.cluster.dynamo import allowed, dynamo_graph
 from support.cluster.kubelet import NODE
 from support.cluster.networks import PodNetworks
 from support.cluster.router import router_graph
@@ -174,31 +175,31 @@ async def search(runs: int, seed: int, folder: Path) -> None:
     graph = router_graph(folder)
     graph.write_text(graph.read_text().replace("serves =", 'faults = ["delete", "terminate", "scale", "rollout"]\nserves ='))  # fmt: skip
     async with web_cluster(folder):
-        options = [
-            "--chaos-graph",
-            str(graph),
-            "--chaos-budget",
-            f"{runs}runs",
-            "--chaos-max-findings",
-            "1",
-        ]
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            *options,
-            "--hypothesis-seed",
-            str(seed),
-        ]
-        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-        child = await asyncio.create_subprocess_exec(
-            *command, cwd=folder, env=env, stdout=-1, stderr=-2
-        )
-        out, _ = await child.communicate()
-        print(out.decode()[-6000:])
+        await _pytest(graph, folder, {}, f"{runs}runs", "--chaos-max-findings", "1", seed=seed)
+
+
+async def search_dynamo(name: str, seconds: int, seed: int, folder: Path) -> None:
+    """Search real Dynamo. Print the end of the output. The results stay in `.graphquake/kube` of the working folder."""
+    graph = dynamo_graph(name, folder / "graph", agent=True)
+    (folder / "cluster").mkdir()
+    results = Path.cwd() / ".graphquake" / "kube"
+    options = ["--chaos-max-findings", "20", "--chaos-slots", "1", "--chaos-results-dir", str(results)]  # fmt: skip
+    async with running(folder / "cluster", speed=4) as cluster:
+        await _pytest(graph, folder, allowed(cluster), f"{seconds}s", *options, seed=seed)
+
+
+async def _pytest(
+    graph: Path, folder: Path, env: dict[str, str], budget: str, *options: str, seed: int
+) -> None:
+    """Search a graph in a process of its own, and print the end of its output."""
+    given = ["--chaos-graph", str(graph), "--chaos-budget", budget, "--hypothesis-seed", str(seed)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *given, *options]
+    env = {**os.environ, **env, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    child = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=env, stdout=-1, stderr=-2
+    )
+    out, _ = await child.communicate()
+    print(out.decode()[-9000:])
 
 
 def main() -> None:
@@ -206,6 +207,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=0, help="how many times the harness is killed")
     parser.add_argument("--search", type=int, default=0, help="the runs of the search")
+    parser.add_argument("--dynamo", type=int, default=0, help="the seconds of a search of Dynamo")
+    parser.add_argument("--graph", default="dynamo-agg-kube", help="its graph (%(default)s)")
     parser.add_argument(
         "--seed", type=int, default=1, help="the seed of the moments, and of the search"
     )
@@ -216,6 +219,8 @@ def main() -> None:
             asyncio.run(kills(options.kills, options.seed, folder))
         if options.search:
             asyncio.run(search(options.search, options.seed, folder))
+        if options.dynamo:
+            asyncio.run(search_dynamo(options.graph, options.dynamo, options.seed, folder))
 
 
 if __name__ == "__main__":
