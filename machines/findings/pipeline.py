@@ -214,7 +214,9 @@ class FindingPipeline:
         if held is not None and not (shrunk.complete and shrunk.confirmed):
             self._discard_broke()
             return held
-        evidence = self._evidence(shrunk.plan, sightings) or self._run_of(shrunk.plan)
+        evidence = []
+        if shrunk.confirmed:
+            evidence = self._evidence(shrunk.plan, sightings) or self._run_of(shrunk.plan)
         self._discard_broke()
         self.corpus.refresh()
         excuses = self.excuses

@@ -54,6 +54,8 @@ from graphquake.machines.shrinking.state import (
     LIKELY,
     OFTEN,
     REPRODUCE_MAX,
+    REPRODUCE_TRIALS,
+    UNLIKELY,
     ShrinkState,
 )
 from graphquake.machines.shrinking.trials import Count, OnTrial, RunPlan, Trial, TrialLog
@@ -110,7 +112,10 @@ def shrink(
 
 
 def _reproduce(state: ShrinkState, first: Trial) -> bool:
-    """Run the cut plan, then the whole plan, until a run breaks the promise. False if no run does. Earlier runs count."""
+    """Run the cut plan, then the whole plan, until a run breaks the promise. False if no run does. Earlier runs count.
+
+    After the first kept run, a failure is taken to be rare. So the free slots make the next of these runs, too.
+    """
     whole = prior(state.spec, state.original, first.blame)
     if state.log.has_broken(state.original):
         state.accept(whole)
@@ -120,11 +125,13 @@ def _reproduce(state: ShrinkState, first: Trial) -> bool:
     half = REPRODUCE_MAX // 2
     tries = [cut] * half + [uncut] * half if cut != uncut else [cut] * REPRODUCE_MAX
     for number, one in enumerate(tries):
-        if one.plan in state.log.aside:
+        kept = sum(state.log.count(plan).ever_kept for plan in {cut.plan, uncut.plan})
+        if one.plan in state.log.aside or kept >= REPRODUCE_TRIALS:
             continue
         # If the first run was kept, the failure rate may be low. Then one run makes several trials.
         trials = LEARN_TIMES if number else 1
-        if state.log.once_more(one.plan, "reproduce", LIKELY, trials=trials).kind == "broken":
+        likely = UNLIKELY if kept else LIKELY
+        if state.log.once_more(one.plan, "reproduce", likely, trials=trials).kind == "broken":
             state.accept(one)
             state.learn_rate()
             return True
