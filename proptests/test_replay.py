@@ -115,15 +115,15 @@ def test_a_first_run_is_begun_ahead() -> None:
     """The replay then waits for it, and begins the others. All have the bounds of the case, and count in the replay's own budget."""
     runner, budget = Ordered([]), Budget(100.0, 20.0)
     own = replace(runner.spec, lease_s=9.0)
-    one = CaseReplay(CASE, runner, RunLog(), own, runner.spec, budget=budget)
+    one = CaseReplay(CASE, runner, RunLog(), own, runner.spec, limit=lambda: budget)
     one.begin()
-    assert len(runner.runs) == 1
+    assert (len(runner.runs), budget.begun_runs) == (1, 0)
     assert one.finish().line == "NOT REPRODUCED 0/3 (95% sure, if the rate is still at least 100%)"
     assert runner.specs == [own] * 3
     assert budget.begun_runs == 3
-    spent = CaseReplay(CASE, runner, RunLog(), own, budget=Budget(100.0, 0.0))
+    spent = CaseReplay(CASE, runner, RunLog(), own, limit=lambda: Budget(100.0, 1.0))
     spent.begin()
-    assert (spent.finish().word, len(runner.runs)) == ("UNDECIDED", 3)
+    assert (spent.finish().line, len(runner.runs)) == ("UNDECIDED 0/1, budget", 4)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,8 @@ def test_known_cases_share_a_small_budget(
     cases = [replace(CASE, status=status) for status in ("known", "open", "known", "fixed")]
     whole = Budget(100.0, 20.0)
     found = []
-    for case, budget in replay_budgets(cases, whole, strict_known=strict):
+    for case, share in replay_budgets(cases, whole, strict_known=strict):
+        budget = share()
         found.append((case.status, round(budget.left_s), budget.left_runs))
         if len(found) == 3 and not strict:
             # The third replay takes five seconds.
@@ -152,8 +153,14 @@ def test_known_cases_share_a_small_budget(
 def test_each_known_case_gets_a_run() -> None:
     """A fifth of a few runs may be less than a run for each known case. Then each gets one, if the search has so many."""
     cases = [replace(CASE, status="known")] * 3
-    assert [one.left_runs for _, one in replay_budgets(cases, Budget(100.0, 5.0))] == [3, 3, 3]
-    assert [one.left_runs for _, one in replay_budgets(cases, Budget(100.0, 2.0))] == [2, 2, 2]
+    for whole, runs in ((5.0, 3), (2.0, 2)):
+        shares = [share() for _, share in replay_budgets(cases, Budget(100.0, whole))]
+        assert [one.left_runs for one in shares] == [runs] * 3
+        # They share these runs.
+        for _ in range(runs):
+            assert shares[0].has_room(0.0)
+            shares[0].begin_run()
+        assert not any(one.has_room(0.0) for one in shares)
 
 
 def test_a_spent_budget_decides_nothing() -> None:

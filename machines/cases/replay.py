@@ -9,6 +9,7 @@ case (see `meaning_of`).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -134,7 +135,7 @@ class CaseReplay:
         runs: the number of valid runs. If None, the replay ends at the first run that shows the case's signature, and makes at most
             `runs_needed` valid runs.
         briefly: if true, a run ends as soon as it has shown the case's signature. What else it would have shown is not known then.
-        budget: bounds the runs of this replay, beside the budget of the runner.
+        limit: begins the budget of this replay, when it has its turn. It bounds the replay beside the budget of the runner.
     """
 
     case: Case
@@ -144,7 +145,8 @@ class CaseReplay:
     now: GraphSpec | None = None
     runs: int | None = None
     briefly: bool = False
-    budget: Budget | None = None
+    limit: Callable[[], Budget] | None = None
+    _budget: Budget | None = None
     _first: PendingRun | None = None
 
     @property
@@ -171,6 +173,10 @@ class CaseReplay:
         )
         if why := self.why_impossible:
             return done("INVALID", 0, 0, 0, (), shown=None, why=why)
+        if self.limit is not None:
+            self._budget = self.limit()
+            if self._first is not None:
+                self._count_run()
         broke = kept = invalid = 0
         others: Counter[Signature] = Counter()
         shown: RunResult | None = None
@@ -200,16 +206,19 @@ class CaseReplay:
         return f"replay {self.case.id}"
 
     def _start(self) -> PendingRun:
-        if self.budget is not None:
-            if not self.budget.has_room(0.0):
-                raise BudgetSpent
-            self.budget.begin_run()
+        if self._budget is not None and not self._budget.has_room(0.0):
+            raise BudgetSpent
         signature = self.case.signature
         enough = partial(_shows, signature) if self.briefly else None
         pending = self.runner.start(self.case.plan, self._why, enough=enough, spec=self.spec)
+        self._count_run()
         until = str(signature) if self.briefly else ""
         begun = Begun(self.journal.begin(), f"{self.case.status} case", until=until)
         return replace(pending, begun=begun)
+
+    def _count_run(self) -> None:
+        if self._budget is not None:
+            self._budget.begin_run()
 
     def _next(self) -> RunResult:
         """Wait for the first run if it was begun, or make one."""
@@ -218,6 +227,7 @@ class CaseReplay:
         plan, begun = self.case.plan, pending.begun
         for spoiled, live_s in result.disturbed:
             self.journal.run(plan, self._why, spoiled, live_s, spoiled.causes[0], begun=begun)
+            self._count_run()
         self.journal.made_good += len(result.disturbed) if result.verdict.kind != "invalid" else 0
         self.journal.run(plan, self._why, result.verdict, result.live_s, _what(result), begun=begun)
         return result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 
 from graphquake.machines.cases.case import Case
@@ -16,10 +17,10 @@ KNOWN_SHARE: Final = 0.2
 
 def replay_budgets(
     cases: Iterable[Case], whole: Budget, *, strict_known: bool = False
-) -> Iterator[tuple[Case, Budget]]:
-    """Yield each case with the budget of its replay. Known cases come last, and share a smaller budget.
+) -> Iterator[tuple[Case, Callable[[], Budget]]]:
+    """Yield each case with a function that begins the budget of its replay. Known cases come last, and share a smaller budget.
 
-    The budget of each is a share of the rest of the search's budget at the moment when it is taken. The search counts the runs itself.
+    Call the function when the replay has its turn: the budget is a share of the rest at that moment. The search counts the runs itself.
 
     Args:
         cases: the cases.
@@ -31,12 +32,19 @@ def replay_budgets(
         if case.status == "known" and not strict_known:
             later.append(case)
         else:
-            yield case, _share(whole, REPLAY_SHARE)
-    known = _share(whole, KNOWN_SHARE)
-    # Each of them gets a run, if there is time.
-    known.total_runs = min(whole.left_runs, max(known.total_runs, len(later)))
+            yield case, partial(_share, whole, REPLAY_SHARE)
+    shared: list[Budget] = []
+
+    def of_known() -> Budget:
+        if not shared:
+            known = _share(whole, KNOWN_SHARE)
+            # Each of them gets a run, if there is time.
+            known.total_runs = min(whole.left_runs, max(known.total_runs, len(later)))
+            shared.append(known)
+        return shared[0].share(1.0)
+
     for case in later:
-        yield case, known.share(1.0)
+        yield case, of_known
 
 
 def _share(whole: Budget, share: float) -> Budget:

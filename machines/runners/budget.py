@@ -117,7 +117,9 @@ class Budget:
         return Budget(self.left_s * of, self.left_runs * of, whole=self)
 
     def has_room(self, run_s: float) -> bool:
-        """True if one more run that takes `run_s` seconds fits into the rest of the budget."""
+        """True if one more run that takes `run_s` seconds fits into the rest of the budget, and of the one of which this is a share."""
+        if self.whole is not None and not self.whole.has_room(run_s):
+            return False
         return self.left_s > 0 and self.left_s >= run_s and self.left_runs >= 1
 
     def begin_run(self) -> None:

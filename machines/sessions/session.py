@@ -201,14 +201,16 @@ class Session:
         ]
         replayed = [case for case in cases if case not in unshrunk]
         begun = deque[CaseReplay]()
-        for case, budget in replay_budgets(
+        for case, share in replay_budgets(
             replayed, self.budget, strict_known=self.options.strict_known
         ):
-            begun.append(self._replay(case, runner, log, budget))
-            begun[-1].begin()
+            begun.append(self._replay(case, runner, log, share))
+            if self.options.replay_limit.begin().has_room(0.0):
+                begun[-1].begin()
             if len(begun) >= max(REPLAYS_AHEAD, runner.slots):
                 self.summary.replays.append(begun.popleft().finish())
-        self.summary.replays += [one.finish() for one in begun]
+        while begun:
+            self.summary.replays.append(begun.popleft().finish())
         return unshrunk
 
     def _say_left_out(self) -> None:
@@ -243,15 +245,19 @@ class Session:
             say=self.reporter.line,
         )
 
-    def _replay(self, case: Case, runner: LiveRunner, log: RunLog, budget: Budget) -> CaseReplay:
-        limit = self.options.replay_limit
-        budget.total_s = min(budget.total_s, limit.seconds)
-        budget.total_runs = min(budget.total_runs, limit.runs)
+    def _replay(
+        self, case: Case, runner: LiveRunner, log: RunLog, share: Callable[[], Budget]
+    ) -> CaseReplay:
+        def limit() -> Budget:
+            budget, asked = share(), self.options.replay_limit
+            budget.total_s = min(budget.total_s, asked.seconds)
+            budget.total_runs = min(budget.total_runs, asked.runs)
+            return budget
+
         # A fixed bug that is back is a finding, so its run is whole.
         briefly = case.status != "fixed"
-        return CaseReplay(
-            case, runner, log, case.as_in(self.spec), self.spec, briefly=briefly, budget=budget
-        )
+        own = case.as_in(self.spec)
+        return CaseReplay(case, runner, log, own, self.spec, briefly=briefly, limit=limit)
 
     def _first_state(self) -> LiveState:
         total_s, total_runs = (
