@@ -26,7 +26,7 @@ from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.reports.finding_text import finding_text
 from graphquake.machines.runners.run_log import RunLog
 from graphquake.machines.runners.runner import RunResult
-from graphquake.machines.sessions.search import search
+from graphquake.machines.sessions.search import plans_of_sweep, search
 from graphquake.machines.shrinking.result import Shrunk
 
 from support.made import Made, plan_of, spec_of
@@ -317,6 +317,23 @@ def test_shrinking_to_anything_is_asked_for(tmp_path: Path) -> None:
 
 def _with_status(case: Case, status: Status) -> Case:
     return replace(case, status=status)
+
+
+def test_runs_in_flight_at_the_end_of_a_budget_are_read(tmp_path: Path) -> None:
+    """With several slots, the budget may end while runs go on. What each of them shows is reported, though no run confirms it."""
+    plans = plans_of_sweep(spec_of(), 1).first[:10]
+    bugs = [
+        Bug(plans[7], "wrong tokens"),
+        Bug(plans[8], "tokens lost"),
+        Bug(plans[9], "HTTP 500", outcome=Outcome.ERROR, after_s=8.0),
+    ]
+    rounds, ended = searched(SimRunner(bugs, slots=2, runs_max=10), tmp_path, findings_max=9)
+    assert ended == "budget"
+    cases = [one.case for one in rounds.pipeline.findings]
+    assert [(case.plan, case.observed[-1].runs) for case in cases] == [
+        (plan, 0) for plan in plans[7:]
+    ]
+    assert {case.status for case in cases} <= {"unconfirmed", "unshrunk"}
 
 
 @pytest.mark.parametrize("slots", [2, 4])

@@ -182,7 +182,12 @@ class Rounds:
             self.runner.cancel(self._begun.popleft())
 
     def finish_runs(self) -> None:
-        """Wait for the runs that still go on, one after the other. The budget may end the shrink of what they show."""
+        """Wait for the runs that still go on, one after the other, up to the first finding."""
+        while self._begun and not self._has_finding:
+            self._finish(self._begun.popleft())
+
+    def read_runs(self) -> None:
+        """Wait for all runs that still go on. The budget is spent, so their findings are not shrunk."""
         while self._begun:
             with suppress(BudgetSpent):
                 self._finish(self._begun.popleft())
@@ -231,7 +236,7 @@ class Rounds:
         self.log.draw(plan, "run")
         self._ran.add(plan)
         self.novelty.ran(plan)
-        if len(self._begun) >= self._begun_max:
+        while len(self._begun) >= self._begun_max:
             self._finish(self._begun.popleft())
         self._since += 1
         if self._since >= RUNS_BETWEEN and not self._sweeps:

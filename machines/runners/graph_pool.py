@@ -82,6 +82,8 @@ class GraphPool:
                 return await self._claim(self._ahead.pop(0), decided)
             while self._waiting and self._open() > self.open_max:
                 await self._waiting.pop(0).close()
+            while self._ahead and self._open() > self.open_max:
+                await _end(self._ahead.pop())
             decided()
         except BaseException:
             self._lent -= 1

@@ -122,13 +122,10 @@ class LiveRunner:
         self._watch = watch
         self._observers = observers
         self._say = say
-        # True if the first run tells the number of slots.
-        self._measures = slots is None and not spec.is_shared
-        # The resources that the first run used.
-        self._usage: Usage | None = None
+        self._measures = slots is None and not spec.is_shared  # the first run tells their number
+        self._usage: Usage | None = None  # the resources that it used
         self._start_cores = 0.0  # of the latest start
-        # False if there is only one graph, and once a start may have disturbed a run.
-        self._opens_ahead = ahead and not spec.is_shared
+        self._opens_ahead = ahead and not spec.is_shared  # until a start may have disturbed a run
         self._aheads = itertools.count(1)
         self._beside = SideBySide()
         self._put_away = put_away or _remove
@@ -143,10 +140,10 @@ class LiveRunner:
         self._thread = threading.Thread(target=self._serve, name="graphquake-runs", daemon=True)
 
     def __enter__(self) -> Self:
-        self._switch_s = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_S)
         self._thread.start()
         self._opened.result()
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         try:
             self.host = self._begin(self._describe()).result()
         except BaseException:
@@ -204,6 +201,9 @@ class LiveRunner:
                 return seen.run
 
         async with self._opened.result().slots.one(urgent=order.why != SEARCH):
+            if order.why == SEARCH and not self.budget.left_s:
+                # Runs that confirm or shrink a finding went first, until the time was over.
+                raise BudgetSpent
             self._running.append(number)
             try:
                 run, disturbed = await self._undisturbed(order, once)
@@ -220,7 +220,9 @@ class LiveRunner:
         """Make one run, on a graph of the pool or on a fresh one."""
         own = order.spec is not None
         graph = await self._pool.take(
-            may_reuse=order.may_reuse and not own, may_claim=not own, decided=self._open_ahead
+            may_reuse=order.may_reuse and not own,
+            may_claim=not own,
+            decided=(lambda: None) if own else self._open_ahead,
         )
         keep, left = self.reuses and not own and self._pool.decide_to_keep(graph), None
         try:
@@ -266,18 +268,23 @@ class LiveRunner:
         if run.verdict.kind != "invalid":
             self._note_end(loop, disturbed=False)
         if self._usage is None and not disturbed:
-            self._learn_usage(loop, run, cpu_spent_s() - cpu_s)
+            self._learn_usage(loop, run, cpu_spent_s() - cpu_s, is_own=order.spec is not None)
         return run, tuple(disturbed)
 
     # ---- slots
 
-    def _learn_usage(self, loop: _Loop, run: LiveRun, cpu_s: float) -> None:
-        """If the user chose no number of slots, open as many as there is room for. Learn how many graphs may be open at once."""
+    def _learn_usage(self, loop: _Loop, run: LiveRun, cpu_s: float, *, is_own: bool) -> None:
+        """If the user chose no number of slots, open as many as there is room for. Learn how many graphs may be open at once.
+
+        A run under a load of its own may need more than others. So if there is room for one only, the next run is measured, too.
+        """
         usage, machine = Usage.of(run.history, cpu_s, run.live_s, self.gpus), Machine.here()
+        slots, why = slots_for(usage, machine)
+        if self._measures and is_own and slots == 1:
+            return
         self._usage = usage
         if self._measures:
-            self.slots, why = slots_for(usage, machine)
-            loop.slots.slots = self.slots
+            self.slots = loop.slots.slots = slots
             self._say(f"slots: {self.slots} ({why})")
         others = len(self._running) - 1
         self._pool.fit(self.slots, graphs_for(usage, machine, others))
@@ -337,8 +344,10 @@ class LiveRunner:
         spec: GraphSpec | None = None,
     ) -> PendingRun:
         """See `Runner.start`."""
-        # So many runs have to end before this one can begin.
-        queued = max(0, len(self._ordered) - self.slots + 1)
+        # So many runs have to end before this one can begin. Those of a search let all others go first.
+        pending = sum(not one.done() for one in list(self._ordered))
+        before = pending if why == SEARCH else min(pending, self.slots)
+        queued = max(0, before - self.slots + 1)
         if not self.budget.has_room(self._likely_s() * (1 + queued / self.slots)):
             raise BudgetSpent
         self.budget.begin_run()

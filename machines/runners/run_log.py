@@ -96,7 +96,7 @@ class RunLog:
         self._write({"drawn": len(self.plans), "round": self.round, "became": became}, plan)
 
     def begin(self) -> int:
-        """Count a run that begins, and return its place in the order of starts, from 1."""
+        """Count a run that begins, and return its place in the order, from 1."""
         self.begun += 1
         return self.begun
 

@@ -76,7 +76,7 @@ class Begun:
     """How and why a run was begun, as the journal has it.
 
     Attributes:
-        number: its place in the order of starts, from 1. 0 if it is not known.
+        number: its place in the order in which runs were asked for, from 1. 0 if it is not known.
         reason: why this plan was chosen, in a few words. Empty if it is not known.
         score: the worth of the run for each second (see `novelty`), or None if the choice did not rest on it.
         price_s: the seconds that the run was expected to take, or None if the choice did not rest on them.

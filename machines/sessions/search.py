@@ -101,7 +101,7 @@ def search(
         rounds.cancel_runs()
         rounds.confirm_findings()
     except BudgetSpent:
-        rounds.finish_runs()
+        rounds.read_runs()
         ended = "budget"
     rounds.holds.report()
     return ended

@@ -125,7 +125,7 @@ def _reproduce(state: ShrinkState, first: Trial) -> bool:
     half = REPRODUCE_MAX // 2
     tries = [cut] * half + [uncut] * half if cut != uncut else [cut] * REPRODUCE_MAX
     for number, one in enumerate(tries):
-        kept = sum(state.log.count(plan).ever_kept for plan in {cut.plan, uncut.plan})
+        kept = state.log.count(one.plan).ever_kept
         if one.plan in state.log.aside or kept >= REPRODUCE_TRIALS:
             continue
         # If the first run was kept, the failure rate may be low. Then one run makes several trials.
