@@ -18,7 +18,7 @@ from graphquake.harness.processes import abilities
 from graphquake.harness.processes.guard import descendants_of, pids
 from graphquake.harness.processes.network.addresses import HUB, address_of
 from graphquake.harness.processes.network.client import network_lacks
-from graphquake.harness.processes.ports import ports_of
+from graphquake.harness.processes.resources.ports import ports_of
 from graphquake.harness.processes.supervisor import Supervisor
 from graphquake.harness.run.first_answer import first_answer
 from graphquake.harness.run.open_target import on_this_machine

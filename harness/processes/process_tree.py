@@ -12,10 +12,10 @@ from typing import Final
 
 from graphquake.harness.processes.guard import children_of, descendants_of, stat_of
 from graphquake.harness.processes.network.hub import NAME as HUB
-from graphquake.harness.processes.ports import ports_of
 from graphquake.harness.processes.procfs import REPLICA, command_of, marks_of, runs
 from graphquake.harness.processes.replicas import Incarnation, ReplicaState
 from graphquake.harness.processes.resources.gpus import MIB, memory_by_pid
+from graphquake.harness.processes.resources.ports import ports_of
 from graphquake.harness.processes.zygote import NAME as ZYGOTE
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.targets.target import Leak

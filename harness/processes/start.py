@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from graphquake.harness.errors import GraphError, single_error
 from graphquake.harness.observation.http_probe import POLL_S, Answer, Prober
 from graphquake.harness.observation.introspection import SAID_MAX
-from graphquake.harness.processes.ports import ports_of
 from graphquake.harness.processes.replicas import ReplicaState
+from graphquake.harness.processes.resources.ports import ports_of
 from graphquake.harness.processes.signals import KILL_WITHIN_S
 from graphquake.harness.spec.roles.role import RoleSpec
 

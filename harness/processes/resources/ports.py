@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from graphquake.harness.observation.sock_diag import SockDiag
 from graphquake.harness.processes.procfs import sockets_of
@@ -18,34 +18,27 @@ from graphquake.harness.processes.procfs import sockets_of
 _LISTEN: Final = "0A"
 
 
-class _Listener(NamedTuple):
-    """A listening TCP socket."""
-
-    port: int
-    inode: int
-
-
 def ports_of(processes: Sequence[int]) -> set[int]:
     """The TCP ports on which any of these processes listens. All of them are in one network namespace."""
     held = set[str]().union(*map(sockets_of, processes))
     found = _listeners(processes[0]) if processes else ()
-    return {listener.port for listener in found if str(listener.inode) in held}
+    return {port for port, inode in found if inode in held}
 
 
-def _listeners(pid: int) -> list[_Listener]:
-    """The listening sockets in the network namespace of a process. Empty if the process is gone."""
+def _listeners(pid: int) -> list[tuple[int, str]]:
+    """The port and the inode of each listening socket in the network namespace of a process. Empty if the process is gone."""
     with suppress(OSError):
         if Path(f"/proc/{pid}/ns/net").samefile("/proc/self/ns/net"):
             with closing(SockDiag()) as kernel:
-                return [_Listener(one.local_port, one.inode) for one in kernel.listening_sockets()]
+                return [(one.local_port, str(one.inode)) for one in kernel.listening_sockets()]
     return list(_read_listeners(pid))
 
 
-def _read_listeners(pid: int) -> Iterator[_Listener]:
+def _read_listeners(pid: int) -> Iterator[tuple[int, str]]:
     for table in ("tcp", "tcp6"):
         with suppress(OSError), Path(f"/proc/{pid}/net/{table}").open(encoding="ascii") as file:
             next(file)
             for line in file:
                 fields = line.split()
                 if fields[3] == _LISTEN:
-                    yield _Listener(int(fields[1].rpartition(":")[2], 16), int(fields[9]))
+                    yield int(fields[1].rpartition(":")[2], 16), fields[9]
