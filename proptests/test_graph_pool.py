@@ -182,6 +182,24 @@ def test_the_next_graph_is_opened_while_a_run_waits_for_one() -> None:
     assert asyncio.run(go()) == [0, 1, 1, 2, 1, 2]
 
 
+@pytest.mark.parametrize(("room", "left"), [(2, 1), (1, 0)])
+def test_a_graph_of_its_own_kind_ends_one_opened_ahead_only_for_room(room: int, left: int) -> None:
+    """A run that can't use the graph that was opened ahead leaves it for another run, if there is room for both."""
+
+    async def use() -> None:
+        runs = Runs(GraphPool(1, room))
+        runs.pool.open_ahead(runs.opens)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert await runs.pool.take(may_reuse=False, may_claim=False) is None
+        assert len(runs.there) == left
+        await runs.pool.give_back(None, kept=False)
+        await runs.pool.close()
+        assert not runs.there
+
+    asyncio.run(use())
+
+
 def test_no_graph_is_opened_ahead_without_room() -> None:
     """A used graph that waits does not end for a graph that is opened ahead."""
 

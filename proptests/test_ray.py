@@ -24,13 +24,13 @@ from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.status import RunStatus
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.plan import Kill, Plan
-from graphquake.machines.runners.budget import Budget
+from graphquake.machines.runners.budget import Budget, BudgetSpent
 from graphquake.machines.runners.on_ray import node, ray_runner
 from graphquake.machines.runners.on_ray.node import NodeSlot, _remove_left
 from graphquake.machines.runners.on_ray.parcels import pack_graph
 from graphquake.machines.runners.on_ray.places import Delivery, Failed, NoPlace, Order, SlotLost
 from graphquake.machines.runners.on_ray.ray_runner import RayRunner
-from graphquake.machines.runners.runner import PendingRun, RunResult
+from graphquake.machines.runners.runner import SEARCH, PendingRun, RunResult
 
 from support.made import Made, spec_of
 
@@ -202,6 +202,32 @@ def test_a_replay_takes_its_bounds_along(tmp_path: Path, said: list[str]) -> Non
         results = [runner.result(runner.start(plan(), "replay", spec=one)) for one in (own, None)]
     assert [order.run.spec for _, order in sim.asked] == [own, None]
     assert [one.history.spec.lease_s for one in results] == [9.0, sim.spec.lease_s]
+
+
+def test_a_search_run_that_waited_for_too_long_is_given_up(tmp_path: Path, said: list[str]) -> None:
+    """It waits for a slot until the time of the budget is over. A run that confirms goes first, and is made."""
+    sim = SimCluster(spec_of(), {"a": 1}, held={"a"})
+    with runner_on(sim, tmp_path, said, slots=1) as runner:
+        first = runner.start(plan(), "shrink")
+        wait_until(lambda: len(sim.asked) == 1)
+        waiting, confirms = runner.start(plan(1), SEARCH), runner.start(plan(1), "confirm")
+        runner.budget.total_s = 0.0
+        sim.held.clear()
+        runner.cancel(first)
+        assert runner.result(confirms).verdict.kind == "kept"
+        with pytest.raises(BudgetSpent):
+            runner.result(waiting)
+    assert [order.run.why for _, order in sim.asked] == ["shrink", "confirm"]
+
+
+def test_threads_take_turns_more_often_while_a_runner_is_open(
+    tmp_path: Path, said: list[str]
+) -> None:
+    """The interpreter's switch interval is short then, and as before at the end."""
+    before_s = sys.getswitchinterval()
+    with runner_on(SimCluster(spec_of(), {"a": 1}), tmp_path, said):
+        assert sys.getswitchinterval() < before_s
+    assert sys.getswitchinterval() == before_s
 
 
 def test_a_lost_node_loses_no_run(tmp_path: Path, said: list[str]) -> None:

@@ -193,6 +193,15 @@ def test_at_a_low_rate_repetitions_halve_the_runs() -> None:
     assert minimal[True] >= minimal[False]
 
 
+def test_a_failure_that_shows_no_more_costs_few_runs() -> None:
+    """One run, and four with four repetitions each, are 17 kept trials. Without repetitions it takes all six runs."""
+    shape = BY_NAME["single kill"]
+    plan = plan_of("kill decode 0")
+    for repeats, runs in ((REPEATS, 5), (None, 6)):
+        one = shrink(SPEC, plan, broken(shape, plan), Simulated(shape, 0, 0.0), repeats=repeats)
+        assert (one.confirmed, one.live_runs) == (False, runs)
+
+
 def test_plans_that_only_wait_are_tried_a_few_times() -> None:
     """Without any fault, only the load is left. At a low rate, three kept trials settle that, in two runs at most."""
     shape = BY_NAME["single kill"]

@@ -319,6 +319,20 @@ def _with_status(case: Case, status: Status) -> Case:
     return replace(case, status=status)
 
 
+def test_an_unconfirmed_finding_gets_no_whole_run(tmp_path: Path) -> None:
+    """Its page shows the run in which it was first seen."""
+    bug = Bug(SINGLE, "HTTP 500", outcome=Outcome.ERROR, after_s=8.0)
+    first = SimRunner([bug]).run(SINGLE, "search")
+    runner = SimRunner([])
+    pipeline = FindingPipeline(
+        runner, Corpus(tmp_path / "cases"), RunLog(), results_dir=tmp_path / "results"
+    )
+    finding = pipeline.find(SINGLE, first, first.verdict.violations[0])
+    assert finding is not None
+    assert finding.case.status == "unconfirmed"
+    assert {why for why, _ in runner.asked} == {"shrink"}
+
+
 def test_runs_in_flight_at_the_end_of_a_budget_are_read(tmp_path: Path) -> None:
     """With several slots, the budget may end while runs go on. What each of them shows is reported, though no run confirms it."""
     plans = plans_of_sweep(spec_of(), 1).first[:10]

@@ -110,7 +110,7 @@ def test_a_cancelled_wait_gives_the_slots_back() -> None:
 
 
 def test_an_urgent_run_goes_first() -> None:
-    """It begins before those that asked earlier, and holds nobody back if it is cancelled."""
+    """An urgent run begins before runs that asked earlier. A cancelled urgent run holds no other run back."""
 
     async def use() -> None:
         runs = Runs(1)

@@ -162,14 +162,14 @@ class CaseReplay:
 
     def finish(self) -> Replay:
         """Run the plan until the result is clear."""
-        case, today = self.case, self.now is not None and self.runner.spec is self.now
+        case = self.case
         changed = changes(self.now, case.bounds, case.load) if self.now else ()
         done = partial(
             Replay,
             case,
             differs=_differs(case, self.runner.host),
             changed=changed,
-            today=today and self.spec is None,
+            today=self.spec is None and self.runner.spec is self.now,
         )
         if why := self.why_impossible:
             return done("INVALID", 0, 0, 0, (), shown=None, why=why)

@@ -48,5 +48,5 @@ def replay_budgets(
 
 
 def _share(whole: Budget, share: float) -> Budget:
-    """A budget of its own: its runs do not count in the whole one."""
+    """Return a new budget with a share of the rest of another one. The other budget does not count its runs."""
     return Budget(whole.left_s * share, whole.left_runs * share)

@@ -39,17 +39,17 @@ class SlotQueue:
 
     @asynccontextmanager
     async def one(self, *, urgent: bool = False) -> AsyncIterator[None]:
-        """Hold a slot in this block. Wait until one is free, and until nobody is alone or wants to be.
+        """Hold a slot in this block. The block begins when a slot is free, and when no run is alone or waits to be alone.
 
         Args:
-            urgent: if true, those that are not urgent let it go first.
+            urgent: if true, this run goes before all waiting runs that are not urgent.
         """
         self._urgent += urgent
         try:
             await self._until(lambda: self._is_free() and (urgent or not self._urgent))
         finally:
             self._urgent -= urgent
-            # Others may wait for this one alone, and it may have been cancelled.
+            # If this run was cancelled, the runs that let it go first may begin now.
             self._wake()
         self._running += 1
         try:

@@ -191,7 +191,7 @@ async def search_dynamo(name: str, seconds: int, seed: int, folder: Path) -> Non
 async def _pytest(
     graph: Path, folder: Path, env: dict[str, str], budget: str, *options: str, seed: int
 ) -> None:
-    """Search a graph in a process of its own, and print the end of its output."""
+    """Run pytest on a graph as a separate process, and print the end of its output."""
     given = ["--chaos-graph", str(graph), "--chaos-budget", budget, "--hypothesis-seed", str(seed)]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *given, *options]
     env = {**os.environ, **env, "PYTHONPATH": str(Path(__file__).parent.parent)}
