@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -49,6 +50,7 @@ class Browser:
             process = await asyncio.create_subprocess_exec(
                 CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank",
                 stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+                env={**os.environ, "TMPDIR": profile},
             )  # fmt: skip
             try:
                 port = await _port(Path(profile, "DevToolsActivePort"))
