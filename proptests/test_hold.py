@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import pytest
 from graphquake.harness.history.request import Outcome
 from graphquake.harness.spec.plan import Plan
 from graphquake.machines.cases.corpus import Corpus
-from graphquake.machines.findings.hold import HOLD_RUNS, Holds
+from graphquake.machines.findings.hold import AGAIN, HOLD_RUNS, SOON_RUNS, Holds
 from graphquake.machines.findings.pipeline import FindingPipeline
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.reports.finding_text import finding_text
 from graphquake.machines.runners.run_log import RunLog
-from graphquake.machines.runners.runner import RunResult
+from graphquake.machines.runners.runner import PendingRun, RunResult
+from graphquake.machines.shrinking.state import REPRODUCE_TRIALS
 
 from support.made import plan_of
 from support.searched import searched
@@ -85,6 +87,41 @@ def test_a_plan_that_does_not_always_break_is_shrunk_after_the_sweep(tmp_path: P
             postponed += 1
             assert finding.case.observed[-1].runs > whys.count("confirm")
     assert postponed
+
+
+class SeenOnce(SimRunner):
+    """A graph whose bugs show in one run, and later only from its run with the number `back` on."""
+
+    def __init__(self, bug: Bug, back: int, runs_max: int) -> None:
+        super().__init__([bug], runs_max=runs_max)
+        self._bug, self._back = bug, back
+
+    def result(self, pending: PendingRun) -> RunResult:
+        """Return the result of a run."""
+        result = super().result(pending)
+        if result.verdict.kind == "broken":
+            self.bugs = []
+        if len(self.runs) >= self._back:
+            self.bugs = [self._bug]
+        return result
+
+
+@pytest.mark.parametrize(("back", "status"), [(1_000, "unconfirmed"), (45, "open")])
+def test_a_rare_failure_does_not_hold_up_the_search(tmp_path: Path, back: int, status: str) -> None:
+    """A plan broke once, and not in the runs after the sweep. It gets one more run now and then, until it breaks or the time is over."""
+    bug = Bug(KILL, "HTTP 500", outcome=Outcome.ERROR, after_s=9.0)
+    runner = SeenOnce(bug, back, runs_max=120)
+    rounds, _ = searched(runner, tmp_path, journal=tmp_path / "journal")
+    lines = (tmp_path / "journal").read_text(encoding="utf-8").splitlines()
+    reasons = [run["reason"] for run in map(json.loads, lines) if "reason" in run]
+    rows = [len(list(row)) for reason, row in groupby(reasons) if reason == AGAIN]
+    assert rows[0] < SOON_RUNS
+    assert {*rows[1:]} == {1}
+    assert sum(rows) < REPRODUCE_TRIALS
+    (finding,) = rounds.pipeline.findings
+    assert finding.case.status == status
+    assert finding.case.plan == KILL
+    assert finding.case.observed[-1].runs >= sum(rows)
 
 
 def test_the_violation_that_shows_again_is_followed(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ short search holds more findings, and a long one shrinks them all.
 
 A plan that does not break in each of these runs is not held. After the sweep, it is shrunk like a drawn plan (`find_postponed`). If such a
 run shows another violation of the first run instead, that one is followed: it shows more often.
+
+A failure that was seen once may be rare. If it does not come again in `SOON_RUNS` runs, its plan gets one more run now and then
+(`try_again`), while the search goes on. So a rare failure does not take the time of a short search.
 """
 
 from __future__ import annotations
@@ -29,11 +32,16 @@ from graphquake.machines.findings.sightings import Sightings
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.runner import PendingRun, RunResult
 from graphquake.machines.shrinking.result import Needed, Shrunk
+from graphquake.machines.shrinking.state import REPRODUCE_TRIALS
 from graphquake.machines.shrinking.trials import Count
 
 # A plan of the sweep is held if it breaks its promise in all of this many further runs.
 HOLD_RUNS: Final = 3
 WHY: Final = "confirm"
+# A plan that broke once is run so often after the sweep, to break again. A failure that shows in 40% of the runs is seen with a probability
+# of 95%.
+SOON_RUNS: Final = 6
+AGAIN: Final = "seen once"
 
 
 class _Postponed(NamedTuple):
@@ -140,14 +148,9 @@ class Holds:
         Returns:
             None if each run broke the promise. Otherwise the other signatures of the run that did not.
         """
-        pipeline, begun = self.pipeline, 0
-        wanted = ShowsWanted(pipeline.excuses, sightings.signature)
-        with self._cancelled_at_end() as pending:
-            while count.broke < HOLD_RUNS:
-                while begun < HOLD_RUNS and len(pending) < pipeline.runner.slots:
-                    pending.append(pipeline.start(plan, WHY, WHY, enough=wanted))
-                    begun += 1
-                result = pipeline.take(pending.popleft(), WHY)
+        pipeline = self.pipeline
+        with self._runs_of(plan, sightings, HOLD_RUNS, WHY) as results:
+            for result in results:
                 trial = pipeline.trial(result, sightings)
                 instead = {one.signature for one in pipeline.excuses.unexplained(result)}
                 pipeline.runner.discard(result)
@@ -158,14 +161,28 @@ class Holds:
         return None
 
     @contextmanager
-    def _cancelled_at_end(self) -> Iterator[deque[PendingRun]]:
+    def _runs_of(
+        self, plan: Plan, sightings: Sightings, runs: int, reason: str
+    ) -> Iterator[Iterator[RunResult]]:
+        """Run a plan so often, as many runs at once as there are slots. The runs that still go on at the end of the block are cancelled."""
+        pipeline = self.pipeline
         pending: deque[PendingRun] = deque()
+        wanted = ShowsWanted(pipeline.excuses, sightings.signature)
+
+        def results() -> Iterator[RunResult]:
+            begun = 0
+            while pending or begun < runs:
+                while begun < runs and len(pending) < pipeline.runner.slots:
+                    pending.append(pipeline.start(plan, WHY, reason, enough=wanted))
+                    begun += 1
+                yield pipeline.take(pending.popleft(), WHY)
+
         try:
-            yield pending
+            yield results()
         finally:
             for one in pending:
-                self.pipeline.log.unneeded += 1
-                self.pipeline.runner.cancel(one)
+                pipeline.log.unneeded += 1
+                pipeline.runner.cancel(one)
 
     def _run_without(self, plan: Plan) -> RunResult | None:
         """Run a plan without its step. None if a run for an earlier finding kept every promise: then no other run is needed."""
@@ -237,19 +254,67 @@ class Holds:
         self.pipeline.findings[self.pipeline.findings.index(finding)] = replace(finding, case=by)
 
     def find_postponed(self) -> Finding | None:
-        """Shrink the plans that were not held, in their order. If the budget is spent, report them unshrunk.
+        """Shrink the plans that were not held, in their order. A plan that does not break again soon stays postponed.
 
         Returns:
             The last finding, or None if there was none.
+
+        Raises:
+            BudgetSpent: if no run fits into the budget any more.
         """
         finding = None
-        while self._postponed:
-            plan, first, violation, others = self._postponed.popleft()
-            if again := self._same(first, violation.signature):
-                finding = self.pipeline.find(plan, first, again[0], earlier=others) or finding
-                self.drop_explained()
+        for _ in range(len(self._postponed)):
+            kept = self._postponed[0].others.kept
+            if self._is_settled(SOON_RUNS - kept):
+                finding = self._find_next() or finding
             else:
-                self.pipeline.runner.discard(first)
+                self._postponed.rotate(-1)
+        return finding
+
+    @property
+    def has_postponed(self) -> bool:
+        """True if a plan is postponed."""
+        return bool(self._postponed)
+
+    def try_again(self) -> Finding | None:
+        """Run the next postponed plan once more. If it breaks, shrink it. If it was run often enough, report it as unconfirmed.
+
+        Returns:
+            The finding, if there is one.
+
+        Raises:
+            BudgetSpent: if no run fits into the budget any more.
+        """
+        if self._is_settled(1) or self._postponed[0].others.kept >= REPRODUCE_TRIALS:
+            return self._find_next()
+        self._postponed.rotate(-1)
+        return None
+
+    def _is_settled(self, runs: int) -> bool:
+        """Run the first postponed plan until it breaks, at most `runs` times. True if it has broken again, or if a case explains it."""
+        plan, first, violation, others = self._postponed[0]
+        if others.broke or not self._same(first, violation.signature):
+            return True
+        sightings = Sightings(violation.signature)
+        with self._runs_of(plan, sightings, runs, AGAIN) as results:
+            for result in results:
+                trial = self.pipeline.trial(result, sightings)
+                self.pipeline.runner.discard(result)
+                if trial.kind != "invalid":
+                    others.add(trial)
+                if trial.kind == "broken":
+                    return True
+        return False
+
+    def _find_next(self) -> Finding | None:
+        """Shrink the plan that was postponed first, unless a case explains its violation by now."""
+        plan, first, violation, others = self._postponed.popleft()
+        again = self._same(first, violation.signature)
+        if not again:
+            self.pipeline.runner.discard(first)
+            return None
+        finding = self.pipeline.find(plan, first, again[0], earlier=others)
+        self.drop_explained()
         return finding
 
     def shrink_next(self) -> Finding | None:
@@ -286,6 +351,7 @@ class Holds:
 
     def report(self) -> None:
         """Report the findings that were held and not shrunk, because the time was over. First shrink the postponed plans."""
-        self.find_postponed()
+        while self._postponed:
+            self._find_next()
         while self._waiting:
             self.pipeline.on_finding(self._finding_of(self._waiting.popleft()))

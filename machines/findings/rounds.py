@@ -45,7 +45,7 @@ SINGLES: Final = 2
 PAIRS: Final = 2
 # The number of pairs among which each pair is chosen.
 PAIRS_LOOK: Final = 30
-# After this many runs of the search, a finding gets one more run (see `more_runs`).
+# After this many runs of the search, a plan that broke once gets one more run (see `hold`), or else a finding (see `more_runs`).
 RUNS_BETWEEN: Final = 4
 # After the sweep, held findings are shrunk in at most this share of the live runs.
 SHRINK_SHARE: Final = 1 / 3
@@ -241,7 +241,14 @@ class Rounds:
         self._since += 1
         if self._since >= RUNS_BETWEEN and not self._sweeps:
             self._since = 0
+            self._run_once_more()
+
+    def _run_once_more(self) -> None:
+        """Give a run to a plan that broke once and not again. If there is none, give it to the finding with the fewest runs."""
+        if not self.holds.has_postponed:
             one_more_run(self.pipeline)
+        elif (finding := self.holds.try_again()) is not None and finding.counts:
+            self._has_finding = True
 
     @property
     def _begun_max(self) -> int:
