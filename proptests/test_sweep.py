@@ -175,7 +175,10 @@ def test_only_the_harshest_bursts_are_swept() -> None:
 
 
 def test_what_tells_most_comes_first() -> None:
-    """The first sweep has each fault once, with its shortest length. It begins with plans that leave a path. The rest comes later."""
+    """The first sweep has each fault once, longer than a client waits. It begins with plans that leave a path. The rest comes later.
+
+    The second one begins with the deaths of a whole role.
+    """
     first, later, _ = sweep(REFERENCE)
     leaves = [serves_after(REFERENCE, plan) for plan in first]
     assert leaves == sorted(leaves, reverse=True)
@@ -184,10 +187,11 @@ def test_what_tells_most_comes_first() -> None:
     )
     assert {one.index for plan in first for step in plan.steps for one in step.aims} == {0}
     stalls = [(s.role, s.for_s) for plan in first for s in plan.steps if isinstance(s, Stall)]
-    assert sorted(stalls) == sorted(
-        (role.name, REFERENCE.lease_s + 1.0) for role in REFERENCE.roles
-    )
-    assert outages(REFERENCE)[0] in later
+    beyond_s = REFERENCE.promises.stall_s + 1.0
+    assert sorted(stalls) == sorted((role.name, beyond_s) for role in REFERENCE.roles)
+    others = {s.for_s for plan in later for s in plan.steps if isinstance(s, Stall)}
+    assert others == {REFERENCE.lease_s + 1.0, beyond_s}
+    assert later[: len(outages(REFERENCE))] == outages(REFERENCE)
     assert Plan((Kill("decode", 1),)) in later
 
 

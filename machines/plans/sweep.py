@@ -53,10 +53,10 @@ class Sweep(NamedTuple):
     """The plans of one disturbance.
 
     Attributes:
-        first: the plans with which a search begins: each fault at the first replica of each role, or at its link to each other role, with
-            the shortest length, and the bursts. A fault of a link lasts longer than a client waits: TCP bridges shorter ones.
+        first: the plans with which a search begins: each fault at the first replica of each role, or at its link to each other role, and
+            the bursts. A fault lasts longer than a client waits, if one of its lengths does: clients notice no shorter one.
             Replicas that others can replace come first.
-        later: the same faults with longer lengths or at the last replica, outages, and roles that are killed as a whole.
+        later: roles that are killed as a whole, then the same faults with other lengths or at the last replica, and outages.
         seldom: the plans of the rare rules (see `Rule.seldom`), and the other faults of links. The kinds of faults take turns.
     """
 
@@ -104,24 +104,23 @@ def sweep(
         # A plan of a kind that waits is an outage.
         is_late = bool(waited_s(plans[0])) and plans[0] not in others and not _lasts(plans[0])
         act = _acts(plans[0])[0]
-        shortest = _shortest(plans, spec.promises.stall_s if act.is_link else 0.0)
-        if act.is_link:
-            # A graph has many links. Only those between two roles come early: a replica that has no link at all leaves little to judge.
-            is_late = len(act.roles) == 1
-            rest = [plan for plan in plans if is_late or plan != plans[shortest]]
-            rest += _at_last(spec, plans[0])
-            rare.setdefault(act.called, []).append(rest)
+        # A graph has many links. Only those between two roles come early: a replica that has no link at all leaves little to judge.
+        if is_late or (act.is_link and len(act.roles) == 1):
+            rest = plans
         else:
-            later += plans if is_late else plans[:shortest]
+            early, rest = _by_length(plans, spec.promises.stall_s)
+            first += (*early, *variants)
+        if act.is_link:
+            rare.setdefault(act.called, []).append([*rest, *_at_last(spec, plans[0])])
+        else:
+            later += rest
             last += _at_last(spec, plans[0])
-        if not is_late:
-            first += (*(plans[shortest : shortest + 1] if _lasts(plans[0]) else plans), *variants)
     for plans, variants in _groups(seldom):
         kind = rare.setdefault(_acts(plans[0])[0].called, [])
         kind.append((*plans, *variants, *_at_last(spec, plans[0])))
     return Sweep(
         sorted(first, key=lambda plan: (*order(plan), _cuts_a_single(spec, plan))),
-        [*sorted(later, key=order), *_outages(spec, first), *sorted(last, key=order)],
+        [*_outages(spec, first), *sorted(later, key=order), *sorted(last, key=order)],
         _rare_by_turns(spec, rare, order),
     )
 
@@ -181,10 +180,18 @@ def _lasts(plan: Plan) -> bool:
     return any(step.lasts_s for step in plan.steps)
 
 
-def _shortest(plans: Sequence[Plan], beyond_s: float) -> int:
-    """The place of the plan with the shortest length beyond a time, in seconds, if the longest comes first. Otherwise 0."""
-    long = [place for place, plan in enumerate(plans) if _lasted_s(plan) > beyond_s]
-    return long[-1] if _lasts(plans[0]) and long else 0
+def _by_length(plans: list[Plan], beyond_s: float) -> tuple[list[Plan], list[Plan]]:
+    """Return the plans of a group that come first, and the others.
+
+    Of plans that differ in their lengths, the shortest beyond the time `beyond_s`, in seconds, comes first. If none is beyond it, that is
+    the shortest of all, or the longest for faults of links, because TCP bridges shorter ones.
+    """
+    if not _lasts(plans[0]):
+        return plans, []
+    by_length = sorted(plans, key=_lasted_s)
+    else_ = by_length[-1] if any(step.is_link for step in plans[0].steps) else by_length[0]
+    chosen = next((plan for plan in by_length if _lasted_s(plan) > beyond_s), else_)
+    return [chosen], [plan for plan in plans if plan != chosen]
 
 
 def _cuts_a_single(spec: GraphSpec, plan: Plan) -> bool:
