@@ -24,7 +24,12 @@ from graphquake.harness.spec.steps.kind import (
 from graphquake.harness.spec.steps.model import Graph, GraphModel
 from graphquake.harness.spec.steps.processes.respawn import Respawn
 from graphquake.harness.spec.steps.scope import PROCESS, TREE, Child, Scope, Whole, scope_of
-from graphquake.harness.spec.steps.waits.wait import PLAN_WAITS_MAX_S, Wait, WaitReady
+from graphquake.harness.spec.steps.waits.wait import (
+    PLAN_WAITS_MAX_S,
+    Wait,
+    WaitReady,
+    may_be_ready,
+)
 from graphquake.harness.spec.table import did_you_mean
 
 # A drawn outage lasts longer than `outage_shows_s` by this time, in seconds. So the run also sees what the graph lists after that.
@@ -143,7 +148,8 @@ def _restart(draft: Draft, pick: Pick) -> Iterator[Step]:
     replica = pick.replica
     yield Kill.at(replica)
     yield Respawn.at(replica)
-    yield pick.ahead["wait"]
+    wait = pick.ahead["wait"]
+    yield wait if isinstance(wait, Wait) or may_be_ready(draft) else Wait(SHORT_S[-1])
     if pick.ahead["again"] and draft.may_fault():
         yield Kill.at(replica)
 

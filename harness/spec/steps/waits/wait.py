@@ -93,8 +93,8 @@ class WaitReady(Step):
 
     @classmethod
     def rules(cls) -> tuple[Rule, ...]:
-        """Draw this wait only while a replica comes back (see `_something_comes`)."""
-        return (Rule("wait_until_ready", _draw_ready, _something_comes),)
+        """Draw this wait only while a replica comes back (see `_something_comes`), and if the graph may become ready."""
+        return (Rule("wait_until_ready", _draw_ready, _may_wait_until_ready),)
 
     def after(self, model: GraphModel) -> GraphModel:
         """Return the model in which every replica that comes back without heal has come back."""
@@ -112,6 +112,14 @@ def ready_bound_s(graph: Graph) -> float:
     return READY_SLACK_S + graph.ready_within_s
 
 
+def may_be_ready(draft: Draft) -> bool:
+    """True if a path is up when all has come back that comes back without heal.
+
+    Without a path, a frontend may never become ready. A wait until ready would last until its time is over.
+    """
+    return draft.model.settled().serves()
+
+
 def _may_wait(draft: Draft) -> bool:
     follows_a_wait = bool(draft.steps) and isinstance(draft.steps[-1], Wait)
     return draft.waited_s() < PLAN_WAITS_MAX_S and not follows_a_wait
@@ -119,6 +127,10 @@ def _may_wait(draft: Draft) -> bool:
 
 def _draw(draft: Draft, pick: Pick) -> Iterator[Step]:
     yield Wait(round(min(pick.ahead["for_s"], PLAN_WAITS_MAX_S - draft.waited_s()), 2))
+
+
+def _may_wait_until_ready(draft: Draft) -> bool:
+    return _something_comes(draft) and may_be_ready(draft)
 
 
 def _something_comes(draft: Draft) -> bool:
