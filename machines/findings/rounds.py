@@ -47,8 +47,9 @@ PAIRS: Final = 2
 PAIRS_LOOK: Final = 30
 # After this many runs of the search, a plan that broke once gets one more run (see `hold`), or else a finding (see `more_runs`).
 RUNS_BETWEEN: Final = 4
-# After the sweep, held findings are shrunk in at most this share of the live runs.
+# After the sweep, held findings are shrunk in at most this share of the live runs. A shrink begins as soon as so many of its runs fit in.
 SHRINK_SHARE: Final = 1 / 3
+SHRINK_RUNS: Final = 4
 # A plan whose run was invalid is run again at most this many times.
 LATER_MAX: Final = 2
 # The reason for a run of a plan whose case explains only a part of its violations.
@@ -203,7 +204,7 @@ class Rounds:
     def _shrink_in_turn(self) -> None:
         """Shrink the next held finding, if the drawn plans have had their share of the runs."""
         since = self.log.live.total() - self._swept
-        if self.holds.is_empty or self.holds.spent_runs > since * SHRINK_SHARE:
+        if self.holds.is_empty or self.holds.spent_runs + SHRINK_RUNS > since * SHRINK_SHARE:
             return
         held = self.holds.shrink_next()
         if held is not None:
