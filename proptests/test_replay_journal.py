@@ -122,7 +122,7 @@ def test_runs_that_come_back_say_so(tmp_path: Path) -> None:
 def test_a_replay_makes_the_same_runs(tmp_path: Path, slots: int) -> None:
     """They have the same plans, order, purposes and conditions. With several slots, only the runs that were cancelled are left out."""
     journal = tmp_path / "journal.jsonl"
-    first = Watched(BUGS, runs_max=60, seed=3, slots=slots)
+    first = Watched(BUGS, runs_max=130, seed=3, slots=slots)
     rounds, _ = searched(first, tmp_path, findings_max=2, journal=journal)
     whys = {row["why"] for row in run_rows(journal)}
     assert whys >= {"search", "confirm", "shrink", "evidence"}
