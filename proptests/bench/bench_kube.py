@@ -1,6 +1,6 @@
-"""A graph in the test cluster: what a killed harness leaves, a search that finds the planted bug, and a search of real Dynamo.
+"""A graph in the test cluster: what a killed harness leaves, a search for a planted bug, single faults, and a search of real Dynamo.
 
-python -m bench.bench_kube [--kills N] [--search RUNS] [--dynamo SECONDS --graph NAME] [--seed N]
+python -m bench.bench_kube [--kills N] [--search RUNS] [--singles RUNS] [--dynamo SECONDS] [--graph NAME] [--seed N]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
 import sys
@@ -27,8 +28,9 @@ from graphquake.harness.kubernetes.api.objects import (
 )
 from graphquake.harness.kubernetes.changes.records import LABEL, NOTE
 from graphquake.harness.kubernetes.node.agents import RUN
-from graphquake.harness.run.open_target import sweep_leftovers
+from graphquake.harness.run.open_target import on_this_machine, sweep_leftovers
 from graphquake.harness.spec.graph import load_graph
+from graphquake.machines.plans.sweep import sweep
 
 from support.cluster.cluster import Cluster, running
 from support.cluster.dynamo import allowed, dynamo_graph
@@ -188,6 +190,31 @@ async def search_dynamo(name: str, seconds: int, seed: int, folder: Path) -> Non
         await _pytest(graph, folder, allowed(cluster), f"{seconds}s", *options, seed=seed)
 
 
+async def singles(name: str, runs: int, side_by_side: int, folder: Path) -> None:
+    """Run each plan of the first sweep of real Dynamo equally often, in all at least `runs` times. Print the counts of each plan."""
+    graph = dynamo_graph(name, folder / "graph", agent=True)
+    (folder / "cluster").mkdir()
+    plans = [plan.one_line() for plan in sweep(on_this_machine(load_graph(str(graph)))).first]
+    each = math.ceil(runs / len(plans))
+    room = asyncio.Semaphore(side_by_side)
+
+    async def count(plan: str, number: int, env: dict[str, str]) -> None:
+        given = ["--graph", str(graph), "--runs", str(each), "--results-dir", f"{folder}/{number}"]
+        async with room:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "graphquake.machines.frontends.cli", "run", *given, plan,
+                env={**os.environ, **env}, stdout=-1, stderr=-2,
+            )  # fmt: skip
+            out, _ = await child.communicate()
+        lines = out.decode().splitlines()
+        broken = [line for line in lines if ": broken" in line or ": invalid" in line]
+        print(f"{plan}: {lines[-1]}", *broken, sep="\n  ", flush=True)
+
+    async with running(folder / "cluster", speed=4) as cluster:
+        env = allowed(cluster)
+        await asyncio.gather(*(count(plan, n, env) for n, plan in enumerate(plans)))
+
+
 async def _pytest(
     graph: Path, folder: Path, env: dict[str, str], budget: str, *options: str, seed: int
 ) -> None:
@@ -207,8 +234,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=0, help="how many times the harness is killed")
     parser.add_argument("--search", type=int, default=0, help="the runs of the search")
+    parser.add_argument("--singles", type=int, default=0, help="the runs of single faults")
+    parser.add_argument("--side-by-side", type=int, default=1, help="of them at once (1)")
     parser.add_argument("--dynamo", type=int, default=0, help="the seconds of a search of Dynamo")
-    parser.add_argument("--graph", default="dynamo-agg-kube", help="its graph (%(default)s)")
+    parser.add_argument(
+        "--graph", default="dynamo-agg-kube", help="the graph of Dynamo (%(default)s)"
+    )
     parser.add_argument(
         "--seed", type=int, default=1, help="the seed of the moments, and of the search"
     )
@@ -219,6 +250,8 @@ def main() -> None:
             asyncio.run(kills(options.kills, options.seed, folder))
         if options.search:
             asyncio.run(search(options.search, options.seed, folder))
+        if options.singles:
+            asyncio.run(singles(options.graph, options.singles, options.side_by_side, folder))
         if options.dynamo:
             asyncio.run(search_dynamo(options.graph, options.dynamo, options.seed, folder))
 
