@@ -55,8 +55,8 @@ class Sweep(NamedTuple):
     Attributes:
         first: the plans with which a search begins: each fault at the first replica of each role, or at its link to each other role, and
             the bursts. A fault lasts longer than a client waits, if one of its lengths does: clients notice no shorter one.
-            Replicas that others can replace come first.
-        later: roles that are killed as a whole, then the same faults with other lengths or at the last replica, and outages.
+            Replicas that others can replace come first, and roles that are killed as a whole come last.
+        later: the same faults with other lengths or at the last replica, and outages.
         seldom: the plans of the rare rules (see `Rule.seldom`), and the other faults of links. The kinds of faults take turns.
     """
 
@@ -119,8 +119,11 @@ def sweep(
         kind = rare.setdefault(_acts(plans[0])[0].called, [])
         kind.append((*plans, *variants, *_at_last(spec, plans[0])))
     return Sweep(
-        sorted(first, key=lambda plan: (*order(plan), _cuts_a_single(spec, plan))),
-        [*_outages(spec, first), *sorted(later, key=order), *sorted(last, key=order)],
+        [
+            *sorted(first, key=lambda plan: (*order(plan), _cuts_a_single(spec, plan))),
+            *_outages(spec, first),
+        ],
+        [*sorted(later, key=order), *sorted(last, key=order)],
         _rare_by_turns(spec, rare, order),
     )
 
