@@ -89,6 +89,25 @@ def test_a_plan_that_does_not_always_break_is_shrunk_after_the_sweep(tmp_path: P
     assert postponed
 
 
+def test_a_shrink_does_not_repeat_the_sweep(tmp_path: Path) -> None:
+    """The sweep has run the plainest plans, and all were kept. A shrink of two steps takes none of them for a plainer plan again."""
+    pair = plan_of("kill decode 0", "kill prefill 0")
+    runner = SimRunner([Bug(pair, "HTTP 500", outcome=Outcome.ERROR, after_s=9.0)])
+    rounds, _ = searched(runner, tmp_path, journal=tmp_path / "journal")
+    runs = list(runs_of(tmp_path / "journal"))
+    plainest = set(rounds.pipeline.plainest)
+    assert {plan for why, plan in runs if why == "search"} >= plainest
+    assert not {plan for why, plan in runs if why == "shrink"} & plainest - singles_of(pair)
+    (finding,) = rounds.pipeline.findings
+    assert finding.case.plan == pair
+    assert all(one.kept > 1 for one in finding.case.needed)
+
+
+def singles_of(plan: Plan) -> set[Plan]:
+    """The plans of one step of a plan. The last check of a shrink runs them, too."""
+    return {replace(plan, steps=(step,)) for step in plan.steps}
+
+
 class SeenOnce(SimRunner):
     """A graph whose bugs show in one run, and later only from its run with the number `back` on."""
 

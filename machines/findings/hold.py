@@ -187,10 +187,10 @@ class Holds:
     def _run_without(self, plan: Plan) -> RunResult | None:
         """Run a plan without its step. None if a run for an earlier finding kept every promise: then no other run is needed."""
         pipeline, nothing = self.pipeline, replace(plan, steps=())
-        if pipeline.controls[nothing]:
+        if pipeline.kept[nothing]:
             return None
         result = pipeline.take(pipeline.start(nothing, WHY, "control"), WHY)
-        pipeline.controls[nothing] += result.verdict.kind == "kept"
+        pipeline.kept[nothing] += result.verdict.kind == "kept"
         return result
 
     def _load_alone(self, without: RunResult, postponed: _Postponed) -> Finding | None:
@@ -213,7 +213,7 @@ class Holds:
 
     def _as_shrunk(self, plan: Plan, count: Count) -> Shrunk:
         # A run without the step that showed other violations only is a control, too.
-        kept = max(1, self.pipeline.controls[replace(plan, steps=())])
+        kept = max(1, self.pipeline.kept[replace(plan, steps=())])
         return Shrunk(
             plan=plan,
             broke=count.broke,

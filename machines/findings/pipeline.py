@@ -68,7 +68,8 @@ class FindingPipeline:
         on_finding: called with each finding as soon as it is saved and shrunk.
         on_held: called with each finding that is saved before it is shrunk (see `hold`).
         findings: all findings so far.
-        controls: for each plan without disturbances, the number of its runs that kept every promise. They are controls of later findings.
+        kept: for each plan of at most one disturbance, the number of its runs on fresh graphs that kept every promise. Shrinks count them
+            as their own. Those without a disturbance are controls.
     """
 
     runner: Runner
@@ -82,7 +83,7 @@ class FindingPipeline:
     on_finding: Callable[[Finding], None] = lambda _: None
     on_held: Callable[[Finding], None] = lambda _: None
     findings: list[Finding] = field(default_factory=list)
-    controls: Counter[Plan] = field(default_factory=Counter)
+    kept: Counter[Plan] = field(default_factory=Counter)
     _reopened: set[str] = field(default_factory=set)
     # The latest broken run of each plan of the present shrink, on fresh graphs.
     _broke: dict[Plan, RunResult] = field(default_factory=dict)
@@ -239,7 +240,7 @@ class FindingPipeline:
         ready_s = max(READY_MIN_S, first.start_s)
         repeats = repeats_of(self.spec, sightings.signature.promise, ready_s)
         # At most as many as a finding needs. The shrinker asks its questions again and again, so they must not change meanwhile.
-        earlier = {one: Count(kept=min(runs, CONTROLS)) for one, runs in self.controls.items()}
+        earlier = {one: Count(kept=min(runs, CONTROLS)) for one, runs in self.kept.items()}
         if known is not None:
             earlier[plan] = known
 
@@ -271,7 +272,7 @@ class FindingPipeline:
         result = self.take(replace(pending, begun=begun), "shrink")
         trial = self.trial(result, sightings)
         if not pending.plan.disturbs and result.verdict.kind == "kept" and not result.used:
-            self.controls[pending.plan] += 1
+            self.kept[pending.plan] += 1
         if trial.kind != "broken" or trial.used:
             self.runner.discard(result)
             return trial

@@ -270,6 +270,7 @@ class Rounds:
         if why := weakness(result.verdict, result.history):
             self.log.weak[why] += 1
         self.log.unserved.update(str(one.replica) for one in unserved(result.history))
+        self._note_kept(plan, result)
         unexplained = self.holds.unexplained(result)
         self._learn_price(result)
         if not unexplained:
@@ -286,6 +287,12 @@ class Rounds:
         if finding is not None and finding.counts:
             self._has_finding = True
             self._run_rest(plan, result)
+
+    def _note_kept(self, plan: Plan, result: RunResult) -> None:
+        """Note that a plan of one disturbance kept every promise, so that no shrink has to run it again."""
+        tells = not result.used and idle_reason(result.history) is None
+        if tells and result.verdict.kind == "kept" and sum(map(disturbs, plan.steps)) == 1:
+            self.pipeline.kept[plan] += 1
 
     def _run_rest(self, plan: Plan, result: RunResult) -> None:
         """Run a plan once more, if the case of its finding explains only a part of its violations. The rest may be another bug."""
