@@ -29,6 +29,8 @@ ERODED: Final = 0.5
 # Below `DOUBT`, more runs are made. If it is then below `BY_ACCIDENT`, the difference counts as real.
 DOUBT: Final = 0.12
 BY_ACCIDENT: Final = 0.03
+# Below this, the difference counts as real before all runs of a comparison were made.
+SURELY_REAL: Final = 0.01
 # If the earlier plans had fewer runs than this, the test cannot reach `DOUBT`. Then more runs are made without it.
 FEW_RUNS: Final = 3
 # With this many runs of each of two plans, the test tells a failure rate from a quarter of that rate.
@@ -117,6 +119,8 @@ def _is_eroded(state: ShrinkState) -> bool:
             if state.log.count(plan).runs < runs and plan not in state.log.aside:
                 reason = "compare with the plan that reproduced it"
                 state.log.once_more(plan, reason, state.rate())
+        if _breaks_less_than(state, state.log.count(first), SURELY_REAL):
+            return True
         if runs >= COMPARE_MIN and _chance(state, state.log.count(first)) > LET_OFF:
             return False
     return _breaks_less_than(state, state.log.count(first), BY_ACCIDENT)
