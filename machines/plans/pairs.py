@@ -110,6 +110,12 @@ class _Begun:
     steps: list[Step]
 
 
+def _after(model: GraphModel, steps: Sequence[Step]) -> GraphModel:
+    for step in steps:
+        model = step.after(model)
+    return model
+
+
 def _between(spec: GraphSpec, first: Step, second: Step, rng: random.Random) -> tuple[Step, ...]:
     """The steps between the two disturbances. About one pair in four is timed by an event."""
     begun = _Begun(first.after(GraphModel(spec)), [first])
@@ -118,5 +124,7 @@ def _between(spec: GraphSpec, first: Step, second: Step, rng: random.Random) -> 
     events = [(event,) for event in timings(begun)] if second.is_fault else []
     # A respawn ends as soon as the replica has been spawned. So the step after it strikes while the replica starts.
     timed = [*events, respawns] if respawns else events
-    gaps: list[tuple[Step, ...]] = [(), (Wait(LATER_S),), (*respawns, WaitReady())]
+    gaps: list[tuple[Step, ...]] = [(), (Wait(LATER_S),)]
+    if _after(begun.model, respawns).settled().serves():
+        gaps.append((*respawns, WaitReady()))
     return rng.choice([*gaps, rng.choice(timed)] if timed else gaps)
