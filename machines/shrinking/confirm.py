@@ -29,7 +29,7 @@ ERODED: Final = 0.5
 # Below `DOUBT`, more runs are made. If it is then below `BY_ACCIDENT`, the difference counts as real.
 DOUBT: Final = 0.12
 BY_ACCIDENT: Final = 0.03
-# Below this, the difference counts as real before all runs of a comparison were made.
+# Below this, the difference counts as real before all runs of a comparison were made. It is looked at after each pair of runs.
 SURELY_REAL: Final = 0.01
 # If the earlier plans had fewer runs than this, the test cannot reach `DOUBT`. Then more runs are made without it.
 FEW_RUNS: Final = 3
@@ -37,7 +37,7 @@ FEW_RUNS: Final = 3
 # This holds for rates from `COMPARABLE` on. Lower rates are not compared.
 COMPARE_RUNS: Final = 14
 COMPARABLE: Final = 0.50
-# With this many runs of each, the comparison ends if chance explains the difference with more than `LET_OFF`.
+# From this many runs of each on, the comparison ends if chance explains the difference with more than `LET_OFF`.
 COMPARE_MIN: Final = 6
 LET_OFF: Final = 0.3
 
@@ -119,9 +119,11 @@ def _is_eroded(state: ShrinkState) -> bool:
             if state.log.count(plan).runs < runs and plan not in state.log.aside:
                 reason = "compare with the plan that reproduced it"
                 state.log.once_more(plan, reason, state.rate())
+        if runs < COMPARE_MIN:
+            continue
         if _breaks_less_than(state, state.log.count(first), SURELY_REAL):
             return True
-        if runs >= COMPARE_MIN and _chance(state, state.log.count(first)) > LET_OFF:
+        if _chance(state, state.log.count(first)) > LET_OFF:
             return False
     return _breaks_less_than(state, state.log.count(first), BY_ACCIDENT)
 

@@ -10,7 +10,13 @@ from graphquake.harness.spec.plan import Plan
 from graphquake.machines.plans.subplan import embeds
 from graphquake.machines.shrinking.probdd import Removal, pairs, prior
 from graphquake.machines.shrinking.repeats import puts_back
-from graphquake.machines.shrinking.state import EVEN, PASSES_MAX, UNLIKELY, ShrinkState
+from graphquake.machines.shrinking.state import (
+    EVEN,
+    OFTEN,
+    PASSES_MAX,
+    UNLIKELY,
+    ShrinkState,
+)
 
 # Before the confirming runs, the last check makes so many more trials than it needs. It then needs no more of them if the confirming runs
 # show a lower failure rate than expected. With repetitions that costs no run.
@@ -86,7 +92,10 @@ def try_plainer(state: ShrinkState) -> None:
         plain = prior(state.spec, replace(plan, heal=state.original.heal))
         if len(state.minimal_plan.steps) <= 1 or embeds(plain.plan, state.minimal_plan):
             continue
-        if state.log.breaks(plain.plan, state.times(), "is a plainer plan enough", UNLIKELY):
+        # Where failures are rare, one kept run of the search does not tell enough.
+        known = 0 if state.rate() >= OFTEN else state.log.count(plain.plan).ever_kept
+        passes = known + state.times()
+        if state.log.breaks(plain.plan, passes, "is a plainer plan enough", UNLIKELY):
             state.accept(plain)
 
 

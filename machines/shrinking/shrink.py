@@ -91,7 +91,7 @@ def shrink(
         controls: the number of trials of the minimal plan without its faults.
         repeats: how plans may be repeated within one run if the failure rate is low. None means that each run makes one trial.
         earlier: for some plans, the counts of their earlier runs on fresh graphs. If `plan` itself broke in such a run, it needs no other
-            run to reproduce the failure. The counts of plans without disturbances are controls.
+            run to reproduce the failure. Kept runs of other plans speak against these. Without a disturbance, they are controls.
 
     Returns:
         The minimal plan with its evidence. It embeds in `plan`, unless it is one of the plainest plans.
