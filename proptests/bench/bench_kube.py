@@ -208,7 +208,8 @@ async def singles(name: str, runs: int, side_by_side: int, folder: Path) -> None
             out, _ = await child.communicate()
         lines = out.decode().splitlines()
         broken = [line for line in lines if ": broken" in line or ": invalid" in line]
-        print(f"{plan}: {lines[-1]}", *broken, sep="\n  ", flush=True)
+        said = lines[-1] if lines else f"exit status {child.returncode}"
+        print(f"{plan}: {said}", *broken, sep="\n  ", flush=True)
 
     async with running(folder / "cluster", speed=4) as cluster:
         env = allowed(cluster)
