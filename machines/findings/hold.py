@@ -6,11 +6,12 @@ The sweep finds bugs by plans of one step. Such a plan can't have fewer steps. S
 To lower its numbers and to try other replicas takes about ten more runs. These runs wait until the sweep is over (`shrink_next`). So a
 short search holds more findings, and a long one shrinks them all.
 
-A plan that does not break in each of these runs is not held. After the sweep, it is shrunk like a drawn plan (`find_postponed`). If such a
-run shows another violation of the first run instead, that one is followed: it shows more often.
+A plan that does not break in each of these runs is not held, but postponed. If such a run shows another violation of the first run instead,
+that one is followed: it shows more often.
 
-A failure that was seen once may be rare. If it does not come again in `SOON_RUNS` runs, its plan gets one more run now and then
-(`try_again`), while the search goes on. So a rare failure does not take the time of a short search.
+After the sweep, a postponed plan is shrunk like a drawn plan, if it breaks again in one of `SOON_RUNS` runs (`find_postponed`). If it does
+not, the failure may be rare. Then the plan gets one more run now and then, while the search goes on (`try_again`). So a rare failure does
+not take the time of a short search. A wrong answer is shrunk at once, because one run proves it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Final
 
 from graphquake.harness.promises.signature import Signature
 from graphquake.harness.promises.verdict import Violation
@@ -28,7 +29,8 @@ from graphquake.machines.cases.case import Case
 from graphquake.machines.findings.excuses import ShowsWanted
 from graphquake.machines.findings.finding import CostMeter, Finding
 from graphquake.machines.findings.pipeline import FindingPipeline
-from graphquake.machines.findings.sightings import Sightings
+from graphquake.machines.findings.postponed import Postponed
+from graphquake.machines.findings.sightings import PROVED_BY_ONE, Sightings
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.runner import PendingRun, RunResult
 from graphquake.machines.shrinking.result import Needed, Shrunk
@@ -38,19 +40,10 @@ from graphquake.machines.shrinking.trials import Count
 # A plan of the sweep is held if it breaks its promise in all of this many further runs.
 HOLD_RUNS: Final = 3
 WHY: Final = "confirm"
-# A plan that broke once is run so often after the sweep, to break again. A failure that shows in 40% of the runs is seen with a probability
-# of 95%.
+# So many kept runs of a postponed plan are enough after the sweep. Those that kept it from being held count. Five runs see a failure that
+# shows in 45% of the runs with a probability of 95%.
 SOON_RUNS: Final = 6
 AGAIN: Final = "seen once"
-
-
-class _Postponed(NamedTuple):
-    """A plan that was not held: its first run, the violation, and the counts of its other runs."""
-
-    plan: Plan
-    first: RunResult
-    violation: Violation
-    others: Count
 
 
 @dataclass(slots=True)
@@ -66,7 +59,7 @@ class Holds:
     spent_runs: int = 0
     # The ids of the cases that were not shrunk yet.
     _waiting: deque[str] = field(default_factory=deque)
-    _postponed: deque[_Postponed] = field(default_factory=deque)
+    _postponed: deque[Postponed] = field(default_factory=deque)
 
     @property
     def is_empty(self) -> bool:
@@ -94,7 +87,7 @@ class Holds:
         meter = CostMeter(pipeline.log, pipeline.runner.gpus)
         sightings, count = Sightings(violation.signature), Count()
         pipeline.trial(first, sightings)
-        postponed = _Postponed(plan, first, violation, count)
+        postponed = Postponed(plan, first, violation, count)
         try:
             without = self._run_without(plan)
             if without is not None and self._same(without, violation.signature):
@@ -173,7 +166,12 @@ class Holds:
             begun = 0
             while pending or begun < runs:
                 while begun < runs and len(pending) < pipeline.runner.slots:
-                    pending.append(pipeline.start(plan, WHY, reason, enough=wanted))
+                    try:
+                        pending.append(pipeline.start(plan, WHY, reason, enough=wanted))
+                    except BudgetSpent:
+                        if not pending:
+                            raise
+                        break
                     begun += 1
                 yield pipeline.take(pending.popleft(), WHY)
 
@@ -193,7 +191,7 @@ class Holds:
         pipeline.kept[nothing] += result.verdict.kind == "kept"
         return result
 
-    def _load_alone(self, without: RunResult, postponed: _Postponed) -> Finding | None:
+    def _load_alone(self, without: RunResult, postponed: Postponed) -> Finding | None:
         """Make the finding that the load alone breaks the promise. It explains the violations of the other plans of the sweep.
 
         If it does not show again, the plan with the step is postponed: it may break the promise for a reason of its own.
@@ -264,8 +262,7 @@ class Holds:
         """
         finding = None
         for _ in range(len(self._postponed)):
-            kept = self._postponed[0].others.kept
-            if self._is_settled(SOON_RUNS - kept):
+            if self._is_settled(SOON_RUNS - self._postponed[0].tried):
                 finding = self._find_next() or finding
             else:
                 self._postponed.rotate(-1)
@@ -285,35 +282,54 @@ class Holds:
         Raises:
             BudgetSpent: if no run fits into the budget any more.
         """
-        if self._is_settled(1) or self._postponed[0].others.kept >= REPRODUCE_TRIALS:
+        if self._is_settled(1) or self._postponed[0].tried >= REPRODUCE_TRIALS:
             return self._find_next()
         self._postponed.rotate(-1)
         return None
 
     def _is_settled(self, runs: int) -> bool:
-        """Run the first postponed plan until it breaks, at most `runs` times. True if it has broken again, or if a case explains it."""
-        plan, first, violation, others = self._postponed[0]
-        if others.broke or not self._same(first, violation.signature):
+        """Run the first postponed plan until it breaks, at most `runs` times. A run that shows something else instead is held or postponed.
+
+        Returns:
+            True if no more runs are needed: the plan has broken again, one run proves the violation, or a case explains it.
+        """
+        one, pipeline = self._postponed[0], self.pipeline
+        signature = one.violation.signature
+        is_proved = one.others.broke or signature.promise in PROVED_BY_ONE
+        if is_proved or not self._same(one.first, signature):
             return True
-        sightings = Sightings(violation.signature)
-        with self._runs_of(plan, sightings, runs, AGAIN) as results:
+        sightings, instead = Sightings(signature), None
+        with self._runs_of(one.plan, sightings, runs, AGAIN) as results:
             for result in results:
-                trial = self.pipeline.trial(result, sightings)
-                self.pipeline.runner.discard(result)
-                if trial.kind != "invalid":
-                    others.add(trial)
+                trial = pipeline.trial(result, sightings)
+                one.note(trial)
                 if trial.kind == "broken":
+                    pipeline.runner.discard(result)
                     return True
+                if others := self._not_postponed(one.plan, result):
+                    instead = result, others[0]
+                    break
+                pipeline.runner.discard(result)
+        if instead is not None:
+            self.hold(one.plan, *instead, follows=False)
         return False
+
+    def _not_postponed(self, plan: Plan, result: RunResult) -> list[Violation]:
+        """The violations of a run that no case explains, and for which its plan was not postponed."""
+        return [
+            violation
+            for violation in self.pipeline.excuses.unexplained(result)
+            if not any(one.is_about(plan, violation.signature) for one in self._postponed)
+        ]
 
     def _find_next(self) -> Finding | None:
         """Shrink the plan that was postponed first, unless a case explains its violation by now."""
-        plan, first, violation, others = self._postponed.popleft()
-        again = self._same(first, violation.signature)
+        one = self._postponed.popleft()
+        again = self._same(one.first, one.violation.signature)
         if not again:
-            self.pipeline.runner.discard(first)
+            self.pipeline.runner.discard(one.first)
             return None
-        finding = self.pipeline.find(plan, first, again[0], earlier=others)
+        finding = self.pipeline.find(one.plan, one.first, again[0], earlier=one.others)
         self.drop_explained()
         return finding
 
@@ -350,7 +366,10 @@ class Holds:
         return held
 
     def report(self) -> None:
-        """Report the findings that were held and not shrunk, because the time was over. First shrink the postponed plans."""
+        """Report the findings that were held and not shrunk, because the time was over.
+
+        The postponed plans come first. They are shrunk, or unconfirmed if no time is left.
+        """
         while self._postponed:
             self._find_next()
         while self._waiting:

@@ -68,8 +68,8 @@ class FindingPipeline:
         on_finding: called with each finding as soon as it is saved and shrunk.
         on_held: called with each finding that is saved before it is shrunk (see `hold`).
         findings: all findings so far.
-        kept: for each plan of at most one disturbance, the number of its runs on fresh graphs that kept every promise. Shrinks count them
-            as their own. Those without a disturbance are controls.
+        kept: for each plan of one disturbance, the number of its runs of the search, on fresh graphs and at busy replicas, that kept every
+            promise. For each plan without a disturbance, the number of such runs of any purpose. Shrinks count them as their own.
     """
 
     runner: Runner

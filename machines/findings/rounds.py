@@ -47,8 +47,9 @@ PAIRS: Final = 2
 PAIRS_LOOK: Final = 30
 # After this many runs of the search, a plan that broke once gets one more run (see `hold`), or else a finding (see `more_runs`).
 RUNS_BETWEEN: Final = 4
-# After the sweep, held findings are shrunk in at most this share of the live runs. A shrink begins as soon as so many of its runs fit in.
+# After the sweep, held findings are shrunk in at most this share of the live runs.
 SHRINK_SHARE: Final = 1 / 3
+# A shrink begins when this many of its runs fit into that share: the first one after twelve live runs.
 SHRINK_RUNS: Final = 4
 # A plan whose run was invalid is run again at most this many times.
 LATER_MAX: Final = 2
@@ -138,7 +139,7 @@ class Rounds:
             self.novelty.ran(plan)
 
     def sweep(self, plans: Iterable[Plan], findings_max: int) -> None:
-        """Run the plans of the sweep in order, up to so many findings. Then shrink the failing plans that could not be held.
+        """Run the plans of the sweep in order, up to so many findings. Then shrink the postponed plans that break again soon.
 
         Raises:
             BudgetSpent: if no run fits into the budget any more.
@@ -194,10 +195,12 @@ class Rounds:
                 self._finish(self._begun.popleft())
 
     def confirm_findings(self) -> None:
-        """Shrink the held findings, and give every finding all of its runs, as far as the budget allows."""
+        """Shrink the held findings, and give the postponed plans and every finding all of their runs, as far as the budget allows."""
         with suppress(BudgetSpent):
             while not self.holds.is_empty:
                 self.holds.shrink_next()
+            while self.holds.has_postponed:
+                self.holds.try_again()
             while one_more_run(self.pipeline):
                 pass
 
