@@ -8,10 +8,13 @@ import time
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from graphquake.harness.kubernetes.api.errors import ApiError
 from graphquake.harness.kubernetes.api.objects import PODS, Resource
+from graphquake.harness.kubernetes.api.pulse import SLOW_S, Pulse
 from graphquake.harness.kubernetes.api.watch import Change, Watch
+from graphquake.harness.targets.target import SLOW_WAY
 
 from support.prepared import Answer, Prepared, cut, hang, says, served, watched
 
@@ -65,6 +68,39 @@ def test_a_lost_answer_is_asked_for_again_unless_that_may_create_twice() -> None
             with pytest.raises(ApiError, match="POST"):
                 await client.create(PODS, pod("a", 0))
         assert len(server.asked) == 1
+
+    asyncio.run(body())
+
+
+def test_a_slow_api_server_is_noticed_while_its_answer_is_due() -> None:
+    """Quick answers are no reason for doubt. A slow one is, from the moment of its question on, until the next run begins."""
+    may_answer = asyncio.Event()
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        await may_answer.wait()
+        return await says({})(request)
+
+    async def body() -> None:
+        server = Prepared(says({}), says({}), late, says({}))
+        async with served(server) as client, asyncio.TaskGroup() as tasks:
+            pulse = Pulse(client)
+            beats = tasks.create_task(pulse.beat())
+            while len(server.asked) < 3:
+                assert pulse.slow is None
+                await asyncio.sleep(0.01)
+            asked_s = time.monotonic()
+            while pulse.slow is None:
+                await asyncio.sleep(0.01)
+            assert time.monotonic() - asked_s == pytest.approx(SLOW_S, abs=0.3)
+            assert pulse.slow.since_s == pytest.approx(asked_s, abs=0.3)
+            assert pulse.slow.cause.startswith(SLOW_WAY)
+            may_answer.set()
+            while len(server.asked) < 4:
+                await asyncio.sleep(0.01)
+            assert pulse.slow is not None
+            pulse.begin_run()
+            assert pulse.slow is None
+            beats.cancel()
 
     asyncio.run(body())
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from graphquake.harness.errors import GraphError
-from graphquake.harness.history.events import Died, Spawned, StepDone
+from graphquake.harness.history.events import Died, Invalidated, Spawned, StepDone
 from graphquake.harness.run import first_answer, live
 from graphquake.harness.spec.replica import Replica
-from graphquake.harness.targets.target import Target
+from graphquake.harness.targets.target import SLOW_WAY, Target
+from graphquake.machines.runners.weakness import ON_SLOW, weakness
 
 from support.fake_target import FakeTarget, FakeTargets, fake_spec
 from support.made import plan_of
@@ -42,6 +44,21 @@ async def test_a_plan_runs_against_a_target_in_memory(tmp_path: Path) -> None:
     assert [event.replica for event in run.history.of(Died)] == [Replica("worker", 0)]
     assert (tmp_path / "run" / "logs" / "fake.log").read_text() == "opened\n"
     assert targets.open_now == 0
+
+
+@in_loop
+async def test_a_slow_way_to_the_graph_makes_a_run_doubtful(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target says since when. A run that kept every promise all the same is kept, and weak."""
+    since_s, cause = time.monotonic(), f"{SLOW_WAY}: the API server took 1.2 s to answer"
+    monkeypatch.setattr(FakeTarget, "disturbed", (since_s, cause))
+    run = await live.run_live(fake_spec(tmp_path), KILL, tmp_path / "run", opener=FakeTargets())
+    (doubt,) = run.history.of(Invalidated)
+    assert (doubt.cause, doubt.spares_kept) == (cause, True)
+    assert doubt.at_s <= 0.5
+    assert run.verdict.kind == "kept"
+    assert weakness(run.verdict, run.history) == ON_SLOW
 
 
 @in_loop

@@ -15,6 +15,7 @@ from graphquake.harness.run.noise import undisturbed as module
 from graphquake.harness.run.noise.contention import BUSY
 from graphquake.harness.run.noise.undisturbed import REPEATS_MAX, undisturbed
 from graphquake.harness.spec.plan import Plan
+from graphquake.harness.targets.target import SLOW_WAY
 from graphquake.machines.plans.sweep import sweep
 from graphquake.machines.reports.summary import GraphSummary
 from graphquake.machines.runners import live_runner
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.simulated
 
 DISTURBED = Verdict("invalid", causes=(f"{BUSY}: 2 threads",))
 OTHERWISE = Verdict("invalid", causes=(f"{BUSY}: 2 threads", "the fault did not land"))
+SLOW = Verdict("invalid", causes=(f"{SLOW_WAY}: the API server took 1.2 s to answer",))
 LATE = Verdict("invalid", causes=("client late: 9 of 90 requests",))
 LATE_AND_BUSY = Verdict("invalid", causes=(*LATE.causes, *DISTURBED.causes))
 KEPT = Verdict("kept")
@@ -54,6 +56,7 @@ def made(verdicts: list[Verdict]) -> Iterator[LiveRun]:
         ([OTHERWISE, KEPT], 1),
         ([LATE, LATE_AND_BUSY, KEPT], 3),
         ([DISTURBED, DISTURBED, KEPT, KEPT], 3),
+        ([SLOW, KEPT], 2),
         ([DISTURBED] * 10, 1 + REPEATS_MAX),
     ],
 )

@@ -26,10 +26,12 @@ from graphquake.harness.history.events import Measured, ReplicaEvent
 from graphquake.harness.history.notices import Notice
 from graphquake.harness.kubernetes.api.client import Client
 from graphquake.harness.kubernetes.api.kubeconfig import read_access
+from graphquake.harness.kubernetes.api.pulse import Pulse
 from graphquake.harness.kubernetes.changes.cluster_faults import ClusterFaults
 from graphquake.harness.kubernetes.changes.own_namespace import in_own_namespace
 from graphquake.harness.kubernetes.changes.policy_faults import PolicyFaults
 from graphquake.harness.kubernetes.consent import check_context, check_namespace, check_rights
+from graphquake.harness.kubernetes.doors import HOST
 from graphquake.harness.kubernetes.endpoints import Endpoints
 from graphquake.harness.kubernetes.node.agents import CAPABILITIES, OF_NETWORK, Agents
 from graphquake.harness.kubernetes.node.node_verbs import NodeFaults
@@ -97,6 +99,7 @@ class KubernetesTarget:
         self.cluster = ClusterFaults(layout.spec, client, self._roster, cluster.ready_s)
         self._endpoints = Endpoints(layout, client, self._roster, prober)
         self._notices = Notices(client, cluster.namespace, self._roster)
+        self._pulse = Pulse(client)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self._failure: BaseException | None = None
@@ -154,6 +157,8 @@ class KubernetesTarget:
             self._go(work)
         self._go(self.cluster.beat())
         self._go(self.network.beat())
+        if any(HOST in url for url in self.entries()):
+            self._go(self._pulse.beat())
         self._go(self._notices.follow())
         self._go(self._endpoints.follow())
         self._go(watch_logs(self.spec.promises, roster.incarnations, self.log.append))
@@ -210,6 +215,7 @@ class KubernetesTarget:
             raise self._failure
         self._user = asyncio.current_task()
         self._notices.begin_run()
+        self._pulse.begin_run()
         live = {(one.name, one.running.number) for one in self._replicas.values() if one.running}
         self.log[:] = [event for event in self.log if (event.replica, event.incarnation) in live]
 
@@ -217,6 +223,11 @@ class KubernetesTarget:
     def notices(self) -> list[Notice]:
         """See `Target.notices`."""
         return self._notices.all()
+
+    @property
+    def disturbed(self) -> tuple[float, str] | None:
+        """See `Target.disturbed`. The way to the pods leads through the API server."""
+        return self._pulse.slow
 
     # ------------------------------------------------------------------------------------------------- questions
 

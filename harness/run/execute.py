@@ -234,11 +234,13 @@ class _Run:
         return until_s is not None and now_s >= until_s
 
     async def watch_contention(self) -> None:
-        """Measure CPU contention from other processes. After the first contention, violations prove nothing, and the measurement ends."""
+        """Look for CPU contention from other processes, and for a slow way to the graph. After the first, violations prove nothing."""
         monitor = ContentionMonitor()
         while True:
             await asyncio.sleep(CONTENTION_EVERY_S)
             since_s, cause = monitor.sample([os.getpid(), *self._target.pids()])
+            if not cause and self._target.disturbed is not None:
+                since_s, cause = self._target.disturbed
             if cause:
                 self._events.append(Invalidated(since_s - self._zero_s, cause, spares_kept=True))
                 return

@@ -57,3 +57,8 @@ class NoPods:
     def notices(self) -> Sequence[Notice]:
         """See `Target.notices`."""
         return ()
+
+    @property
+    def disturbed(self) -> None:
+        """See `Target.disturbed`. Nothing lies between clients and replicas."""
+        return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from graphquake.harness.history.events import (
     LeakKind,
@@ -24,8 +24,10 @@ from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import Actions, Landed
 
-__all__ = ["Landed", "Leak", "SocketFactory", "Target", "View", "Work"]
+__all__ = ["SLOW_WAY", "Landed", "Leak", "SocketFactory", "Target", "View", "Work"]
 
+# The first words of each text about a slow way between the clients and the graph (see `Target.disturbed`).
+SLOW_WAY: Final = "slow way to the graph"
 # Makes the sockets of an `aiohttp.TCPConnector`.
 SocketFactory: TypeAlias = Callable[[Any], socket.socket]
 
@@ -80,7 +82,8 @@ class Target(Actions, Protocol):
     To write a target, begin with the smallest one:
 
     1. A graph that other people run and that must not be changed. `entries` gives its base URLs, `alive` and `ready` are always true,
-       and `ending` is always false. `wait_ready` returns True. `log`, `notices`, `pids`, `views`, `measures`, `work` and `leaks` are empty.
+       and `ending` is always false. `wait_ready` returns True. `log`, `notices`, `pids`, `views`, `measures`, `work` and `leaks` are empty,
+       `disturbed` is None.
        `begin_run` and `note_baseline_memory` have no effect. Each fault returns `Landed(ok=False, ...)`: a run with a fault is then
        invalid, never wrong.
     2. Add faults one by one. A fault returns when it has taken effect, with a proof that does not come from the graph itself.
@@ -111,6 +114,14 @@ class Target(Actions, Protocol):
     @property
     def notices(self) -> Sequence[Notice]:
         """The notices of a cluster about the graph since the run began. Empty for other targets. No promise uses them."""
+        ...
+
+    @property
+    def disturbed(self) -> tuple[float, str] | None:
+        """The monotonic time since which something else than the graph has kept it from the clients in this run, and the cause in words.
+
+        The cause begins with `SLOW_WAY`. None if nothing has, and for targets without such a thing.
+        """
         ...
 
     def begin_run(self) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.noise.contention import BUSY
 from graphquake.harness.spec.plan import Plan
+from graphquake.harness.targets.target import SLOW_WAY
 from graphquake.machines.runners.runner import Begun
 
 
@@ -149,8 +150,8 @@ class RunLog:
         self.explained.update(explained)
         self.nodes.update([node] if node else [])
         if kind == "invalid":
-            # The text about contention has numbers, which differ from run to run.
-            self.causes[BUSY if what.startswith(BUSY) else what] += 1
+            # The texts about noise have numbers, which differ from run to run.
+            self.causes[next(filter(what.startswith, (BUSY, SLOW_WAY)), what)] += 1
 
     def _write(self, row: dict[str, Any], plan: Plan) -> None:
         if self._file is not None:

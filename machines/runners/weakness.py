@@ -9,11 +9,13 @@ from graphquake.harness.promises.idle import idle_reason
 from graphquake.harness.promises.in_vain import waits_in_vain
 from graphquake.harness.promises.verdict import Verdict
 from graphquake.harness.run.noise.contention import BUSY
+from graphquake.harness.targets.target import SLOW_WAY
 
 AT_IDLE: Final = "at idle replicas"
 IN_VAIN: Final = "waited in vain for an event"
 OUTAGE: Final = "mostly outage"
 ON_BUSY: Final = "on a busy machine"
+ON_SLOW: Final = "on a slow way to the graph"
 
 
 def weakness(verdict: Verdict, history: History) -> str:
@@ -24,5 +26,7 @@ def weakness(verdict: Verdict, history: History) -> str:
         return AT_IDLE
     if any(waits_in_vain(history)):
         return IN_VAIN
-    is_on_busy = all(why.startswith(BUSY) for why in verdict.weak_because)
-    return ON_BUSY if is_on_busy else OUTAGE
+    for word, reason in ((BUSY, ON_BUSY), (SLOW_WAY, ON_SLOW)):
+        if all(why.startswith(word) for why in verdict.weak_because):
+            return reason
+    return OUTAGE

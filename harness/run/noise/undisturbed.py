@@ -18,6 +18,7 @@ import psutil
 from graphquake.harness.promises.judgement import LATE
 from graphquake.harness.run.live import LiveRun
 from graphquake.harness.run.noise.contention import BUSY, OTHERS_MAX, cores_busy_s, cpu_time_s
+from graphquake.harness.targets.target import SLOW_WAY
 
 # The most repeats of one run.
 REPEATS_MAX: Final = 4
@@ -29,9 +30,9 @@ QUIET: Final = OTHERS_MAX / 2
 
 
 def is_disturbed(run: LiveRun) -> bool:
-    """True if the run is invalid only because other work kept the graph or its clients from the CPU."""
+    """True if the run is invalid only because other work kept the graph or its clients from the CPU, or slowed the way between them."""
     causes = run.verdict.causes
-    return bool(causes) and all(cause.startswith((BUSY, LATE)) for cause in causes)
+    return bool(causes) and all(cause.startswith((BUSY, LATE, SLOW_WAY)) for cause in causes)
 
 
 async def undisturbed(
