@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 
 import hypothesis
@@ -11,7 +12,8 @@ from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
 
 from graphquake.harness.spec.graph import GraphSpec, load_graph
-from graphquake.harness.spec.plan import WaitReady
+from graphquake.harness.spec.plan import Until, WaitReady
+from graphquake.harness.spec.steps.cluster.delete import OWN_GRACE, Delete
 from graphquake.harness.spec.steps.kind import Step
 from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.harness.spec.steps.processes.kill import Kill
@@ -98,6 +100,15 @@ def test_a_step_at_a_whole_role_is_asked_once(monkeypatch: pytest.MonkeyPatch) -
     machine = machine_for(_workers(64), lambda _: None)()
     assert not machine.has_target(lambda one: Roll(one.role))
     assert asked == [Roll("frontend"), Roll("worker")]
+
+
+def test_a_delete_is_timed_by_an_event_with_each_grace() -> None:
+    """A fault right after a wait for an event has all choices that it has elsewhere."""
+    spec = load_graph("dynamo-agg-kube")
+    plans = itertools.chain(*(draw_plans(spec, seed, 120) for seed in (1, 2)))
+    pairs = [pair for plan in plans for pair in itertools.pairwise(plan.steps)]
+    graces = {after.grace_s for before, after in pairs if isinstance(before, Until) and isinstance(after, Delete)}  # fmt: skip
+    assert graces == {OWN_GRACE, 0}
 
 
 @pytest.mark.parametrize("graph", ["reference", "sglang-router"])

@@ -49,6 +49,12 @@ def _follow(
     machine.follow(one.make(machine, DrawnPick(data, machine.weighed(targets), targets, ahead)))
 
 
+def _draw_ahead(machine: PlanMachine, one: Rule, data: st.DataObject) -> None:
+    """Add the steps of a rule that was chosen among others, after a choice for each name in its `ahead`."""
+    ahead = {name: data.draw(_among(values)) for name, values in one.ahead.items()}
+    _follow(machine, one, data, ahead)
+
+
 def _possible(machine: PlanMachine, among: Sequence[Ruled]) -> list[Rule]:
     """Those of some rules that may add steps now."""
     return [one for one, is_fault in among if _is_possible(machine, one, is_fault=is_fault)]
@@ -72,7 +78,7 @@ def _timed_fault(timed: Sequence[Ruled]) -> Any:
         seldom = [one for one in possible if one.seldom]
         choices: list[Rule | None] = [one for one in possible if not one.seldom]
         one = data.draw(st.sampled_from([*choices, None] if seldom else choices))
-        _follow(self, one or data.draw(st.sampled_from(seldom)), data, {})
+        _draw_ahead(self, one or data.draw(st.sampled_from(seldom)), data)
 
     may = precondition(
         lambda self: (
@@ -88,9 +94,7 @@ def _seldom_fault(seldom: Sequence[Ruled]) -> Any:
     """Make the rule that stands for all rare rules (see `Rule.seldom`)."""
 
     def seldom_fault(self: PlanMachine, data: st.DataObject) -> None:
-        one = data.draw(st.sampled_from(_possible(self, seldom)))
-        ahead = {name: data.draw(_among(values)) for name, values in one.ahead.items()}
-        _follow(self, one, data, ahead)
+        _draw_ahead(self, data.draw(st.sampled_from(_possible(self, seldom))), data)
 
     may = precondition(lambda self: _any_possible(self, seldom))
     return may(rule(data=st.data())(seldom_fault))
