@@ -112,6 +112,8 @@ class PortForward:
             if channel % 2:  # the channel of errors
                 self._note(data.decode("utf-8", "replace"))
                 return False
+            if writer.is_closing():
+                return False
             writer.write(data)
             try:
                 await writer.drain()
