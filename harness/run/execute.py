@@ -239,8 +239,8 @@ class _Run:
         while True:
             await asyncio.sleep(CONTENTION_EVERY_S)
             since_s, cause = monitor.sample([os.getpid(), *self._target.pids()])
-            if not cause and self._target.disturbed is not None:
-                since_s, cause = self._target.disturbed
+            if not cause and (slow := self._target.disturbed) is not None:
+                since_s, cause = slow
             if cause:
                 self._events.append(Invalidated(since_s - self._zero_s, cause, spares_kept=True))
                 return
