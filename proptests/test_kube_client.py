@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from graphquake.harness.kubernetes.api.errors import ApiError
 from graphquake.harness.kubernetes.api.objects import PODS, Resource
+from graphquake.harness.kubernetes.api.port_forward import PortForward
 from graphquake.harness.kubernetes.api.pulse import SLOW_S, Pulse
 from graphquake.harness.kubernetes.api.watch import Change, Watch
 from graphquake.harness.targets.target import SLOW_WAY
@@ -73,7 +77,7 @@ def test_a_lost_answer_is_asked_for_again_unless_that_may_create_twice() -> None
 
 
 def test_a_slow_api_server_is_noticed_while_its_answer_is_due() -> None:
-    """Quick answers are no reason for doubt. A slow one is, from the moment of its question on, until the next run begins."""
+    """After quick answers, there is no doubt. A slow answer makes violations doubtful from its question on, until the next run begins."""
     may_answer = asyncio.Event()
 
     async def late(request: web.Request) -> web.StreamResponse:
@@ -295,3 +299,20 @@ def test_a_watch_that_no_role_allows_is_an_error() -> None:
                 await collect(Watch(client, PODS, "n"), 1)
 
     asyncio.run(body())
+
+
+# ------------------------------------------------------------------------------------------------------ port-forward
+
+
+def test_a_connection_that_has_ended_takes_no_more_bytes() -> None:
+    """A pod sends on, although the client has gone. Its bytes are dropped, and nothing is raised."""
+
+    async def from_pod() -> AsyncIterator[aiohttp.WSMessage]:
+        yield aiohttp.WSMessage(aiohttp.WSMsgType.BINARY, b"\x00\x50\x1fabc", None)
+
+    socket = MagicMock()
+    socket.__aiter__.side_effect = from_pod
+    writer = Mock(is_closing=lambda: True, write=Mock(side_effect=RuntimeError("closed")))
+    way = PortForward(Mock(), "n", "pod", 8000, 1)
+    assert asyncio.run(way._from_pod(socket, writer)) is False
+    writer.write.assert_not_called()
