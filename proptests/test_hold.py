@@ -146,22 +146,21 @@ def test_a_rare_failure_does_not_hold_up_the_search(tmp_path: Path, back: int, s
 ERROR = Bug(KILL, "HTTP 500", outcome=Outcome.ERROR, after_s=9.0)
 
 
-def once_seen(runner: SimRunner, bug: Bug, folder: Path) -> tuple[Holds, RunResult]:
-    """Let a plan break once and not again, so that it is postponed. Return its first run, too."""
-    log = RunLog(None)
+def once_seen(runner: SimRunner, bug: Bug, folder: Path) -> Holds:
+    """Let a plan break once and not again, so that it is postponed."""
     pipeline = FindingPipeline(
-        runner, Corpus(folder / "cases"), log, results_dir=folder / "results"
+        runner, Corpus(folder / "cases"), RunLog(None), results_dir=folder / "results"
     )
     runner.bugs = [bug]
     first, holds = runner.run(KILL, "search"), Holds(pipeline)
     runner.bugs = []
     assert holds.hold(KILL, first, pipeline.excuses.unexplained(first)[0]) is None
-    return holds, first
+    return holds
 
 
 def test_a_failure_that_never_comes_again_is_unconfirmed_after_enough_runs(tmp_path: Path) -> None:
     """Its plan gets as many runs as a reproduction has trials, and no more."""
-    holds, _ = once_seen(runner := SimRunner([]), ERROR, tmp_path)
+    holds = once_seen(runner := SimRunner([]), ERROR, tmp_path)
     assert holds.find_postponed() is None
     tries = 0
     while holds.has_postponed:
@@ -175,7 +174,7 @@ def test_a_failure_that_never_comes_again_is_unconfirmed_after_enough_runs(tmp_p
 
 def test_invalid_runs_do_not_keep_a_plan_postponed_for_ever(tmp_path: Path) -> None:
     """They tell nothing, but they take time."""
-    holds, _ = once_seen(runner := SimRunner([]), ERROR, tmp_path)
+    holds = once_seen(runner := SimRunner([]), ERROR, tmp_path)
     runner.invalid = 1.0
     assert holds.find_postponed() is None
     tries = 0
@@ -187,7 +186,7 @@ def test_invalid_runs_do_not_keep_a_plan_postponed_for_ever(tmp_path: Path) -> N
 
 def test_a_wrong_answer_that_was_seen_once_counts_at_once(tmp_path: Path) -> None:
     """One run proves it, so it does not wait until the search is over."""
-    holds, _ = once_seen(SimRunner([]), Bug(KILL, "wrong tokens", after_s=9.0), tmp_path)
+    holds = once_seen(SimRunner([]), Bug(KILL, "wrong tokens", after_s=9.0), tmp_path)
     finding = holds.find_postponed()
     assert finding is not None
     assert finding.counts
@@ -196,7 +195,7 @@ def test_a_wrong_answer_that_was_seen_once_counts_at_once(tmp_path: Path) -> Non
 
 def test_another_violation_of_a_further_run_is_held(tmp_path: Path) -> None:
     """The plan is run for a failure that it showed once. It shows another one instead, in each run. That one is a finding."""
-    holds, _ = once_seen(runner := SimRunner([]), ERROR, tmp_path)
+    holds = once_seen(runner := SimRunner([]), ERROR, tmp_path)
     runner.bugs = [Bug(KILL, "HTTP 503", outcome=Outcome.ERROR, after_s=9.0)]
     assert holds.find_postponed() is None
     (finding,) = holds.pipeline.findings
@@ -207,7 +206,7 @@ def test_another_violation_of_a_further_run_is_held(tmp_path: Path) -> None:
 
 def test_the_last_runs_of_a_budget_are_read(tmp_path: Path) -> None:
     """With several slots, the budget has room for one more run only. That run is not cancelled, and it shows the failure."""
-    holds, _ = once_seen(runner := SimRunner([], slots=3), ERROR, tmp_path)
+    holds = once_seen(runner := SimRunner([], slots=3), ERROR, tmp_path)
     runner.bugs = [ERROR]
     runner.runs_max = len(runner.runs) + 1
     holds.find_postponed()
