@@ -21,7 +21,7 @@ from graphquake.harness.reports.text import failed_of
 from graphquake.harness.spec.feasible import check_plan
 from graphquake.harness.spec.graph import GraphSpec, load_graph
 from graphquake.harness.spec.plan import Burst, Plan
-from graphquake.machines.findings.futile import MISSES, FutileSteps
+from graphquake.machines.plans.futile import MISSES, FutileSteps
 from graphquake.machines.plans.sweep import sweep
 from graphquake.machines.sessions.search import draw_plans
 from graphquake.machines.shrinking.shrink import shrink

@@ -18,7 +18,7 @@ from graphquake.harness.spec.graph import load_graph
 from graphquake.harness.spec.plan import parse_plan, parse_step
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.actions import NetworkFault
-from graphquake.machines.findings.futile import FutileSteps
+from graphquake.machines.plans.futile import FutileSteps
 from graphquake.machines.plans.judged import judged_share
 
 from support.made import Made, spec_of

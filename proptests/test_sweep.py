@@ -29,7 +29,7 @@ from graphquake.harness.spec.steps.model import GraphModel
 from graphquake.harness.spec.steps.network.cut import Cut
 from graphquake.harness.spec.steps.network.degrade import Delay
 from graphquake.machines.findings.fault_coverage import drawable
-from graphquake.machines.findings.futile import FutileSteps
+from graphquake.machines.plans.futile import FutileSteps
 from graphquake.machines.plans.machine import PlanMachine
 from graphquake.machines.plans.novelty import waited_s
 from graphquake.machines.plans.pairs import pairs, plainest_pairs

@@ -33,7 +33,7 @@ from graphquake.harness.spec.steps.own.own import own_rules
 from graphquake.harness.spec.steps.own.own_table import OwnStep
 from graphquake.harness.spec.steps.table import rules
 from graphquake.harness.spec.steps.waits.timings import timings
-from graphquake.machines.findings.futile import MISSES, FutileSteps
+from graphquake.machines.plans.futile import MISSES, FutileSteps
 from graphquake.machines.plans.judged import judged_share
 from graphquake.machines.plans.novelty import features
 from graphquake.machines.plans.subplan import embeds

@@ -29,10 +29,10 @@ from graphquake.harness.spec.plan import Plan, Step
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.kind import disturbs
 from graphquake.machines.findings.fault_coverage import FaultCoverage
-from graphquake.machines.findings.futile import FutileSteps
 from graphquake.machines.findings.hold import Holds
 from graphquake.machines.findings.more_runs import one_more_run
 from graphquake.machines.findings.pipeline import FindingPipeline
+from graphquake.machines.plans.futile import FutileSteps
 from graphquake.machines.plans.novelty import Novelty, waited_s
 from graphquake.machines.runners.budget import BudgetSpent
 from graphquake.machines.runners.run_log import RunLog
