@@ -34,7 +34,7 @@ from support.cluster.cluster import Cluster, can_run_pods, running
 from support.cluster.manifests import container, deployment, pod, server, service
 from support.cluster.patches import Appliers, merged, strategic
 from support.cluster.selectors import has_fields, has_labels
-from support.cluster.store import Refused
+from support.cluster.store import Refused, Store
 from support.until import until
 
 pytestmark = pytest.mark.roomy
@@ -249,6 +249,18 @@ def test_a_watch_loses_nothing_while_the_api_server_is_away(tmp_path: Path) -> N
             following.cancel()
 
     asyncio.run(body())
+
+
+def test_a_long_log_forgets_its_older_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later changes are found by their version, and the memory of a long search has a bound."""
+    monkeypatch.setattr("support.cluster.store.LOG_CHANGES", 10)
+    store = Store()
+    for name in "abcdefghijk":
+        store.create(NAMESPACES, {"metadata": {"name": name}})
+    assert [name_of(one.item) for one in store.log] == list("ghijk")
+    assert store.since(store.compacted) == store.log
+    assert [name_of(one.item) for one in store.since(store.version - 2)] == ["j", "k"]
+    assert store.since(store.version) == []
 
 
 async def follow(watch: Watch, told: list[str]) -> None:

@@ -81,7 +81,7 @@ class WatchStream:
                 await self._tell("ADDED", item)
             since = store.version
         while since >= store.compacted or store.version == since:
-            for change in [one for one in store.log if one.version > since]:
+            for change in store.since(since):
                 since = change.version
                 if change.resource == self._resource and self._wants(change.item):
                     await self._tell(change.kind, change.item)

@@ -57,7 +57,7 @@ class Kubelet:
                         self._begin(pod)
                     while True:
                         await self.store.changed(done)
-                        for change in [one for one in self.store.log if one.version > done]:
+                        for change in self.store.since(done):
                             done = change.version
                             if change.resource == PODS:
                                 self._follow(change.kind, change.item)

@@ -1,7 +1,7 @@
 """The objects of the test cluster, with their versions and the log of all changes.
 
-Each change gets the next version. A watch reads the log from a version on. `compact` forgets the log, as etcd does after five minutes: a
-watch from an older version then ends with 410.
+Each change gets the next version. A watch reads the log from a version on. A long log forgets its older half, and `compact` forgets all of
+it, as etcd does after five minutes: a watch from an older version then ends with 410.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from graphquake.harness.kubernetes.api.objects import (
 )
 
 from support.cluster.kinds import KINDS
+
+# A test makes fewer changes. A search of hours would fill the memory without a limit.
+LOG_CHANGES = 20_000
 
 
 def now_text() -> str:
@@ -79,6 +82,10 @@ class Store:
         """All objects of all kinds."""
         for resource, items in self._items.items():
             yield from ((resource, item) for item in [*items.values()])
+
+    def since(self, version: int) -> list[Change]:
+        """The changes after a version, without those that are forgotten. The log has each later version once."""
+        return self.log[max(0, version - self.compacted) :]
 
     async def changed(self, version: int) -> None:
         """Wait until there is a change after a version."""
@@ -181,15 +188,17 @@ class Store:
                 self.delete(kind, inner, grace_of(kind, inner))
         return bool(self._inside(namespace))
 
-    def compact(self) -> None:
-        """Forget all changes so far."""
-        self.compacted = self.version
-        self.log.clear()
+    def compact(self, kept: int = 0) -> None:
+        """Forget all changes but the last ones."""
+        self.compacted = self.version - kept
+        self.log = self.log[len(self.log) - kept :]
 
     def _note(self, kind: str, resource: Resource, item: Json) -> None:
         self.version += 1
         item["metadata"]["resourceVersion"] = str(self.version)
         self.log.append(Change(self.version, kind, resource, copy.deepcopy(item)))
+        if len(self.log) > LOG_CHANGES:
+            self.compact(kept=LOG_CHANGES // 2)
         woke, self._woke = self._woke, asyncio.Event()
         woke.set()
 
