@@ -1,0 +1,260 @@
+"""Slots on three nodes of Ray, each in a network namespace of this machine.
+
+It compares the live seconds of equal plans with one slot and with more. Or it kills a node in mid-search, or cuts it off.
+It needs Linux, root, the program `ip`, and the package `ray`.
+
+python -m bench.bench_ray [--graph NAME] [--budget 40runs] [--slots 1,2,3] [--seed N] [--lose kill|cut]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+NODES = 3
+PORT = 6379
+# A node is lost this long after the search began: its slot then runs a graph.
+LOST_AFTER_S = 45.0
+GONE_WITHIN_S = 5.0
+STARTS_WITHIN_S = 60.0
+# Each node has room for one slot, so slots are on different nodes.
+RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-cpus=1",
+       "--object-store-memory=100000000")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Three namespaces that reach each other, and nothing else.
+
+    Args:
+        number: tells the hosts of one cluster from those of another one on this machine. 0 to 255.
+    """
+
+    number: int
+
+    def name(self, host: int) -> str:
+        """The name of a namespace."""
+        return f"gqray{self.number}-{host}"
+
+    def address(self, host: int) -> str:
+        """The address of a host."""
+        return f"10.77.{self.number}.{host + 1}"
+
+    def inside(self, host: int, *argv: object) -> list[str]:
+        """The command line of a program on a host."""
+        return ["ip", "netns", "exec", self.name(host), *map(str, argv)]
+
+    def cut(self, host: int) -> None:
+        """Take the network away from a host."""
+        _ip("-n", self.name(host), "link", "set", "eth0", "down")
+
+    def processes(self, host: int) -> list[psutil.Process]:
+        """All processes whose network is that of a host."""
+        said = subprocess.run(["ip", "netns", "pids", self.name(host)], capture_output=True, text=True, check=True)  # fmt: skip
+        found = []
+        for pid in said.stdout.split():
+            with suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(int(pid)))
+        return found
+
+    @contextmanager
+    def open(self) -> Iterator[Hosts]:
+        """Make the namespaces, and remove them at the end. The bridge is in the first one."""
+        with ExitStack() as stack:
+            for host in range(NODES):
+                _ip("netns", "add", self.name(host))
+                stack.callback(_ip, "netns", "delete", self.name(host))
+                _ip("-n", self.name(host), "link", "set", "lo", "up")
+            first = self.name(0)
+            _ip("-n", first, "link", "add", "bridge", "type", "bridge")
+            _ip("-n", first, "addr", "add", f"{self.address(0)}/24", "dev", "bridge")
+            _ip("-n", first, "link", "set", "bridge", "up")
+            for host in range(1, NODES):
+                own = self.name(host)
+                _ip("-n", first, "link", "add", f"to{host}", "type", "veth", "peer", "eth0", "netns", own)  # fmt: skip
+                _ip("-n", first, "link", "set", f"to{host}", "master", "bridge", "up")
+                _ip("-n", own, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
+                _ip("-n", own, "link", "set", "eth0", "up")
+            yield self
+
+
+def _ip(*argv: str) -> None:
+    subprocess.run(["ip", *argv], check=True)
+
+
+@contextmanager
+def cluster(hosts: Hosts, folder: Path) -> Iterator[None]:
+    """A Ray cluster with a node on each host, until the end."""
+    head = ["--head", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={folder}"]
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "ray.log").open("w"))
+        for host in range(NODES):
+            role = [f"--address={hosts.address(0)}:{PORT}"] if host else head
+            argv = hosts.inside(host, *RAY, f"--node-ip-address={hosts.address(host)}", *role)
+            subprocess.Popen(argv, stdout=log, stderr=log)
+            stack.callback(_end, hosts, host)
+            wait_for(lambda: _raylets(hosts) == host + 1, STARTS_WITHIN_S)  # noqa: B023 # asked at once
+        time.sleep(2.0)
+        yield
+
+
+def _raylets(hosts: Hosts) -> int:
+    """The number of nodes whose daemon runs."""
+    return sum(any("raylet" in one.name() for one in hosts.processes(host)) for host in range(NODES))  # fmt: skip
+
+
+def _end(hosts: Hosts, host: int) -> None:
+    """Kill everything on a host."""
+    for one in hosts.processes(host):
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+def wait_for(holds: Callable[[], bool], within_s: float) -> float:
+    """Wait until something holds, and return how long that took, in seconds."""
+    begun_s = time.monotonic()
+    while not holds():
+        if time.monotonic() > begun_s + within_s:
+            raise TimeoutError(f"it did not happen within {within_s:g} s")
+        time.sleep(0.05)
+    return time.monotonic() - begun_s
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search.
+
+    Attributes:
+        runs: the rows of the journal about runs.
+        cases: the plans that it found, and their promises.
+        took_s: the time of the whole call, in seconds.
+        out: what it printed.
+    """
+
+    runs: list[dict[str, Any]]
+    cases: list[str]
+    took_s: float
+    out: str
+
+    def live_s(self) -> dict[str, float]:
+        """The live seconds of each plan's first kept run."""
+        kept = (row for row in reversed(self.runs) if row["says"] == "kept")
+        return {"; ".join(row["plan"]): row["live_s"] for row in kept}
+
+
+def search(hosts: Hosts, given: argparse.Namespace, slots: int, folder: Path) -> Found:
+    """Search with some slots, from the first host."""
+    results, cases = folder / "results", folder / "cases"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--chaos-graph", given.graph,
+               "--chaos-budget", given.budget, "--hypothesis-seed", given.seed, "--chaos-results-dir", results,
+               "--chaos-corpus", cases, "--chaos-slots", f"ray:{slots}@{hosts.address(0)}:{PORT}"]  # fmt: skip
+    begun_s = time.monotonic()
+    ended = subprocess.run(hosts.inside(0, *command), cwd=folder, capture_output=True, text=True, check=False)  # fmt: skip
+    rows = [json.loads(line) for path in results.rglob("journal.jsonl") for line in path.open()]
+    return Found(
+        [row for row in rows if "live_s" in row],
+        sorted(path.name for path in cases.rglob("*.json")),
+        time.monotonic() - begun_s,
+        ended.stdout + ended.stderr,
+    )
+
+
+def compare(given: argparse.Namespace, folder: Path) -> None:
+    """Search with each number of slots, on a cluster of its own, all at once. Print how long equal plans took."""
+    numbers = [int(one) for one in given.slots.split(",")]
+    found: dict[int, Found] = {}
+
+    def one(number: int) -> None:
+        own = folder / str(number)
+        own.mkdir()
+        with Hosts(number).open() as hosts, cluster(hosts, own):
+            found[number] = search(hosts, given, number, own)
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first = found[numbers[0]].live_s()
+    for number in numbers:
+        mine = found[number].live_s()
+        same = first.keys() & mine.keys()
+        ratio = sum(mine[plan] for plan in same) / max(1e-9, sum(first[plan] for plan in same))
+        says = Counter(row["says"] for row in found[number].runs)
+        nodes = Counter(row.get("node") for row in found[number].runs)
+        print(f"ray:{number}: {dict(says)} in {found[number].took_s:.0f} s, nodes {dict(nodes)}")
+        print(f"  {len(same)} equal plans took {ratio:.3f} of the time with ray:{numbers[0]}")
+        print(f"  found: {', '.join(found[number].cases) or 'nothing'}")
+        if not found[number].runs:
+            print(found[number].out[-3000:])
+
+
+def lose(given: argparse.Namespace, folder: Path) -> None:
+    """Search with a slot on each node. Kill the last node in mid-search, or cut it off. Print what became of its runs and processes."""
+    with Hosts(0).open() as hosts, cluster(hosts, folder):
+        taken: list[str] = []
+
+        def take() -> None:
+            time.sleep(LOST_AFTER_S)
+            graph = _graph(hosts)
+            begun_s = time.monotonic()
+            if given.lose == "cut":
+                hosts.cut(NODES - 1)
+            else:
+                for one in hosts.processes(NODES - 1):
+                    if any(word in " ".join(one.cmdline()) for word in ("raylet", "ray::")):
+                        one.kill()
+            with suppress(TimeoutError):
+                wait_for(lambda: not _graph(hosts), 4 * GONE_WITHIN_S)
+            gone_s = time.monotonic() - begun_s
+            taken.append(f"{len(graph)} processes of a graph; {len(_graph(hosts))} after {gone_s:.1f} s")  # fmt: skip
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        found = search(hosts, given, NODES, folder)
+        thread.join()
+        says = Counter(row["says"] for row in found.runs)
+        print(f"{given.lose}: {taken[0]}; runs {dict(says)}; found {found.cases or 'nothing'}")
+        print(found.out[-1500:])
+
+
+def _graph(hosts: Hosts) -> list[psutil.Process]:
+    """The processes on the last host that are not of Ray."""
+    found = []
+    for one in hosts.processes(NODES - 1):
+        with suppress(psutil.Error):
+            if "ray" not in " ".join(one.cmdline()).lower():
+                found.append(one)
+    return found
+
+
+def main() -> None:
+    """Read the options, and run what they ask for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--graph", default="reference", help="the graph (%(default)s)")
+    parser.add_argument("--budget", default="40runs", help="of each search (%(default)s)")
+    parser.add_argument("--slots", default="1,2,3", help="of each search (%(default)s)")
+    parser.add_argument("--seed", default="1")
+    parser.add_argument("--lose", choices=("kill", "cut"), help="lose a node in mid-search instead")
+    given = parser.parse_args()
+    os.environ.setdefault("PYTHONPATH", str(Path(__file__).parent.parent))
+    with tempfile.TemporaryDirectory(prefix="gq") as name:
+        (lose if given.lose else compare)(given, Path(name))
+
+
+if __name__ == "__main__":
+    main()
