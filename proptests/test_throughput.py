@@ -76,6 +76,20 @@ def test_a_graph_that_falls_behind() -> None:
     assert "throughput / falls behind" in signatures(made)
 
 
+@pytest.mark.parametrize(
+    ("latency_s", "expected"), [(0.9, ()), (1.4, ("throughput / falls behind",))]
+)
+def test_a_short_phase_in_which_answers_become_slower(
+    latency_s: float, expected: tuple[str, ...]
+) -> None:
+    """Slower answers leave more requests in flight at the end. Within the allowed latency, that is not falling behind."""
+    made = recovered(end_s=STEADY_S + 2.6)
+    for request in made.requests:
+        slow = request.sent_s >= STEADY_S + 1
+        request.ended_s = request.sent_s + (latency_s if slow else 0.6)
+    assert signatures(made) == expected
+
+
 def test_a_steady_phase_without_those_who_died_is_not_judged() -> None:
     """If dead replicas stay dead and no capacity is known, throughput is not judged."""
     made = recovered(latency_s=0.5)

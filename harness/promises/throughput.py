@@ -67,10 +67,36 @@ def _falls_behind(
     history: History, window: Stretch, sent: Sequence[Request]
 ) -> Iterator[Violation]:
     done = sum(r.outcome is not None and window.holds_at(r.ended_s) for r in history.requests)
-    if len(sent) >= COUNTED_MIN and done < history.spec.promises.goodput * len(sent):
+    missing = len(sent) - done - _more_in_flight(history, window)
+    if len(sent) >= COUNTED_MIN and missing > (1 - history.spec.promises.goodput) * len(sent):
         length_s = window.end_s - window.begin_s
         seen = f"{done} requests ended in {length_s:.1f} s in which {len(sent)} began"
         yield violation_in(history, "throughput", "falls behind", window.begin_s, seen)
+
+
+def _more_in_flight(history: History, window: Stretch) -> int:
+    """Return the increase of the requests in flight that an allowed latency explains: those that were sent shortly before the end."""
+    baseline = _baseline(history)
+    if len(baseline) < BASELINE_MIN:
+        return 0
+    young_s = window.end_s - _slowest_s(history, baseline, 1.0)
+    begin = sum(r.sent_s < window.begin_s <= r.ended_s for r in history.requests if r.outcome)
+    young = sum(
+        young_s <= r.sent_s < window.end_s <= r.ended_s for r in history.requests if r.outcome
+    )
+    return max(0, young - begin)
+
+
+def _baseline(history: History) -> list[Request]:
+    """Return the right answers to requests that were sent in the undisturbed period. A selection by their end would leave out slow ones."""
+    until_s = history.undisturbed_s() or 0.0
+    return [r for r in history.requests if r.outcome == Outcome.OK and r.sent_s <= until_s]
+
+
+def _slowest_s(history: History, baseline: Sequence[Request], longer: float) -> float:
+    """Return the largest p90 of the latency that is allowed in the steady phase, in seconds."""
+    before_s = percentile((r.latency_s for r in baseline), 0.9) or 0.0
+    return history.spec.promises.slower * longer * before_s + SLACK_S
 
 
 def queueing(history: History, at_s: float) -> float | None:
@@ -121,13 +147,11 @@ def _slower(
 ) -> Iterator[Violation]:
     if all(step.waits for step in history.of(StepDone)):
         return
-    until_s = history.undisturbed_s() or 0.0
-    # The baseline has the requests that were sent in the undisturbed period. A selection by their end would leave out slow requests.
-    baseline = [r for r in history.requests if r.outcome == Outcome.OK and r.sent_s <= until_s]
+    baseline = _baseline(history)
     if len(steady) < LATENCIES_MIN or len(baseline) < BASELINE_MIN:
         return
-    before_s = percentile((r.latency_s for r in baseline), 0.9) or 0.0
     after_s = percentile((r.latency_s for r in steady), 0.9) or 0.0
-    if after_s > history.spec.promises.slower * longer * before_s + SLACK_S:
+    if after_s > _slowest_s(history, baseline, longer):
+        before_s = percentile((r.latency_s for r in baseline), 0.9) or 0.0
         seen = f"the p90 of the latency is {after_s:.2f} s, {before_s:.2f} s before the plan"
         yield violation_in(history, "throughput", "slower", window.begin_s, seen)
