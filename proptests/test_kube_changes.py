@@ -134,7 +134,7 @@ async def missing(cluster: Cluster, target: KubernetesTarget) -> None:
     assert landed.proof.endswith("from 2 to 3, but another user has set it to 2")
     assert not is_marked(workload(cluster))
     async with asyncio.timeout(30):
-        while target.cluster.has_extra:
+        while not await target.views():
             await asyncio.sleep(0.02)
 
     landed = await target.cluster.scale("web", 0)

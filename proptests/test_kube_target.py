@@ -12,13 +12,14 @@ import pytest
 
 from graphquake.harness.errors import GraphError, InputError
 from graphquake.harness.history.events import BecameReady, Died, Spawned, StepDone
-from graphquake.harness.kubernetes.api.objects import NAMESPACES, PODS, name_of
+from graphquake.harness.kubernetes.api.objects import NAMESPACES, PODS, Json, key_of, name_of
 from graphquake.harness.kubernetes.target import KubernetesTarget
 from graphquake.harness.spec.plan import parse_plan
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import TREE
 
 from support.cluster.cluster import Cluster, can_run_pods
+from support.cluster.objects import is_ready
 from support.cluster.rights import allowed, needed
 from support.cluster.web import GRAPH, web_cluster, web_spec
 from support.real_cluster.choice import is_real
@@ -233,5 +234,34 @@ def test_to_attach_changes_nothing(tmp_path: Path) -> None:
             asked = [one for one in cluster.api.requests if "dryRun=All" not in one]
             changes = [one for one in asked if one.startswith(("PATCH", "PUT"))]
             assert changes == []
+
+    asyncio.run(body())
+
+
+def test_no_views_while_a_deleted_pod_shuts_down(tmp_path: Path) -> None:
+    """If a pod does not end at SIGTERM, its replacement serves beside it. The graph may list both, so nobody is asked until one is gone."""
+
+    async def body() -> None:
+        async with web_cluster(tmp_path) as cluster:
+
+            def pods() -> list[Json]:
+                return cluster.store.all(PODS, "lab")
+
+            spec = web_spec(tmp_path)
+            async with KubernetesTarget.attach(spec, tmp_path / "run") as target:
+                assert await target.views()
+                before = [key_of(one) for one in pods()]
+                old = next(iter(cluster.kubelet.pods.values()))
+                old.signal(signal.SIGSTOP)
+                cluster.store.delete(PODS, cluster.store.get(PODS, *key_of(old.pod)), 3)
+                await until(
+                    lambda: any(is_ready(one) for one in pods() if key_of(one) not in before)
+                )
+                assert len(pods()) == 3
+                assert await target.views() == []
+                await until(lambda: len(pods()) == 2)
+                async with asyncio.timeout(10):
+                    while not await target.views():
+                        await asyncio.sleep(0.02)
 
     asyncio.run(body())

@@ -136,9 +136,14 @@ class Roster:
         """True if the replica is ready and not shutting down."""
         return self._replicas[replica].works
 
-    def extra_pods(self, role: str) -> int:
-        """Return the number of pods of a role that are in no place, also of those that shut down."""
-        return len(self._places[role].unplaced(self._pods(role)))
+    @property
+    def has_extra(self) -> bool:
+        """True while a pod runs that is in no place, such as a replacement whose old pod shuts down. The graph may list it."""
+        return any(
+            pod.runs
+            for role, places in self._places.items()
+            for pod in places.unplaced(self._pods(role))
+        )
 
     def lasting(self, role: str) -> list[str]:
         """Return the names of the pods of a role that do not shut down."""

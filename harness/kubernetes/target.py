@@ -287,7 +287,7 @@ class KubernetesTarget:
 
     async def views(self) -> list[View]:
         """See `Target.views`. The cluster is asked, too. Nobody is asked while the network is disturbed, or unknown pods serve."""
-        if self.network.is_disturbed or self.cluster.has_extra:
+        if self.network.is_disturbed or self._roster.has_extra:
             return []
         lives = {one.name: one.now for one in self._replicas.values()}
         views = await self._ask.views()

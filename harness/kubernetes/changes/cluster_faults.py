@@ -81,19 +81,12 @@ class ClusterFaults:
         self._run = secrets.token_hex(4)
         self._held: dict[str, Held] = {}
         self._fewer: dict[str, int] = {}
-        # The roles with more replicas than the run knows, and those that had them before.
+        # The roles with more replicas than the run knows.
         self._more: dict[str, int] = {}
-        self._had_more: set[str] = set()
 
     def expected(self, role: str) -> int:
         """Return the number of replicas that a role should have now."""
         return self._fewer.get(role, self._spec.role(role).replicas)
-
-    @property
-    def has_extra(self) -> bool:
-        """True while pods serve that are in no place of the run, because of a scale. The graph may list them."""
-        self._had_more = {role for role in self._had_more if self._roster.extra_pods(role)}
-        return bool(self._more or self._had_more)
 
     # ------------------------------------------------------------------------------------------------------ scale
 
@@ -149,7 +142,6 @@ class ClusterFaults:
         before, was = self._roster.lasting(role), self._spec.role(role).replicas
         held = await self._change(found.resource, found.item, "replicas", replicas)
         self._held[_scale_key(role)], self._more[role] = held, replicas - was
-        self._had_more.add(role)
         made = await _until(lambda: len(self._roster.lasting(role)) >= replicas, SHOWN_WITHIN_S)
         at_s = time.monotonic()
         now = (await self._client.get(found.resource, *key_of(found.item)))["spec"].get("replicas")
