@@ -171,6 +171,23 @@ def test_one_slot_less_if_no_node_has_room(tmp_path: Path, said: list[str]) -> N
     assert "slots: 1 (no node has room for one more slot)" in said
 
 
+@pytest.mark.parametrize("lost", [2, 3])
+def test_a_slot_that_is_lost_while_it_opens_is_tried_again(
+    tmp_path: Path, said: list[str], lost: int
+) -> None:
+    """The first slot may be lost twice. After the third time, the search ends with the reason."""
+    sim = SimCluster(spec_of(), {"a": 1}, lost_early=lost)
+    if lost == 3:
+        with (
+            pytest.raises(NoPlace, match="a node could not open a slot: its process died"),
+            runner_on(sim, tmp_path, said, slots=1),
+        ):
+            pass
+        return
+    with runner_on(sim, tmp_path, said, slots=1) as runner:
+        assert runner.run(plan(), "confirm").verdict.kind == "kept"
+
+
 def test_the_search_ends_without_any_slot(tmp_path: Path, said: list[str]) -> None:
     """If the last node is lost, the run raises an error, and does not wait for ever."""
     sim = SimCluster(spec_of(), {"a": 1}, breaks={("a", 1): "it was killed"})

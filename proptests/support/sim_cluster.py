@@ -71,6 +71,7 @@ class SimCluster:
         room: node -> the number of slots that it has room for.
         breaks: (node, number of the order) -> the reason for which this order ends the node.
         opens_max: after this many slots, the next one opens never.
+        lost_early: so many slots are lost while they open.
         cut, down, held: the nodes that are cut off, that are down, and whose runs last until they are stopped.
     """
 
@@ -81,6 +82,7 @@ class SimCluster:
     down: set[str] = field(default_factory=set)
     held: set[str] = field(default_factory=set)
     opens_max: int = 1000
+    lost_early: int = 0
     fails: Failed | None = None
     disturbed: tuple[Any, ...] = ()
     slots: list[SimSlot] = field(default_factory=list)
@@ -91,6 +93,9 @@ class SimCluster:
         await asyncio.sleep(0)
         if len(self.slots) >= self.opens_max:
             await asyncio.Event().wait()
+        if self.lost_early:
+            self.lost_early -= 1
+            raise SlotLost("its process died")
         node = max(self.room, key=lambda one: self.room[one] * (one not in self.down))
         if node in self.down or not self.room[node]:
             raise NoPlace("no node has room for one more slot")

@@ -249,8 +249,6 @@ class RayPlaces:
             raise NoPlace(
                 f"no node has room for one more slot within {OPEN_WITHIN_S:g} s"
             ) from None
-        except SlotLost as error:
-            raise NoPlace(f"a node could not open a slot: {error}") from None
         except BaseException:
             slot.kill()
             raise

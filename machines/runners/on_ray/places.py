@@ -106,6 +106,7 @@ class Places(Protocol):
 
         Raises:
             NoPlace: if there is none.
+            SlotLost: if the slot is lost while it opens.
             InputError: if the graph can't run there.
         """
         ...

@@ -45,6 +45,8 @@ from graphquake.machines.runners.runner import DisturbedRun, RunOrder, RunResult
 HEARTBEAT_EVERY_S: Final = 0.5
 # A slot that does not answer for this long is lost. By then it has ended itself (see `node.LEASE_S`).
 LOST_AFTER_S: Final = 6.0
+# A cluster offers a node for a while after it is lost, and soon after its start. So a slot that is lost while it opens is tried again.
+OPEN_TRIES: Final = 3
 # The longest wait for the end of a run that is not needed, or of a slot.
 STOP_WITHIN_S: Final = 20.0
 
@@ -161,7 +163,13 @@ class RayRunner(LiveRunner):
         return replace(held.slot.host, node="")
 
     async def _open(self) -> _Held:
-        held = _Held(await self._places.open())
+        for tries_left in reversed(range(OPEN_TRIES)):
+            try:
+                held = _Held(await self._places.open())
+                break
+            except SlotLost as error:
+                if not tries_left:
+                    raise NoPlace(f"a node could not open a slot: {error}") from None
         self._held.append(held)
         self._say(f"slot {len(self._held)} of {self.slots}: node {held.slot.host.node}")
         return held
