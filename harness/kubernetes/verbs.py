@@ -109,5 +109,5 @@ async def send(client: Client, pod: Pod, number: signal.Signals) -> Landed:
     if ran.status not in (0, SIGNALLED + signal.SIGKILL) or not mask:
         return not_landed(f"the command in pod {pod.name} failed: {(ran.err or ran.out).strip()}")
     if not int(mask[0], 16) >> (number - 1) & 1:
-        return not_landed(f"the first process of pod {pod.name} does not handle {number.name}, so the kernel drops it")  # fmt: skip
+        return not_landed(f"the first process of its container does not handle {number.name}, so the kernel drops it")  # fmt: skip
     return Landed(ok=True, proof=f"{number.name} to the first process of pod {pod.name}, which handles it", at_s=at_s)  # fmt: skip

@@ -25,7 +25,7 @@ def unlisted_text(
     lists: Sequence[View],
     read: Mapping[Replica, str] | None = None,
 ) -> str:
-    """Return the error text about a graph in which every replica is ready, but lists are too short.
+    """Return the error text about a graph in which every replica is ready, but lists are too short. Its first line is short.
 
     Args:
         spec: the graph.
@@ -42,7 +42,7 @@ def unlisted_text(
     )
     keys = " and ".join(dict.fromkeys(f"roles.{one.observer.role}.listed" for one in short))
     texts = "".join(
-        f" {one.observer}: {read[one.observer]}." for one in short if read and one.observer in read
+        f"\n{one.observer}: {read[one.observer]}." for one in short if read and one.observer in read
     )
     return f"{spec.path.name}: after {within_s:g} s, {said}. Check {keys}.{texts}"
 
