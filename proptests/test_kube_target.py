@@ -13,12 +13,15 @@ import pytest
 from graphquake.harness.errors import GraphError, InputError
 from graphquake.harness.history.events import BecameReady, Died, Spawned, StepDone
 from graphquake.harness.kubernetes.api.objects import NAMESPACES, PODS, Json, key_of, name_of
+from graphquake.harness.kubernetes.pods import read_pod
 from graphquake.harness.kubernetes.target import KubernetesTarget
+from graphquake.harness.kubernetes.verbs import send
 from graphquake.harness.spec.plan import parse_plan
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import TREE
 
-from support.cluster.cluster import Cluster, can_run_pods
+from support.cluster.cluster import Cluster, can_run_pods, running
+from support.cluster.manifests import container, pod
 from support.cluster.objects import is_ready
 from support.cluster.rights import allowed, needed
 from support.cluster.web import GRAPH, web_cluster, web_spec
@@ -263,5 +266,30 @@ def test_no_views_while_a_deleted_pod_shuts_down(tmp_path: Path) -> None:
                 async with asyncio.timeout(10):
                     while not await target.views():
                         await asyncio.sleep(0.02)
+
+    asyncio.run(body())
+
+
+def test_a_signal_waits_until_the_process_handles_it(tmp_path: Path) -> None:
+    """A process that has just begun does not handle SIGTERM yet, so the kernel would drop it. One that never does is not hit."""
+
+    async def body() -> None:
+        async with running(tmp_path) as cluster, cluster.client() as client:
+            late = "sleep 0.7; trap 'exit 7' TERM; echo set; while :; do sleep 0.05; done"
+            for name, argv in (("late", ["sh", "-c", late]), ("never", ["sleep", "60"])):
+                await client.create(PODS, pod(name, container(*argv), restartPolicy="Never"))
+            await until(lambda: len(cluster.kubelet.pods) == 2)
+            runs = {name_of(run.pod): run for run in cluster.kubelet.pods.values()}
+            await until(lambda: all(run.containers[0].pid for run in runs.values()))
+            pods = {name: read_pod(cluster.store.get(PODS, "default", name)) for name in runs}
+            begun_s = time.monotonic()
+            landed = await send(client, pods["late"], signal.SIGTERM)
+            assert landed.ok, landed.proof
+            assert time.monotonic() - begun_s > 0.3
+            await until(lambda: runs["late"].containers[0].over)
+            assert runs["late"].containers[0].over["exitCode"] == 7
+            landed = await send(client, pods["never"], signal.SIGTERM)
+            assert not landed.ok
+            assert "does not handle SIGTERM" in landed.proof
 
     asyncio.run(body())

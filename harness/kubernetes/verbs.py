@@ -1,8 +1,10 @@
 """The faults of a graph in a cluster, as far as the API server alone can do them, each with its proof.
 
 A signal is sent by a command in the container. The kernel drops a signal to the first process of a PID namespace if that process does not
-handle it and the sender is inside. So the command first reads which signals the process handles, and a signal that it does not handle has
-not landed. SIGKILL and SIGSTOP can't be handled, so they never reach it from inside: they need a process on the node.
+handle it and the sender is inside. So the command first reads which signals the process handles. A process that has just begun may need a
+moment until it handles one. A signal that it does not handle then has not landed.
+
+SIGKILL and SIGSTOP can't be handled, so they never reach it from inside: they need a process on the node.
 """
 
 from __future__ import annotations
@@ -29,8 +31,17 @@ EXEC_WITHIN_S: Final = 10.0
 POLL_S: Final = 0.01
 NEEDS_NODE: Final = "a container can't kill, stop or squeeze its own first process, so this needs a process on the node"
 OWN_STEPS: Final = "steps of your own act on processes of this machine"
-# Print the mask of handled signals of the first process, and send it a signal.
-_SEND: Final = 'while read -r key mask; do [ "$key" = SigCgt: ] && echo "$mask"; done < /proc/1/status; kill -{number} 1'
+# Wait for two seconds until the first process handles a signal, and send it. Print the mask of handled signals. Its last four digits are
+# those of the signals 1 to 16; a shell may not be able to calculate with all of it.
+_SEND: Final = """
+left=40
+while :; do
+    while read -r key mask; do [ "$key" = SigCgt: ] && break; done < /proc/1/status
+    [ $((0x${{mask#????????????}} >> {number} - 1 & 1)) = 1 ] && break
+    left=$((left - 1)); [ $left = 0 ] && break; sleep 0.05
+done
+echo "$mask"; kill -{number} 1
+"""
 
 
 def not_landed(proof: str) -> Landed:
