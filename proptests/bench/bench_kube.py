@@ -11,6 +11,7 @@ import json
 import math
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -191,15 +192,20 @@ async def search_dynamo(name: str, seconds: int, seed: int, folder: Path) -> Non
 
 
 async def singles(name: str, runs: int, side_by_side: int, folder: Path) -> None:
-    """Run each plan of the first sweep of real Dynamo equally often, in all at least `runs` times. Print the counts of each plan."""
+    """Run each plan of the first sweep of real Dynamo equally often, in all at least `runs` times. Print the counts of each plan.
+
+    The runs stay in `.graphquake/kube-singles` of the working folder. Those of an earlier call are removed.
+    """
     graph = dynamo_graph(name, folder / "graph", agent=True)
     (folder / "cluster").mkdir()
     plans = [plan.one_line() for plan in sweep(on_this_machine(load_graph(str(graph)))).first]
     each = math.ceil(runs / len(plans))
+    results = Path.cwd() / ".graphquake" / "kube-singles"
+    shutil.rmtree(results, ignore_errors=True)
     room = asyncio.Semaphore(side_by_side)
 
     async def count(plan: str, number: int, env: dict[str, str]) -> None:
-        given = ["--graph", str(graph), "--runs", str(each), "--results-dir", f"{folder}/{number}"]
+        given = ["--graph", str(graph), "--runs", str(each), "--results-dir", f"{results}/{number}"]
         async with room:
             child = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "graphquake.machines.frontends.cli", "run", *given, plan,
@@ -207,7 +213,8 @@ async def singles(name: str, runs: int, side_by_side: int, folder: Path) -> None
             )  # fmt: skip
             out, _ = await child.communicate()
         lines = out.decode().splitlines()
-        broken = [line for line in lines if ": broken" in line or ": invalid" in line]
+        shown = (": broken", ": invalid", "    ")
+        broken = [line for line in lines if any(one in line for one in shown)]
         said = lines[-1] if lines else f"exit status {child.returncode}"
         print(f"{plan}: {said}", *broken, sep="\n  ", flush=True)
 
