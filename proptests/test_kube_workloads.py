@@ -31,6 +31,7 @@ from support.cluster.cluster import Cluster, can_run_pods
 from support.cluster.kinds import DYNAMO_GRAPHS
 from support.cluster.manifests import deployment, server
 from support.cluster.web import GRAPH, web_cluster, web_spec
+from support.real_cluster.choice import is_real
 
 needs_pods = pytest.mark.skipif(
     not can_run_pods(), reason="pods need PID namespaces, and so root, on this machine"
@@ -71,15 +72,24 @@ def set_of(name: str, **spec: Any) -> Json:
 
 
 @asynccontextmanager
-async def sets(tmp_path: Path, text: str) -> AsyncIterator[tuple[Cluster, KubernetesTarget]]:
-    """A cluster with one workload of each kind, and a target of some of them."""
+async def sets(tmp_path: Path) -> AsyncIterator[tuple[Cluster, KubernetesTarget]]:
+    """A cluster with a StatefulSet and a DaemonSet, and a target of some workloads."""
     async with web_cluster(tmp_path) as cluster, cluster.client() as client:
         await client.create(STATEFUL_SETS, {**set_of("state"), "kind": "StatefulSet"})
         await client.create(DAEMON_SETS, {**set_of("daemon"), "kind": "DaemonSet"})
+        spec = web_spec(tmp_path, SETS)
+        async with KubernetesTarget.attach(spec, tmp_path / "run") as target:
+            yield cluster, target
+
+
+@asynccontextmanager
+async def dynamo(tmp_path: Path) -> AsyncIterator[tuple[Cluster, KubernetesTarget]]:
+    """A cluster with a graph of Dynamo, and a target of it. The operator is part of the test cluster."""
+    async with web_cluster(tmp_path) as cluster, cluster.client() as client:
         part = {"replicas": 2, "extraPodSpec": {"mainContainer": server(), "terminationGracePeriodSeconds": 1}}  # fmt: skip
         graph = {"metadata": {"name": "chat", "namespace": "lab"}, "spec": {"services": {"Worker": part}}}  # fmt: skip
         await client.create(DYNAMO_GRAPHS, {**graph, "apiVersion": "nvidia.com/v1alpha1", "kind": "DynamoGraphDeployment"})  # fmt: skip
-        spec = web_spec(tmp_path, text)
+        spec = web_spec(tmp_path, DYNAMO)
         async with KubernetesTarget.attach(spec, tmp_path / "run") as target:
             yield cluster, target
 
@@ -90,7 +100,7 @@ def test_sets_restart(tmp_path: Path) -> None:
     """The new pods of a StatefulSet have the old names, and are new incarnations. It can be scaled. A DaemonSet restarts, too."""
 
     async def body() -> None:
-        async with sets(tmp_path, SETS) as (cluster, target):
+        async with sets(tmp_path) as (cluster, target):
             landed = await target.cluster.rollout("state")
             assert landed.ok, landed.proof
             assert "StatefulSet state restarted" in landed.proof
@@ -116,12 +126,13 @@ def test_sets_restart(tmp_path: Path) -> None:
 
 
 @needs_pods
+@pytest.mark.skipif(is_real(), reason="the operator of Dynamo graphs is part of the test cluster")
 @pytest.mark.roomy
 def test_a_dynamo_graph_restarts(tmp_path: Path) -> None:
     """The mark goes into the graph, and its operator carries it to the Deployment, whose pods are new then."""
 
     async def body() -> None:
-        async with sets(tmp_path, DYNAMO) as (cluster, target):
+        async with dynamo(tmp_path) as (cluster, target):
             landed = await target.cluster.rollout("Worker")
             assert landed.ok, landed.proof
             assert "DynamoGraphDeployment chat, component Worker restarted" in landed.proof
