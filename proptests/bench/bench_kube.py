@@ -177,7 +177,9 @@ async def search(runs: int, seed: int, folder: Path) -> None:
     """Search the graph with the planted bug. Print the end of the output."""
     graph = router_graph(folder)
     graph.write_text(graph.read_text().replace("serves =", 'faults = ["delete", "terminate", "scale", "rollout"]\nserves ='))  # fmt: skip
-    async with web_cluster(folder):
+    async with web_cluster(folder) as cluster:
+        # The graph has manifests, so each run makes a namespace.
+        cluster.grant("lab", makes_namespaces=True)
         await _pytest(graph, folder, {}, f"{runs}runs", "--chaos-max-findings", "1", seed=seed)
 
 
