@@ -67,24 +67,29 @@ def _falls_behind(
     history: History, window: Stretch, sent: Sequence[Request]
 ) -> Iterator[Violation]:
     done = sum(r.outcome is not None and window.holds_at(r.ended_s) for r in history.requests)
-    missing = len(sent) - done - _more_in_flight(history, window)
-    if len(sent) >= COUNTED_MIN and missing > (1 - history.spec.promises.goodput) * len(sent):
+    kept_up = done + _more_in_flight(history, window)
+    if len(sent) >= COUNTED_MIN and kept_up < history.spec.promises.goodput * len(sent):
         length_s = window.end_s - window.begin_s
         seen = f"{done} requests ended in {length_s:.1f} s in which {len(sent)} began"
         yield violation_in(history, "throughput", "falls behind", window.begin_s, seen)
 
 
 def _more_in_flight(history: History, window: Stretch) -> int:
-    """Return the increase of the requests in flight that an allowed latency explains: those that were sent shortly before the end."""
+    """Return the increase of the requests in flight from the beginning to the end of a window.
+
+    At the end, only right answers of an allowed latency count. So the result is not more than what this latency explains.
+    """
     baseline = _baseline(history)
     if len(baseline) < BASELINE_MIN:
         return 0
-    young_s = window.end_s - _slowest_s(history, baseline, 1.0)
+    slowest_s = _slowest_s(history, baseline, 1.0)
     begin = sum(r.sent_s < window.begin_s <= r.ended_s for r in history.requests if r.outcome)
-    young = sum(
-        young_s <= r.sent_s < window.end_s <= r.ended_s for r in history.requests if r.outcome
+    end = sum(
+        r.sent_s < window.end_s <= r.ended_s and r.latency_s <= slowest_s
+        for r in history.requests
+        if r.outcome == Outcome.OK
     )
-    return max(0, young - begin)
+    return max(0, end - begin)
 
 
 def _baseline(history: History) -> list[Request]:
