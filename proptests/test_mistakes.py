@@ -247,7 +247,7 @@ LIVE: dict[str, tuple[Callable[[], dict[str, str]], str]] = {
     ),
     "never listed": (
         lambda: {"role": READY + 'listed = { get = "{entry}/health", item = "up", roles = ["server"] }'},
-        "Check roles.server.listed. server 0: http://127.0.0.1:",
+        "Check roles.server.listed.\n    server 0: http://127.0.0.1:",
     ),
     "a wrong oracle": (lambda: {"oracle": "mine:wrong"}, "no right answer within 0.3 s: wrong tokens: differs from token 0 on"),
     "no server behind it": (lambda: {"command": f"{SERVE} --status 503"}, "no right answer within 0.3 s: HTTP 503: no server is available"),

@@ -275,7 +275,7 @@ def test_a_short_list_is_named(tmp_path: Path) -> None:
     text = unlisted_text(toy_spec(tmp_path), 10.0, [View(front, "listing", -1, 2)])
     assert text == "toy.toml: after 10 s, front 0 gave no list. Check roles.front.listed."
     text = unlisted_text(toy_spec(tmp_path), 10.0, lists, {front: "http://here/list gave '[]'"})
-    assert text.endswith("Check roles.front.listed.\nfront 0: http://here/list gave '[]'.")
+    assert text.endswith("Check roles.front.listed.\n    front 0: http://here/list gave '[]'.")
 
 
 @in_loop

@@ -42,7 +42,9 @@ def unlisted_text(
     )
     keys = " and ".join(dict.fromkeys(f"roles.{one.observer.role}.listed" for one in short))
     texts = "".join(
-        f"\n{one.observer}: {read[one.observer]}." for one in short if read and one.observer in read
+        f"\n    {one.observer}: {read[one.observer]}."
+        for one in short
+        if read and one.observer in read
     )
     return f"{spec.path.name}: after {within_s:g} s, {said}. Check {keys}.{texts}"
 
