@@ -206,12 +206,14 @@ def refusal(tmp_path: Path, text: str, cluster_namespace: str = "lab") -> str:
         ('"lab"', '"other"', "lab", '"other" is not a namespace of this cluster' if not is_real() else "it does not exist, or no role"),
         ("ready_s = 30", 'refused = ["te"]', "lab", 'kubernetes.context: "test" holds "te", so nothing'),
         ("app=web", "app=wrong", "lab", 'select "app=wrong" finds 0 pods, expected 2'),
+        ("replicas = 2", "replicas = 1", "lab", 'select "app=web" finds 2 pods, expected 1'),
         ("ready_s = 30", 'context = "prod"', "lab", 'contexts: "prod" is missing'),
     ],
 )  # fmt: skip
 def test_refusals(tmp_path: Path, old: str, new: str, namespace: str, said: str) -> None:
     """Without consent, in the wrong context, or without pods, nothing is changed, and the error says what to do."""
-    text = GRAPH.replace("ready_s = 30", "ready_s = 1") if "wrong" in new else GRAPH
+    waits = "wrong" in new or "replicas" in new
+    text = GRAPH.replace("ready_s = 30", "ready_s = 1") if waits else GRAPH
     assert said in refusal(tmp_path, text.replace(old, new), namespace)
 
 
@@ -256,12 +258,15 @@ def test_no_views_while_a_deleted_pod_shuts_down(tmp_path: Path) -> None:
                 before = [key_of(one) for one in pods()]
                 old = next(iter(cluster.kubelet.pods.values()))
                 old.signal(signal.SIGSTOP)
-                cluster.store.delete(PODS, cluster.store.get(PODS, *key_of(old.pod)), 3)
+                cluster.store.delete(PODS, cluster.store.get(PODS, *key_of(old.pod)), 30)
                 await until(
                     lambda: any(is_ready(one) for one in pods() if key_of(one) not in before)
                 )
                 assert len(pods()) == 3
-                assert await target.views() == []
+                async with asyncio.timeout(10):
+                    while await target.views():
+                        await asyncio.sleep(0.02)
+                old.signal(signal.SIGKILL)
                 await until(lambda: len(pods()) == 2)
                 async with asyncio.timeout(10):
                     while not await target.views():

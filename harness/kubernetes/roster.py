@@ -139,11 +139,19 @@ class Roster:
     @property
     def has_extra(self) -> bool:
         """True while a pod runs that is in no place, such as a replacement whose old pod shuts down. The graph may list it."""
-        return any(
-            pod.runs
-            for role, places in self._places.items()
-            for pod in places.unplaced(self._pods(role))
-        )
+        return any(map(self._extra, self._places))
+
+    def _extra(self, role: str) -> list[Pod]:
+        """Return the pods of a role that run and are in no place."""
+        return [pod for pod in self._places[role].unplaced(self._pods(role)) if pod.runs]
+
+    def extra_text(self, within_s: float) -> str:
+        """Say which role has more pods than the graph file expects."""
+        role = next(one for one in self._layout.spec.roles if self._extra(one.name))
+        assert role.pods is not None
+        count = role.replicas + len(self._extra(role.name))
+        where = f"{self._layout.spec.path.name}: roles.{role.name}"
+        return f'{where}: after {within_s:g} s, select "{role.pods.select}" finds {count} pods, expected {role.replicas}'
 
     def lasting(self, role: str) -> list[str]:
         """Return the names of the pods of a role that do not shut down."""

@@ -53,6 +53,7 @@ from graphquake.harness.observation.introspection import Introspector, unlisted_
 from graphquake.harness.observation.log_watch import watch_logs
 from graphquake.harness.processes.layout import Layout
 from graphquake.harness.processes.moments import ReplicaMoments
+from graphquake.harness.processes.replicas import ReplicaState
 from graphquake.harness.spec.graph import GraphSpec
 from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import Scope
@@ -163,10 +164,10 @@ class KubernetesTarget:
         self._go(self._endpoints.follow())
         self._go(watch_logs(self.spec.promises, roster.incarnations, self.log.append))
         until_s = time.monotonic() + ready_s
-        while not all(one.is_ready for one in self._replicas.values()):
+        while (late := self._late()) or roster.has_extra:
             if time.monotonic() > until_s:
-                late = next(one for one in self._replicas.values() if not one.is_ready)
-                raise GraphError(roster.not_ready_text(late, ready_s))
+                why = roster.not_ready_text(late, ready_s) if late else roster.extra_text(ready_s)
+                raise GraphError(why)
             await asyncio.sleep(POLL_S)
         await check_rights(self.spec, self._client, roster.first_pods())
         if self._agents is not None:
@@ -176,6 +177,9 @@ class KubernetesTarget:
         if not await self.wait_ready(LISTED_WITHIN_S):
             lists = await self._ask.listings()
             raise GraphError(unlisted_text(self.spec, LISTED_WITHIN_S, lists, self._ask.read))
+
+    def _late(self) -> ReplicaState | None:
+        return next((one for one in self._replicas.values() if not one.is_ready), None)
 
     async def _close(self) -> None:
         self._is_closing = True
@@ -280,14 +284,16 @@ class KubernetesTarget:
         while time.monotonic() < until_s:
             works = Counter(one.role.name for one in self._replicas.values() if one.works)
             enough = all(works[r.name] >= self.cluster.expected(r.name) for r in self.spec.roles)
-            if enough and not self.network.is_disturbed and await self._ask.are_listed():
+            extra = self._roster.has_extra and not self.cluster.has_more
+            changing = extra or self.network.is_disturbed
+            if enough and not changing and await self._ask.are_listed():
                 return True
             await asyncio.sleep(POLL_S)
         return False
 
     async def views(self) -> list[View]:
         """See `Target.views`. The cluster is asked, too. Nobody is asked while the network is disturbed, or unknown pods serve."""
-        if self.network.is_disturbed or self._roster.has_extra:
+        if self.network.is_disturbed or self.cluster.has_more or self._roster.has_extra:
             return []
         lives = {one.name: one.now for one in self._replicas.values()}
         views = await self._ask.views()

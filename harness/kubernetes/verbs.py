@@ -37,8 +37,8 @@ _SEND: Final = """
 left=40
 while :; do
     while read -r key mask; do [ "$key" = SigCgt: ] && break; done < /proc/1/status
-    [ $((0x${{mask#????????????}} >> {number} - 1 & 1)) = 1 ] && break
-    left=$((left - 1)); [ $left = 0 ] && break; sleep 0.05
+    [ $((0x0${{mask#????????????}} >> {number} - 1 & 1)) = 1 ] && break
+    left=$((left - 1)); [ $left = 0 ] && {{ echo "$mask"; exit 0; }}; sleep 0.05
 done
 echo "$mask"; kill -{number} 1
 """
@@ -117,6 +117,10 @@ async def send(client: Client, pod: Pod, number: signal.Signals) -> Landed:
     at_s = time.monotonic()
     mask = re.match(r"[0-9a-f]+", ran.out)
     # The first process may end so soon that the command, whose PID namespace then ends, is killed with it.
+    if ran.status == SIGNALLED + signal.SIGKILL and not mask:
+        return not_landed(
+            f"the first process of its container ended before it handled {number.name}"
+        )
     if ran.status not in (0, SIGNALLED + signal.SIGKILL) or not mask:
         return not_landed(f"the command in pod {pod.name} failed: {(ran.err or ran.out).strip()}")
     if not int(mask[0], 16) >> (number - 1) & 1:

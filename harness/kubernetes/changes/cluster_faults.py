@@ -88,6 +88,11 @@ class ClusterFaults:
         """Return the number of replicas that a role should have now."""
         return self._fewer.get(role, self._spec.role(role).replicas)
 
+    @property
+    def has_more(self) -> bool:
+        """True while a role has more replicas than the run knows, because of a scale."""
+        return bool(self._more)
+
     # ------------------------------------------------------------------------------------------------------ scale
 
     async def scale(self, role: str, replicas: int) -> Landed:
