@@ -173,9 +173,10 @@ def test_one_slot_less_if_no_node_has_room(tmp_path: Path, said: list[str]) -> N
 
 @pytest.mark.parametrize("lost", [2, 3])
 def test_a_slot_that_is_lost_while_it_opens_is_tried_again(
-    tmp_path: Path, said: list[str], lost: int
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
     """The first slot may be lost twice. After the third time, the search ends with the reason."""
+    monkeypatch.setattr(ray_runner, "OPEN_AGAIN_AFTER_S", 0.01)
     sim = SimCluster(spec_of(), {"a": 1}, lost_early=lost)
     if lost == 3:
         with (
@@ -186,6 +187,7 @@ def test_a_slot_that_is_lost_while_it_opens_is_tried_again(
         return
     with runner_on(sim, tmp_path, said, slots=1) as runner:
         assert runner.run(plan(), "confirm").verdict.kind == "kept"
+    assert said[:2] == ["a slot was lost while it opened (its process died); it is tried again"] * 2
 
 
 def test_the_search_ends_without_any_slot(tmp_path: Path, said: list[str]) -> None:

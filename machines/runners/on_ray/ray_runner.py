@@ -47,6 +47,7 @@ HEARTBEAT_EVERY_S: Final = 0.5
 LOST_AFTER_S: Final = 6.0
 # A cluster offers a node for a while after it is lost, and soon after its start. So a slot that is lost while it opens is tried again.
 OPEN_TRIES: Final = 3
+OPEN_AGAIN_AFTER_S: Final = 2.0
 # The longest wait for the end of a run that is not needed, or of a slot.
 STOP_WITHIN_S: Final = 20.0
 
@@ -170,6 +171,8 @@ class RayRunner(LiveRunner):
             except SlotLost as error:
                 if not tries_left:
                     raise NoPlace(f"a node could not open a slot: {error}") from None
+                self._say(f"a slot was lost while it opened ({error}); it is tried again")
+                await asyncio.sleep(OPEN_AGAIN_AFTER_S)
         self._held.append(held)
         self._say(f"slot {len(self._held)} of {self.slots}: node {held.slot.host.node}")
         return held
