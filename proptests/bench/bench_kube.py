@@ -196,13 +196,13 @@ async def search_dynamo(name: str, seconds: int, seed: int, folder: Path) -> Non
 async def singles(name: str, runs: int, side_by_side: int, folder: Path) -> None:
     """Run each plan of the first sweep of real Dynamo equally often, in all at least `runs` times. Print the counts of each plan.
 
-    The runs stay in `.graphquake/kube-singles` of the working folder. Those of an earlier call are removed.
+    The runs stay in `.graphquake/kube-singles/GRAPH` of the working folder. Those of an earlier call are removed.
     """
     graph = dynamo_graph(name, folder / "graph", agent=True)
     (folder / "cluster").mkdir()
     plans = [plan.one_line() for plan in sweep(on_this_machine(load_graph(str(graph)))).first]
     each = math.ceil(runs / len(plans))
-    results = Path.cwd() / ".graphquake" / "kube-singles"
+    results = Path.cwd() / ".graphquake" / "kube-singles" / name
     shutil.rmtree(results, ignore_errors=True)
     room = asyncio.Semaphore(side_by_side)
 

@@ -14,10 +14,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ NODES = 3
 PORT = 6379
 # A node is lost this long after the search began: its slot then runs a graph.
 LOST_AFTER_S = 45.0
-GONE_WITHIN_S = 5.0
+GONE_WITHIN_S = 20.0
 STARTS_WITHIN_S = 60.0
 # Each node has room for one slot, so slots are on different nodes.
 RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-cpus=1",
@@ -76,6 +76,8 @@ class Hosts:
         """Make the namespaces, and remove them at the end. The bridge is in the first one."""
         with ExitStack() as stack:
             for host in range(NODES):
+                # A call that was killed has left its namespaces.
+                subprocess.run(["ip", "netns", "delete", self.name(host)], capture_output=True, check=False)  # fmt: skip
                 _ip("netns", "add", self.name(host))
                 stack.callback(_ip, "netns", "delete", self.name(host))
                 _ip("-n", self.name(host), "link", "set", "lo", "up")
@@ -105,23 +107,33 @@ def cluster(hosts: Hosts, folder: Path) -> Iterator[None]:
         for host in range(NODES):
             role = [f"--address={hosts.address(0)}:{PORT}"] if host else head
             argv = hosts.inside(host, *RAY, f"--node-ip-address={hosts.address(host)}", *role)
-            subprocess.Popen(argv, stdout=log, stderr=log)
-            stack.callback(_end, hosts, host)
+            started = subprocess.Popen(argv, stdout=log, stderr=log)
+            stack.callback(_end, hosts, host, started)
             wait_for(lambda: _raylets(hosts) == host + 1, STARTS_WITHIN_S)  # noqa: B023 # asked at once
         time.sleep(2.0)
         yield
 
 
+def command_of(process: psutil.Process) -> str:
+    """The command line of a process, or nothing if it has ended."""
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def _raylets(hosts: Hosts) -> int:
     """The number of nodes whose daemon runs."""
-    return sum(any("raylet" in one.name() for one in hosts.processes(host)) for host in range(NODES))  # fmt: skip
+    return sum(any("raylet" in command_of(one) for one in hosts.processes(host)) for host in range(NODES))  # fmt: skip
 
 
-def _end(hosts: Hosts, host: int) -> None:
-    """Kill everything on a host."""
-    for one in hosts.processes(host):
-        with suppress(psutil.NoSuchProcess):
-            one.kill()
+def _end(hosts: Hosts, host: int, started: subprocess.Popen[bytes]) -> None:
+    """Kill everything on a host, until nothing is left there."""
+    while left := hosts.processes(host):
+        for one in left:
+            with suppress(psutil.Error):
+                one.kill()
+        time.sleep(0.05)
+    started.wait()
 
 
 def wait_for(holds: Callable[[], bool], within_s: float) -> float:
@@ -176,70 +188,74 @@ def search(hosts: Hosts, given: argparse.Namespace, slots: int, folder: Path) ->
 def compare(given: argparse.Namespace, folder: Path) -> None:
     """Search with each number of slots, on a cluster of its own, all at once. Print how long equal plans took."""
     numbers = [int(one) for one in given.slots.split(",")]
-    found: dict[int, Found] = {}
 
-    def one(number: int) -> None:
+    def one(number: int) -> Found:
         own = folder / str(number)
         own.mkdir()
         with Hosts(number).open() as hosts, cluster(hosts, own):
-            found[number] = search(hosts, given, number, own)
+            return search(hosts, given, number, own)
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in numbers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    first = found[numbers[0]].live_s()
-    for number in numbers:
-        mine = found[number].live_s()
-        same = first.keys() & mine.keys()
-        ratio = sum(mine[plan] for plan in same) / max(1e-9, sum(first[plan] for plan in same))
-        says = Counter(row["says"] for row in found[number].runs)
-        nodes = Counter(row.get("node") for row in found[number].runs)
-        print(f"ray:{number}: {dict(says)} in {found[number].took_s:.0f} s, nodes {dict(nodes)}")
-        print(f"  {len(same)} equal plans took {ratio:.3f} of the time with ray:{numbers[0]}")
-        print(f"  found: {', '.join(found[number].cases) or 'nothing'}")
-        if not found[number].runs:
-            print(found[number].out[-3000:])
+    first: dict[str, float] = {}
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        for number, found in zip(numbers, pool.map(one, numbers), strict=True):
+            mine = found.live_s()
+            first = first or mine
+            same = first.keys() & mine.keys()
+            ratio = sum(mine[plan] for plan in same) / max(1e-9, sum(first[plan] for plan in same))
+            says = Counter(row["says"] for row in found.runs)
+            nodes = Counter(row.get("node") for row in found.runs)
+            print(f"ray:{number}: {dict(says)} in {found.took_s:.0f} s, nodes {dict(nodes)}")
+            print(f"  {len(same)} equal plans took {ratio:.3f} of the time with ray:{numbers[0]}")
+            print(f"  found: {', '.join(found.cases) or 'nothing'}")
+            if not found.runs:
+                print(found.out[-3000:])
 
 
 def lose(given: argparse.Namespace, folder: Path) -> None:
     """Search with a slot on each node. Kill the last node in mid-search, or cut it off. Print what became of its runs and processes."""
-    with Hosts(0).open() as hosts, cluster(hosts, folder):
-        taken: list[str] = []
-
-        def take() -> None:
-            time.sleep(LOST_AFTER_S)
-            graph = _graph(hosts)
-            begun_s = time.monotonic()
-            if given.lose == "cut":
-                hosts.cut(NODES - 1)
-            else:
-                for one in hosts.processes(NODES - 1):
-                    if any(word in " ".join(one.cmdline()) for word in ("raylet", "ray::")):
-                        one.kill()
-            with suppress(TimeoutError):
-                wait_for(lambda: not _graph(hosts), 4 * GONE_WITHIN_S)
-            gone_s = time.monotonic() - begun_s
-            taken.append(f"{len(graph)} processes of a graph; {len(_graph(hosts))} after {gone_s:.1f} s")  # fmt: skip
-
-        thread = threading.Thread(target=take)
-        thread.start()
+    with (
+        Hosts(0).open() as hosts,
+        cluster(hosts, folder),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        taking = pool.submit(_take, hosts, given.lose)
         found = search(hosts, given, NODES, folder)
-        thread.join()
         says = Counter(row["says"] for row in found.runs)
-        print(f"{given.lose}: {taken[0]}; runs {dict(says)}; found {found.cases or 'nothing'}")
         print(found.out[-1500:])
+        print(
+            f"{given.lose}: {taking.result()}; runs {dict(says)}; found {found.cases or 'nothing'}"
+        )
+
+
+def _take(hosts: Hosts, how: str) -> str:
+    """Wait, then kill the last node or cut it off. Say when its graph and its slot were gone."""
+    time.sleep(LOST_AFTER_S)
+    graph = len(_graph(hosts))
+    begun_s = time.monotonic()
+    if how == "cut":
+        hosts.cut(NODES - 1)
+    else:
+        for one in _slots(hosts, "raylet", "ray::"):
+            with suppress(psutil.Error):
+                one.kill()
+    with suppress(TimeoutError):
+        wait_for(lambda: not _graph(hosts), GONE_WITHIN_S)
+    left = f"{len(_graph(hosts))} after {time.monotonic() - begun_s:.1f} s"
+    with suppress(TimeoutError):
+        wait_for(lambda: not _slots(hosts, "ray::_Actor"), GONE_WITHIN_S)
+    slots = f"{len(_slots(hosts, 'ray::_Actor'))} after {time.monotonic() - begun_s:.1f} s"
+    return f"{graph} processes of a graph, {left}; slots {slots}"
+
+
+def _slots(hosts: Hosts, *words: str) -> list[psutil.Process]:
+    """The processes on the last host with one of these words in the command line."""
+    return [one for one in hosts.processes(NODES - 1) if any(word in command_of(one) for word in words)]  # fmt: skip
 
 
 def _graph(hosts: Hosts) -> list[psutil.Process]:
     """The processes on the last host that are not of Ray."""
-    found = []
-    for one in hosts.processes(NODES - 1):
-        with suppress(psutil.Error):
-            if "ray" not in " ".join(one.cmdline()).lower():
-                found.append(one)
-    return found
+    commands = {one: command_of(one) for one in hosts.processes(NODES - 1)}
+    return [one for one, command in commands.items() if command and "ray" not in command.lower()]
 
 
 def main() -> None:
@@ -252,7 +268,7 @@ def main() -> None:
     parser.add_argument("--lose", choices=("kill", "cut"), help="lose a node in mid-search instead")
     given = parser.parse_args()
     os.environ.setdefault("PYTHONPATH", str(Path(__file__).parent.parent))
-    with tempfile.TemporaryDirectory(prefix="gq") as name:
+    with tempfile.TemporaryDirectory(prefix="gq", ignore_cleanup_errors=True) as name:
         (lose if given.lose else compare)(given, Path(name))
 
 
