@@ -67,8 +67,9 @@ def test_a_replacement_waits_until_the_place_is_free() -> None:
     places.update([up("a", ready=True), up("b", ready=True)])
     both = [up("a", deleted=True, ready=True), up("b", ready=True), up("c", ready=True)]
     assert told(places.update(both)) == []
-    assert [pod.name for pod in places.unplaced(both)] == ["c"]
+    assert [pod.name for pod in places.unplaced] == ["c"]
     assert told(places.update(both[1:])) == ["0 ended a", "0 began c", "0 ready c"]
+    assert places.unplaced == []
 
 
 def test_a_pod_that_fails_for_good_frees_its_place() -> None:

@@ -21,7 +21,7 @@ from graphquake.harness.spec.replica import Replica
 from graphquake.harness.spec.steps.scope import TREE
 
 from support.cluster.cluster import Cluster, can_run_pods, running
-from support.cluster.manifests import container, pod
+from support.cluster.manifests import container, pod, server
 from support.cluster.objects import is_ready
 from support.cluster.rights import allowed, needed
 from support.cluster.web import GRAPH, web_cluster, web_spec
@@ -244,7 +244,7 @@ def test_to_attach_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_no_views_while_a_deleted_pod_shuts_down(tmp_path: Path) -> None:
-    """If a pod does not end at SIGTERM, its replacement serves beside it. The graph may list both, so nobody is asked until one is gone."""
+    """A pod that does not end at SIGTERM serves beside its replacement. The graph may list both, so its lists are not judged."""
 
     async def body() -> None:
         async with web_cluster(tmp_path) as cluster:
@@ -271,6 +271,31 @@ def test_no_views_while_a_deleted_pod_shuts_down(tmp_path: Path) -> None:
                 async with asyncio.timeout(10):
                     while not await target.views():
                         await asyncio.sleep(0.02)
+
+    asyncio.run(body())
+
+
+def test_a_pod_of_another_workload(tmp_path: Path) -> None:
+    """While one more pod runs under the selector, lists are not judged, and the graph is not ready for its next run."""
+
+    async def body() -> None:
+        async with (
+            web_cluster(tmp_path) as cluster,
+            cluster.client() as client,
+            KubernetesTarget.attach(web_spec(tmp_path), tmp_path / "run") as target,
+        ):
+            assert await target.wait_ready(10)
+            other = pod("other", server(), namespace="lab")
+            other["metadata"]["labels"] = {"app": "web"}
+            await client.create(PODS, other)
+            async with asyncio.timeout(10):
+                while await target.views():
+                    await asyncio.sleep(0.02)
+            assert all(map(target.ready, target.spec.replicas()))
+            assert not await target.wait_ready(0.3)
+            cluster.store.delete(PODS, cluster.store.get(PODS, "lab", "other"), 0)
+            assert await target.wait_ready(10)
+            assert await target.views()
 
     asyncio.run(body())
 

@@ -55,10 +55,14 @@ class Places:
 
     Args:
         count: the number of replicas.
+
+    Attributes:
+        unplaced: the pods that were in no place at the last update.
     """
 
     count: int
     places: list[Place] = field(init=False)
+    unplaced: list[Pod] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.places = [Place() for _ in range(self.count)]
@@ -81,12 +85,9 @@ class Places:
             if place.pod is None and waiting:
                 place.pod = waiting.pop(0)
                 happened += self._begun(index, place)
-        return happened
-
-    def unplaced(self, pods: Iterable[Pod]) -> list[Pod]:
-        """Return the pods that are in no place."""
         held = {place.pod.uid for place in self.places if place.pod}
-        return [pod for pod in pods if pod.uid not in held and not pod.over]
+        self.unplaced = [pod for pod in new if pod.uid not in held]
+        return happened
 
     def _followed(self, index: int, place: Place, now: dict[str, Pod]) -> Iterator[Happening]:
         if place.pod is None:

@@ -143,7 +143,7 @@ class Roster:
 
     def _extra(self, role: str) -> list[Pod]:
         """Return the pods of a role that run and are in no place."""
-        return [pod for pod in self._places[role].unplaced(self._pods(role)) if pod.runs]
+        return [pod for pod in self._places[role].unplaced if pod.runs]
 
     def extra_text(self, within_s: float) -> str:
         """Say which role has more pods than the graph file expects."""

@@ -285,8 +285,8 @@ class KubernetesTarget:
             works = Counter(one.role.name for one in self._replicas.values() if one.works)
             enough = all(works[r.name] >= self.cluster.expected(r.name) for r in self.spec.roles)
             extra = self._roster.has_extra and not self.cluster.has_more
-            changing = extra or self.network.is_disturbed
-            if enough and not changing and await self._ask.are_listed():
+            is_settled = enough and not extra and not self.network.is_disturbed
+            if is_settled and await self._ask.are_listed():
                 return True
             await asyncio.sleep(POLL_S)
         return False
