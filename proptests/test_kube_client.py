@@ -77,7 +77,7 @@ def test_a_lost_answer_is_asked_for_again_unless_that_may_create_twice() -> None
 
 
 def test_a_slow_api_server_is_noticed_while_its_answer_is_due() -> None:
-    """After quick answers, there is no doubt. A slow answer makes violations doubtful from its question on, until the next run begins."""
+    """Quick answers cause no doubt. A slow answer makes violations doubtful from its question on. The next run begins without doubt."""
     may_answer = asyncio.Event()
 
     async def late(request: web.Request) -> web.StreamResponse:

@@ -31,8 +31,8 @@ EXEC_WITHIN_S: Final = 10.0
 POLL_S: Final = 0.01
 NEEDS_NODE: Final = "a container can't kill, stop or squeeze its own first process, so this needs a process on the node"
 OWN_STEPS: Final = "steps of your own act on processes of this machine"
-# Wait for two seconds until the first process handles a signal, and send it. Print the mask of handled signals. Its last four digits are
-# those of the signals 1 to 16; a shell may not be able to calculate with all of it.
+# Wait for up to two seconds until the first process handles a signal, and then send it. Print the mask of handled signals. Its last four
+# digits stand for the signals 1 to 16. Some shells can't calculate with the whole mask.
 _SEND: Final = """
 left=40
 while :; do

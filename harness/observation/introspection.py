@@ -25,7 +25,9 @@ def unlisted_text(
     lists: Sequence[View],
     read: Mapping[Replica, str] | None = None,
 ) -> str:
-    """Return the error text about a graph in which every replica is ready, but lists are too short. Its first line is short.
+    """Return the error text about a graph in which every replica is ready, but lists are too short.
+
+    What the lists gave follows on lines of its own, so that the first line is the same for equal causes.
 
     Args:
         spec: the graph.
